@@ -1,0 +1,66 @@
+package vault
+
+import (
+	"errors"
+	"time"
+)
+
+// What can go wrong between a Client and Vault. Errors of this package wrap exactly one of these; callers
+// decide with errors.Is. None of them, and nothing that wraps them, holds Vault's own error text, a
+// credential or a secret value.
+var (
+	// ErrNotFound: Vault has no such secret, or the version never was.
+	ErrNotFound = errors.New("secret not found")
+	// ErrVersionDeleted: the version is deleted and can be undeleted.
+	ErrVersionDeleted = errors.New("secret version is deleted")
+	// ErrVersionDestroyed: the version is destroyed for good.
+	ErrVersionDestroyed = errors.New("secret version is destroyed")
+	// ErrPermissionDenied: the token's policies do not allow the read, a fresh login included where one was due.
+	ErrPermissionDenied = errors.New("vault denied the read")
+	// ErrNotKVv2: no KV version 2 secrets engine answers at the path.
+	ErrNotKVv2 = errors.New("not a KV version 2 path")
+	// ErrInvalidPath: Vault refuses the path as malformed.
+	ErrInvalidPath = errors.New("vault refused the path as malformed")
+	// ErrTooLarge: Vault's answer is larger than MaxAnswerBytes.
+	ErrTooLarge = errors.New("vault's answer is too large")
+	// ErrUnreachable: network error, time-out, 5xx, redirect, or an answer that is not Vault's JSON.
+	ErrUnreachable = errors.New("vault cannot be reached")
+	// ErrSealed: Vault answered 503.
+	ErrSealed = errors.New("vault is sealed")
+	// ErrRateLimited: Vault answered 429.
+	ErrRateLimited = errors.New("vault limits the rate of requests")
+	// ErrLoginPending: there is no token yet, and the credentials are not known to be bad.
+	ErrLoginPending = errors.New("vault login is pending")
+	// ErrLoginRejected: Vault refused the credentials, or granted a token that cannot be used.
+	ErrLoginRejected = errors.New("vault rejected the login")
+	// ErrClosed: the Client is closed.
+	ErrClosed = errors.New("vault client is closed")
+)
+
+// Outage reports whether err says that Vault is out: it cannot be reached, is sealed, or answers 429 or 5xx.
+// These are the errors in which a stale copy may be served.
+func Outage(err error) bool {
+	return errors.Is(err, ErrUnreachable) || errors.Is(err, ErrSealed) || errors.Is(err, ErrRateLimited)
+}
+
+// CallError is the type of every error of this package but ErrInvalidReference's: a sentinel above, with what
+// a person needs to act on it.
+type CallError struct {
+	// Sentinel is one of the Err variables above.
+	Sentinel error
+	// Doing says what was being done, for example "log in".
+	Doing string
+	// Remedy tells the person what to do next; safe to show to anybody. Empty where the sentinel says it all.
+	Remedy string
+	// RetryAfter is when trying again makes sense, counted from the error; 0 is unknown.
+	RetryAfter time.Duration
+	// Cause is for logs at debug level only: it may name addresses and ports, never credentials or Vault's
+	// own error text. May be nil. It is not part of Error's text.
+	Cause error
+}
+
+// Error says what was being done and the sentinel's text.
+func (e *CallError) Error() string { return e.Doing + ": " + e.Sentinel.Error() }
+
+// Unwrap returns the sentinel, and so hides the cause from errors.Is.
+func (e *CallError) Unwrap() error { return e.Sentinel }

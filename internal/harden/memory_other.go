@@ -1,0 +1,5 @@
+//go:build !linux
+
+package harden
+
+func cgroupMemoryLimit() int64 { return 0 }

@@ -1,0 +1,159 @@
+package telemetry
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/metric"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestNothingIsSetUpUnlessAskedFor(t *testing.T) {
+	tests := map[string]map[string]string{
+		"no variables":            {},
+		"only a service name":     {"OTEL_SERVICE_NAME": "worker-secrets"},
+		"exporters none":          {"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"},
+		"SDK disabled":            {"OTEL_SDK_DISABLED": "true", "OTEL_TRACES_EXPORTER": "console"},
+		"logs only, not our part": {"OTEL_LOGS_EXPORTER": "console"},
+	}
+	for name, variables := range tests {
+		t.Run(name, func(t *testing.T) {
+			setEnvironment(t, variables)
+			defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+			telemetry, err := Setup(t.Context(), os.LookupEnv)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(telemetry.ServerOptions()) != 0 || len(telemetry.stops) != 0 {
+				t.Errorf("something was set up: %d server options, %d providers", len(telemetry.ServerOptions()), len(telemetry.stops))
+			}
+			if err := telemetry.Shutdown(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestEachSignalIsWantedByItsOwnVariables(t *testing.T) {
+	tests := map[string]struct {
+		variables map[string]string
+		want      signals
+	}{
+		"one endpoint for all": {map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, signals{traces: true, metrics: true}},
+		"endpoint of metrics":  {map[string]string{"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://c:4318"}, signals{metrics: true}},
+		"exporter of traces":   {map[string]string{"OTEL_TRACES_EXPORTER": "otlp"}, signals{traces: true}},
+		"prometheus":           {map[string]string{"OTEL_METRICS_EXPORTER": "prometheus"}, signals{metrics: true}},
+		"endpoint, no traces":  {map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_TRACES_EXPORTER": "none"}, signals{metrics: true}},
+		"disabled means true":  {map[string]string{"OTEL_TRACES_EXPORTER": "otlp", "OTEL_SDK_DISABLED": "false"}, signals{traces: true}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			getenv := func(name string) (string, bool) { text, ok := test.variables[name]; return text, ok }
+			if got := wantedSignals(getenv); got != test.want {
+				t.Errorf("wanted %+v, want %+v", got, test.want)
+			}
+		})
+	}
+}
+
+// printingEnv makes the test binary the process whose standard output is looked at.
+const printingEnv = "TEST_PRINTS_TELEMETRY"
+
+func TestConsoleExportersPrintWhatWasRecorded(t *testing.T) {
+	if os.Getenv(printingEnv) != "" {
+		recordSomething(t)
+		return
+	}
+	again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.count=1")
+	again.Env = append(os.Environ(), printingEnv+"=1")
+	text, err := again.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	for _, want := range []string{`"read vault"`, `"secret-sidecar"`, `"rpc.server.call.duration"`, `"Bounds":[0.000025,`} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("%s is missing in\n%s", want, text)
+		}
+	}
+}
+
+func recordSomething(t *testing.T) {
+	t.Helper()
+	setEnvironment(t, map[string]string{"OTEL_TRACES_EXPORTER": "console", "OTEL_METRICS_EXPORTER": "console"})
+	telemetry, err := Setup(t.Context(), os.LookupEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(telemetry.ServerOptions()) == 0 {
+		t.Error("no server options although exporters run")
+	}
+	_, span := otel.Tracer("test").Start(t.Context(), "read vault")
+	span.End()
+	duration, err := otel.Meter("test").Float64Histogram("rpc.server.call.duration", metric.WithUnit("s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	duration.Record(t.Context(), 80e-6)
+	if err := telemetry.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestTheEnvironmentNamesTheService(t *testing.T) {
+	setEnvironment(t, map[string]string{"OTEL_SERVICE_NAME": "worker-secrets"})
+	about, err := describeService(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(about.String(), "service.name=worker-secrets") {
+		t.Errorf("resource is %s", about)
+	}
+}
+
+func TestAnUnknownExporterIsAnErrorAndLeavesNothingRunning(t *testing.T) {
+	setEnvironment(t, map[string]string{"OTEL_TRACES_EXPORTER": "console", "OTEL_METRICS_EXPORTER": "carrier-pigeon"})
+	if _, err := Setup(t.Context(), os.LookupEnv); err == nil || !strings.Contains(err.Error(), "OTEL_METRICS_EXPORTER") {
+		t.Errorf("error is %v; want one that names the variable", err)
+	}
+}
+
+func TestExportErrorsAreLoggedOncePerInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		former := slog.Default()
+		slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
+		defer slog.SetDefault(former)
+		logger := newErrorLogger()
+		for range 100 {
+			logger.Handle(errors.New("collector is away"))
+		}
+		time.Sleep(errorLogInterval)
+		logger.Handle(errors.New("collector is away"))
+		if lines := strings.Count(log.String(), "collector is away"); lines != 2 {
+			t.Errorf("%d lines, want 2", lines)
+		}
+	})
+}
+
+// setEnvironment leaves no other OTEL_* variable set.
+func setEnvironment(t *testing.T, variables map[string]string) {
+	t.Helper()
+	for _, entry := range os.Environ() {
+		if name, _, _ := strings.Cut(entry, "="); strings.HasPrefix(name, "OTEL_") {
+			t.Setenv(name, "")
+		}
+	}
+	for name, value := range variables {
+		t.Setenv(name, value)
+	}
+}

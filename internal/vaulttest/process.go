@@ -1,0 +1,206 @@
+package vaulttest
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const (
+	startTries   = 5
+	startTimeout = 20 * time.Second
+	startPoll    = 25 * time.Millisecond
+)
+
+// process is a real `vault server -dev`. The kernel kills it when the test binary ends, however that comes.
+type process struct {
+	address   string
+	rootToken string
+	unsealKey string
+	audit     *os.File // its audit log; the file itself is already removed
+	dir       string
+	cmd       *exec.Cmd
+}
+
+func vaultBinary(t testing.TB) string {
+	t.Helper()
+	binary := os.Getenv("VAULT_BINARY")
+	switch {
+	case binary != "":
+		return binary
+	case os.Getenv("SECRET_SIDECAR_REQUIRE_REAL_VAULT") == "1":
+		t.Fatal("a real Vault is required: set VAULT_BINARY to a vault executable (make test does)")
+	default:
+		t.Skip("no real Vault: set VAULT_BINARY to a vault executable to run this test against it")
+	}
+	return ""
+}
+
+var shared struct {
+	once    sync.Once
+	process *process
+	err     error
+}
+
+// sharedProcess starts the real Vault that the tests of this binary share. Its files are removed as soon as it
+// has opened them: nobody is left to do it when the binary ends.
+func sharedProcess(binary string) (*process, error) {
+	shared.once.Do(func() {
+		if shared.process, shared.err = startProcess(binary); shared.err == nil {
+			shared.err = os.RemoveAll(shared.process.dir)
+		}
+	})
+	return shared.process, shared.err
+}
+
+// startProcess starts a Vault on a free port. Another process may take the port before Vault does: it tries again.
+func startProcess(binary string) (*process, error) {
+	var failures error
+	for range startTries {
+		p, err := tryStart(binary)
+		if err == nil {
+			return p, nil
+		}
+		failures = errors.Join(failures, err)
+	}
+	return nil, failures
+}
+
+func tryStart(binary string) (*process, error) {
+	dir, err := os.MkdirTemp("", "vaulttest-")
+	if err != nil {
+		return nil, err
+	}
+	p := &process{rootToken: rand.Text(), dir: dir}
+	if err := p.launch(binary); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	if err := p.setUp(); err != nil {
+		output, _ := os.ReadFile(p.logFile())
+		p.stop()
+		return nil, fmt.Errorf("%w; it said:\n%s", err, output)
+	}
+	return p, nil
+}
+
+func (p *process) logFile() string { return filepath.Join(p.dir, "output") }
+
+func (p *process) launch(binary string) error {
+	host, err := freePort()
+	if err != nil {
+		return err
+	}
+	output, err := os.Create(p.logFile())
+	if err != nil {
+		return err
+	}
+	defer output.Close()
+	p.address = "http://" + host
+	p.cmd = exec.Command(binary, "server", "-dev", "-dev-no-store-token", "-dev-listen-address="+host)
+	p.cmd.Env = []string{"HOME=" + p.dir, "PATH=" + os.Getenv("PATH"), "VAULT_DEV_ROOT_TOKEN_ID=" + p.rootToken}
+	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = p.dir, output, output
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return p.cmd.Start()
+}
+
+func freePort() (string, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return listener.Addr().String(), listener.Close()
+}
+
+// setUp waits until it is this Vault, with its own root token, that answers, and turns the audit log on.
+func (p *process) setUp() error {
+	if err := p.waitUntil(p.hasSaidUnsealKey); err != nil {
+		return err
+	}
+	if err := p.waitUntil(p.answers); err != nil {
+		return err
+	}
+	file := filepath.Join(p.dir, "audit")
+	device := map[string]any{"type": "file", "options": map[string]any{"file_path": file, "log_raw": "false"}}
+	answer, err := call(p.address, p.rootToken, http.MethodPost, "sys/audit/file", device, nil)
+	if err != nil {
+		return err
+	}
+	if answer.Status != http.StatusNoContent {
+		return fmt.Errorf("enable the audit log: %d %s", answer.Status, answer.Text)
+	}
+	p.audit, err = os.Open(file)
+	return err
+}
+
+// waitUntil polls a condition until Vault meets it.
+func (p *process) waitUntil(met func() error) error {
+	deadline := time.NewTimer(startTimeout)
+	defer deadline.Stop()
+	poll := time.NewTicker(startPoll)
+	defer poll.Stop()
+	for {
+		err := met()
+		if err == nil {
+			return nil
+		}
+		if p.exited() {
+			return errors.New("vault ended at once")
+		}
+		select {
+		case <-poll.C:
+		case <-deadline.C:
+			return fmt.Errorf("vault is not ready after %v: %w", startTimeout, err)
+		}
+	}
+}
+
+// answers reports whether the KV engine at secret/ is there for this Vault's root token.
+func (p *process) answers() error {
+	answer, err := call(p.address, p.rootToken, http.MethodGet, "sys/mounts/secret", nil, nil)
+	if err == nil && answer.Status != http.StatusOK {
+		err = fmt.Errorf("status %d: %s", answer.Status, answer.Text)
+	}
+	return err
+}
+
+// exited reports whether the process has ended, without waiting for it.
+func (p *process) exited() bool {
+	var status syscall.WaitStatus
+	pid, err := syscall.Wait4(p.cmd.Process.Pid, &status, syscall.WNOHANG, nil)
+	return err != nil || pid != 0
+}
+
+var unsealKeyLine = regexp.MustCompile(`(?m)^Unseal Key: (\S+)$`)
+
+// hasSaidUnsealKey reads the unseal key out of what Vault says at start.
+func (p *process) hasSaidUnsealKey() error {
+	output, err := os.ReadFile(p.logFile())
+	if err != nil {
+		return err
+	}
+	match := unsealKeyLine.FindSubmatch(output)
+	if match == nil {
+		return errors.New("it has not said its unseal key")
+	}
+	p.unsealKey = string(match[1])
+	return nil
+}
+
+func (p *process) stop() {
+	p.cmd.Process.Kill() //nolint:errcheck // it may have ended already
+	p.cmd.Wait()         //nolint:errcheck // it was killed
+	if p.audit != nil {
+		p.audit.Close()
+	}
+	os.RemoveAll(p.dir)
+}

@@ -1,0 +1,185 @@
+package vault
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/secret-sidecar/secret-sidecar/internal/redact"
+)
+
+// MaxAnswerBytes is the largest answer of Vault's that is read; a larger one is ErrTooLarge.
+const MaxAnswerBytes = 4 << 20
+
+const (
+	dialTimeout         = 5 * time.Second
+	tlsHandshakeTimeout = 5 * time.Second
+	idleTimeout         = 90 * time.Second
+	// pingAfter and pingTimeout find an HTTP/2 connection that died silently; without them it is used, and
+	// every request on it times out, until the kernel gives up after many minutes.
+	pingAfter   = 15 * time.Second
+	pingTimeout = 5 * time.Second
+)
+
+// errOperationTimeout is the cause of a context that ended because Config.Timeout passed, and not because the
+// caller went away: only the former says something about Vault.
+var errOperationTimeout = errors.New("vault did not answer in time")
+
+// vaultAPI sends requests to one Vault. It is immutable and safe for concurrent use.
+type vaultAPI struct {
+	base      *url.URL
+	namespace string
+	client    *http.Client
+	gate      *gate // nil: requests are always let through
+}
+
+// request is one call of Vault's HTTP API.
+type request struct {
+	doing     string // for errors, "read the secret"
+	method    string
+	path      string // below /v1/, segments not escaped
+	query     string // encoded
+	token     redact.String
+	body      any  // encoded as JSON; nil for none
+	rootLevel bool // sent without the namespace: sys/health answers in the root namespace only
+}
+
+// answer is what Vault said: an HTTP status that is no outage, and a body that is JSON or empty.
+type answer struct {
+	status int
+	body   []byte
+}
+
+func newAPI(address *url.URL, namespace string, transport http.RoundTripper, g *gate) *vaultAPI {
+	return &vaultAPI{base: address, namespace: namespace, gate: g, client: &http.Client{
+		Transport: transport,
+		// Following a redirect would carry the token to another host.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+}
+
+// newTransport makes the connection pool of one connection; nothing is shared with another. Proxies come from
+// HTTPS_PROXY, HTTP_PROXY and NO_PROXY as in every Go program.
+func newTransport(t TLS) (*http.Transport, error) {
+	tlsConfig, err := t.config()
+	if err != nil {
+		return nil, err
+	}
+	return &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext,
+		TLSClientConfig:     tlsConfig,
+		TLSHandshakeTimeout: tlsHandshakeTimeout,
+		MaxIdleConnsPerHost: maxConcurrentReads,
+		IdleConnTimeout:     idleTimeout,
+		DisableCompression:  true,
+		ForceAttemptHTTP2:   true,
+		HTTP2:               &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
+	}, nil
+}
+
+// ungated returns a vaultAPI to the same Vault whose requests neither ask the gate nor tell it.
+func (a *vaultAPI) ungated() *vaultAPI {
+	free := *a
+	free.gate = nil
+	return &free
+}
+
+// call sends r and returns Vault's answer. Errors: an outage (see Outage), ErrTooLarge, or ctx's own error
+// when the caller went away.
+func (a *vaultAPI) call(ctx context.Context, r request) (answer, error) {
+	if a.gate == nil {
+		return a.send(ctx, r)
+	}
+	pass, err := a.gate.enter(r.doing)
+	if err != nil {
+		return answer{}, err
+	}
+	ans, err := a.send(ctx, r)
+	pass.leave(err)
+	return ans, err
+}
+
+func (a *vaultAPI) send(ctx context.Context, r request) (answer, error) {
+	req, err := a.newRequest(ctx, r)
+	if err != nil {
+		return answer{}, unreachable(r.doing, "check the address of the connection", err)
+	}
+	resp, err := a.client.Do(req)
+	if err != nil {
+		return answer{}, transportError(ctx, r.doing, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := readBody(resp)
+	switch {
+	case errors.Is(err, ErrTooLarge):
+		return answer{}, &CallError{Sentinel: ErrTooLarge, Doing: r.doing,
+			Remedy: "make the secret smaller, or split it: answers of up to 4 MiB are read"}
+	case err != nil:
+		return answer{}, transportError(ctx, r.doing, err)
+	}
+	if err := outageOf(r.doing, resp, body); err != nil {
+		return answer{}, err
+	}
+	return answer{status: resp.StatusCode, body: body}, nil
+}
+
+func (a *vaultAPI) newRequest(ctx context.Context, r request) (*http.Request, error) {
+	var body io.Reader
+	if r.body != nil {
+		text, err := json.Marshal(r.body)
+		if err != nil {
+			return nil, errors.New("the request cannot be encoded")
+		}
+		body = bytes.NewReader(text)
+	}
+	req, err := http.NewRequestWithContext(ctx, r.method, a.url(r.path, r.query).String(), body)
+	if err != nil {
+		return nil, errors.New("the request cannot be built")
+	}
+	req.Header.Set("X-Vault-Request", "true") // Vault's guard against requests forged by a browser
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if a.namespace != "" && !r.rootLevel {
+		req.Header.Set("X-Vault-Namespace", a.namespace)
+	}
+	if !r.token.IsEmpty() {
+		req.Header.Set("X-Vault-Token", r.token.Reveal())
+	}
+	return req, nil
+}
+
+// url escapes every segment of path by itself, so that `?`, `#`, `%` and `%2e%2e` reach Vault unchanged.
+func (a *vaultAPI) url(path, query string) *url.URL {
+	segments := strings.Split(path, "/")
+	for i, segment := range segments {
+		segments[i] = url.PathEscape(segment)
+	}
+	u := *a.base
+	u.Path = a.base.Path + "/v1/" + path
+	u.RawPath = a.base.EscapedPath() + "/v1/" + strings.Join(segments, "/")
+	u.RawQuery = query
+	return &u
+}
+
+func readBody(resp *http.Response) ([]byte, error) {
+	if resp.ContentLength > MaxAnswerBytes {
+		return nil, ErrTooLarge
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, MaxAnswerBytes+1))
+	if err == nil && len(body) > MaxAnswerBytes {
+		return nil, ErrTooLarge
+	}
+	return body, err
+}
+
+// closeIdle closes the connections that no request uses.
+func (a *vaultAPI) closeIdle() { a.client.CloseIdleConnections() }

@@ -1,0 +1,409 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+const (
+	// rejectedPause is how long rejected credentials are left alone, unless an operator asks.
+	rejectedPause = 5 * time.Minute
+	// unreadablePause is how often unreadable credential files are tried again, besides the file watch.
+	unreadablePause = 5 * time.Second
+	// revokeTimeout bounds giving a replaced token back.
+	revokeTimeout = 2 * time.Second
+)
+
+// keeper owns the token of a client. Its run goroutine is the only one that logs in, renews and publishes
+// sessions; everybody else asks it.
+type keeper struct {
+	c        *Client
+	log      *slog.Logger
+	requests chan reloginRequest
+	files    chan struct{} // capacity 1: the credential files may have changed
+	woken    chan struct{} // capacity 1: the gate opened or closed
+
+	// Owned by run.
+	token        *token
+	serial       uint64      // of the last token
+	active       credentials // of the last successful login; zero before it
+	newest       credentials // as last read from the files; active until Vault has accepted them
+	everLoggedIn bool
+	unreadable   error                     // why there is nothing to log in with; nil after the first login
+	holds        map[credentials]rejection // credentials to leave alone: active and newest at most
+	plan         plan                      // what is due next for the token
+	warned       bool                      // said that the credential files cannot be read
+	cannotRenew  []string                  // policies whose tokens may not renew themselves
+	onInvalid    *rate.Limiter             // logins because of "invalid token" answers
+	onDenied     *rate.Limiter             // logins because of denied reads
+}
+
+// plan is what is due next for the token, and when.
+type plan struct {
+	what step
+	at   time.Time
+}
+
+type step int
+
+const (
+	doNothing step = iota
+	doRenew
+	doLogIn
+)
+
+// rejection says until when rejected credentials are left alone, and why.
+type rejection struct {
+	until time.Time
+	err   error
+}
+
+// relogin asks for a new token.
+type relogin struct {
+	reason reason
+	serial uint64 // of the token that did not do: another one in place is as good as a new login
+}
+
+type reason int
+
+const (
+	operatorAsks reason = iota
+	tokenInvalid
+	readDenied
+)
+
+type reloginRequest struct {
+	relogin
+	done chan error // capacity 1
+}
+
+func newKeeper(c *Client) *keeper {
+	return &keeper{
+		c: c, log: c.log,
+		requests:  make(chan reloginRequest),
+		files:     make(chan struct{}, 1),
+		woken:     make(chan struct{}, 1),
+		holds:     map[credentials]rejection{},
+		plan:      plan{what: doLogIn},
+		onInvalid: rate.NewLimiter(rate.Every(10*time.Second), 3),
+		onDenied:  rate.NewLimiter(rate.Every(time.Minute), 1),
+	}
+}
+
+// wake and filesChanged may be called by anybody; they do not block.
+func (k *keeper) wake()         { notify(k.woken) }
+func (k *keeper) filesChanged() { notify(k.files) }
+
+func notify(ch chan<- struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+// ask hands a request to run and waits for its outcome.
+func (k *keeper) ask(ctx context.Context, r relogin) error {
+	request := reloginRequest{relogin: r, done: make(chan error, 1)}
+	select {
+	case k.requests <- request:
+	case <-k.c.closed:
+		return closedError(doingLogin)
+	case <-ctx.Done():
+		return pendingError(ctx)
+	}
+	select {
+	case err := <-request.done:
+		return err
+	case <-k.c.closed:
+		return closedError(doingLogin)
+	case <-ctx.Done():
+		return pendingError(ctx)
+	}
+}
+
+// run is the login loop. It ends when loop does; calls outlives it, so that a login under way can end and its
+// token be revoked.
+func (k *keeper) run(loop, calls context.Context) {
+	for {
+		timer := time.NewTimer(time.Until(k.nextAt()))
+		select {
+		case <-loop.Done():
+			timer.Stop()
+			return
+		case r := <-k.requests:
+			r.done <- k.serve(calls, r.relogin)
+		case <-k.files:
+			k.readCredentials()
+			if !k.everLoggedIn {
+				k.plan.at = time.Now()
+			}
+			k.publish()
+		case <-k.woken:
+		case <-timer.C:
+		}
+		timer.Stop()
+		if loop.Err() == nil {
+			k.upkeep(calls)
+		}
+	}
+}
+
+// nextAt returns when something is due next.
+func (k *keeper) nextAt() time.Time {
+	next := time.Now().Add(24 * time.Hour)
+	if k.plan.what != doNothing {
+		next = minTime(next, k.plan.at)
+	}
+	if k.rehearsing() {
+		next = minTime(next, k.holds[k.newest].until)
+	}
+	if slot := k.c.gate.nextSlot(); next.Before(slot) {
+		next = slot
+	}
+	return next
+}
+
+// rehearsing reports whether there are newer credentials that Vault has not accepted yet.
+func (k *keeper) rehearsing() bool { return k.everLoggedIn && k.newest != k.active }
+
+// upkeep does what is due.
+func (k *keeper) upkeep(ctx context.Context) {
+	if k.c.gate.admit(doingLogin) != nil {
+		return
+	}
+	now := time.Now()
+	if k.rehearsing() && !k.holds[k.newest].until.After(now) {
+		_ = k.attempt(ctx, k.newest, false) // its outcome is in holds and in the state
+		k.publish()
+	}
+	if k.plan.what == doNothing || k.plan.at.After(now) {
+		return
+	}
+	if k.plan.what == doRenew && k.token.valid(now) {
+		k.renew(ctx)
+		return
+	}
+	k.plan.what = doLogIn
+	_ = k.logIn(ctx, false) // likewise
+}
+
+// serve answers a request for a new token. It returns nil when there is a new one, or when the asker must do
+// with what there is.
+func (k *keeper) serve(ctx context.Context, r relogin) error {
+	if r.reason == operatorAsks {
+		k.cannotRenew = nil
+		return k.logIn(ctx, true)
+	}
+	if k.token == nil || k.token.serial != r.serial {
+		return nil
+	}
+	if r.reason == tokenInvalid {
+		return k.replaceInvalid(ctx)
+	}
+	if !k.onDenied.Allow() {
+		return nil
+	}
+	return k.logIn(ctx, false)
+}
+
+// replaceInvalid drops a token that Vault does not know, and logs in anew: at once, unless that was so often
+// the case lately that something else is wrong.
+func (k *keeper) replaceInvalid(ctx context.Context) error {
+	k.token = nil
+	k.plan = plan{what: doLogIn, at: time.Now().Add(k.onInvalid.Reserve().Delay())}
+	k.publish()
+	if k.plan.at.After(time.Now()) {
+		return nil
+	}
+	return k.logIn(ctx, false)
+}
+
+// logIn logs in with the newest credentials, or with the active ones where Vault rejects the newest. When
+// there is no new token the old one stays, and the next try is planned. An operator also learns that the
+// newest were rejected, and does not wait for the end of a hold.
+func (k *keeper) logIn(ctx context.Context, operator bool) error {
+	defer k.publish()
+	k.readCredentials()
+	if k.unreadable != nil {
+		k.retryAt(time.Now().Add(unreadablePause))
+		return k.unreadable
+	}
+	err := k.attempt(ctx, k.newest, operator)
+	if k.rehearsing() && errors.Is(err, ErrLoginRejected) {
+		activeErr := k.attempt(ctx, k.active, operator)
+		if activeErr == nil && operator {
+			return err
+		}
+		err = activeErr
+	}
+	switch {
+	case errors.Is(err, ErrLoginRejected):
+		k.retryAt(k.holds[k.active].until)
+		if !k.everLoggedIn {
+			k.retryAt(k.holds[k.newest].until)
+		}
+	case err != nil:
+		k.retryAt(time.Now().Add(minPause)) // an outage lasts until the gate says
+	}
+	return err
+}
+
+// retryAt puts off a login that is due; other plans for the token stay.
+func (k *keeper) retryAt(at time.Time) {
+	if k.plan.what == doLogIn {
+		k.plan.at = at
+	}
+}
+
+// readCredentials reads the files anew. While they cannot be read, in the middle of a rotation perhaps, the
+// active credentials stay.
+func (k *keeper) readCredentials() {
+	newest, err := k.c.source.load()
+	switch {
+	case err == nil:
+		k.newest, k.unreadable, k.warned = newest, nil, false
+	case !k.everLoggedIn:
+		k.unreadable = err
+	case !k.warned:
+		k.warned = true
+		k.newest = k.active
+		k.log.Warn("cannot read the Vault credentials, the last good ones stay in use", errorAttrs(err)...)
+	}
+}
+
+// attempt logs in with creds and puts the token in place, unless they are to be left alone.
+func (k *keeper) attempt(ctx context.Context, creds credentials, operator bool) error {
+	if hold, ok := k.holds[creds]; ok && !operator && time.Now().Before(hold.until) {
+		return hold.err
+	}
+	ctx, cancel := k.c.operation(ctx)
+	defer cancel()
+	granted, err := k.c.auth.logIn(ctx, creds)
+	if err == nil {
+		delete(k.holds, creds)
+		k.swap(granted, creds)
+		return nil
+	}
+	k.log.Debug("Vault login failed", errorAttrs(err)...)
+	if errors.Is(err, ErrLoginRejected) {
+		k.hold(creds, err)
+	}
+	return err
+}
+
+// hold leaves rejected credentials alone for a while, and forgets those that nobody uses any more.
+func (k *keeper) hold(creds credentials, err error) {
+	pause := rejectedPause
+	if call, ok := errors.AsType[*CallError](err); ok && call.RetryAfter > 0 {
+		pause = call.RetryAfter
+	}
+	maps.DeleteFunc(k.holds, func(held credentials, _ rejection) bool { return held != k.active && held != k.newest })
+	k.holds[creds] = rejection{until: time.Now().Add(pause), err: err}
+	k.log.Error("Vault rejects the login", append(errorAttrs(err), "next_try_in", pause.Round(time.Second))...)
+}
+
+// swap puts a new token in place, then gives the old one back.
+func (k *keeper) swap(granted *token, creds credentials) {
+	old := k.token
+	k.serial++
+	granted.serial = k.serial
+	k.token, k.active, k.everLoggedIn = granted, creds, true
+	k.plan = plan{what: doLogIn, at: granted.upkeepAt(granted.granted)}
+	switch {
+	case granted.ttl == 0:
+		k.plan.what = doNothing
+	case granted.renewable && !slices.Equal(granted.policies, k.cannotRenew):
+		k.plan.what = doRenew
+	}
+	k.publish()
+	k.log.Debug("logged in to Vault", "token_ttl", granted.ttl)
+	k.retire(old)
+}
+
+// retire revokes a token that was replaced, besides the loop. A Read that still uses it finds it invalid, and
+// the new one in place.
+func (k *keeper) retire(old *token) {
+	if !old.valid(time.Now()) || old.batch {
+		return
+	}
+	k.c.loops.Go(func() {
+		ctx, cancel := context.WithTimeoutCause(context.Background(), revokeTimeout, errOperationTimeout)
+		defer cancel()
+		if err := k.c.api.revoke(ctx, old); err != nil {
+			k.log.Debug("cannot revoke a replaced token, it expires by itself", errorAttrs(err)...)
+		}
+	})
+}
+
+// renew renews the token, or plans the login that replaces it.
+func (k *keeper) renew(ctx context.Context) {
+	ctx, cancel := k.c.operation(ctx)
+	defer cancel()
+	renewed, err := k.c.api.renew(ctx, k.token)
+	now := time.Now()
+	switch {
+	case errors.Is(err, errInvalidToken):
+		_ = k.replaceInvalid(ctx)
+		return
+	case errors.Is(err, errNotRenewable):
+		k.log.Info("Vault does not renew the token, a login replaces it before it expires; "+
+			"allow update on auth/token/renew-self to save logins", "policies", k.token.policies)
+		k.cannotRenew = k.token.policies
+		k.plan = plan{what: doLogIn, at: k.token.upkeepAt(now)}
+		return
+	case err != nil:
+		k.plan.at = now.Add(minPause)
+		return
+	}
+	k.token = renewed
+	k.plan = plan{what: doRenew, at: renewed.upkeepAt(now)}
+	if renewed.cutShort() {
+		k.plan = plan{what: doLogIn, at: now}
+	}
+	k.publish()
+}
+
+// publish makes the keeper's state the client's session.
+func (k *keeper) publish() {
+	next := newSession()
+	next.token, next.active, next.everLoggedIn = k.token, k.active, k.everLoggedIn
+	next.problem, next.hopeless = k.problems()
+	old := k.c.session.Swap(next)
+	close(old.replaced)
+	k.c.status.wake()
+}
+
+// problems returns what is wrong with the newest credentials, and why there is no hope for a login at all.
+func (k *keeper) problems() (problem, hopeless error) {
+	if k.unreadable != nil {
+		return k.unreadable, k.unreadable
+	}
+	newest, held := k.holds[k.newest]
+	if !held {
+		return nil, nil
+	}
+	if _, activeHeld := k.holds[k.active]; k.rehearsing() && !activeHeld {
+		return newest.err, nil
+	}
+	return newest.err, newest.err
+}
+
+// errorAttrs are the log attributes of an error: never Vault's own text.
+func errorAttrs(err error) []any {
+	attrs := []any{"error", err.Error()}
+	if call, ok := errors.AsType[*CallError](err); ok {
+		if call.Remedy != "" {
+			attrs = append(attrs, "remedy", call.Remedy)
+		}
+		if call.Cause != nil {
+			attrs = append(attrs, "cause", call.Cause.Error())
+		}
+	}
+	return attrs
+}

@@ -1,0 +1,112 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// maxReadAttempts bounds a Read whose token is replaced under it; one replacement is usual.
+const maxReadAttempts = 3
+
+// Read reads one version of the KV v2 secret at a Reference's Path; version 0 is the latest. A token that
+// Vault does not know costs one login shared by all who met it, and a denial one fresh login, at most one a
+// minute, before it is final.
+//
+// Errors: ErrNotFound, ErrVersionDeleted, ErrVersionDestroyed, ErrPermissionDenied, ErrNotKVv2,
+// ErrInvalidPath, ErrTooLarge; an outage (see Outage); ErrLoginPending or ErrLoginRejected when there is no
+// token; ErrClosed; ctx's own error when it ended before Config.Timeout.
+func (c *Client) Read(ctx context.Context, path string, version uint32) (*Secret, error) {
+	ctx, cancel := c.operation(ctx)
+	defer cancel()
+	var denial error
+	for range maxReadAttempts {
+		tok, err := c.currentToken(ctx)
+		if err != nil {
+			return nil, firstOf(denial, err)
+		}
+		secret, err := c.readWith(ctx, tok, path, version)
+		ask := relogin{serial: tok.serial, reason: tokenInvalid}
+		switch {
+		case errors.Is(err, ErrPermissionDenied):
+			ask.reason, denial = readDenied, err
+		case !errors.Is(err, errInvalidToken):
+			return secret, err
+		}
+		if err := c.keeper.ask(ctx, ask); err != nil {
+			return nil, firstOf(denial, err)
+		}
+		if s := c.session.Load(); denial != nil && s.token != nil && s.token.serial == tok.serial {
+			return nil, denial // no fresh login was due
+		}
+	}
+	return nil, firstOf(denial, permissionDenied())
+}
+
+// readWith reads with one token. Besides Read's errors: errInvalidToken.
+func (c *Client) readWith(ctx context.Context, tok *token, path string, version uint32) (*Secret, error) {
+	if err := c.reads.Acquire(ctx, 1); err != nil {
+		return nil, transportError(ctx, doingRead, err)
+	}
+	defer c.reads.Release(1)
+	secret, err := c.api.readSecret(ctx, tok, path, version)
+	if errors.Is(err, errPlainNotFound) {
+		return nil, c.engines.explainNotFound(ctx, c.api, tok, path)
+	}
+	return secret, err
+}
+
+// readSecret makes the read. Its errors are decideRead's.
+func (a *vaultAPI) readSecret(ctx context.Context, tok *token, path string, version uint32) (*Secret, error) {
+	r := request{doing: doingRead, method: http.MethodGet, path: path, token: tok.id}
+	if version != 0 {
+		r.query = "version=" + strconv.FormatUint(uint64(version), 10)
+	}
+	ans, err := a.call(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return decideRead(ans)
+}
+
+// currentToken returns the token, waiting for the login under way; why there is none it says at once.
+func (c *Client) currentToken(ctx context.Context) (*token, error) {
+	for {
+		s := c.session.Load()
+		if s.token.valid(time.Now()) {
+			return s.token, nil
+		}
+		if err := c.gate.outage(doingRead); err != nil {
+			return nil, err
+		}
+		if s.hopeless != nil {
+			return nil, s.hopeless
+		}
+		select {
+		case <-s.replaced:
+		case <-c.closed:
+			return nil, closedError(doingRead)
+		case <-ctx.Done():
+			return nil, pendingError(ctx)
+		}
+	}
+}
+
+// pendingError is what a caller gets that waited for a login until ctx ended.
+func pendingError(ctx context.Context) error {
+	if errors.Is(context.Cause(ctx), errOperationTimeout) {
+		return &CallError{Sentinel: ErrLoginPending, Doing: doingLogin, RetryAfter: firstProbeAfter,
+			Remedy: "try again: the login to Vault takes long", Cause: errOperationTimeout}
+	}
+	return fmt.Errorf("%s: %w", doingLogin, ctx.Err())
+}
+
+func firstOf(a, b error) error {
+	if a != nil {
+		return a
+	}
+	return b
+}

@@ -1,0 +1,164 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// State is what a connection is up to.
+type State int
+
+const (
+	// StateConnecting: no login has succeeded yet.
+	StateConnecting State = iota + 1
+	// StateReady: the last call was answered by Vault, and the login is good.
+	StateReady
+	// StateDegraded: the last call to Vault failed as an outage.
+	StateDegraded
+	// StateRejected: Vault refuses the newest credentials. Older ones may still be in use.
+	StateRejected
+)
+
+// String returns the state's name in lower case.
+func (s State) String() string {
+	switch s {
+	case StateConnecting:
+		return "connecting"
+	case StateReady:
+		return "ready"
+	case StateDegraded:
+		return "degraded"
+	case StateRejected:
+		return "rejected"
+	}
+	return fmt.Sprintf("state(%d)", int(s))
+}
+
+// Status is a connection's state at one moment.
+type Status struct {
+	State State
+	// Since is when the state began.
+	Since time.Time
+	// TokenExpiresAt is zero when there is no token, or one that never expires.
+	TokenExpiresAt time.Time
+	// TokenValid says that there is a token that has not expired.
+	TokenValid bool
+	// LastError is why the state is not ready; nil when it is.
+	LastError error
+}
+
+// Status returns the state of the connection now.
+func (c *Client) Status() Status { return c.status.now() }
+
+// statusBoard works out the state from the session and the gate, and tells of changes, once each.
+type statusBoard struct {
+	c        *Client
+	onChange func()
+	woken    chan struct{} // capacity 1
+
+	mu    sync.Mutex
+	state State     // guarded by mu
+	since time.Time // guarded by mu
+}
+
+func newStatusBoard(c *Client, onChange func()) *statusBoard {
+	if onChange == nil {
+		onChange = func() {}
+	}
+	return &statusBoard{c: c, onChange: onChange, woken: make(chan struct{}, 1),
+		state: StateConnecting, since: time.Now()}
+}
+
+func (b *statusBoard) wake() { notify(b.woken) }
+
+func (b *statusBoard) now() Status {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	status := observe(b.c.session.Load(), b.c.gate.outage(doingLogin), now)
+	if status.State != b.state {
+		b.state, b.since = status.State, now
+	}
+	status.Since = b.since
+	return status
+}
+
+// observe is the one place that decides the state.
+func observe(s *session, outage error, now time.Time) Status {
+	status := Status{State: StateReady, TokenValid: s.token.valid(now)}
+	if status.TokenValid {
+		status.TokenExpiresAt = s.token.expires()
+	}
+	switch {
+	case errors.Is(s.problem, ErrLoginRejected):
+		status.State, status.LastError = StateRejected, s.problem
+	case !s.everLoggedIn:
+		status.State, status.LastError = StateConnecting, firstOf(s.problem, outage)
+	case outage != nil:
+		status.State, status.LastError = StateDegraded, outage
+	}
+	return status
+}
+
+// run tells of changes until ctx ends. It is the only caller of onChange.
+func (b *statusBoard) run(ctx context.Context) {
+	told := Status{State: StateConnecting}
+	for {
+		status := b.now()
+		if differs(told, status) {
+			if told.State != status.State {
+				b.logState(status)
+			}
+			told = status
+			b.onChange()
+		}
+		if !b.sleep(ctx, status) {
+			return
+		}
+	}
+}
+
+// sleep waits for news or for the token's end; false is the end of ctx.
+func (b *statusBoard) sleep(ctx context.Context, status Status) bool {
+	var expired <-chan time.Time
+	if !status.TokenExpiresAt.IsZero() {
+		timer := time.NewTimer(max(time.Until(status.TokenExpiresAt), time.Millisecond))
+		defer timer.Stop()
+		expired = timer.C
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-b.woken:
+	case <-expired:
+	}
+	return true
+}
+
+func differs(a, b Status) bool {
+	return a.State != b.State || a.TokenValid != b.TokenValid || !a.TokenExpiresAt.Equal(b.TokenExpiresAt) ||
+		errorText(a.LastError) != errorText(b.LastError)
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+func (b *statusBoard) logState(status Status) {
+	level := slog.LevelInfo
+	if status.State == StateDegraded || status.State == StateRejected {
+		level = slog.LevelWarn
+	}
+	attrs := []any{"state", status.State.String()}
+	if status.LastError != nil {
+		attrs = append(attrs, errorAttrs(status.LastError)...)
+	}
+	b.c.log.Log(context.Background(), level, "Vault connection is "+status.State.String(), attrs...)
+}

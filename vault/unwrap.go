@@ -1,0 +1,111 @@
+package vault
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strings"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/secret-sidecar/secret-sidecar/internal/redact"
+)
+
+const doingUnwrap = "unwrap the secret_id"
+
+// wrappedKey is a wrapping token at its Vault.
+type wrappedKey struct {
+	address, namespace string
+	wrappingToken      redact.String
+}
+
+// unwrapped is what came out of a wrapping token. It is kept as long as the process runs: the token cannot be
+// used again, and a reload or a test must not try.
+type unwrapped struct {
+	busy     *semaphore.Weighted // weight 1; guards secretID
+	secretID redact.String       // empty until unwrapped
+}
+
+// unwrap returns the secret_id behind a wrapping token, asking Vault only the first time. Errors:
+// ErrLoginRejected when the token is spent or was not made for a secret_id, an outage, or ctx's.
+func (g *Guard) unwrap(ctx context.Context, a *vaultAPI, wrappingToken redact.String) (redact.String, error) {
+	entry := g.unwrappedEntry(wrappedKey{normalAddress(a.base), strings.Trim(a.namespace, "/"), wrappingToken})
+	if err := entry.busy.Acquire(ctx, 1); err != nil {
+		return redact.String{}, transportError(ctx, doingUnwrap, err)
+	}
+	defer entry.busy.Release(1)
+	if !entry.secretID.IsEmpty() {
+		return entry.secretID, nil
+	}
+	if err := a.checkWrapping(ctx, wrappingToken); err != nil {
+		return redact.String{}, err
+	}
+	secretID, err := a.unwrapSecretID(ctx, wrappingToken)
+	entry.secretID = secretID
+	return secretID, err
+}
+
+func (g *Guard) unwrappedEntry(key wrappedKey) *unwrapped {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	entry := g.unwrapped[key]
+	if entry == nil {
+		entry = &unwrapped{busy: semaphore.NewWeighted(1)}
+		g.unwrapped[key] = entry
+	}
+	return entry
+}
+
+// checkWrapping refuses a wrapping token that Vault did not make for a secret_id: somebody may have opened the
+// right one and put another in its place.
+func (a *vaultAPI) checkWrapping(ctx context.Context, wrappingToken redact.String) error {
+	ans, err := a.call(ctx, request{doing: doingUnwrap, method: http.MethodPost, path: "sys/wrapping/lookup",
+		body: map[string]string{"token": wrappingToken.Reveal()}})
+	if err != nil {
+		return err
+	}
+	var body struct {
+		Data struct {
+			CreationPath string `json:"creation_path"`
+		} `json:"data"`
+	}
+	switch {
+	case ans.status == http.StatusBadRequest:
+		return spentWrappingToken()
+	case ans.status != http.StatusOK || decode(ans.body, &body) != nil:
+		return nil // the lookup is a precaution; the unwrapping decides
+	case !strings.HasSuffix(body.Data.CreationPath, "/secret-id"):
+		return unwrapRejected("the wrapping token was not made for a secret_id: treat it as an attack, and issue a new one")
+	}
+	return nil
+}
+
+func (a *vaultAPI) unwrapSecretID(ctx context.Context, wrappingToken redact.String) (redact.String, error) {
+	ans, err := a.call(ctx, request{doing: doingUnwrap, method: http.MethodPost, path: "sys/wrapping/unwrap",
+		token: wrappingToken})
+	switch {
+	case err != nil:
+		return redact.String{}, err
+	case ans.status != http.StatusOK:
+		return redact.String{}, spentWrappingToken()
+	}
+	var body struct {
+		Data struct {
+			SecretID json.RawMessage `json:"secret_id"`
+		} `json:"data"`
+	}
+	var secretID string
+	if decode(ans.body, &body) != nil || json.Unmarshal(body.Data.SecretID, &secretID) != nil || secretID == "" {
+		return redact.String{}, unwrapRejected("the wrapping token holds no secret_id: wrap the answer of the role's secret-id endpoint")
+	}
+	return redact.New(secretID), nil
+}
+
+func spentWrappingToken() error {
+	return unwrapRejected("the wrapping token was already used, or has expired: unless you restarted the sidecar with it, " +
+		"treat the secret_id as stolen; issue a new one")
+}
+
+func unwrapRejected(remedy string) error {
+	return &CallError{Sentinel: ErrLoginRejected, Doing: doingUnwrap, Remedy: remedy}
+}

@@ -1,0 +1,137 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/secret-sidecar/secret-sidecar/vault"
+)
+
+// ErrStopped is returned by Apply after Serve has begun to stop.
+var ErrStopped = errors.New("the server is stopping")
+
+// Apply makes settings the running ones, without dropping a request. A connection whose login settings are
+// unchanged keeps its token and its cached secrets. One whose login settings changed logs in before it takes
+// over: when it cannot while its predecessor can, Apply changes nothing and returns an error that says which
+// and why. New connections log in on their own, after Apply has returned.
+func (s *Server) Apply(ctx context.Context, settings Settings) error {
+	s.applying.Lock()
+	defer s.applying.Unlock()
+	if s.stopped {
+		return ErrStopped
+	}
+	before := s.current.Load()
+	next, opened, err := s.openSnapshot(settings, before)
+	if err == nil {
+		err = waitForSuccessors(ctx, before, next)
+	}
+	if err != nil {
+		for _, one := range opened {
+			one.release()
+		}
+		return err
+	}
+	s.cache.SetMaxBytes(settings.CacheBytes)
+	s.current.Store(next)
+	for _, c := range before.connections {
+		if !next.holds(c.session) {
+			c.release()
+		}
+	}
+	s.forgetHealth(before, next)
+	s.reportHealth()
+	return nil
+}
+
+// openSnapshot builds the next snapshot and returns the sessions that it opened. Their goroutines that close
+// them are already waiting, so releasing one is enough to undo it.
+func (s *Server) openSnapshot(settings Settings, before *snapshot) (*snapshot, []*session, error) {
+	next := &snapshot{connections: make(map[string]*connection, len(settings.Connections)), callers: settings.Callers}
+	var opened []*session
+	for _, wanted := range settings.Connections {
+		if wanted.Scope != ScopePlatform && wanted.Scope != ScopeProject {
+			return nil, opened, fmt.Errorf("connection %q has no scope", wanted.Name)
+		}
+		if _, twice := next.connections[wanted.Name]; twice {
+			return nil, opened, fmt.Errorf("two connections are called %q", wanted.Name)
+		}
+		if old, ok := before.connections[wanted.Name]; ok && sameVault(old.session.config, wanted.Vault) {
+			next.connections[wanted.Name] = &connection{Connection: wanted, session: old.session}
+			continue
+		}
+		one, err := s.openSession(wanted)
+		if err != nil {
+			return nil, opened, fmt.Errorf("connection %q: %w", wanted.Name, err)
+		}
+		opened = append(opened, one)
+		next.connections[wanted.Name] = &connection{Connection: wanted, session: one}
+	}
+	return next, opened, nil
+}
+
+func (s *Server) openSession(wanted Connection) (*session, error) {
+	config := wanted.Vault
+	config.Logger = s.log.With("connection", wanted.Name)
+	config.Guard = s.guard
+	config.OnChange = s.reportHealth
+	client, err := vault.Open(config)
+	if err != nil {
+		return nil, err
+	}
+	s.spaces++
+	one := &session{
+		client:  client,
+		config:  config,
+		space:   fmt.Sprintf("%s#%d", wanted.Name, s.spaces),
+		retired: make(chan struct{}),
+	}
+	one.users.Store(1)
+	s.closing.Go(func() { s.closeWhenRetired(one) })
+	return one, nil
+}
+
+// closeWhenRetired ends the session after its last request, and drops what it cached.
+func (s *Server) closeWhenRetired(one *session) {
+	<-one.retired
+	if err := one.close(context.Background()); err != nil {
+		s.log.Warn("a connection did not close cleanly: its token lives on until it expires",
+			"connection", one.config.Name, "error", err)
+	}
+	s.cache.DropSpace(one.space)
+}
+
+// waitForSuccessors waits, side by side, until every connection that replaces a working one has logged in.
+func waitForSuccessors(ctx context.Context, before, next *snapshot) error {
+	var group sync.WaitGroup
+	var failures = make([]error, len(next.connections))
+	i := 0
+	for name, successor := range next.connections {
+		old, ok := before.connections[name]
+		if !ok || old.session == successor.session || !old.client.Status().TokenValid {
+			continue
+		}
+		slot := &failures[i]
+		i++
+		group.Go(func() { *slot = waitForLogin(ctx, successor) })
+	}
+	group.Wait()
+	return errors.Join(failures...)
+}
+
+func waitForLogin(ctx context.Context, c *connection) error {
+	ctx, cancel := context.WithTimeout(ctx, c.loginTimeout())
+	defer cancel()
+	err := c.client.WaitReady(ctx)
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		if last := c.client.Status().LastError; last != nil {
+			err = last
+		}
+	}
+	p := problemOf(err)
+	return fmt.Errorf("connection %q cannot log in with its new settings, the old ones stay: %s: %s", c.Name, p.reason, p.message)
+}

@@ -1,0 +1,91 @@
+package server
+
+import (
+	"fmt"
+	"slices"
+)
+
+// The methods that caller rules can name.
+const (
+	methodResolve         = "Resolve"
+	methodBatchResolve    = "BatchResolve"
+	methodTestConnection  = "TestConnection"
+	methodInvalidate      = "Invalidate"
+	methodListConnections = "ListConnections"
+)
+
+// Methods are the names that CallerRule.Methods may hold.
+func Methods() []string {
+	return []string{methodResolve, methodBatchResolve, methodTestConnection, methodInvalidate, methodListConnections}
+}
+
+// access is what a request wants to do.
+type access struct {
+	method string
+	// connection is the name asked for; anyConnection for all of them at once, or for a Vault that is not
+	// configured.
+	connection string
+	// project is the request's project_id. Only Resolve and BatchResolve carry one.
+	project string
+}
+
+// anyConnection is no valid connection name, so only a rule that allows every connection covers it.
+const anyConnection = "*"
+
+// authorize decides who may ask: nil, or the reason why not. Rules nil means that the socket's permissions
+// are the only door. Root is no exception.
+func authorize(rules []CallerRule, caller Peer, want access) error {
+	if rules == nil {
+		return nil
+	}
+	projectIsTheObstacle := false
+	for _, rule := range rules {
+		if !rule.matches(caller) || !rule.covers(want) {
+			continue
+		}
+		if rule.allowsProject(want) {
+			return nil
+		}
+		projectIsTheObstacle = true
+	}
+	switch {
+	case !projectIsTheObstacle || !carriesProject(want.method):
+		return errCallerNotAllowed(caller, want)
+	case want.project == "":
+		return errProjectRequired(fmt.Sprintf("uid %d may ask for certain projects only: set project_id", caller.UID))
+	default:
+		return errProjectNotAllowed(fmt.Sprintf("uid %d may not ask for this project: add it to the caller's rule", caller.UID))
+	}
+}
+
+func (r CallerRule) matches(caller Peer) bool {
+	switch {
+	case r.UID == nil && r.GID == nil:
+		return false
+	case r.UID != nil && *r.UID != caller.UID:
+		return false
+	case r.GID != nil && !caller.inGroup(*r.GID):
+		return false
+	}
+	return true
+}
+
+func (r CallerRule) covers(want access) bool {
+	return (len(r.Methods) == 0 || slices.Contains(r.Methods, want.method)) &&
+		(len(r.Connections) == 0 || slices.Contains(r.Connections, want.connection))
+}
+
+func (r CallerRule) allowsProject(want access) bool {
+	switch {
+	case len(r.Projects) == 0:
+		return true
+	case carriesProject(want.method):
+		return slices.Contains(r.Projects, want.project)
+	default:
+		return slices.Contains(r.Methods, want.method)
+	}
+}
+
+func carriesProject(method string) bool {
+	return method == methodResolve || method == methodBatchResolve
+}

@@ -1,0 +1,140 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+)
+
+const (
+	// maxBatch is the most requests of one BatchResolve.
+	maxBatch = 256
+	// maxBatchBytes keeps an answer below the 4 MiB that gRPC clients accept by default, with room for the
+	// errors of the items that do not fit.
+	maxBatchBytes = 4<<20 - 256<<10
+)
+
+// BatchResolve implements the API. Keys of one secret, asked for with the same limits, share one read even
+// when each demands a fresh one.
+func (s *Server) BatchResolve(ctx context.Context, request *secretsidecarv1.BatchResolveRequest) (*secretsidecarv1.BatchResolveResponse, error) {
+	caller, err := callerOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	items := request.GetRequests()
+	if len(items) == 0 || len(items) > maxBatch {
+		return nil, errInvalidRequest(field("requests", fmt.Sprintf("must hold 1 to %d requests, not %d", maxBatch, len(items))))
+	}
+	outcomes := make([]outcome, len(items))
+	reads := make(map[readKey][]int, len(items))
+	running := s.current.Load()
+	for i, item := range items {
+		asked, err := s.admit(running, caller, methodBatchResolve, item)
+		if err != nil {
+			outcomes[i].err = err
+			continue
+		}
+		defer asked.connection.release()
+		outcomes[i].question = asked
+		reads[readKeyOf(asked)] = append(reads[readKeyOf(asked)], i)
+	}
+	s.readAll(ctx, reads, outcomes)
+	return &secretsidecarv1.BatchResolveResponse{Results: results(outcomes)}, nil
+}
+
+// outcome is what became of one item.
+type outcome struct {
+	question question
+	secret   *secretsidecarv1.ResolveResponse
+	err      error
+}
+
+// readKey is what items must have in common to share a read.
+type readKey struct {
+	session          *session
+	path             string
+	version          uint32
+	maxAge, maxStale time.Duration
+}
+
+func readKeyOf(asked question) readKey {
+	const unset = -1
+	key := readKey{asked.connection.session, asked.reference.Path, asked.version, unset, unset}
+	if asked.maxAge != nil {
+		key.maxAge = *asked.maxAge
+	}
+	if asked.maxStale != nil {
+		key.maxStale = *asked.maxStale
+	}
+	return key
+}
+
+// readAll does the reads side by side and fills in the outcomes; each read has outcomes of its own.
+func (s *Server) readAll(ctx context.Context, reads map[readKey][]int, outcomes []outcome) {
+	var group sync.WaitGroup
+	for _, members := range reads {
+		if len(reads) == 1 {
+			s.readInto(ctx, members, outcomes)
+			return
+		}
+		group.Go(func() { s.readInto(ctx, members, outcomes) })
+	}
+	group.Wait()
+}
+
+func (s *Server) readInto(ctx context.Context, members []int, outcomes []outcome) {
+	defer s.recoverItems(members, outcomes)
+	found, err := s.read(ctx, outcomes[members[0]].question)
+	for _, i := range members {
+		if err != nil {
+			outcomes[i].err = err
+			continue
+		}
+		outcomes[i].secret, outcomes[i].err = answer(outcomes[i].question.reference.Key, found)
+	}
+}
+
+// recoverItems turns a panic of a read into errors of its items: it runs on a goroutine of its own, where
+// the interceptor cannot catch it.
+func (s *Server) recoverItems(members []int, outcomes []outcome) {
+	value := recover()
+	if value == nil {
+		return
+	}
+	err := s.recovered(methodBatchResolve, value)
+	for _, i := range members {
+		outcomes[i].secret, outcomes[i].err = nil, err
+	}
+}
+
+// results encodes the outcomes in order. Values that would make the answer too large for a client's default
+// limit become errors of their items.
+func results(outcomes []outcome) []*secretsidecarv1.BatchResolveResult {
+	encoded := make([]*secretsidecarv1.BatchResolveResult, len(outcomes))
+	size := 0
+	for i, one := range outcomes {
+		if one.err == nil {
+			size += proto.Size(one.secret)
+			if size > maxBatchBytes {
+				size -= proto.Size(one.secret)
+				one.err = errBatchTooLarge()
+			}
+		}
+		encoded[i] = result(one)
+	}
+	return encoded
+}
+
+func result(one outcome) *secretsidecarv1.BatchResolveResult {
+	if one.err != nil {
+		return &secretsidecarv1.BatchResolveResult{
+			Outcome: &secretsidecarv1.BatchResolveResult_Error{Error: problemOf(one.err).resolveError()},
+		}
+	}
+	return &secretsidecarv1.BatchResolveResult{Outcome: &secretsidecarv1.BatchResolveResult_Secret{Secret: one.secret}}
+}

@@ -1,0 +1,67 @@
+package server
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/vault"
+)
+
+// ListConnections implements the API: the connections that the caller may use, by name.
+func (s *Server) ListConnections(ctx context.Context, _ *secretsidecarv1.ListConnectionsRequest) (*secretsidecarv1.ListConnectionsResponse, error) {
+	caller, err := callerOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	running := s.current.Load()
+	answer := &secretsidecarv1.ListConnectionsResponse{}
+	denied := authorize(running.callers, caller, access{method: methodListConnections, connection: anyConnection})
+	for _, c := range running.sorted() {
+		if authorize(running.callers, caller, access{method: methodListConnections, connection: c.Name}) != nil {
+			continue
+		}
+		denied = nil
+		answer.Connections = append(answer.Connections, s.statusOf(c))
+	}
+	if denied != nil {
+		return nil, denied
+	}
+	return answer, nil
+}
+
+func (s *Server) statusOf(c *connection) *secretsidecarv1.ConnectionStatus {
+	status := c.client.Status()
+	result := &secretsidecarv1.ConnectionStatus{
+		Name:          c.Name,
+		Scope:         secretsidecarv1.Scope(c.Scope), // #nosec G115 -- both are numbered from 1 in the same order
+		ProjectIds:    c.ProjectIDs,
+		Address:       c.Vault.Address,
+		Namespace:     c.Vault.Namespace,
+		State:         stateOf(status.State),
+		CachedSecrets: uint32(s.cache.Len(c.space)), // #nosec G115 -- bounded by memory
+	}
+	if status.TokenValid && !status.TokenExpiresAt.IsZero() {
+		result.TokenExpiresAt = timestamppb.New(status.TokenExpiresAt)
+	}
+	if status.LastError != nil {
+		result.LastError = problemOf(status.LastError).resolveError()
+	}
+	return result
+}
+
+func stateOf(state vault.State) secretsidecarv1.ConnectionState {
+	switch state {
+	case vault.StateConnecting:
+		return secretsidecarv1.ConnectionState_CONNECTION_STATE_CONNECTING
+	case vault.StateReady:
+		return secretsidecarv1.ConnectionState_CONNECTION_STATE_READY
+	case vault.StateDegraded:
+		return secretsidecarv1.ConnectionState_CONNECTION_STATE_DEGRADED
+	case vault.StateRejected:
+		return secretsidecarv1.ConnectionState_CONNECTION_STATE_REJECTED
+	default:
+		return secretsidecarv1.ConnectionState_CONNECTION_STATE_UNSPECIFIED
+	}
+}

@@ -1,0 +1,81 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path"
+	"runtime/debug"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
+)
+
+// finishUnary turns a handler's error into the contract's, recovers its panic, and logs the outcome at debug
+// level. Health checks pass untouched.
+func (s *Server) finishUnary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (answer any, err error) {
+	if info.Server != any(s) {
+		return handler(ctx, request)
+	}
+	began := time.Now()
+	defer func() {
+		if value := recover(); value != nil {
+			answer, err = nil, s.recovered(info.FullMethod, value)
+		}
+		s.logRequest(ctx, info.FullMethod, began, err)
+	}()
+	answer, err = handler(ctx, request)
+	if err != nil {
+		return nil, publicError(err)
+	}
+	return answer, nil
+}
+
+// publicError is the error that grpc sends.
+func publicError(err error) error {
+	if _, ok := status.FromError(err); ok {
+		return err // the contract's already, or grpc's own
+	}
+	return problemOf(err)
+}
+
+// recovered reports a panic by its type and place only: its value could hold a secret.
+func (s *Server) recovered(method string, value any) error {
+	s.log.Error("a request panicked: please report this", "method", path.Base(method),
+		"panic_type", fmt.Sprintf("%T", value), "stack", string(debug.Stack()))
+	return errInternal(nil)
+}
+
+func (s *Server) logRequest(ctx context.Context, method string, began time.Time, err error) {
+	if !s.log.Enabled(ctx, slog.LevelDebug) {
+		return
+	}
+	attributes := []any{"method", path.Base(method), "took", time.Since(began)}
+	if caller, callerErr := callerOf(ctx); callerErr == nil {
+		attributes = append(attributes, "uid", caller.UID, "pid", caller.PID)
+	}
+	if err != nil {
+		attributes = append(attributes, "error", err)
+	}
+	s.log.DebugContext(ctx, "request", attributes...)
+}
+
+// endWith ends the open health watches when parent is done: gRPC's graceful stop waits for them otherwise.
+func endWith(parent context.Context) grpc.StreamServerInterceptor {
+	return func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+		ctx, cancel := context.WithCancel(stream.Context())
+		defer cancel()
+		defer context.AfterFunc(parent, cancel)()
+		return handler(srv, &endableStream{stream, ctx})
+	}
+}
+
+// endableStream is a stream whose context the server can end.
+type endableStream struct {
+	grpc.ServerStream
+	ctx context.Context //nolint:containedctx // grpc.ServerStream's own way to hand a context to a handler
+}
+
+// Context implements grpc.ServerStream.
+func (s *endableStream) Context() context.Context { return s.ctx }

@@ -1,0 +1,102 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+
+	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/vault"
+)
+
+// Invalidate implements the API. The logins are renewed first, so that what is read between the two with an
+// old token is dropped too; secrets are dropped even when a login fails.
+func (s *Server) Invalidate(ctx context.Context, request *secretsidecarv1.InvalidateRequest) (*secretsidecarv1.InvalidateResponse, error) {
+	caller, err := callerOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if request.GetFleet() {
+		return nil, errInvalidRequest(field("fleet", "this sidecar is not connected to others: call Invalidate on each"))
+	}
+	target, err := parseTarget(request.GetPath())
+	if err != nil {
+		return nil, errInvalidPath(err)
+	}
+	connections, err := s.enterAll(caller, request.GetConnection())
+	if err != nil {
+		return nil, err
+	}
+	var loginErr error
+	if request.GetRenewLogin() {
+		loginErr = renewLogins(ctx, connections)
+	}
+	dropped := 0
+	for _, c := range connections {
+		dropped += target.drop(s, c.space)
+		c.release()
+	}
+	if loginErr != nil {
+		return nil, loginErr
+	}
+	return &secretsidecarv1.InvalidateResponse{Entries: uint32(dropped)}, nil // #nosec G115 -- bounded by memory
+}
+
+// enterAll acquires the connection with the name, or every connection for an empty name.
+func (s *Server) enterAll(caller Peer, name string) ([]*connection, error) {
+	running := s.current.Load()
+	if name != "" {
+		c, err := s.enter(running, caller, access{method: methodInvalidate, connection: name})
+		return []*connection{c}, err
+	}
+	if err := authorize(running.callers, caller, access{method: methodInvalidate, connection: anyConnection}); err != nil {
+		return nil, err
+	}
+	var all []*connection
+	for _, c := range running.sorted() {
+		if c.acquire() {
+			all = append(all, c)
+		}
+	}
+	return all, nil
+}
+
+// dropTarget is what to drop: one secret, a prefix of references, or, when both are empty, everything.
+type dropTarget struct{ secret, prefix string }
+
+func parseTarget(path string) (dropTarget, error) {
+	switch {
+	case path == "":
+		return dropTarget{}, nil
+	case strings.HasSuffix(path, "/"):
+		prefix, err := vault.ParsePrefix(path)
+		return dropTarget{prefix: prefix}, err
+	default:
+		reference, err := vault.ParseReference(path, "")
+		return dropTarget{secret: reference.Path}, err
+	}
+}
+
+func (t dropTarget) drop(s *Server, space string) int {
+	switch {
+	case t.secret != "":
+		return s.cache.Drop(space, t.secret)
+	case t.prefix != "":
+		// Every reference into a secret begins with its path and a slash.
+		return s.cache.DropMatching(space, func(name string) bool { return strings.HasPrefix(name+"/", t.prefix) })
+	default:
+		return s.cache.DropSpace(space)
+	}
+}
+
+// renewLogins renews side by side and returns the first failure.
+func renewLogins(ctx context.Context, connections []*connection) error {
+	failures := make([]error, len(connections))
+	var group sync.WaitGroup
+	for i, c := range connections {
+		group.Go(func() { failures[i] = c.client.RenewLogin(ctx) })
+	}
+	group.Wait()
+	return errors.Join(failures...)
+}

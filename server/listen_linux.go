@@ -1,0 +1,234 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxSocketPath is the longest path that fits into Linux's sockaddr_un with its final NUL; see unix(7).
+const maxSocketPath = 107
+
+var (
+	// ErrSocketConfig is wrapped by Listen's errors about the path, the mode or the group: the configuration
+	// has to change.
+	ErrSocketConfig = errors.New("bad socket setting")
+	// ErrSocketInUse is wrapped by Listen's error when a running process serves the socket.
+	ErrSocketInUse = errors.New("socket is in use")
+)
+
+// Socket is where to listen and who may open it.
+type Socket struct {
+	// Path of the socket, at most 107 bytes.
+	Path string
+	// Mode is the socket's permission bits. Zero is 0600.
+	Mode fs.FileMode
+	// Group owns the socket: a name or a number. Empty is the process's own.
+	Group string
+}
+
+// Listen opens the Unix socket, so that it never appears with wider permissions than asked for. An absent
+// folder is made, private (0700, or 0750 and of the group). A lock file beside the socket decides who owns
+// it: a socket that a crash left is taken over, one that is served is left alone (ErrSocketInUse), and
+// anything else at the path too (ErrSocketConfig). Closing the listener removes the socket.
+func Listen(socket Socket) (net.Listener, error) {
+	gid, err := socket.check()
+	if err != nil {
+		return nil, err
+	}
+	if err := socket.makeFolder(gid); err != nil {
+		return nil, err
+	}
+	lock, err := lockSocket(socket.Path)
+	if err != nil {
+		return nil, err
+	}
+	listener, err := socket.bind(gid)
+	if err != nil {
+		_ = lock.Close()
+		return nil, err
+	}
+	return &socketListener{UnixListener: listener, path: socket.Path, lock: lock}, nil
+}
+
+// check returns the group's id, or -1 for none.
+func (s Socket) check() (gid int, err error) {
+	switch {
+	case s.Path == "":
+		return 0, fmt.Errorf("%w: the path is empty", ErrSocketConfig)
+	case s.Path[0] == '@' || s.Path[0] == 0:
+		return 0, fmt.Errorf("%w: abstract sockets have no permissions: give a path in a folder", ErrSocketConfig)
+	case len(s.Path) > maxSocketPath:
+		return 0, fmt.Errorf("%w: the path has %d bytes, Linux allows %d: choose a shorter one", ErrSocketConfig, len(s.Path), maxSocketPath)
+	case s.Mode&^fs.ModePerm != 0:
+		return 0, fmt.Errorf("%w: mode %v holds more than permission bits", ErrSocketConfig, s.Mode)
+	}
+	if s.Group == "" {
+		return -1, nil
+	}
+	if number, err := strconv.ParseUint(s.Group, 10, 31); err == nil {
+		return int(number), nil
+	}
+	group, err := user.LookupGroup(s.Group)
+	if err != nil {
+		return 0, fmt.Errorf("%w: group %q does not exist on this machine: name one that does, or its number", ErrSocketConfig, s.Group)
+	}
+	return strconv.Atoi(group.Gid)
+}
+
+func (s Socket) makeFolder(gid int) error {
+	folder := filepath.Dir(s.Path)
+	if _, err := os.Stat(folder); err == nil {
+		return nil
+	}
+	mode := fs.FileMode(0o700)
+	if gid >= 0 {
+		mode = 0o750
+	}
+	if err := os.MkdirAll(filepath.Dir(folder), 0o755); err != nil { // #nosec G301 -- only the last folder is ours to keep private
+		return fmt.Errorf("%w: make the socket's folder: %w", ErrSocketConfig, err)
+	}
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		return fmt.Errorf("%w: make the socket's folder: %w", ErrSocketConfig, err)
+	}
+	if gid < 0 {
+		return nil
+	}
+	if err := os.Chown(folder, -1, gid); err != nil {
+		return fmt.Errorf("%w: give the socket's folder to group %q: %w", ErrSocketConfig, s.Group, err)
+	}
+	if err := os.Chmod(folder, mode); err != nil {
+		return fmt.Errorf("open the socket's folder to its group: %w", err)
+	}
+	return nil
+}
+
+// lockSocket takes the lock that decides who owns the socket. It lasts as long as the file is open, and so
+// never outlives the process. The file itself stays: removing it could take it from under a successor.
+func lockSocket(path string) (*os.File, error) {
+	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("%w: open the lock beside the socket: %w", ErrSocketConfig, err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = lock.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, inUse(path)
+		}
+		return nil, fmt.Errorf("lock %s.lock: %w", path, err)
+	}
+	return lock, nil
+}
+
+func inUse(path string) error {
+	return fmt.Errorf("%w: another sidecar serves %s: stop it, or choose another socket", ErrSocketInUse, path)
+}
+
+// bind makes the socket with no permissions at all and opens it up when it has its group.
+func (s Socket) bind(gid int) (*net.UnixListener, error) {
+	if err := clearLeftover(s.Path); err != nil {
+		return nil, err
+	}
+	listener, err := listenClosed(s.Path)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", s.Path, err)
+	}
+	if err := s.open(gid); err != nil {
+		_ = listener.Close()
+		_ = os.Remove(s.Path)
+		return nil, err
+	}
+	return listener, nil
+}
+
+// clearLeftover removes a socket that nobody serves. The lock is ours, so no sidecar does; a connection tells
+// whether another program does.
+func clearLeftover(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("%w: look at the socket's path: %w", ErrSocketConfig, err)
+	case info.Mode()&fs.ModeSocket == 0:
+		return fmt.Errorf("%w: %s exists and is no socket: remove it, or choose another path", ErrSocketConfig, path)
+	}
+	conn, err := net.DialTimeout("unix", path, time.Second)
+	if err == nil {
+		_ = conn.Close()
+		return inUse(path)
+	}
+	if !errors.Is(err, unix.ECONNREFUSED) {
+		return fmt.Errorf("%w: %s exists and cannot be tried: %w", ErrSocketInUse, path, err)
+	}
+	if err := os.Remove(path); err != nil {
+		return fmt.Errorf("remove the socket that a crash left: %w", err)
+	}
+	return nil
+}
+
+// umaskMu keeps two Listen calls from mixing up the process's umask.
+var umaskMu sync.Mutex
+
+// listenClosed binds under a umask that leaves no permission, so that nobody can connect yet.
+func listenClosed(path string) (*net.UnixListener, error) {
+	umaskMu.Lock()
+	defer umaskMu.Unlock()
+	before := unix.Umask(0o777)
+	defer unix.Umask(before)
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	listener.SetUnlinkOnClose(false) // socketListener removes it, while it holds the lock
+	return listener, nil
+}
+
+func (s Socket) open(gid int) error {
+	if gid >= 0 {
+		if err := os.Chown(s.Path, -1, gid); err != nil {
+			return fmt.Errorf("%w: give the socket to group %q: %w", ErrSocketConfig, s.Group, err)
+		}
+	}
+	mode := s.Mode
+	if mode == 0 {
+		mode = 0o600
+	}
+	if err := os.Chmod(s.Path, mode); err != nil {
+		return fmt.Errorf("%w: set the socket's mode: %w", ErrSocketConfig, err)
+	}
+	return nil
+}
+
+// socketListener removes its socket and gives up its lock when it is closed.
+type socketListener struct {
+	*net.UnixListener
+	path  string
+	lock  *os.File
+	close sync.Once
+}
+
+// Close implements net.Listener. It is safe to call more than once.
+func (l *socketListener) Close() error {
+	var err error
+	l.close.Do(func() {
+		err = errors.Join(ignoreAbsent(os.Remove(l.path)), l.UnixListener.Close(), l.lock.Close())
+	})
+	return err
+}
+
+func ignoreAbsent(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}

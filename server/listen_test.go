@@ -1,0 +1,166 @@
+package server_test
+
+import (
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/secret-sidecar/secret-sidecar/server"
+)
+
+func TestListenMakesTheSocketWithTheModeAskedFor(t *testing.T) {
+	for _, test := range []struct {
+		name         string
+		socket       server.Socket
+		mode, folder fs.FileMode
+	}{
+		{"private by default", server.Socket{}, 0o600, 0o700},
+		{"mode alone is enough", server.Socket{Mode: 0o666}, 0o666, 0o700},
+		{"a group may enter the folder", server.Socket{Mode: 0o660, Group: "0"}, 0o660, 0o750},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			folder := filepath.Join(shortTempDir(t), "run")
+			test.socket.Path = filepath.Join(folder, "s.sock")
+			listener, err := server.Listen(test.socket)
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantMode(t, test.socket.Path, test.mode)
+			wantMode(t, folder, test.folder)
+			if err := errors.Join(listener.Close(), listener.Close()); err != nil {
+				t.Error(err)
+			}
+			if _, err := os.Lstat(test.socket.Path); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("the socket outlives its listener: %v", err)
+			}
+		})
+	}
+}
+
+func TestListenLeavesAnExistingFolderAsItIs(t *testing.T) {
+	folder := filepath.Join(shortTempDir(t), "run")
+	if err := os.Mkdir(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	listener, err := server.Listen(server.Socket{Path: filepath.Join(folder, "s"), Group: "0", Mode: 0o660})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	wantMode(t, folder, 0o755)
+}
+
+func TestListenRefusesABadSocketSetting(t *testing.T) {
+	dir := shortTempDir(t)
+	regular := filepath.Join(dir, "file")
+	if err := os.WriteFile(regular, []byte("keep me"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name   string
+		socket server.Socket
+	}{
+		{"no path", server.Socket{}},
+		{"an abstract socket", server.Socket{Path: "@abstract"}},
+		{"a path of 108 bytes", server.Socket{Path: "/" + strings.Repeat("x", 107)}},
+		{"a mode with other bits", server.Socket{Path: filepath.Join(dir, "s"), Mode: fs.ModeSetuid | 0o600}},
+		{"an unknown group", server.Socket{Path: filepath.Join(dir, "s"), Group: "no-such-group"}},
+		{"a regular file at the path", server.Socket{Path: regular}},
+		{"a folder below a file", server.Socket{Path: filepath.Join(regular, "run", "s")}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if _, err := server.Listen(test.socket); !errors.Is(err, server.ErrSocketConfig) {
+				t.Errorf("got %v, want ErrSocketConfig", err)
+			}
+		})
+	}
+	if kept, err := os.ReadFile(regular); err != nil || string(kept) != "keep me" {
+		t.Errorf("the regular file became %q, %v", kept, err)
+	}
+}
+
+func TestListenLeavesALiveSocketAlone(t *testing.T) {
+	path := filepath.Join(shortTempDir(t), "s")
+	first, err := server.Listen(server.Socket{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = first.Close() }()
+	if _, err := server.Listen(server.Socket{Path: path}); !errors.Is(err, server.ErrSocketInUse) {
+		t.Fatalf("got %v, want ErrSocketInUse", err)
+	}
+	wantAlive(t, path)
+}
+
+func TestListenLeavesAnotherProgramsSocketAlone(t *testing.T) {
+	path := filepath.Join(shortTempDir(t), "s")
+	other, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = other.Close() }()
+	if _, err := server.Listen(server.Socket{Path: path}); !errors.Is(err, server.ErrSocketInUse) {
+		t.Fatalf("got %v, want ErrSocketInUse", err)
+	}
+	wantAlive(t, path)
+}
+
+func TestListenTakesOverTheSocketOfACrash(t *testing.T) {
+	path := filepath.Join(shortTempDir(t), "s")
+	crashed, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	crashed.SetUnlinkOnClose(false)
+	_ = crashed.Close()
+	listener, err := server.Listen(server.Socket{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	wantAlive(t, path)
+}
+
+// The socket must not be open to others between bind and chmod: strace would show it, a watcher could miss
+// it. What can be tested is that the umask is as before and that no wider mode is ever needed.
+func TestListenLeavesTheUmaskAsItWas(t *testing.T) {
+	dir := shortTempDir(t)
+	listener, err := server.Listen(server.Socket{Path: filepath.Join(dir, "s"), Mode: 0o666})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	made := filepath.Join(dir, "made")
+	if err := exec.Command("touch", made).Run(); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(made)
+	if err != nil || info.Mode().Perm()&0o600 != 0o600 {
+		t.Errorf("a file made afterwards has mode %v (%v)", info.Mode(), err)
+	}
+}
+
+func wantMode(t *testing.T, path string, want fs.FileMode) {
+	t.Helper()
+	info, err := os.Lstat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := info.Mode().Perm(); got != want {
+		t.Errorf("%s has mode %v, want %v", filepath.Base(path), got, want)
+	}
+}
+
+func wantAlive(t *testing.T, path string) {
+	t.Helper()
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatalf("nobody answers: %v", err)
+	}
+	_ = conn.Close()
+}

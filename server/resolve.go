@@ -1,0 +1,132 @@
+package server
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/secret-sidecar/secret-sidecar/cache"
+	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/vault"
+)
+
+// Resolve implements the API.
+func (s *Server) Resolve(ctx context.Context, request *secretsidecarv1.ResolveRequest) (*secretsidecarv1.ResolveResponse, error) {
+	caller, err := callerOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	asked, err := s.admit(s.current.Load(), caller, methodResolve, request)
+	if err != nil {
+		return nil, err
+	}
+	defer asked.connection.release()
+	found, err := s.read(ctx, asked)
+	if err != nil {
+		return nil, err
+	}
+	return answer(asked.reference.Key, found)
+}
+
+// question is a checked and authorised request for one value.
+type question struct {
+	connection *connection // acquired: release it
+	reference  vault.Reference
+	version    uint32
+	ages
+}
+
+// admit checks a request and authorises its caller. The connection of its answer is acquired.
+func (s *Server) admit(running *snapshot, caller Peer, method string, request *secretsidecarv1.ResolveRequest) (question, error) {
+	limits, err := agesOf(request)
+	if err != nil {
+		return question{}, err
+	}
+	reference, err := vault.ParseReference(request.GetPath(), request.GetKey())
+	if err != nil {
+		return question{}, errInvalidPath(err)
+	}
+	c, err := s.enter(running, caller, access{method, request.GetConnection(), request.GetProjectId()})
+	if err != nil {
+		return question{}, err
+	}
+	if err := c.allowsProject(request.GetProjectId()); err != nil {
+		c.release()
+		return question{}, err
+	}
+	return question{connection: c, reference: reference, version: request.GetVersion(), ages: limits}, nil
+}
+
+// enter finds and acquires the connection that the caller wants to use, if it may. A caller that may not
+// learns nothing about which connections exist.
+func (s *Server) enter(running *snapshot, caller Peer, want access) (*connection, error) {
+	c, findErr := running.find(want.connection)
+	if findErr == nil {
+		want.connection = c.Name
+	}
+	if err := authorize(running.callers, caller, want); err != nil {
+		return nil, err
+	}
+	if findErr != nil {
+		return nil, findErr
+	}
+	if c.acquire() {
+		return c, nil
+	}
+	// A reload ended the session between the snapshot and now; the next snapshot is already there.
+	next := s.current.Load()
+	if next == running {
+		return nil, vault.ErrClosed
+	}
+	return s.enter(next, caller, want)
+}
+
+// read returns the secret that holds the value asked for, from the cache or from Vault.
+func (s *Server) read(ctx context.Context, asked question) (cache.Result[*vault.Secret], error) {
+	c := asked.connection
+	path, version := asked.reference.Path, asked.version
+	return s.cache.Get(ctx, cache.Lookup[*vault.Secret]{
+		Key:      cache.Key{Space: c.space, Name: path, Version: version},
+		Policy:   c.Policy,
+		MaxAge:   asked.maxAge,
+		MaxStale: asked.maxStale,
+		Admit:    c.client.Admit,
+		Load: func(ctx context.Context) (*vault.Secret, error) {
+			return c.client.Read(ctx, path, version)
+		},
+	})
+}
+
+// answer picks the key out of the secret.
+func answer(key string, found cache.Result[*vault.Secret]) (*secretsidecarv1.ResolveResponse, error) {
+	value, ok := found.Value.Value(key)
+	if !ok {
+		return nil, errKeyNotFound(key)
+	}
+	kind := secretsidecarv1.ValueType_VALUE_TYPE_STRING
+	if value.JSON {
+		kind = secretsidecarv1.ValueType_VALUE_TYPE_JSON
+	}
+	return &secretsidecarv1.ResolveResponse{
+		Value:            value.Text.Reveal(),
+		ValueType:        kind,
+		Version:          found.Value.Version(),
+		VersionCreatedAt: timestamppb.New(found.Value.CreatedAt()),
+		FetchedAt:        timestamppb.New(found.FetchedAt),
+		ExpiresAt:        timestamppb.New(found.ExpiresAt),
+		Source:           sourceOf(found.Source),
+	}, nil
+}
+
+func sourceOf(source cache.Source) secretsidecarv1.Source {
+	switch source {
+	case cache.SourceLoad:
+		return secretsidecarv1.Source_SOURCE_VAULT
+	case cache.SourceCache:
+		return secretsidecarv1.Source_SOURCE_CACHE
+	case cache.SourceStale:
+		return secretsidecarv1.Source_SOURCE_STALE
+	default:
+		return secretsidecarv1.Source_SOURCE_UNSPECIFIED
+	}
+}

@@ -1,0 +1,211 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	"github.com/secret-sidecar/secret-sidecar/cache"
+	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/vault"
+)
+
+const (
+	// maxRequestBytes bounds one request message.
+	maxRequestBytes = 1 << 20
+	// maxConcurrentStreams bounds the requests in progress on one client connection.
+	maxConcurrentStreams = 1000
+	// handshakeTimeout bounds how long a client may take to finish the HTTP/2 handshake.
+	handshakeTimeout = 10 * time.Second
+	// minPingInterval is how often a client may ping; gRPC's default of 5 minutes disconnects eager ones.
+	minPingInterval = 10 * time.Second
+	// streamGrace is how long open health watches live on after a stop has begun, so that
+	// watchers hear NOT_SERVING but do not hold up the stop.
+	streamGrace = 200 * time.Millisecond
+	// hardStopGrace is how long requests that were cut off by the drain timeout may take to be answered.
+	hardStopGrace = 500 * time.Millisecond
+)
+
+// Options are what a Server keeps for its life.
+type Options struct {
+	// Logger receives what an operator needs to know. Nil discards.
+	Logger *slog.Logger
+	// Guard is the login budget to share with other users of the same Vaults in this process. Nil is one of
+	// the Server's own.
+	Guard *vault.Guard
+	// DrainTimeout is how long Serve waits for requests in progress when it stops. Zero is 10 s.
+	DrainTimeout time.Duration
+	// ServerOptions are added to the gRPC server's, for example a stats handler.
+	ServerOptions []grpc.ServerOption
+}
+
+// Server answers the API. Make it with New, give it connections with Apply, run it with Serve. Its methods
+// are safe for concurrent use.
+type Server struct {
+	secretsidecarv1.UnimplementedSecretServiceServer
+
+	log          *slog.Logger
+	guard        *vault.Guard
+	drainTimeout time.Duration
+	grpc         *grpc.Server
+	health       *health.Server
+	cache        *cache.Cache[*vault.Secret]
+	current      atomic.Pointer[snapshot]
+
+	applying sync.Mutex // serialises Apply and the end of Serve
+	spaces   int        // guarded by applying: how many sessions were ever opened
+	stopped  bool       // guarded by applying: no Apply any more
+
+	closing sync.WaitGroup // the goroutines that close sessions which left
+
+	healthMu sync.Mutex // serialises reportHealth
+	started  bool       // guarded by healthMu: every required connection has logged in once
+	draining bool       // guarded by healthMu: NOT_SERVING for good
+
+	endStreams context.CancelFunc // ends the open health watches
+}
+
+// New makes a Server without connections. It opens nothing; the caller ends it with Serve.
+func New(opts Options) (*Server, error) {
+	secrets, err := cache.New(cache.Config[*vault.Secret]{
+		Size:     (*vault.Secret).Size,
+		Classify: classify,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make the cache: %w", err)
+	}
+	s := &Server{
+		log:          opts.Logger,
+		guard:        opts.Guard,
+		drainTimeout: opts.DrainTimeout,
+		health:       health.NewServer(),
+		cache:        secrets,
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.guard == nil {
+		s.guard = vault.NewGuard()
+	}
+	if s.drainTimeout == 0 {
+		s.drainTimeout = 10 * time.Second
+	}
+	s.current.Store(&snapshot{})
+	s.grpc = s.newGRPCServer(opts.ServerOptions)
+	s.initHealth()
+	return s, nil
+}
+
+func (s *Server) newGRPCServer(extra []grpc.ServerOption) *grpc.Server {
+	streams, end := context.WithCancel(context.Background())
+	s.endStreams = end
+	options := append([]grpc.ServerOption{
+		grpc.Creds(peerCredentials{}),
+		grpc.MaxRecvMsgSize(maxRequestBytes),
+		grpc.MaxConcurrentStreams(maxConcurrentStreams),
+		grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPingInterval, PermitWithoutStream: true}),
+		grpc.ChainUnaryInterceptor(s.finishUnary),
+		grpc.ChainStreamInterceptor(endWith(streams)),
+	}, extra...)
+	g := grpc.NewServer(options...)
+	secretsidecarv1.RegisterSecretServiceServer(g, s)
+	healthpb.RegisterHealthServer(g, s.health)
+	reflection.Register(g)
+	return g
+}
+
+// classify tells the cache what an error of Vault's means for the copy that it holds: contract section 3,
+// promises 4 and 6.
+func classify(err error) cache.Class {
+	switch {
+	case vault.Outage(err):
+		return cache.ClassOutage
+	case errors.Is(err, vault.ErrNotFound), errors.Is(err, vault.ErrVersionDeleted), errors.Is(err, vault.ErrVersionDestroyed):
+		return cache.ClassAbsent
+	case errors.Is(err, vault.ErrPermissionDenied), errors.Is(err, vault.ErrNotKVv2):
+		return cache.ClassDenied
+	default:
+		return cache.ClassOther
+	}
+}
+
+// Serve answers requests on listener until ctx is done, then stops: health says NOT_SERVING, requests in
+// progress are finished within the drain timeout and cut off after it, logins are ended and their tokens
+// revoked, the cache is closed. It closes the listener. The error is the listener's; stopping is none.
+func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	served := make(chan error, 1)
+	go func() { served <- s.grpc.Serve(listener) }() // ends when stop has stopped the gRPC server
+	var err error
+	select {
+	case err = <-served:
+		s.stop()
+	case <-ctx.Done():
+		s.stop()
+		err = <-served
+	}
+	if err != nil {
+		return fmt.Errorf("serve gRPC: %w", err)
+	}
+	return nil
+}
+
+func (s *Server) stop() {
+	s.log.Info("stopping", "drain_timeout", s.drainTimeout)
+	s.reportDraining()
+	s.drain()
+	s.closeSessions()
+	s.log.Info("stopped")
+}
+
+// drain lets requests in progress finish. What still waits for Vault after the drain timeout is answered
+// SHUTTING_DOWN by closing the cache under it.
+func (s *Server) drain() {
+	streams := time.AfterFunc(streamGrace, s.endStreams)
+	defer streams.Stop()
+	defer s.endStreams()
+	drained := make(chan struct{})
+	go func() { s.grpc.GracefulStop(); close(drained) }() // ended by the Stop below at the latest
+	if !closedWithin(drained, s.drainTimeout) {
+		s.log.Warn("requests outlived the drain timeout and are cut off")
+	}
+	s.cache.Close()
+	closedWithin(drained, hardStopGrace)
+	s.grpc.Stop()
+	<-drained
+}
+
+// closedWithin reports whether done was closed within the time.
+func closedWithin(done <-chan struct{}, limit time.Duration) bool {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
+// closeSessions ends every login, side by side, and waits.
+func (s *Server) closeSessions() {
+	s.applying.Lock()
+	s.stopped = true
+	last := s.current.Swap(&snapshot{})
+	s.applying.Unlock()
+	for _, c := range last.connections {
+		c.release()
+	}
+	s.closing.Wait()
+}

@@ -1,0 +1,86 @@
+package server
+
+import (
+	"context"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/secret-sidecar/secret-sidecar/vault"
+)
+
+// revokeTimeout bounds the revocation of a token at shutdown and when a connection leaves.
+const revokeTimeout = 2 * time.Second
+
+// session is one login to one Vault with the cached secrets read through it. It outlives a reload that leaves
+// its login settings alone, and ends after the last request that uses it.
+type session struct {
+	client *vault.Client
+	config vault.Config
+	// space is the session's part of the cache. It is never used again: a connection that comes back with
+	// other credentials starts with nothing cached.
+	space string
+	// users counts the requests in progress, plus one while a snapshot holds the session.
+	users atomic.Int64
+	// retired is closed when users reaches zero; the server then closes the client.
+	retired chan struct{}
+	// hasLoggedIn is set at the first sight of a valid token and never unset.
+	hasLoggedIn atomic.Bool
+}
+
+// acquire keeps the session open until release. It reports false when the session has already ended.
+func (s *session) acquire() bool {
+	for {
+		users := s.users.Load()
+		if users == 0 {
+			return false
+		}
+		if s.users.CompareAndSwap(users, users+1) {
+			return true
+		}
+	}
+}
+
+func (s *session) release() {
+	if s.users.Add(-1) == 0 {
+		close(s.retired)
+	}
+}
+
+// close ends the login; call it after retired is closed, or at shutdown when no request runs any more.
+func (s *session) close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, revokeTimeout)
+	defer cancel()
+	return s.client.Close(ctx)
+}
+
+// connection is a Connection of the running settings with its session.
+type connection struct {
+	Connection
+	*session
+}
+
+// allowsProject is promise 10: scope fails closed.
+func (c *connection) allowsProject(project string) error {
+	if c.Scope == ScopePlatform {
+		return nil
+	}
+	if project == "" {
+		return errProjectRequired("connection " + quote(c.Name) + " belongs to projects: set project_id")
+	}
+	if !slices.Contains(c.ProjectIDs, project) {
+		return errProjectNotAllowed("connection " + quote(c.Name) + " does not belong to this project: use another connection, or add the project to its project_ids")
+	}
+	return nil
+}
+
+// defaultVaultTimeout is what vault.Config.Timeout's zero value stands for.
+const defaultVaultTimeout = 10 * time.Second
+
+// loginTimeout bounds how long a reload waits for the connection's first login.
+func (c *connection) loginTimeout() time.Duration {
+	if c.Vault.Timeout > 0 {
+		return c.Vault.Timeout
+	}
+	return defaultVaultTimeout
+}

@@ -1,0 +1,69 @@
+package server
+
+import (
+	"reflect"
+
+	"github.com/secret-sidecar/secret-sidecar/cache"
+	"github.com/secret-sidecar/secret-sidecar/vault"
+)
+
+// Settings is what a Server can change while it runs. Apply takes it by value and keeps no slice of it that
+// the caller may still change.
+type Settings struct {
+	// Connections are the connections to serve; names are unique.
+	Connections []Connection
+	// Callers are the rules of who may ask. Nil lets everybody in who may open the socket; an empty,
+	// non-nil slice lets nobody in.
+	Callers []CallerRule
+	// CacheBytes bounds the memory of cached secrets, in bytes. Zero is 64 MiB.
+	CacheBytes int64
+}
+
+// Connection is one Vault that secrets can be read from.
+type Connection struct {
+	// Name is what requests call it; unique.
+	Name string
+	// Scope tells who may use it. The zero value is refused by Apply.
+	Scope Scope
+	// ProjectIDs are the projects that may use it, for ScopeProject.
+	ProjectIDs []string
+	// Required makes the overall health wait for this connection's first login.
+	Required bool
+	// Vault is how to reach and log in to it. Logger, Guard and OnChange are set by the Server.
+	Vault vault.Config
+	// Policy is how its secrets are cached.
+	Policy cache.Policy
+}
+
+// Scope tells which projects may use a connection.
+type Scope int
+
+// The scopes of contract section 3, promise 10.
+const (
+	// ScopePlatform is every project, and requests without one.
+	ScopePlatform Scope = iota + 1
+	// ScopeProject is the connection's ProjectIDs alone.
+	ScopeProject
+)
+
+// CallerRule lets processes that match it call what it names. Rules add up: one that allows is enough.
+type CallerRule struct {
+	// UID and GID must both match where both are given. GID matches the primary group and the supplementary
+	// ones. A rule with neither matches nobody.
+	UID, GID *uint32
+	// Connections that may be used; empty is any.
+	Connections []string
+	// Projects that may be named; empty is any, and none. With projects, a request without one is refused,
+	// and so is a method that carries none, unless Methods names it.
+	Projects []string
+	// Methods that may be called, for example "Resolve"; empty is any.
+	Methods []string
+}
+
+// sameVault reports whether two connections would log in to the same Vault in the same way, so that the
+// running client, its token and its cached secrets can be kept.
+func sameVault(a, b vault.Config) bool {
+	a.Logger, a.Guard, a.OnChange = nil, nil, nil
+	b.Logger, b.Guard, b.OnChange = nil, nil, nil
+	return reflect.DeepEqual(a, b)
+}

@@ -1,0 +1,54 @@
+package server
+
+import (
+	"cmp"
+	"slices"
+)
+
+// snapshot is the running settings: immutable, taken once by each request.
+type snapshot struct {
+	connections map[string]*connection
+	callers     []CallerRule // nil: no rules
+}
+
+// find returns the connection that a request names; an empty name is the only one there is.
+func (s *snapshot) find(name string) (*connection, error) {
+	if name == "" {
+		return s.only()
+	}
+	c, ok := s.connections[name]
+	if !ok {
+		return nil, errConnectionNotFound(name)
+	}
+	return c, nil
+}
+
+func (s *snapshot) only() (*connection, error) {
+	if len(s.connections) != 1 {
+		return nil, errConnectionRequired(len(s.connections))
+	}
+	for _, c := range s.connections {
+		return c, nil
+	}
+	panic("unreachable")
+}
+
+// sorted returns the connections by name.
+func (s *snapshot) sorted() []*connection {
+	all := make([]*connection, 0, len(s.connections))
+	for _, c := range s.connections {
+		all = append(all, c)
+	}
+	slices.SortFunc(all, func(a, b *connection) int { return cmp.Compare(a.Name, b.Name) })
+	return all
+}
+
+// holds reports whether the snapshot still uses the session.
+func (s *snapshot) holds(one *session) bool {
+	for _, c := range s.connections {
+		if c.session == one {
+			return true
+		}
+	}
+	return false
+}

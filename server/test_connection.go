@@ -1,0 +1,97 @@
+package server
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/internal/redact"
+	"github.com/secret-sidecar/secret-sidecar/vault"
+)
+
+// TestConnection implements the API.
+func (s *Server) TestConnection(ctx context.Context, request *secretsidecarv1.TestConnectionRequest) (*secretsidecarv1.TestConnectionResponse, error) {
+	caller, err := callerOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	reference, err := optionalReference(request.GetPath())
+	if err != nil {
+		return nil, errInvalidPath(err)
+	}
+	switch target := request.GetTarget().(type) {
+	case *secretsidecarv1.TestConnectionRequest_Connection:
+		return s.testConfigured(ctx, caller, target.Connection, reference)
+	case *secretsidecarv1.TestConnectionRequest_Spec:
+		return s.testSpec(ctx, caller, target.Spec, reference)
+	default:
+		return nil, errInvalidRequest(field("target", "name a connection, or describe one in spec"))
+	}
+}
+
+func optionalReference(path string) (*vault.Reference, error) {
+	if path == "" {
+		return nil, nil
+	}
+	reference, err := vault.ParseReference(path, "")
+	return &reference, err
+}
+
+func (s *Server) testConfigured(ctx context.Context, caller Peer, name string, reference *vault.Reference) (*secretsidecarv1.TestConnectionResponse, error) {
+	c, err := s.enter(s.current.Load(), caller, access{method: methodTestConnection, connection: name})
+	if err != nil {
+		return nil, err
+	}
+	defer c.release()
+	return reportOf(ctx, c.client.Test(ctx, reference))
+}
+
+// testSpec makes the sidecar connect to an address of the caller's choice: with caller rules, it takes one
+// that allows every connection.
+func (s *Server) testSpec(ctx context.Context, caller Peer, spec *secretsidecarv1.ConnectionSpec, reference *vault.Reference) (*secretsidecarv1.TestConnectionResponse, error) {
+	err := authorize(s.current.Load().callers, caller, access{method: methodTestConnection, connection: anyConnection})
+	if err != nil {
+		return nil, err
+	}
+	report, err := vault.TestConfig(ctx, vault.Config{
+		Name:      spec.GetName(),
+		Address:   spec.GetAddress(),
+		Namespace: spec.GetNamespace(),
+		AuthMount: spec.GetAuthMount(),
+		RoleID:    vault.Credential{Value: redact.New(spec.GetRoleId())},
+		SecretID:  vault.Credential{Value: redact.New(spec.GetSecretId())},
+		TLS:       vault.TLS{CAPEM: spec.GetCaCertPem(), ServerName: spec.GetTlsServerName()},
+		Logger:    s.log,
+		Guard:     s.guard,
+	}, reference)
+	if err != nil {
+		return nil, errInvalidRequest(field("spec", err.Error()))
+	}
+	return reportOf(ctx, report)
+}
+
+func reportOf(ctx context.Context, report vault.Report) (*secretsidecarv1.TestConnectionResponse, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	result := &secretsidecarv1.TestConnectionResponse{
+		Ok:           report.OK(),
+		VaultVersion: report.VaultVersion,
+		TokenTtl:     durationpb.New(report.TokenTTL),
+		Policies:     report.Policies,
+	}
+	for _, check := range report.Checks {
+		result.Checks = append(result.Checks, &secretsidecarv1.ConnectionCheck{
+			Name:    check.Name,
+			Status:  secretsidecarv1.CheckStatus(check.Status), // #nosec G115 -- both are numbered from 1 in the same order
+			Message: check.Message,
+			Remedy:  check.Remedy,
+			Took:    durationpb.New(check.Took),
+		})
+	}
+	for _, mount := range report.Mounts {
+		result.Mounts = append(result.Mounts, &secretsidecarv1.Mount{Path: mount.Path, Type: mount.Type, KvVersion: mount.KVVersion})
+	}
+	return result, nil
+}

@@ -1,0 +1,138 @@
+# secret-sidecar: `make help` lists the targets; CONTRIBUTING.md says how they hang together.
+
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS   += --no-builtin-rules
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+TOOLS   := .tools/bin
+STAMPS  := .tools/stamps
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+
+# Which Vault `make demo` runs on: dev (embedded, nothing to build) or real. An environment variable does not
+# change it, only `make demo VAULT=real` does.
+VAULT := dev
+
+# The real Vault of the tests: one named by VAULT_BINARY, else one on PATH, else built from e2e/realvault.
+VAULT_BINARY ?= $(or $(shell command -v vault),$(CURDIR)/$(TOOLS)/vault)
+
+# The tools, installed from the Go module proxy in exactly these versions.
+BUF_VERSION                := v1.75.0
+PROTOC_GEN_GO_VERSION      := v1.36.12
+PROTOC_GEN_GO_GRPC_VERSION := v1.6.2
+GOLANGCI_LINT_VERSION      := v2.15.0
+GRPCURL_VERSION            := v1.9.4
+GRPC_HEALTH_PROBE_VERSION  := v0.4.61
+
+# stamp NAME,VERSION: the file that says that this version of a tool is in .tools/bin.
+stamp = $(STAMPS)/$(1)-$(2)
+
+##@ Use
+
+.PHONY: help
+help: ## list the targets
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: build
+build: ## build bin/secret-sidecar, a static binary
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/ ./cmd/secret-sidecar
+
+.PHONY: demo
+demo: build $(if $(filter real,$(VAULT)),real-vault) ## show it at work on the embedded Vault; VAULT=real: on a real one
+	@VAULT_BINARY='$(VAULT_BINARY)' scripts/demo.sh $(VAULT)
+
+##@ Check
+
+# go test follows the variables that tests read, so a cached result never stands for another Vault.
+export GRPCURL            := $(CURDIR)/$(TOOLS)/grpcurl
+export GRPC_HEALTH_PROBE  := $(CURDIR)/$(TOOLS)/grpc-health-probe
+GO_TEST := go test -race -timeout 20m
+
+.PHONY: test
+test: c-compiler test-clients real-vault ## run every test with -race, on the real Vault too (built the first time)
+	VAULT_BINARY='$(VAULT_BINARY)' SECRET_SIDECAR_REQUIRE_REAL_VAULT=1 $(GO_TEST) ./...
+
+.PHONY: test-fast
+test-fast: c-compiler test-clients ## run the tests without the real Vault
+	env -u VAULT_BINARY -u SECRET_SIDECAR_REQUIRE_REAL_VAULT $(GO_TEST) ./...
+
+.PHONY: lint
+lint: lint-mod lint-proto lint-gen lint-imports lint-go ## check code, protos, generated code and import directions
+
+# The parts of lint; each runs alone too.
+.PHONY: lint-mod lint-proto lint-gen lint-imports lint-go
+
+lint-mod: # go.mod and go.sum are tidy
+	go mod tidy -diff
+
+lint-proto: tools-proto # the protos are in style and break no client of the main branch
+	$(TOOLS)/buf lint
+	scripts/proto-breaking.sh $(TOOLS)/buf
+
+lint-gen: tools-proto # gen/ is what proto/ generates
+	scripts/gen-check.sh $(TOOLS)/buf
+
+lint-imports: # the import directions hold; `make test` runs this too
+	go test -count=1 ./internal/archtest
+
+lint-go: $(call stamp,golangci-lint,$(GOLANGCI_LINT_VERSION)) # golangci-lint, the formatters included
+	$(TOOLS)/golangci-lint run
+
+##@ Work
+
+.PHONY: gen
+gen: tools-proto ## generate gen/ from proto/
+	$(TOOLS)/buf generate
+
+.PHONY: tools
+tools: tools-proto test-clients $(call stamp,golangci-lint,$(GOLANGCI_LINT_VERSION)) ## install the pinned tools into .tools/bin
+
+.PHONY: clean
+clean: ## remove what build and test leave
+	rm -rf bin coverage.out
+
+.PHONY: clean-tools
+clean-tools: ## remove the installed tools and the real Vault
+	rm -rf .tools
+
+# ---- Behind the targets
+
+.PHONY: FORCE
+FORCE:
+
+.PHONY: c-compiler
+c-compiler:
+	@command -v "$$(go env CC)" >/dev/null || { \
+	  echo "go test -race needs a C compiler, and there is no $$(go env CC): apt-get install gcc libc6-dev" >&2; exit 1; }
+
+.PHONY: real-vault
+real-vault:
+	@scripts/real-vault.sh '$(VAULT_BINARY)' '$(CURDIR)/$(TOOLS)/vault'
+
+.PHONY: tools-proto
+tools-proto: $(call stamp,buf,$(BUF_VERSION)) \
+  $(call stamp,protoc-gen-go,$(PROTOC_GEN_GO_VERSION)) \
+  $(call stamp,protoc-gen-go-grpc,$(PROTOC_GEN_GO_GRPC_VERSION))
+
+.PHONY: test-clients
+test-clients: $(call stamp,grpcurl,$(GRPCURL_VERSION)) \
+  $(call stamp,grpc-health-probe,$(GRPC_HEALTH_PROBE_VERSION))
+
+# tool NAME,VERSION,PACKAGE: the rule that installs a tool and leaves its stamp. It runs again when the version
+# above changes or the binary is gone.
+define tool
+$(call stamp,$(1),$(2)): $(if $(wildcard $(TOOLS)/$(1)),,FORCE)
+	@echo "installing $(1) $(2)"
+	@GOBIN='$(CURDIR)/$(TOOLS)' go install $(3)@$(2)
+	@mkdir -p $(STAMPS) && rm -f $(STAMPS)/$(1)-v* && touch $$@
+endef
+
+$(eval $(call tool,buf,$(BUF_VERSION),github.com/bufbuild/buf/cmd/buf))
+$(eval $(call tool,protoc-gen-go,$(PROTOC_GEN_GO_VERSION),google.golang.org/protobuf/cmd/protoc-gen-go))
+$(eval $(call tool,protoc-gen-go-grpc,$(PROTOC_GEN_GO_GRPC_VERSION),google.golang.org/grpc/cmd/protoc-gen-go-grpc))
+$(eval $(call tool,golangci-lint,$(GOLANGCI_LINT_VERSION),github.com/golangci/golangci-lint/v2/cmd/golangci-lint))
+$(eval $(call tool,grpcurl,$(GRPCURL_VERSION),github.com/fullstorydev/grpcurl/cmd/grpcurl))
+$(eval $(call tool,grpc-health-probe,$(GRPC_HEALTH_PROBE_VERSION),github.com/grpc-ecosystem/grpc-health-probe))

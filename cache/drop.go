@@ -1,0 +1,138 @@
+package cache
+
+// dropChunk is how many names DropMatching looks at before it lets others have the lock.
+const dropChunk = 1024
+
+// Drop drops every version of the name, and what is remembered of its absence. It returns 1 when a version was cached,
+// else 0: remembered absence does not count. A Get that begins after Drop has returned is never answered from a load
+// that began before; a load that runs goes on for those who wait for it. On a closed Cache it does nothing.
+func (c *Cache[V]) Drop(space, name string) int {
+	count, dropped := c.dropNames(c.openSpace(space), []string{name}, nil)
+	c.store.remove(dropped)
+	return count
+}
+
+// DropMatching does what Drop does for every name in the space for which match returns true, and returns how many of
+// them were cached. It calls match from its own goroutine, with no lock held, at least once for each name that is
+// cached or being loaded when it begins.
+func (c *Cache[V]) DropMatching(space string, match func(name string) bool) int {
+	s := c.openSpace(space)
+	if s == nil {
+		return 0
+	}
+	count := 0
+	var dropped []*entry[V]
+	c.eachName(s, func(names []string) {
+		matching := names[:0]
+		for _, name := range names {
+			if match(name) {
+				matching = append(matching, name)
+			}
+		}
+		var n int
+		n, dropped = c.dropNames(s, matching, dropped)
+		count += n
+	})
+	c.store.remove(dropped)
+	return count
+}
+
+// DropSpace does what Drop does for every name in the space, and returns how many of them were cached. However many
+// they are, nobody waits for it but its caller.
+func (c *Cache[V]) DropSpace(space string) int {
+	c.mu.Lock()
+	s := c.spaces[space]
+	if s == nil || c.closed {
+		c.mu.Unlock()
+		return 0
+	}
+	s.generation.dropped.Store(true) // from here on no entry of the space answers anybody
+	count, records := s.copies, s.records
+	s.generation, s.records, s.copies = new(generation), make(map[string]*record[V]), 0
+	for f := range s.running {
+		if !f.fenced {
+			c.fence(f)
+		}
+	}
+	c.tidy(s)
+	c.mu.Unlock()
+
+	c.releaseAll(records)
+	return count
+}
+
+// releaseAll gives back the memory of entries whose generation is dropped.
+func (c *Cache[V]) releaseAll(records map[string]*record[V]) {
+	chunk := make([]*entry[V], 0, removeChunk)
+	for _, r := range records {
+		for _, e := range r.entries {
+			if chunk = append(chunk, e); len(chunk) == removeChunk {
+				c.store.remove(chunk)
+				chunk = chunk[:0]
+			}
+		}
+	}
+	c.store.remove(chunk)
+}
+
+// openSpace returns the space; nil when there is none or the Cache is closed.
+func (c *Cache[V]) openSpace(name string) *space[V] {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil
+	}
+	return c.spaces[name]
+}
+
+// eachName calls visit, without mu, with the names in the space, some at a time. It leaves out none that is in the index
+// from the call to the end. A load that runs at the call keeps its name in the index, and what it leaves behind takes
+// its place there under the same lock: so none of the loads is missed either. The slice is visit's to change.
+func (c *Cache[V]) eachName(s *space[V], visit func(names []string)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	chunk := make([]string, 0, dropChunk)
+	// Others may change the map while visit runs. The language defines that for a range loop, given the lock.
+	for name := range s.records {
+		if chunk = append(chunk, name); len(chunk) == dropChunk {
+			c.unlocked(func() { visit(chunk) })
+			chunk = chunk[:0]
+		}
+	}
+	c.unlocked(func() { visit(chunk) })
+}
+
+// unlocked runs f with mu released, even if f panics.
+func (c *Cache[V]) unlocked(f func()) {
+	c.mu.Unlock()
+	defer c.mu.Lock()
+	f()
+}
+
+// dropNames drops the names from the index and fences their flights. It returns how many of them were cached, and
+// dropped with their entries appended. s may be nil.
+func (c *Cache[V]) dropNames(s *space[V], names []string, dropped []*entry[V]) (int, []*entry[V]) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s == nil || c.closed {
+		return 0, dropped
+	}
+	count := 0
+	for _, name := range names {
+		r := s.records[name]
+		if r == nil {
+			continue
+		}
+		if r.copies > 0 {
+			count++
+		}
+		for _, f := range r.flights {
+			c.fence(f)
+		}
+		for _, e := range r.entries {
+			dropped = append(dropped, s.setEntry(e.key, nil))
+		}
+	}
+	c.tidy(s)
+	return count, dropped
+}

@@ -1,0 +1,132 @@
+package cache
+
+import (
+	"context"
+	"time"
+)
+
+// Get answers the lookup from the cache or by a load. Errors: the load's own, or the same one remembered; Admit's;
+// ctx's when it ends while the Get waits (the load goes on); ErrOverloaded; ErrClosed; ErrPanicked. A cached answer is
+// returned whatever the state of ctx, without a lock shared with loads and without an allocation.
+func (c *Cache[V]) Get(ctx context.Context, l Lookup[V]) (Result[V], error) {
+	arrival := time.Now()
+	hash := c.hash(l.Key)
+	e, open := c.store.get(hash)
+	if !open {
+		return Result[V]{}, ErrClosed
+	}
+	if e == nil || e.key != l.Key || !e.isFresh(arrival, &l) {
+		return c.miss(ctx, l, hash, arrival)
+	}
+	if e.isRefreshDue(arrival, &l.Policy) {
+		c.refresh(ctx, l, e, arrival)
+	}
+	return e.answer(SourceCache, &l.Policy)
+}
+
+// miss answers what the store could not.
+func (c *Cache[V]) miss(ctx context.Context, l Lookup[V], hash uint64, arrival time.Time) (Result[V], error) {
+	// A value just loaded is in the index before it is in the store.
+	if e := c.known(l.Key); e != nil && e.isFresh(arrival, &l) {
+		return e.answer(SourceCache, &l.Policy)
+	}
+	if err := ctx.Err(); err != nil {
+		return Result[V]{}, err
+	}
+	if l.Admit != nil {
+		if err := l.Admit(); err != nil {
+			return c.refused(&l, hash, err)
+		}
+	}
+	f, e, err := c.join(ctx, l, hash, arrival)
+	if err != nil {
+		return Result[V]{}, err
+	}
+	if e != nil {
+		return e.answer(SourceCache, &l.Policy)
+	}
+	select {
+	case <-f.done:
+	case <-ctx.Done():
+		c.leave(f)
+		return Result[V]{}, ctx.Err()
+	}
+	if f.outcome.err != nil {
+		return answerFailure(f.outcome, f.standIn, &l)
+	}
+	return f.outcome.entry.answer(SourceLoad, &l.Policy)
+}
+
+// known returns the index's entry of the key; nil when there is none.
+func (c *Cache[V]) known(key Key) *entry[V] {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.spaces[key.Space].entry(key)
+}
+
+// join returns the flight to wait for, of which the caller is a waiter from here on; or the fresh entry that came to be
+// known meanwhile.
+func (c *Cache[V]) join(
+	ctx context.Context, l Lookup[V], hash uint64, arrival time.Time,
+) (*flight[V], *entry[V], error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, nil, ErrClosed
+	}
+	s := c.spaceOf(l.Key.Space)
+	if e := s.entry(l.Key); e != nil && e.isFresh(arrival, &l) {
+		return nil, e, nil
+	}
+	running := s.flight(l.Key)
+	f := running
+	if running != nil && !running.mayAnswer(arrival, &l) {
+		f = running.next
+	}
+	if s.isFull(l.Policy.MaxWaiting, f) {
+		return nil, nil, ErrOverloaded
+	}
+	if f == nil {
+		f = newFlight(ctx, s, l, hash)
+		c.launch(f, running, l.Admit)
+	}
+	f.board()
+	return f, nil, nil
+}
+
+// launch begins a new flight, or queues it behind the running one. mu must be held.
+func (c *Cache[V]) launch(f, running *flight[V], admit func() error) {
+	if running != nil {
+		f.readmit(admit)
+		running.next = f
+		return
+	}
+	f.space.setFlight(f.key, f)
+	c.begin(f)
+}
+
+// refused answers a caller whom Admit has refused with err.
+func (c *Cache[V]) refused(l *Lookup[V], hash uint64, err error) (Result[V], error) {
+	o := c.failure(l.Key, hash, err, time.Now(), l.Policy)
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return Result[V]{}, ErrClosed
+	}
+	s := c.spaceOf(l.Key.Space)
+	replaced := s.settle(l.Key, o)
+	standIn := s.entry(l.Key)
+	c.tidy(s)
+	c.mu.Unlock()
+
+	c.publish(o, replaced)
+	return answerFailure(o, standIn, l)
+}
+
+// answerFailure returns the outcome's error or, in an outage, the entry known of the key if it may stand in.
+func answerFailure[V any](o outcome[V], standIn *entry[V], l *Lookup[V]) (Result[V], error) {
+	if o.class == ClassOutage && standIn != nil && standIn.isServable(time.Now(), l) {
+		return standIn.answer(SourceStale, &l.Policy)
+	}
+	return Result[V]{}, o.err
+}

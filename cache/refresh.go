@@ -1,0 +1,29 @@
+package cache
+
+import (
+	"context"
+	"time"
+)
+
+// refresh loads the entry's key in the background, unless that is being done, was tried in vain a moment ago, or there
+// is no room for it.
+func (c *Cache[V]) refresh(ctx context.Context, l Lookup[V], e *entry[V], arrival time.Time) {
+	if !e.claimRefresh(arrival) {
+		return
+	}
+	if l.Admit != nil && l.Admit() != nil || !c.launchRefresh(ctx, l, e) {
+		e.postponeRefresh(time.Now())
+	}
+}
+
+// launchRefresh begins a flight without waiters. Its outcome releases or replaces the entry.
+func (c *Cache[V]) launchRefresh(ctx context.Context, l Lookup[V], e *entry[V]) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.spaces[l.Key.Space]
+	if c.closed || s.entry(l.Key) != e || s.flight(l.Key) != nil || s.isFull(l.Policy.MaxWaiting, nil) {
+		return false
+	}
+	c.launch(newFlight(ctx, s, l, e.hash), nil, nil)
+	return true
+}

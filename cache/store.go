@@ -1,0 +1,154 @@
+package cache
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/dgraph-io/ristretto/v2"
+)
+
+const (
+	// laneCount spreads readers over locks, so that they do not meet on one cache line.
+	laneCount = 64
+	// removeChunk is how many entries are removed before a writer that waits gets its turn.
+	removeChunk = 256
+	// bytesPerCounter sizes ristretto's sketch: about ten counters for each entry of the usual size, at 4.5 bytes.
+	bytesPerCounter = 64
+	minCounters     = 1 << 12
+	maxCounters     = 1 << 24
+)
+
+// store holds entries in ristretto, which decides what stays when memory is short. Ristretto knows entries by hash
+// alone. Its second hash, for telling collisions apart, is left out: its policy goes by the first one, so two keys
+// that share it would spoil each other's accounting. Here one replaces the other, and whoever gets an entry compares
+// the whole key in it.
+//
+// Ristretto applies Set later, and refuses a second Set of a new key while the first is on its way. So writers take
+// turns and wait until their write is applied: whenever mu is free, nothing is on its way.
+type store[V any] struct {
+	cache *ristretto.Cache[uint64, *entry[V]]
+	lanes [laneCount]lane
+
+	// mu is held by whoever writes. It is never taken by a reader, or while Cache.mu is held.
+	mu     sync.Mutex
+	closed bool // guarded by mu
+}
+
+// lane keeps readers out of a ristretto that is being closed: its Get would panic.
+type lane struct {
+	mu     sync.RWMutex
+	closed bool     // guarded by mu
+	_      [96]byte // keeps lanes on cache lines of their own
+}
+
+// newStore returns an empty store. It calls onExit with every entry that leaves, for whatever reason, on a goroutine
+// that may hold mu.
+func newStore[V any](maxBytes int64, onExit func(*entry[V])) (*store[V], error) {
+	cache, err := ristretto.NewCache(&ristretto.Config[uint64, *entry[V]]{
+		NumCounters:        min(max(maxBytes/bytesPerCounter, minCounters), maxCounters),
+		MaxCost:            maxBytes,
+		BufferItems:        64,
+		IgnoreInternalCost: true,
+		KeyToHash:          func(hash uint64) (uint64, uint64) { return hash, 0 },
+		OnExit: func(e *entry[V]) {
+			if e != nil { // ristretto also reports the exit of what was not there
+				onExit(e)
+			}
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &store[V]{cache: cache}, nil
+}
+
+// get returns the entry with the hash, nil when there is none, and whether reads are still allowed.
+func (s *store[V]) get(hash uint64) (e *entry[V], open bool) {
+	l := &s.lanes[hash%laneCount]
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if l.closed {
+		return nil, false
+	}
+	e, _ = s.cache.Get(hash)
+	return e, true
+}
+
+// put takes in the entry, unless it was dropped meanwhile. When it returns, the entry is visible or has left through
+// onExit. It reports false when the entry was not even tried.
+func (s *store[V]) put(e *entry[V]) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	left := time.Until(e.fetchedAt.Add(e.retention))
+	if s.closed || e.isDropped() || left <= 0 {
+		return false
+	}
+	if held, _ := s.cache.Get(e.hash); held == nil || held.cost < e.cost {
+		// Ristretto makes no room for what replaces something smaller, only for what is new.
+		s.cache.Del(e.hash)
+	}
+	tried := s.cache.SetWithTTL(e.hash, e, e.cost, left)
+	s.cache.Wait()
+	return tried
+}
+
+// remove gives back the memory of dropped entries. What replaced one of them stays.
+func (s *store[V]) remove(entries []*entry[V]) {
+	for chunk := range slices.Chunk(entries, removeChunk) {
+		s.mu.Lock()
+		s.removeLocked(chunk)
+		s.mu.Unlock()
+	}
+}
+
+func (s *store[V]) removeLocked(entries []*entry[V]) {
+	if s.closed {
+		return
+	}
+	for _, e := range entries {
+		if held, _ := s.cache.Get(e.hash); held == e {
+			s.cache.Del(e.hash)
+		}
+	}
+	s.cache.Wait()
+}
+
+// resize changes the bound. Ristretto itself would shrink only at the next Set; so take is asked for entries that may
+// go, which it must have dropped, until it has none or the rest fits.
+func (s *store[V]) resize(maxBytes int64, take func(n int) []*entry[V]) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	s.cache.UpdateMaxCost(maxBytes)
+	for s.cache.RemainingCost() < 0 {
+		victims := take(removeChunk)
+		if len(victims) == 0 {
+			return
+		}
+		s.removeLocked(victims)
+	}
+}
+
+// refuseReads makes every later get report that reads are over.
+func (s *store[V]) refuseReads() {
+	for i := range s.lanes {
+		l := &s.lanes[i]
+		l.mu.Lock()
+		l.closed = true
+		l.mu.Unlock()
+	}
+}
+
+// close releases everything. refuseReads must have been called. Later calls, writes included, do nothing.
+func (s *store[V]) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	s.closed = true
+	s.cache.Close()
+}

@@ -270,4 +270,13 @@ func minTime(a, b time.Time) time.Time {
 	return a
 }
 
+func (c *Client) isClosed() bool {
+	select {
+	case <-c.closed:
+		return true
+	default:
+		return false
+	}
+}
+
 func closedError(doing string) error { return &CallError{Sentinel: ErrClosed, Doing: doing} }

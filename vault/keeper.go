@@ -14,8 +14,8 @@ import (
 const (
 	// rejectedPause is how long rejected credentials are left alone, unless an operator asks.
 	rejectedPause = 5 * time.Minute
-	// unreadablePause is how often unreadable credential files are tried again, besides the file watch.
-	unreadablePause = 5 * time.Second
+	// retryPause is how often a login is tried again that failed for no fault of Vault's or the credentials'.
+	retryPause = 5 * time.Second
 	// revokeTimeout bounds giving a replaced token back.
 	revokeTimeout = 2 * time.Second
 )
@@ -38,6 +38,7 @@ type keeper struct {
 	unreadable   error                     // why there is nothing to log in with; nil after the first login
 	holds        map[credentials]rejection // credentials to leave alone: active and newest at most
 	plan         plan                      // what is due next for the token
+	rehearseFrom time.Time                 // when newer credentials may be tried again after an outage
 	warned       bool                      // said that the credential files cannot be read
 	cannotRenew  []string                  // policies whose tokens may not renew themselves
 	onInvalid    *rate.Limiter             // logins because of "invalid token" answers
@@ -140,6 +141,7 @@ func (k *keeper) run(loop, calls context.Context) {
 			r.done <- k.serve(calls, r.relogin)
 		case <-k.files:
 			k.readCredentials()
+			k.rehearseFrom = time.Time{}
 			if !k.everLoggedIn {
 				k.plan.at = time.Now()
 			}
@@ -161,7 +163,7 @@ func (k *keeper) nextAt() time.Time {
 		next = minTime(next, k.plan.at)
 	}
 	if k.rehearsing() {
-		next = minTime(next, k.holds[k.newest].until)
+		next = minTime(next, k.rehearsalAt())
 	}
 	if slot := k.c.gate.nextSlot(); next.Before(slot) {
 		next = slot
@@ -172,13 +174,22 @@ func (k *keeper) nextAt() time.Time {
 // rehearsing reports whether there are newer credentials that Vault has not accepted yet.
 func (k *keeper) rehearsing() bool { return k.everLoggedIn && k.newest != k.active }
 
+// rehearsalAt returns when to try the newer credentials.
+func (k *keeper) rehearsalAt() time.Time {
+	if until := k.holds[k.newest].until; until.After(k.rehearseFrom) {
+		return until
+	}
+	return k.rehearseFrom
+}
+
 // upkeep does what is due.
 func (k *keeper) upkeep(ctx context.Context) {
 	if k.c.gate.admit(doingLogin) != nil {
 		return
 	}
 	now := time.Now()
-	if k.rehearsing() && !k.holds[k.newest].until.After(now) {
+	if k.rehearsing() && !k.rehearsalAt().After(now) {
+		k.rehearseFrom = now.Add(retryPause)
 		_ = k.attempt(ctx, k.newest, false) // its outcome is in holds and in the state
 		k.publish()
 	}
@@ -231,7 +242,7 @@ func (k *keeper) logIn(ctx context.Context, operator bool) error {
 	defer k.publish()
 	k.readCredentials()
 	if k.unreadable != nil {
-		k.retryAt(time.Now().Add(unreadablePause))
+		k.retryAt(time.Now().Add(retryPause))
 		return k.unreadable
 	}
 	err := k.attempt(ctx, k.newest, operator)
@@ -248,8 +259,10 @@ func (k *keeper) logIn(ctx context.Context, operator bool) error {
 		if !k.everLoggedIn {
 			k.retryAt(k.holds[k.newest].until)
 		}
+	case Outage(err):
+		k.retryAt(time.Now().Add(minPause)) // and not before the gate lets it out
 	case err != nil:
-		k.retryAt(time.Now().Add(minPause)) // an outage lasts until the gate says
+		k.retryAt(time.Now().Add(retryPause))
 	}
 	return err
 }
@@ -282,12 +295,12 @@ func (k *keeper) attempt(ctx context.Context, creds credentials, operator bool) 
 	if hold, ok := k.holds[creds]; ok && !operator && time.Now().Before(hold.until) {
 		return hold.err
 	}
-	ctx, cancel := k.c.operation(ctx)
+	login, cancel := k.c.operation(ctx)
 	defer cancel()
-	granted, err := k.c.auth.logIn(ctx, creds)
+	granted, err := k.c.auth.logIn(login, creds)
 	if err == nil {
 		delete(k.holds, creds)
-		k.swap(granted, creds)
+		k.swap(ctx, granted, creds)
 		return nil
 	}
 	k.log.Debug("Vault login failed", errorAttrs(err)...)
@@ -309,7 +322,7 @@ func (k *keeper) hold(creds credentials, err error) {
 }
 
 // swap puts a new token in place, then gives the old one back.
-func (k *keeper) swap(granted *token, creds credentials) {
+func (k *keeper) swap(ctx context.Context, granted *token, creds credentials) {
 	old := k.token
 	k.serial++
 	granted.serial = k.serial
@@ -323,17 +336,17 @@ func (k *keeper) swap(granted *token, creds credentials) {
 	}
 	k.publish()
 	k.log.Debug("logged in to Vault", "token_ttl", granted.ttl)
-	k.retire(old)
+	k.retire(ctx, old)
 }
 
 // retire revokes a token that was replaced, besides the loop. A Read that still uses it finds it invalid, and
 // the new one in place.
-func (k *keeper) retire(old *token) {
+func (k *keeper) retire(ctx context.Context, old *token) {
 	if !old.valid(time.Now()) || old.batch {
 		return
 	}
 	k.c.loops.Go(func() {
-		ctx, cancel := context.WithTimeoutCause(context.Background(), revokeTimeout, errOperationTimeout)
+		ctx, cancel := context.WithTimeoutCause(ctx, revokeTimeout, errOperationTimeout)
 		defer cancel()
 		if err := k.c.api.revoke(ctx, old); err != nil {
 			k.log.Debug("cannot revoke a replaced token, it expires by itself", errorAttrs(err)...)
@@ -343,9 +356,9 @@ func (k *keeper) retire(old *token) {
 
 // renew renews the token, or plans the login that replaces it.
 func (k *keeper) renew(ctx context.Context) {
-	ctx, cancel := k.c.operation(ctx)
+	renewal, cancel := k.c.operation(ctx)
 	defer cancel()
-	renewed, err := k.c.api.renew(ctx, k.token)
+	renewed, err := k.c.api.renew(renewal, k.token)
 	now := time.Now()
 	switch {
 	case errors.Is(err, errInvalidToken):
@@ -357,8 +370,11 @@ func (k *keeper) renew(ctx context.Context) {
 		k.cannotRenew = k.token.policies
 		k.plan = plan{what: doLogIn, at: k.token.upkeepAt(now)}
 		return
+	case Outage(err):
+		k.plan.at = now.Add(minPause) // and not before the gate lets it out
+		return
 	case err != nil:
-		k.plan.at = now.Add(minPause)
+		k.plan.at = now.Add(retryPause)
 		return
 	}
 	k.token = renewed

@@ -75,6 +75,9 @@ func (a *vaultAPI) readSecret(ctx context.Context, tok *token, path string, vers
 // currentToken returns the token, waiting for the login under way; why there is none it says at once.
 func (c *Client) currentToken(ctx context.Context) (*token, error) {
 	for {
+		if c.isClosed() {
+			return nil, closedError(doingRead)
+		}
 		s := c.session.Load()
 		if s.token.valid(time.Now()) {
 			return s.token, nil

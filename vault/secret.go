@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
@@ -10,8 +11,7 @@ import (
 // of the map.
 const perKeyOverhead = 64
 
-// Secret is one version of a KV v2 secret. It is immutable and safe for concurrent use. It prints no value:
-// its texts are redact.Strings.
+// Secret is one version of a KV v2 secret. It is immutable and safe for concurrent use. It prints no value.
 type Secret struct {
 	values    map[string]Value
 	version   uint32
@@ -49,3 +49,9 @@ func (s *Secret) CreatedAt() time.Time { return s.createdAt }
 
 // Size returns about how many bytes of memory the secret takes.
 func (s *Secret) Size() int { return s.size }
+
+// Format prints a Secret without its values, whatever the verb: fmt does not ask unexported fields how they
+// want to be printed.
+func (s *Secret) Format(f fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(f, "secret version %d with %d keys", s.version, len(s.values))
+}

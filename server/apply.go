@@ -73,7 +73,7 @@ func (s *Server) openSnapshot(settings Settings, before *snapshot) (*snapshot, [
 
 func (s *Server) openSession(wanted Connection) (*session, error) {
 	config := wanted.Vault
-	config.Logger = s.log.With("connection", wanted.Name)
+	config.Logger = s.log
 	config.Guard = s.guard
 	config.OnChange = s.reportHealth
 	client, err := vault.Open(config)

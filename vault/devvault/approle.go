@@ -201,28 +201,45 @@ func (role *appRole) describe() map[string]any {
 
 // handle answers the paths below a role.
 func (role *appRole) handle(r *request, below string) (*answer, error) {
-	write := r.op == opUpdate
-	switch {
-	case below == "role-id" && r.op == opRead:
-		return &answer{data: map[string]any{"role_id": role.roleID}}, nil
-	case below == "role-id" && write:
-		return nil, role.configure(fields{"role_id": r.body.text("role_id")})
-	case below == "secret-id" && write:
-		return role.newSecretID(r, newUUID())
-	case below == "custom-secret-id" && write:
-		return role.newSecretID(r, r.body.text("secret_id"))
-	case below == "secret-id/" && r.op == opList:
+	switch below {
+	case "role-id":
+		return role.handleRoleID(r)
+	case "secret-id/":
 		return role.listSecretIDs(), nil
-	case below == "secret-id/lookup" && write:
-		return role.lookUpSecretID(r.body.text("secret_id")), nil
-	case below == "secret-id/destroy" && (write || r.op == opDelete):
-		delete(role.secretIDs, r.body.text("secret_id"))
-		return nil, nil
-	case below == "secret-id-accessor/destroy" && (write || r.op == opDelete):
-		maps.DeleteFunc(role.secretIDs, func(_ string, s *secretID) bool { return s.accessor == r.body.text("secret_id_accessor") })
-		return nil, nil
+	case "secret-id", "custom-secret-id", "secret-id/lookup", "secret-id/destroy", "secret-id-accessor/destroy":
+		if r.op != opUpdate {
+			return nil, errUnsupportedOperation
+		}
+		return role.handleSecretID(r, below)
 	}
 	return nil, errUnsupportedPath
+}
+
+func (role *appRole) handleRoleID(r *request) (*answer, error) {
+	switch r.op {
+	case opRead:
+		return &answer{data: map[string]any{"role_id": role.roleID}}, nil
+	case opUpdate:
+		return nil, role.configure(fields{"role_id": r.body.text("role_id")})
+	}
+	return nil, errUnsupportedOperation
+}
+
+func (role *appRole) handleSecretID(r *request, below string) (*answer, error) {
+	switch below {
+	case "secret-id":
+		return role.newSecretID(r, newUUID())
+	case "custom-secret-id":
+		return role.newSecretID(r, r.body.text("secret_id"))
+	case "secret-id/lookup":
+		return role.lookUpSecretID(r.body.text("secret_id")), nil
+	case "secret-id/destroy":
+		delete(role.secretIDs, r.body.text("secret_id"))
+	case "secret-id-accessor/destroy":
+		accessor := r.body.text("secret_id_accessor")
+		maps.DeleteFunc(role.secretIDs, func(_ string, s *secretID) bool { return s.accessor == accessor })
+	}
+	return nil, nil
 }
 
 func (role *appRole) newSecretID(r *request, id string) (*answer, error) {
@@ -233,8 +250,13 @@ func (role *appRole) newSecretID(r *request, id string) (*answer, error) {
 	if err := r.body.setInt("num_uses", &uses); err != nil {
 		return nil, err
 	}
-	if id == "" {
+	switch {
+	case id == "":
 		return nil, badRequest("missing secret_id")
+	case role.secretIDNumUses > 0 && (uses == 0 || uses > role.secretIDNumUses):
+		return nil, badRequest("num_uses cannot be higher than the role's secret_id_num_uses")
+	case role.secretIDTTL > 0 && (ttl == 0 || ttl > role.secretIDTTL):
+		return nil, badRequest("ttl cannot be longer than the role's secret_id_ttl")
 	}
 	id, s := role.addSecretID(id, ttl, uses)
 	return &answer{accessor: s.accessor, data: map[string]any{

@@ -17,6 +17,7 @@
 //   - Request bodies are JSON only, never forms. Of the limits on JSON only the one on a string's length is kept.
 //   - Bound CIDRs of an AppRole are stored and shown, not enforced.
 //   - Tokens are shorter, and a batch token is remembered rather than encrypted into itself.
+//   - An expired secret ID is refused at once; Vault lets one with unlimited uses in until it tidies up.
 //   - The KV metadata does not record who wrote a version, and delete_version_after is not supported.
 package devvault
 

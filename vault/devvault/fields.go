@@ -85,7 +85,7 @@ func (f fields) versions() ([]int, error) {
 		numbers = append(numbers, n)
 	}
 	if len(numbers) == 0 {
-		return nil, badRequest("No version number provided")
+		return nil, badRequest("no version number provided")
 	}
 	return numbers, nil
 }

@@ -121,7 +121,7 @@ func parseRequest(w http.ResponseWriter, r *http.Request) (*request, error) {
 	}
 	if wrap := r.Header.Get("X-Vault-Wrap-TTL"); wrap != "" {
 		if req.wrapTTL, err = parseDuration(wrap); err != nil {
-			return nil, badRequest("unable to parse the wrap TTL")
+			return nil, badRequest("error parsing X-Vault-Wrap-TTL header: %v", err)
 		}
 	}
 	req.body, err = parseBody(http.MaxBytesReader(w, r.Body, maxRequestBytes))
@@ -160,6 +160,9 @@ func parseBody(body io.Reader) (fields, error) {
 	decoder.UseNumber()
 	if err := decoder.Decode(&parsed); err != nil {
 		return nil, badRequest("error parsing JSON: failed to parse JSON input: %v", err)
+	}
+	if _, err := decoder.Token(); err != io.EOF {
+		return nil, &apiError{http.StatusInternalServerError, []string{"invalid text after top-level value"}}
 	}
 	if hasLongString(map[string]any(parsed)) {
 		return nil, &apiError{http.StatusInternalServerError, []string{"JSON string value exceeds allowed length"}}

@@ -252,7 +252,7 @@ func (b *kv2Backend) handleVersions(r *request, action, name string) (*answer, e
 	}
 	s := b.secrets[name]
 	if s == nil {
-		return nil, errNotFound
+		return nil, nil
 	}
 	for _, n := range numbers {
 		v := s.versions[n]

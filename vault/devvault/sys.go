@@ -75,9 +75,9 @@ func (b *sysBackend) handle(r *request) (*answer, error) {
 	section, name, _ := strings.Cut(r.rest, "/")
 	switch section {
 	case "mounts":
-		return b.handleMounts(r, b.vault.secrets, name, b.makeSecretMount)
+		return b.handleMounts(r, mountTable{b.vault.secrets, "secret engine mount", b.makeSecretMount}, name)
 	case "auth":
-		return b.handleMounts(r, b.vault.auths, name, b.makeAuthMount)
+		return b.handleMounts(r, mountTable{b.vault.auths, "auth engine", b.makeAuthMount}, name)
 	case "policies":
 		if acl, ok := strings.CutPrefix(name, "acl"); ok {
 			return b.handlePolicy(r, strings.TrimPrefix(acl, "/"), "policy")
@@ -99,8 +99,16 @@ func (b *sysBackend) handle(r *request) (*answer, error) {
 	return nil, errUnsupportedPath
 }
 
+// mountTable is what sys/mounts and sys/auth do not have in common.
+type mountTable struct {
+	mounts map[string]*mount
+	noun   string
+	build  func(r *request, at string) (*mount, error)
+}
+
 // handleMounts answers sys/mounts and sys/auth.
-func (b *sysBackend) handleMounts(r *request, mounts map[string]*mount, name string, build func(*request, string) (*mount, error)) (*answer, error) {
+func (b *sysBackend) handleMounts(r *request, table mountTable, name string) (*answer, error) {
+	mounts := table.mounts
 	if name == "" {
 		return &answer{flat: true, data: infos(mounts)}, nil
 	}
@@ -109,27 +117,31 @@ func (b *sysBackend) handleMounts(r *request, mounts map[string]*mount, name str
 	case opRead:
 		m := mounts[at]
 		if m == nil {
-			return nil, badRequest("No secret engine mount at %s", at)
+			return nil, badRequest("No %s at %s", table.noun, at)
 		}
 		return &answer{flat: true, data: m.info()}, nil
 	case opDelete:
 		delete(mounts, at)
 		return nil, nil
 	case opUpdate:
-		if !r.body.has("type") {
-			return nil, badRequest("backend type must be specified as a string")
-		}
-		if taken := conflict(mounts, at); taken != "" {
-			return nil, badRequest("path is already in use at %s", taken)
-		}
-		m, err := build(r, at)
-		if err != nil {
-			return nil, err
-		}
-		mounts[at] = m
-		return nil, nil
+		return nil, table.add(r, at)
 	}
 	return nil, errUnsupportedOperation
+}
+
+func (table mountTable) add(r *request, at string) error {
+	if !r.body.has("type") {
+		return badRequest("backend type must be specified as a string")
+	}
+	if taken := conflict(table.mounts, at); taken != "" {
+		return badRequest("path is already in use at %s", taken)
+	}
+	m, err := table.build(r, at)
+	if err != nil {
+		return err
+	}
+	table.mounts[at] = m
+	return nil
 }
 
 func infos(mounts map[string]*mount) map[string]any {
@@ -207,7 +219,7 @@ func (b *sysBackend) handlePolicy(r *request, name, textField string) (*answer, 
 		return nil, b.writePolicy(name, cmp.Or(r.body.text("policy"), r.body.text("rules")))
 	case opDelete:
 		if name == "default" || name == "root" {
-			return nil, badRequest("cannot delete %q policy", name)
+			return nil, badRequest("cannot delete %s policy", name)
 		}
 		delete(b.vault.policies, name)
 		return nil, nil
@@ -217,7 +229,8 @@ func (b *sysBackend) handlePolicy(r *request, name, textField string) (*answer, 
 
 func (b *sysBackend) listPolicies(old bool) *answer {
 	names := slices.Sorted(maps.Keys(b.vault.policies))
-	names = slices.DeleteFunc(names, func(name string) bool { return name == "response-wrapping" })
+	names = slices.DeleteFunc(names, func(name string) bool { return name == "root" || name == "response-wrapping" })
+	names = append(names, "root")
 	a := &answer{flat: old, data: map[string]any{"keys": names}}
 	if old {
 		a.data["policies"] = names

@@ -105,7 +105,7 @@ func renew(t *token, r *request) (*answer, error) {
 	case !t.renewable:
 		return nil, badRequest("lease is not renewable")
 	case t.role != nil && t.role.deleted:
-		return nil, &apiError{500, []string{multiError("role " + quoted(t.role.name) + " does not exist during renewal")}}
+		return nil, &apiError{500, []string{multiError("failed to renew entry: role " + quoted(t.role.name) + " does not exist during renewal")}}
 	}
 	now := time.Now()
 	warnings := t.extend(increment, now)

@@ -2,7 +2,6 @@ package vault
 
 import (
 	"errors"
-	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -125,14 +124,6 @@ func TestPlainNotFoundAsksOnceWhoseMountItIs(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.do("POST", "sys/mounts/kv1", `{"type":"kv","options":{"version":"1"}}`)
 		w.do("PUT", "sys/policies/acl/app", `{"policy":"path \"secret/*\" {capabilities=[\"read\"]} path \"kv1/*\" {capabilities=[\"read\"]}"}`)
-		w.override = map[string]func(http.ResponseWriter, string){
-			"sys/internal/ui/mounts/kv1/data/missing": func(out http.ResponseWriter, _ string) {
-				_, _ = io.WriteString(out, `{"data":{"path":"kv1/","type":"kv","options":{"version":"1"}}}`)
-			},
-			"sys/internal/ui/mounts/secret/data/missing": func(out http.ResponseWriter, _ string) {
-				_, _ = io.WriteString(out, `{"data":{"path":"secret/","type":"kv","options":{"version":"2"}}}`)
-			},
-		}
 		c := w.open(w.role(anHour))
 		for range 5 {
 			_, err := c.Read(t.Context(), "kv1/data/missing", 0)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -253,3 +254,5 @@ func (w *world) wrapped(path string) (string, error) {
 	}
 	return answer.WrapInfo.Token, nil
 }
+
+func quiet() *log.Logger { return log.New(io.Discard, "", 0) }

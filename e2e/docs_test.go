@@ -1,0 +1,210 @@
+package e2e_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// docsSocket is the socket that the documents name; the tests put one of their own in its place.
+const docsSocket = "/tmp/sidecar.sock"
+
+// TestEveryCommandInTheDocumentsWorks runs the commands of all documents as a reader would: console blocks, with
+// the answers that they show, against `secret-sidecar dev`; sh blocks line by line, in a folder that holds the
+// files that the document shows.
+func TestEveryCommandInTheDocumentsWorks(t *testing.T) {
+	pages, err := filepath.Glob("../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range append(pages, "../README.md", "../CONTRIBUTING.md") {
+		t.Run(filepath.Base(page), func(t *testing.T) {
+			t.Parallel()
+			text, err := os.ReadFile(page)
+			if err != nil {
+				t.Fatal(err)
+			}
+			reader := newReader(t)
+			for _, b := range codeBlocks(string(text)) {
+				reader.follow(t, b)
+			}
+		})
+	}
+}
+
+// codeBlock is a fenced block of a document.
+type codeBlock struct{ language, text string }
+
+var fenced = regexp.MustCompile("(?ms)^```(\\w+)\n(.*?)^```$")
+
+func codeBlocks(page string) []codeBlock {
+	var blocks []codeBlock
+	for _, match := range fenced.FindAllStringSubmatch(page, -1) {
+		blocks = append(blocks, codeBlock{match[1], match[2]})
+	}
+	return blocks
+}
+
+// docsReader follows a document with a shell in an empty folder.
+type docsReader struct {
+	folder string
+	env    []string
+}
+
+func newReader(t *testing.T) *docsReader {
+	t.Helper()
+	folder, err := os.MkdirTemp("", "ss")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(folder) })
+	path := filepath.Dir(binary) + ":" + filepath.Dir(os.Getenv("GRPCURL")) + ":" + os.Getenv("PATH")
+	return &docsReader{folder: folder, env: append(os.Environ(), "PATH="+path, "SECRET_SIDECAR_SOCKET="+filepath.Join(folder, "s"))}
+}
+
+func (r *docsReader) follow(t *testing.T, b codeBlock) {
+	t.Helper()
+	text := strings.ReplaceAll(b.text, docsSocket, filepath.Join(r.folder, "s"))
+	switch b.language {
+	case "yaml":
+		if strings.Contains(text, "connections:") {
+			r.write(t, "vault-secret-id", "secret-id-of-the-documents")
+			r.write(t, "config.yaml", strings.ReplaceAll(text, "/run/secrets/", r.folder+"/"))
+		}
+	case "console":
+		r.console(t, text)
+	case "sh":
+		for line := range strings.Lines(strings.ReplaceAll(text, "\\\n", " ")) {
+			command, _, _ := strings.Cut(strings.TrimSpace(line), " #")
+			r.command(t, command)
+		}
+	}
+}
+
+func (r *docsReader) write(t *testing.T, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(r.folder, name), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// command runs one line of a sh block. What runs until it is stopped is started, seen to answer, and stopped;
+// targets of make exist (running them is what runs this test).
+func (r *docsReader) command(t *testing.T, line string) {
+	t.Helper()
+	words := strings.Fields(line)
+	switch {
+	case len(words) == 0:
+	case words[0] == "make":
+		r.shell(t, "make -n -C "+repository(t)+" "+strings.Join(words[1:], " ")+" >/dev/null")
+	case words[0] == "secret-sidecar" && len(words) > 1 && (words[1] == "serve" || words[1] == "dev"):
+		r.untilItAnswers(t, line)
+	case words[0] == "secret-sidecar":
+		r.shell(t, line)
+	default:
+		t.Errorf("a command that no test can run: %s", line)
+	}
+}
+
+func repository(t *testing.T) string {
+	t.Helper()
+	top, err := filepath.Abs("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return top
+}
+
+// shell runs a command that must succeed, and returns what it prints.
+func (r *docsReader) shell(t *testing.T, line string) string {
+	t.Helper()
+	out, err := r.bash(t.Context(), line).CombinedOutput()
+	if err != nil {
+		t.Errorf("$ %s\n%s%v", line, out, err)
+	}
+	return string(out)
+}
+
+func (r *docsReader) bash(ctx context.Context, line string) *exec.Cmd {
+	command := exec.CommandContext(ctx, "bash", "-c", line)
+	command.Dir, command.Env = r.folder, r.env
+	return command
+}
+
+// untilItAnswers starts a command, waits until the sidecar answers, and stops it.
+func (r *docsReader) untilItAnswers(t *testing.T, line string) {
+	t.Helper()
+	var said bytes.Buffer
+	stop := r.background(t, line, &said)
+	r.shell(t, `until secret-sidecar health --service liveness; do read -rt 0.1 <> <(:) || :; done >/dev/null 2>&1`)
+	if err := stop(); err != nil {
+		t.Errorf("$ %s\n%s%v", line, said.String(), err)
+	}
+}
+
+// background starts a command; stop ends it by SIGTERM and waits.
+func (r *docsReader) background(t *testing.T, line string, out io.Writer) (stop func() error) {
+	t.Helper()
+	command := r.bash(context.WithoutCancel(t.Context()), "exec "+line)
+	command.Stdout, command.Stderr = out, out
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return func() error {
+		_ = command.Process.Signal(syscall.SIGTERM)
+		return command.Wait()
+	}
+}
+
+// console runs a transcript: lines that begin with "$ " are commands, what follows is what they print, where
+// "..." stands for anything. They share one shell and one `secret-sidecar dev`.
+func (r *docsReader) console(t *testing.T, transcript string) {
+	t.Helper()
+	var said bytes.Buffer
+	stop := r.background(t, "secret-sidecar dev", &said)
+	r.shell(t, `until secret-sidecar health; do read -rt 0.1 <> <(:) || :; done >/dev/null 2>&1`)
+	defer func() {
+		if err := stop(); err != nil {
+			t.Errorf("secret-sidecar dev: %v\n%s", err, said.String())
+		}
+	}()
+	script, want := "set -e\n", ""
+	for line := range strings.Lines(transcript) {
+		want += line
+		if command, ok := strings.CutPrefix(line, "$ "); ok {
+			script += fmt.Sprintf("cat <<'ECHO'\n%sECHO\n%s", line, command)
+		}
+	}
+	got := r.shell(t, script)
+	if !matches(want, got) {
+		t.Errorf("the document shows\n%s\nbut it is\n%s", want, got)
+	}
+}
+
+// matches compares line by line, with runs of spaces folded; "..." in a line stands for the rest of it, and a
+// line of only "..." for any number of lines.
+func matches(want, got string) bool {
+	pattern := "^"
+	for line := range strings.Lines(want) {
+		line = strings.Join(strings.Fields(line), " ")
+		switch {
+		case line == "...":
+			pattern += `(.*\n)*?`
+		default:
+			pattern += strings.ReplaceAll(regexp.QuoteMeta(line), `\.\.\.`, ".*") + `\n`
+		}
+	}
+	folded := ""
+	for line := range strings.Lines(got) {
+		folded += strings.Join(strings.Fields(line), " ") + "\n"
+	}
+	return regexp.MustCompile(pattern + "$").MatchString(folded)
+}

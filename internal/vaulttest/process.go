@@ -104,7 +104,7 @@ func (p *process) launch(binary string) error {
 	if err != nil {
 		return err
 	}
-	defer output.Close()
+	defer output.Close() //nolint:errcheck // the process has its own descriptor of it
 	p.address = "http://" + host
 	p.cmd = exec.Command(binary, "server", "-dev", "-dev-no-store-token", "-dev-listen-address="+host)
 	p.cmd.Env = []string{"HOME=" + p.dir, "PATH=" + os.Getenv("PATH"), "VAULT_DEV_ROOT_TOKEN_ID=" + p.rootToken}
@@ -200,7 +200,7 @@ func (p *process) stop() {
 	p.cmd.Process.Kill() //nolint:errcheck // it may have ended already
 	p.cmd.Wait()         //nolint:errcheck // it was killed
 	if p.audit != nil {
-		p.audit.Close()
+		p.audit.Close() //nolint:errcheck // it was only read
 	}
-	os.RemoveAll(p.dir)
+	os.RemoveAll(p.dir) //nolint:errcheck // it is in the system's temporary folder
 }

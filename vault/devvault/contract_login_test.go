@@ -12,7 +12,6 @@ const getOwnToken = "auth/token/lookup-self"
 
 var (
 	badCredentials = failure("invalid role or secret ID")
-	badMount       = failure("permission denied")
 	noAlias        = failure("failed to determine alias name from login request")
 )
 
@@ -27,7 +26,7 @@ func TestContractLogin(t *testing.T) {
 		namespaced.header = http.Header{"X-Vault-Namespace": {"team"}}
 		tokened := login("a token that is no good does not matter", roleID, secretID, 200, good)
 		tokened.token = "garbage"
-		elsewhere := login("no auth method at the mount", roleID, secretID, 403, badMount)
+		elsewhere := login("no auth method at the mount", roleID, secretID, 403, noToken)
 		elsewhere.path = "auth/" + vaulttest.Unique("none") + "/login"
 		expect(t, v,
 			login("good credentials", roleID, secretID, 200, good),

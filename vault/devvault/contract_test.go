@@ -39,7 +39,7 @@ func expect(t *testing.T, v *vaulttest.Vault, calls ...call) {
 			t.Errorf("%s: %s %s: status %d, want %d: %s", c.name, c.method, c.path, answer.Status, c.status, answer.Text)
 			continue
 		}
-		if got, want := comparable(t, answer.Body), comparable(t, c.want); !reflect.DeepEqual(got, want) {
+		if got, want := canonical(t, answer.Body), canonical(t, c.want); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: %s %s:\n got %s\nwant %s", c.name, c.method, c.path, encode(t, got), encode(t, want))
 		}
 	}
@@ -56,8 +56,8 @@ var volatile = map[string]bool{
 // some stands for the value of a volatile field that is not empty.
 const some = "(some)"
 
-// comparable brings a body into the one form in which bodies are compared.
-func comparable(t *testing.T, body map[string]any) any {
+// canonical brings a body into the one form in which bodies are compared.
+func canonical(t *testing.T, body map[string]any) any {
 	t.Helper()
 	if body == nil {
 		return nil

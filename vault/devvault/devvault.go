@@ -17,7 +17,8 @@
 //   - Request bodies are JSON only, never forms. Of the limits on JSON only the one on a string's length is kept.
 //   - Bound CIDRs of an AppRole are stored and shown, not enforced.
 //   - Tokens are shorter, and a batch token is remembered rather than encrypted into itself.
-//   - An expired secret ID is refused at once; Vault lets one with unlimited uses in until it tidies up.
+//   - An expired secret ID is refused at once; Vault lets one with unlimited uses in until it tidies up,
+//     which may take a minute.
 //   - The KV metadata does not record who wrote a version, and delete_version_after is not supported.
 package devvault
 
@@ -114,7 +115,10 @@ func (v *Vault) SetupAppRole(name, policyHCL string) (roleID, secretID string, e
 	if v.auths["approle/"] == nil {
 		v.auths["approle/"] = newAppRoleMount(v, "approle/", "")
 	}
-	backend := v.auths["approle/"].backend.(*appRoleBackend)
+	backend, ok := v.auths["approle/"].backend.(*appRoleBackend)
+	if !ok {
+		return "", "", fmt.Errorf("set up AppRole %s: auth/approle is not of type approle", name)
+	}
 	role, err := backend.writeRole(name, fields{"token_policies": name, "token_ttl": "1h"})
 	if err != nil {
 		return "", "", fmt.Errorf("set up AppRole %s: %w", name, err)

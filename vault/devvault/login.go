@@ -94,7 +94,7 @@ func (b *appRoleBackend) issue(role *appRole, now time.Time) *answer {
 		usesLeft: role.numUses, issued: now,
 	}
 	t.life.explicitMax = role.life.explicitMax
-	warnings := t.extend(0, now)
+	warnings, _ := t.extend(0, now)
 	t.granted = t.expires.Sub(now)
 	b.vault.tokens.add(t)
 	return &answer{auth: t.auth(now), warnings: warnings, accessor: t.accessor}

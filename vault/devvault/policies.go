@@ -262,7 +262,7 @@ func (p *policyParser) fail(expected string) {
 func (p *policyParser) skipSpace() {
 	for {
 		p.rest = strings.TrimLeftFunc(p.rest, unicode.IsSpace)
-		end := ""
+		var end string
 		switch {
 		case strings.HasPrefix(p.rest, "#"), strings.HasPrefix(p.rest, "//"):
 			end = "\n"

@@ -1,6 +1,7 @@
 package devvault
 
 import (
+	"net/http"
 	"slices"
 	"time"
 )
@@ -49,7 +50,7 @@ func (b *tokenBackend) byID(r *request) (*answer, error) {
 	case r.rest == "revoke":
 		return b.revoke(t)
 	case t == nil:
-		return nil, &apiError{403, []string{"bad token"}}
+		return nil, &apiError{http.StatusForbidden, []string{"bad token"}}
 	case r.rest == "renew":
 		return renew(t, r)
 	}
@@ -105,10 +106,13 @@ func renew(t *token, r *request) (*answer, error) {
 	case !t.renewable:
 		return nil, badRequest("lease is not renewable")
 	case t.role != nil && t.role.deleted:
-		return nil, &apiError{500, []string{multiError("failed to renew entry: role " + quoted(t.role.name) + " does not exist during renewal")}}
+		return nil, &apiError{http.StatusInternalServerError, []string{multiError("failed to renew entry: role " + quoted(t.role.name) + " does not exist during renewal")}}
 	}
 	now := time.Now()
-	warnings := t.extend(increment, now)
+	warnings, ok := t.extend(increment, now)
+	if !ok {
+		return nil, &apiError{http.StatusInternalServerError, []string{multiError("past the max TTL, cannot renew")}}
+	}
 	t.renewed = now
 	return &answer{auth: t.auth(now), warnings: warnings}, nil
 }
@@ -133,7 +137,7 @@ func (b *tokenBackend) create(r *request) (*answer, error) {
 	}
 	var warnings []string
 	if !t.isRoot() || t.life.ttl > 0 || t.life.period > 0 {
-		warnings = t.extend(0, t.issued)
+		warnings, _ = t.extend(0, t.issued)
 		t.granted = t.expires.Sub(t.issued)
 	} else {
 		t.renewable = false

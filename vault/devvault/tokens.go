@@ -62,14 +62,19 @@ func (t *token) limits() lifetime {
 	return t.life
 }
 
-// extend sets the expiry as at issue or renewal and returns Vault's warnings. asked 0 is the token's own ttl.
-func (t *token) extend(asked time.Duration, now time.Time) (warnings []string) {
+// extend sets the expiry as at issue or renewal and returns Vault's warnings. asked 0 is the token's own ttl. It
+// returns false, and changes nothing, when the token is past its maximum.
+func (t *token) extend(asked time.Duration, now time.Time) (warnings []string, ok bool) {
 	granted, warnings := t.limits().grant(asked, t.issued, now)
+	if granted <= 0 {
+		return nil, false
+	}
 	t.expires = now.Add(granted)
-	return warnings
+	return warnings, true
 }
 
-// grant works out a lease the way Vault does: in whole seconds, and cut to the maximum with a warning.
+// grant works out a lease the way Vault does: in whole seconds, and cut to the maximum with a warning. It is 0
+// when the maximum is reached.
 func (l lifetime) grant(asked time.Duration, issued, now time.Time) (time.Duration, []string) {
 	ttl, limit := l.ttl, l.maxTTL
 	if asked > 0 {
@@ -90,6 +95,9 @@ func (l lifetime) grant(asked time.Duration, issued, now time.Time) (time.Durati
 	left := issued.Truncate(time.Second).Add(limit).Sub(now.Truncate(time.Second))
 	if limit == 0 || ttl <= left {
 		return ttl, nil
+	}
+	if left <= 0 {
+		return 0, nil
 	}
 	warning := fmt.Sprintf("TTL of %q exceeded the effective max_ttl of %q; TTL value is capped accordingly",
 		shortDuration(ttl), shortDuration(left))
@@ -206,7 +214,8 @@ func (s *tokenStore) use(t *token) {
 	if t.usesLeft == 0 {
 		return
 	}
-	if t.usesLeft--; t.usesLeft == 0 {
+	t.usesLeft--
+	if t.usesLeft == 0 {
 		t.usesLeft = -1
 	}
 }

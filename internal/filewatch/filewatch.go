@@ -25,7 +25,10 @@ const (
 // files need not exist. Where the kernel gives no events, changes are found by looking every 10 seconds. A
 // change between the caller's reading the file and Watch's start is not seen.
 func Watch(ctx context.Context, files []string, changed func()) error {
-	w := newWatcher(files)
+	return newWatcher(files).run(ctx, changed)
+}
+
+func (w *watcher) run(ctx context.Context, changed func()) error {
 	defer w.close()
 	poll := time.NewTicker(pollEvery)
 	defer poll.Stop()

@@ -1,0 +1,208 @@
+package e2e_test
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
+)
+
+const (
+	fromVault = secretsidecarv1.Source_SOURCE_VAULT
+	fromCache = secretsidecarv1.Source_SOURCE_CACHE
+	stale     = secretsidecarv1.Source_SOURCE_STALE
+)
+
+// readVaultNow is a max_age that no copy in a cache satisfies.
+var readVaultNow = durationpb.New(0)
+
+// arrived counts what the Vault's own audit log says arrived at a path.
+func arrived(t *testing.T, v *vaulttest.Vault, operation, path string) int {
+	t.Helper()
+	n := 0
+	for _, request := range v.Requests(t) {
+		if request.Operation == operation && request.Path == path {
+			n++
+		}
+	}
+	return n
+}
+
+// requireReads compares the audit log's count of reads of a secret with the contract's.
+func requireReads(t *testing.T, v *vaulttest.Vault, path string, want int) {
+	t.Helper()
+	if got := arrived(t, v, "read", path); got != want {
+		t.Fatalf("%d reads of %s reached Vault, want %d", got, path, want)
+	}
+}
+
+func TestTheAuditLogShowsOneReadForEverySecret(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	v := vaulttest.RealPrivate(t)
+	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", v.Address)))
+
+	t.Run("1000 concurrent requests for a cold secret cause 1 read, max_age 0s exactly 1 more", func(t *testing.T) {
+		s, r := s.in(t), r.in(t)
+		value := s.newSecret()
+		s.writeSecret(v, "secret/data/cold", "key", value)
+		resolveTogether(t, r, 1000, &secretsidecarv1.ResolveRequest{Path: "secret/data/cold/key"}, value)
+		requireReads(t, v, "secret/data/cold", 1)
+		r.answer(&secretsidecarv1.ResolveRequest{Path: "secret/data/cold/key", MaxAge: readVaultNow}, value, fromVault)
+		requireReads(t, v, "secret/data/cold", 2)
+		r.value("secret/data/cold/key", value, fromCache)
+		requireReads(t, v, "secret/data/cold", 2)
+	})
+
+	t.Run("50 keys of one secret in a batch cause 1 read, another key later none", func(t *testing.T) {
+		s, r := s.in(t), r.in(t)
+		data := map[string]any{}
+		batch := &secretsidecarv1.BatchResolveRequest{}
+		for i := range 50 {
+			key := fmt.Sprintf("key-%d", i)
+			data[key] = s.newSecret()
+			batch.Requests = append(batch.Requests, &secretsidecarv1.ResolveRequest{Path: "secret/data/wide/" + key})
+		}
+		data["later"] = s.newSecret()
+		v.WriteSecret(t, "secret/data/wide", data)
+		answer, err := r.BatchResolve(t.Context(), batch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, result := range answer.GetResults() {
+			if want := data[fmt.Sprintf("key-%d", i)]; result.GetSecret().GetValue() != want {
+				t.Errorf("result %d is %v", i, result)
+			}
+		}
+		requireReads(t, v, "secret/data/wide", 1)
+		r.value("secret/data/wide/later", data["later"].(string), fromCache)
+		requireReads(t, v, "secret/data/wide", 1)
+	})
+
+	t.Run("not found is remembered, but not for max_age 0s and not after Invalidate", func(t *testing.T) {
+		s, r := s.in(t), r.in(t)
+		const path = "secret/data/absent/key"
+		notFound := failure{codes.NotFound, "SECRET_NOT_FOUND"}
+		for range 3 {
+			_, err := r.resolve(path)
+			requireFailure(t, s, err, notFound)
+		}
+		requireReads(t, v, "secret/data/absent", 1)
+		_, err := r.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: path, MaxAge: readVaultNow})
+		requireFailure(t, s, err, notFound)
+		requireReads(t, v, "secret/data/absent", 2)
+		value := s.newSecret()
+		s.writeSecret(v, "secret/data/absent", "key", value)
+		if _, err := r.Invalidate(t.Context(), &secretsidecarv1.InvalidateRequest{Path: path}); err != nil {
+			t.Fatal(err)
+		}
+		r.value(path, value, fromVault)
+	})
+
+	t.Run("a rotated secret keeps its old value until Invalidate", func(t *testing.T) {
+		s, r := s.in(t), r.in(t)
+		const path = "secret/data/rotated/key"
+		older, newer := s.newSecret(), s.newSecret()
+		s.writeSecret(v, "secret/data/rotated", "key", older)
+		r.value(path, older, fromVault)
+		s.writeSecret(v, "secret/data/rotated", "key", newer)
+		if answer := r.value(path, older, fromCache); answer.GetVersion() != 1 {
+			t.Errorf("the old value has version %d", answer.GetVersion())
+		}
+		r.invalidate(path, 1)
+		if answer := r.value(path, newer, fromVault); answer.GetVersion() != 2 {
+			t.Errorf("the new value has version %d", answer.GetVersion())
+		}
+		r.answer(&secretsidecarv1.ResolveRequest{Path: path, Version: 1}, older, fromVault)
+		requireReads(t, v, "secret/data/rotated", 3)
+		r.invalidate("secret/data/rotated/", 1)
+	})
+
+	t.Run("all of it took one login", func(t *testing.T) {
+		if logins := arrived(t, v, "update", loginPath); logins != 1 {
+			t.Errorf("%d logins, want 1", logins)
+		}
+	})
+}
+
+// resolveTogether sends many requests at once, over several channels as many workers would.
+func resolveTogether(t *testing.T, r *sidecar, count int, request *secretsidecarv1.ResolveRequest, want string) {
+	t.Helper()
+	const channels = 10
+	start := make(chan struct{})
+	var group sync.WaitGroup
+	for range channels {
+		client := secretsidecarv1.NewSecretServiceClient(r.stage.dial())
+		for range count / channels {
+			group.Go(func() {
+				<-start
+				answer, err := client.Resolve(t.Context(), request)
+				if err != nil || answer.GetValue() != want {
+					t.Errorf("resolve: %v, %v", answer, err)
+				}
+			})
+		}
+	}
+	close(start)
+	group.Wait()
+}
+
+func TestARequestAfterInvalidateNeverSeesAReadThatBeganBeforeIt(t *testing.T) {
+	t.Parallel()
+	vaulttest.EachPrivate(t, func(t *testing.T, v *vaulttest.Vault) {
+		s := newStage(t)
+		g := s.newGate(v)
+		r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", g.address)))
+		for i := range 20 {
+			older, newer := s.newSecret(), s.newSecret()
+			s.writeSecret(v, "secret/data/fenced", "key", older)
+			if _, err := r.Invalidate(t.Context(), &secretsidecarv1.InvalidateRequest{}); err != nil {
+				t.Fatal(err)
+			}
+			answered, release := g.holdAnswers()
+			var group sync.WaitGroup
+			group.Go(func() { _, _ = r.resolve("secret/data/fenced/key") })
+			<-answered
+			s.writeSecret(v, "secret/data/fenced", "key", newer)
+			if _, err := r.Invalidate(t.Context(), &secretsidecarv1.InvalidateRequest{}); err != nil {
+				t.Fatal(err)
+			}
+			g.open()
+			late := make(chan *secretsidecarv1.ResolveResponse, 1)
+			group.Go(func() {
+				answer, _ := r.resolve("secret/data/fenced/key")
+				late <- answer
+			})
+			if i%2 == 0 { // the late request is answered first
+				answer := <-late
+				late <- answer
+			}
+			release()
+			group.Wait()
+			if answer := <-late; answer.GetValue() != newer {
+				t.Fatalf("round %d: got %q, want %q", i, answer.GetValue(), newer)
+			}
+			r.value("secret/data/fenced/key", newer, fromCache)
+		}
+	})
+}
+
+func TestAnswersSayHowLongTheyAreFresh(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	v := vaulttest.Dev(t)
+	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", v.Address, "cache: {ttl: 10m}")))
+	value := s.newSecret()
+	s.writeSecret(v, "secret/data/app", "key", value)
+	answer := r.value("secret/data/app/key", value, fromVault)
+	life := answer.GetExpiresAt().AsTime().Sub(answer.GetFetchedAt().AsTime())
+	if life > 10*time.Minute || life < 9*time.Minute {
+		t.Errorf("a copy with a ttl of 10m is fresh for %v, want 9m to 10m", life)
+	}
+}

@@ -1,0 +1,58 @@
+package e2e_test
+
+import (
+	"testing"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// failure is the public part of an error: a code and a reason of the contract's table.
+type failure struct {
+	code   codes.Code
+	reason string
+}
+
+// requireFailure checks an error against the contract: its code and reason, the domain, a message, and the
+// details that belong to it.
+func requireFailure(t *testing.T, s *stage, err error, want failure) *status.Status {
+	t.Helper()
+	got := status.Convert(err)
+	s.record("an error of the API", got.Proto().String())
+	if got.Code() != want.code {
+		t.Fatalf("the answer is %v (%v), want %v", got.Code(), got.Message(), want.code)
+	}
+	if got.Message() == "" {
+		t.Error("the error has no message")
+	}
+	var info *errdetails.ErrorInfo
+	var retry *errdetails.RetryInfo
+	var bad *errdetails.BadRequest
+	for _, detail := range got.Details() {
+		switch detail := detail.(type) {
+		case *errdetails.ErrorInfo:
+			info = detail
+		case *errdetails.RetryInfo:
+			retry = detail
+		case *errdetails.BadRequest:
+			bad = detail
+		}
+	}
+	if info.GetDomain() != "secretsidecar" || info.GetReason() != want.reason {
+		t.Errorf("ErrorInfo is %v, want reason %s in domain secretsidecar", info, want.reason)
+	}
+	if (want.code == codes.Unavailable) != (retry != nil) {
+		t.Errorf("RetryInfo is %v for %v", retry, want.code)
+	}
+	if retry != nil && retry.GetRetryDelay().AsDuration() <= 0 {
+		t.Errorf("RetryInfo says %v, want a positive delay", retry.GetRetryDelay().AsDuration())
+	}
+	if want.reason == "INVALID_REQUEST" && len(bad.GetFieldViolations()) == 0 {
+		t.Error("INVALID_REQUEST has no field violations")
+	}
+	return got
+}
+
+// codeOf returns the code of an error of the API.
+func codeOf(err error) codes.Code { return status.Code(err) }

@@ -1,0 +1,218 @@
+package e2e_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
+
+	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
+)
+
+// gate stands between a sidecar and its Vault. It writes down what passes, so that a test can count, and it
+// can be closed, held up or made to answer in Vault's place. It is safe for concurrent use.
+type gate struct {
+	address string
+	stage   *stage
+	proxy   *httputil.ReverseProxy
+
+	mu       sync.Mutex
+	passed   []passage                          // guarded by mu
+	tokens   []grant                            // guarded by mu: in the order granted
+	override func(path string) http.HandlerFunc // guarded by mu: nil, or a nil answer, lets a request through
+}
+
+// passage is one request that reached the gate.
+type passage struct {
+	method, path string // the path is what follows /v1/, decoded
+	header       http.Header
+}
+
+// grant is a token that Vault granted through the gate.
+type grant struct {
+	token, accessor string
+}
+
+// newGate opens a gate before a Vault. The test's end closes it.
+func (s *stage) newGate(v *vaulttest.Vault) *gate {
+	s.t.Helper()
+	target, err := url.Parse(v.Address)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	g := &gate{stage: s}
+	g.proxy = &httputil.ReverseProxy{
+		Rewrite:        func(r *httputil.ProxyRequest) { r.SetURL(target) },
+		ModifyResponse: g.inspect,
+		Transport:      &http.Transport{MaxIdleConnsPerHost: 64},
+		ErrorHandler:   func(w http.ResponseWriter, _ *http.Request, _ error) { drop(w) },
+	}
+	server := httptest.NewServer(g)
+	s.t.Cleanup(func() {
+		server.CloseClientConnections()
+		server.Close()
+	})
+	g.address = server.URL
+	return g
+}
+
+// ServeHTTP implements http.Handler.
+func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	path := strings.TrimPrefix(r.URL.Path, "/v1/")
+	g.mu.Lock()
+	g.passed = append(g.passed, passage{r.Method, path, r.Header.Clone()})
+	override := g.override
+	g.mu.Unlock()
+	if override != nil {
+		if answer := override(path); answer != nil {
+			answer(w, r)
+			return
+		}
+	}
+	g.proxy.ServeHTTP(w, r)
+}
+
+// inspect registers the credentials in Vault's answers as secrets.
+func (g *gate) inspect(response *http.Response) error {
+	path := response.Request.URL.Path
+	if response.StatusCode >= http.StatusInternalServerError {
+		g.stage.t.Logf("Vault answers %s %s with %s", response.Request.Method, path, response.Status)
+	}
+	if !strings.Contains(path, "/auth/") && !strings.Contains(path, "/wrapping/") {
+		return nil
+	}
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return err
+	}
+	response.Body = io.NopCloser(bytes.NewReader(body))
+	var answer struct {
+		Auth struct {
+			ClientToken string `json:"client_token"`
+			Accessor    string `json:"accessor"`
+		} `json:"auth"`
+		Data struct {
+			SecretID string `json:"secret_id"`
+		} `json:"data"`
+	}
+	if json.Unmarshal(body, &answer) != nil {
+		return nil
+	}
+	g.stage.keep(answer.Auth.ClientToken)
+	g.stage.keep(answer.Data.SecretID)
+	if strings.HasSuffix(path, "/login") && answer.Auth.ClientToken != "" {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.tokens = append(g.tokens, grant{answer.Auth.ClientToken, answer.Auth.Accessor})
+	}
+	return nil
+}
+
+// answerWith makes the gate answer in Vault's place where choose returns an answer. Nil opens the gate.
+func (g *gate) answerWith(choose func(path string) http.HandlerFunc) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.override = choose
+}
+
+// cut makes Vault unreachable: connections break without an answer.
+func (g *gate) cut() {
+	g.answerAll(func(w http.ResponseWriter, _ *http.Request) { drop(w) })
+}
+
+// answerAll makes the gate answer every request.
+func (g *gate) answerAll(answer http.HandlerFunc) {
+	g.answerWith(func(string) http.HandlerFunc { return answer })
+}
+
+// open lets everything through again.
+func (g *gate) open() { g.answerWith(nil) }
+
+// hold keeps reads of secrets waiting until release is called.
+func (g *gate) hold() (release func()) { return g.holdPaths("secret/data/") }
+
+// holdEverything keeps all requests waiting until release is called.
+func (g *gate) holdEverything() (release func()) { return g.holdPaths("") }
+
+func (g *gate) holdPaths(prefix string) (release func()) {
+	held := make(chan struct{})
+	g.answerWith(func(path string) http.HandlerFunc {
+		if !strings.HasPrefix(path, prefix) {
+			return nil
+		}
+		return func(w http.ResponseWriter, r *http.Request) {
+			select {
+			case <-held:
+				g.proxy.ServeHTTP(w, r)
+			case <-r.Context().Done():
+			}
+		}
+	})
+	return sync.OnceFunc(func() { close(held) })
+}
+
+// holdAnswers lets reads of secrets reach Vault, and keeps Vault's answers until release is called. The
+// channel tells of the first answer that is kept.
+func (g *gate) holdAnswers() (answered <-chan struct{}, release func()) {
+	held, first := make(chan struct{}), make(chan struct{})
+	once := sync.OnceFunc(func() { close(first) })
+	g.answerWith(func(path string) http.HandlerFunc {
+		if !strings.HasPrefix(path, "secret/data/") {
+			return nil
+		}
+		return func(w http.ResponseWriter, r *http.Request) {
+			kept := httptest.NewRecorder()
+			g.proxy.ServeHTTP(kept, r)
+			once()
+			<-held
+			maps.Copy(w.Header(), kept.Header())
+			w.WriteHeader(kept.Code)
+			_, _ = kept.Body.WriteTo(w)
+		}
+	})
+	return first, sync.OnceFunc(func() { close(held) })
+}
+
+// count counts the requests whose path begins with a prefix.
+func (g *gate) count(prefix string) int {
+	n := 0
+	for _, one := range g.seen() {
+		if strings.HasPrefix(one.path, prefix) {
+			n++
+		}
+	}
+	return n
+}
+
+// seen returns what reached the gate so far.
+func (g *gate) seen() []passage {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return append([]passage(nil), g.passed...)
+}
+
+// granted returns the tokens granted so far.
+func (g *gate) granted() []grant {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return append([]grant(nil), g.tokens...)
+}
+
+// Paths that a gate counts.
+const (
+	loginPath = "auth/approle/login"
+	renewPath = "auth/token/renew-self"
+)
+
+// drop breaks the connection without an answer.
+func drop(w http.ResponseWriter) {
+	if hijacked, _, err := http.NewResponseController(w).Hijack(); err == nil {
+		_ = hijacked.Close()
+	}
+}

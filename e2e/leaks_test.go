@@ -1,0 +1,113 @@
+package e2e_test
+
+import (
+	"encoding/base64"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// leaks knows every secret of one test and every output, and finds the one in the other. The zero value is
+// ready; it is safe for concurrent use.
+type leaks struct {
+	mu      sync.Mutex
+	secrets []string       // guarded by mu
+	outputs []recordedText // guarded by mu
+}
+
+type recordedText struct {
+	name string
+	text func() string
+}
+
+// vaultToken matches the tokens that Vault makes, those that the test never saw included.
+var vaultToken = regexp.MustCompile(`\bhv[sbr]\.[A-Za-z0-9_-]{20,}`)
+
+// keep registers a secret and returns it.
+func (l *leaks) keep(secret string) string {
+	if secret == "" {
+		return secret
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.secrets = append(l.secrets, secret)
+	return secret
+}
+
+// record registers a finished output.
+func (l *leaks) record(name, text string) {
+	l.recordLive(name, func() string { return text })
+}
+
+// recordLive registers an output that still grows.
+func (l *leaks) recordLive(name string, text func() string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.outputs = append(l.outputs, recordedText{name, text})
+}
+
+// find lists every secret, panic and data race in an output.
+func (l *leaks) find() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var found []string
+	for _, output := range l.outputs {
+		text := output.text()
+		for _, secret := range l.secrets {
+			for _, form := range formsOf(secret) {
+				if line, ok := lineWith(text, form); ok {
+					found = append(found, fmt.Sprintf("%s shows the secret %q: %s", output.name, secret, line))
+				}
+			}
+		}
+		if token := vaultToken.FindString(text); token != "" {
+			found = append(found, fmt.Sprintf("%s shows the Vault token %q", output.name, token))
+		}
+		for _, trouble := range []string{"DATA RACE", "panic:", "fatal error:"} {
+			if strings.Contains(text, trouble) {
+				found = append(found, fmt.Sprintf("%s: %s\n%s", output.name, trouble, text))
+			}
+		}
+	}
+	return found
+}
+
+// formsOf are the spellings in which a secret would still be of use to a thief.
+func formsOf(secret string) []string {
+	quoted := strconv.Quote(secret)
+	forms := []string{secret, base64.StdEncoding.EncodeToString([]byte(secret))}
+	if inner := quoted[1 : len(quoted)-1]; inner != secret {
+		forms = append(forms, inner)
+	}
+	return forms
+}
+
+func lineWith(text, part string) (string, bool) {
+	for line := range strings.Lines(text) {
+		if strings.Contains(line, part) {
+			return line, true
+		}
+	}
+	return "", false
+}
+
+func TestTheLeakCheckerFindsSecretsAndTokens(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"level=DEBUG value=hunter22\n", "x hvs.CAESIJabcdefghijklmnop y", "aHVudGVyMjI=", "panic: boom"} {
+		var l leaks
+		l.keep("hunter22")
+		l.record("log", text)
+		if len(l.find()) == 0 {
+			t.Errorf("found nothing in %q", text)
+		}
+	}
+	var clean leaks
+	clean.keep("hunter22")
+	clean.record("log", "level=INFO msg=ready")
+	if found := clean.find(); len(found) > 0 {
+		t.Errorf("found a leak in a clean output: %v", found)
+	}
+}

@@ -1,0 +1,58 @@
+// Package e2e_test drives the built binary from outside: its command line, its socket, its files and the
+// Vault behind it. Everything here is true of any build of secret-sidecar that keeps the contract.
+package e2e_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// binary is the path of the secret-sidecar under test. TestMain sets it before any test runs.
+var binary string
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if testing.Short() {
+		fmt.Println("e2e: skipped by -short")
+		return
+	}
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "ss")
+	if err != nil {
+		return fail("make a folder for the binary", err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	// Tests run it as other users too.
+	if err := os.Chmod(dir, 0o755); err != nil { // #nosec G302 -- a folder with nothing but the binary
+		return fail("open the folder of the binary", err)
+	}
+	binary = filepath.Join(dir, "secret-sidecar")
+	build := exec.Command("go", "build", "-race", "-o", binary, "../cmd/secret-sidecar")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fail("build the binary", fmt.Errorf("%w\n%s", err, out))
+	}
+	allowWaitingTests()
+	return m.Run()
+}
+
+// allowWaitingTests runs more tests side by side than there are processors: most of them wait for a clock.
+func allowWaitingTests() {
+	chosen := false
+	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "test.parallel" })
+	// go test always passes -test.timeout and friends, but -test.parallel only when asked.
+	if !chosen {
+		_ = flag.Set("test.parallel", "12")
+	}
+}
+
+func fail(doing string, err error) int {
+	fmt.Fprintf(os.Stderr, "e2e: %s: %v\n", doing, err)
+	return 1
+}

@@ -1,0 +1,273 @@
+package e2e_test
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
+)
+
+var (
+	callerNotAllowed = failure{codes.PermissionDenied, "CALLER_NOT_ALLOWED"}
+	sealed           = failure{codes.Unavailable, "VAULT_SEALED"}
+	deadlineExceeded = codes.DeadlineExceeded
+)
+
+func TestAnOutageIsCheapAndEndsByItself(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	v := vaulttest.RealPrivate(t)
+	g := s.newGate(v)
+	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", g.address, "cache: {ttl: 2s, refresh_ahead: 0s}")))
+	value, cold := s.newSecret(), s.newSecret()
+	s.writeSecret(v, "secret/data/app", "key", value)
+	s.writeSecret(v, "secret/data/cold", "key", cold)
+	r.value("secret/data/app/key", value, fromVault)
+
+	g.cut()
+	r.value("secret/data/app/key", value, fromCache)
+	eventually(t, "the copy is past its ttl and served as stale", func() bool {
+		answer, err := r.resolve("secret/data/app/key")
+		if err != nil || answer.GetValue() != value {
+			t.Fatalf("in an outage: %v, %v", answer, err)
+		}
+		return answer.GetSource() == stale
+	})
+	requireHealth(t, r, "", serving)
+
+	t.Run("max_stale 0s is never answered stale, max_age 0s is", func(t *testing.T) {
+		s, r := s.in(t), r.in(t)
+		_, err := r.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: "secret/data/app/key", MaxStale: durationpb.New(0)})
+		requireFailure(t, s, err, unreachable)
+		r.answer(&secretsidecarv1.ResolveRequest{Path: "secret/data/app/key", MaxAge: readVaultNow}, value, stale)
+	})
+
+	t.Run("what is not cached fails fast, and few probes go out", func(t *testing.T) {
+		s, r := s.in(t), r.in(t)
+		before := g.count("")
+		const total = 3 * time.Second
+		failures := failFast(t, s, r, total)
+		probes := g.count("") - before
+		t.Logf("%d requests failed fast, %d probes", failures, probes)
+		requireBetween(t, "probes in 3s of an outage", probes, 1, 8)
+	})
+
+	g.open()
+	eventually(t, "a secret that was never cached is read again", func() bool {
+		answer, err := r.resolve("secret/data/cold/key")
+		return err == nil && answer.GetValue() == cold
+	})
+	eventually(t, "the stale copy is replaced", func() bool {
+		answer, err := r.resolve("secret/data/app/key")
+		return err == nil && answer.GetSource() != stale
+	})
+	list, err := r.ListConnections(t.Context(), &secretsidecarv1.ListConnectionsRequest{})
+	if err != nil || list.GetConnections()[0].GetState() != secretsidecarv1.ConnectionState_CONNECTION_STATE_READY {
+		t.Errorf("after the outage: %v, %v", list, err)
+	}
+	if logins := g.count(loginPath); logins != 1 {
+		t.Errorf("%d logins, want 1: the token has survived the outage", logins)
+	}
+}
+
+// failFast asks for a secret that is not cached from many sides. Every answer has to come at once.
+func failFast(t *testing.T, s *stage, r *sidecar, total time.Duration) int {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), total)
+	defer cancel()
+	var group sync.WaitGroup
+	var mu sync.Mutex
+	failures := 0 // guarded by mu
+	for range 8 {
+		group.Go(func() {
+			tick := time.NewTicker(10 * time.Millisecond)
+			defer tick.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-tick.C:
+				}
+				began := time.Now()
+				_, err := r.resolve("secret/data/cold/key")
+				if took := time.Since(began); took > 2*time.Second {
+					t.Errorf("an answer took %v", took)
+				}
+				if err == nil {
+					t.Error("a secret that is not cached was resolved")
+					return
+				}
+				mu.Lock()
+				failures++
+				if failures == 1 {
+					requireFailure(t, s, err, unreachable)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	group.Wait()
+	return failures
+}
+
+func TestAVaultThatHangsIsGivenUpAfterTheTimeout(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	v := vaulttest.Dev(t)
+	g := s.newGate(v)
+	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", g.address, "timeout: 1s")))
+	release := g.holdEverything()
+	defer release()
+	began := time.Now()
+	_, err := r.resolve("secret/data/app/key")
+	requireFailure(t, s, err, unreachable)
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("a timeout of 1s took %v", took)
+	}
+	// One request at a time is the probe and waits; the others do not.
+	var group sync.WaitGroup
+	var waited atomic.Int32
+	for range 20 {
+		group.Go(func() {
+			began := time.Now()
+			_, err := r.resolve("secret/data/app/key")
+			requireFailure(t, s, err, unreachable)
+			if time.Since(began) > 900*time.Millisecond {
+				waited.Add(1)
+			}
+		})
+	}
+	group.Wait()
+	if waited.Load() > 1 {
+		t.Errorf("%d of 20 requests waited, want the probe at most", waited.Load())
+	}
+}
+
+func TestMoreThanMaxWaitingIsRefusedAtOnce(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	v := vaulttest.Dev(t)
+	g := s.newGate(v)
+	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", g.address, "max_waiting: 2")))
+	value := s.newSecret()
+	s.writeSecret(v, "secret/data/cached", "key", value)
+	s.writeSecret(v, "secret/data/app", "key", value)
+	r.value("secret/data/cached/key", value, fromVault)
+	release := g.hold()
+	defer release()
+	const asked, allowed = 10, 2
+	outcomes := make(chan error, asked)
+	for range asked {
+		go func() { // ends with its outcome, at the latest after the connection's timeout
+			_, err := r.resolve("secret/data/app/key")
+			outcomes <- err
+		}()
+	}
+	for range asked - allowed {
+		requireFailure(t, s, <-outcomes, failure{codes.ResourceExhausted, "OVERLOADED"})
+	}
+	r.value("secret/data/cached/key", value, fromCache)
+	release()
+	for range allowed {
+		if err := <-outcomes; err != nil {
+			t.Errorf("a request that was allowed to wait: %v", err)
+		}
+	}
+}
+
+func TestTheCallersOwnDeadlineIsItsOwn(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	v := vaulttest.Dev(t)
+	g := s.newGate(v)
+	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", g.address)))
+	value := s.newSecret()
+	s.writeSecret(v, "secret/data/app", "key", value)
+	release := g.hold()
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	_, err := r.Resolve(ctx, &secretsidecarv1.ResolveRequest{Path: "secret/data/app/key"})
+	if got := codeOf(err); got != deadlineExceeded {
+		t.Errorf("code %v, want DEADLINE_EXCEEDED", got)
+	}
+	release()
+	eventually(t, "the read that the caller gave up on is of use to the next", func() bool {
+		answer, err := r.resolve("secret/data/app/key")
+		return err == nil && answer.GetValue() == value
+	})
+	if reads := g.count("secret/data/app"); reads != 1 {
+		t.Errorf("%d reads, want 1", reads)
+	}
+}
+
+func TestASealedVaultSaysSoAndComesBack(t *testing.T) {
+	t.Parallel()
+	vaulttest.EachPrivate(t, func(t *testing.T, v *vaulttest.Vault) {
+		s := newStage(t)
+		r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", v.Address)))
+		value := s.newSecret()
+		s.writeSecret(v, "secret/data/app", "key", value)
+		v.Seal(t)
+		_, err := r.resolve("secret/data/app/key")
+		requireFailure(t, s, err, sealed)
+		v.Unseal(t)
+		eventually(t, "the unsealed Vault is used again", func() bool {
+			answer, err := r.resolve("secret/data/app/key")
+			return err == nil && answer.GetValue() == value
+		})
+	})
+}
+
+func TestADenialOrADeletionIsNeverPaperedOver(t *testing.T) {
+	t.Parallel()
+	vaulttest.EachPrivate(t, func(t *testing.T, v *vaulttest.Vault) {
+		s := newStage(t)
+		l := s.defaultLogin(v)
+		r := s.start("--config", s.config(l.connection("prod", v.Address, "cache: {refresh_ahead: 0s}")))
+		s.writeSecret(v, "secret/data/app", "key", s.newSecret())
+		s.writeSecret(v, "secret/data/gone", "key", s.newSecret())
+		readNow := func(path string) error {
+			_, err := r.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: path, MaxAge: readVaultNow})
+			return err
+		}
+		for _, path := range []string{"secret/data/app/key", "secret/data/gone/key"} {
+			if err := readNow(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+		asRoot(s, v, http.MethodDelete, "secret/data/gone", nil)
+		requireFailure(t, s, readNow("secret/data/gone/key"), failure{codes.NotFound, "VERSION_DELETED"})
+		v.Policy(t, l.role, `path "secret/data/other" { capabilities = ["read"] }`)
+		requireFailure(t, s, readNow("secret/data/app/key"), failure{codes.PermissionDenied, "VAULT_PERMISSION_DENIED"})
+		for path, want := range map[string]failure{
+			"secret/data/app/key":  {codes.PermissionDenied, "VAULT_PERMISSION_DENIED"},
+			"secret/data/gone/key": {codes.NotFound, "VERSION_DELETED"},
+		} {
+			_, err := r.resolve(path)
+			requireFailure(t, s, err, want) // the cached copy is gone too
+		}
+	})
+}
+
+func TestAPolicyThatWasWidenedTakesEffect(t *testing.T) {
+	t.Parallel()
+	vaulttest.EachPrivate(t, func(t *testing.T, v *vaulttest.Vault) {
+		s := newStage(t)
+		l := s.newLogin(v, nil, `path "secret/data/other" { capabilities = ["read"] }`)
+		value := s.newSecret()
+		s.writeSecret(v, "secret/data/app", "key", value)
+		r := s.start("--config", s.config(l.connection("prod", v.Address)))
+		// The role gets a second policy: tokens keep those that they were born with.
+		v.Policy(t, l.role+"-more", readSecrets)
+		asRoot(s, v, http.MethodPost, "auth/approle/role/"+l.role, map[string]any{"token_policies": l.role + "," + l.role + "-more"})
+		r.value("secret/data/app/key", value, fromVault)
+	})
+}

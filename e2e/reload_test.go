@@ -1,0 +1,322 @@
+package e2e_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
+)
+
+var (
+	loginRejected      = failure{codes.FailedPrecondition, "LOGIN_REJECTED"}
+	connectionNotFound = failure{codes.NotFound, "CONNECTION_NOT_FOUND"}
+)
+
+// underLoad asks for a value from many sides, a part of it past the cache, until stop is called. Any failure
+// fails the test.
+func (r *sidecar) underLoad(connection, path, want string) (stop func()) {
+	t := r.stage.t
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var group sync.WaitGroup
+	var answers atomic.Int64
+	for worker := range 8 {
+		client := secretsidecarv1.NewSecretServiceClient(r.stage.dial())
+		group.Go(func() {
+			tick := time.NewTicker(5 * time.Millisecond)
+			defer tick.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-tick.C:
+				}
+				request := &secretsidecarv1.ResolveRequest{Connection: connection, Path: path}
+				if worker == 0 {
+					request.MaxAge = readVaultNow
+				}
+				answer, err := client.Resolve(t.Context(), request)
+				if err != nil || answer.GetValue() != want {
+					t.Errorf("under load: %v, %v", answer, err)
+					return
+				}
+				answers.Add(1)
+			}
+		})
+	}
+	return sync.OnceFunc(func() {
+		cancel()
+		group.Wait()
+		if answers.Load() == 0 {
+			t.Error("the load did nothing")
+		}
+	})
+}
+
+func TestAReloadDropsNoRequest(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	v := vaulttest.RealPrivate(t)
+	g := s.newGate(v)
+	first, other := s.defaultLogin(v), s.defaultLogin(v)
+	value := s.newSecret()
+	s.writeSecret(v, "secret/data/app", "key", value)
+	r := s.start("--config", s.config(first.connection("first", g.address)))
+	stopLoad := r.underLoad("first", "secret/data/app/key", value)
+	defer stopLoad()
+	ask := func(connection string) (*secretsidecarv1.ResolveResponse, error) {
+		return r.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Connection: connection, Path: "secret/data/app/key"})
+	}
+
+	s.config(first.connection("first", g.address), other.connection("other", v.Address))
+	eventually(t, "the added connection answers", func() bool { _, err := ask("other"); return err == nil })
+
+	s.config(first.connection("first", g.address), other.connection("other", v.Address, "cache: {ttl: 1m}"))
+	eventually(t, "the changed ttl takes effect", func() bool {
+		_, _ = r.Invalidate(t.Context(), &secretsidecarv1.InvalidateRequest{Connection: "other"})
+		answer, err := ask("other")
+		return err == nil && answer.GetExpiresAt().AsTime().Sub(answer.GetFetchedAt().AsTime()) <= time.Minute
+	})
+
+	s.write("config.yaml", s.configText(first.connection("first", g.address))+"conections: []\n")
+	eventually(t, "the log says why the change is refused", func() bool { return r.logs(`"level":"ERROR"`, "conections") })
+	if _, err := ask("other"); err != nil {
+		t.Errorf("after a refused change: %v", err)
+	}
+
+	// A change that the watch of the folder cannot see: through another name of the same file.
+	if err := os.Link(s.path("config.yaml"), filepath.Join(s.subfolder("elsewhere"), "link")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(s.path("elsewhere/link"), []byte(s.configText(first.connection("first", g.address))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.signal(syscall.SIGHUP)
+	eventually(t, "the removed connection is gone", func() bool { _, err := ask("other"); return err != nil })
+	_, err := ask("other")
+	requireFailure(t, s, err, connectionNotFound)
+
+	stopLoad()
+	if logins := g.count(loginPath); logins != 1 {
+		t.Errorf("the untouched connection logged in %d times, want 1", logins)
+	}
+}
+
+func TestAChangeThatCannotLogInIsRefused(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	v := vaulttest.Dev(t)
+	l := s.defaultLogin(v)
+	value := s.newSecret()
+	s.writeSecret(v, "secret/data/app", "key", value)
+	r := s.start("--config", s.config(l.connection("prod", v.Address)))
+	stopLoad := r.underLoad("prod", "secret/data/app/key", value)
+	defer stopLoad()
+	s.config(l.connection("prod", v.Address, "secret_id: "+s.newSecret()))
+	eventually(t, "the log says that the change is refused", func() bool { return r.logs(`"level":"ERROR"`, "LOGIN_REJECTED") })
+	stopLoad()
+	requireHealth(t, r, "connection/prod", serving)
+}
+
+// subfolder makes a folder in the stage's.
+func (s *stage) subfolder(name string) string {
+	s.t.Helper()
+	path := s.path(name)
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		s.t.Fatal(err)
+	}
+	return path
+}
+
+func TestARotatedSecretIDFileIsPickedUp(t *testing.T) {
+	t.Parallel()
+	for name, rotation := range map[string]struct {
+		prepare func(s *stage, secretID string) (file string)
+		rotate  func(s *stage, secretID string)
+	}{
+		"by an atomic rename": {
+			func(s *stage, secretID string) string { return s.write("sid", secretID) },
+			func(s *stage, secretID string) { s.write("sid", secretID) },
+		},
+		"in place": {
+			func(s *stage, secretID string) string { return s.write("sid", secretID) },
+			func(s *stage, secretID string) {
+				if err := os.WriteFile(s.path("sid"), []byte(secretID), 0o600); err != nil {
+					s.t.Fatal(err)
+				}
+			},
+		},
+		"by a symbolic link, as Kubernetes does": {
+			func(s *stage, secretID string) string { return projectVolume(s, "1", secretID) },
+			func(s *stage, secretID string) { projectVolume(s, "2", secretID) },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t)
+			v := vaulttest.Dev(t)
+			g := s.newGate(v)
+			l := s.defaultLogin(v)
+			value := s.newSecret()
+			s.writeSecret(v, "secret/data/app", "key", value)
+			file := rotation.prepare(s, l.secretID+"\n")
+			r := s.start("--config", s.config(l.connection("prod", g.address, "secret_id_file: "+file)))
+			stopLoad := r.underLoad("prod", "secret/data/app/key", value)
+			defer stopLoad()
+
+			rotation.rotate(s, l.newSecretID()+"\n")
+			eventually(t, "the new secret_id is used", func() bool { return g.count(loginPath) == 2 })
+			l.destroySecretID(l.secretID)
+			eventually(t, "the old token is gone", func() bool { return len(v.RoleTokens(t, l.role)) == 1 })
+
+			rotation.prepare(s, s.newSecret()+"\n")
+			eventually(t, "the wrong secret_id is tried", func() bool { return g.count(loginPath) == 3 })
+			eventually(t, "the log says so", func() bool { return r.logs(`"level":"ERROR"`, "secret_id") })
+			stopLoad()
+			requireHealth(t, r, "connection/prod", serving)
+			if logins := g.count(loginPath); logins != 3 {
+				t.Errorf("%d logins, want 3", logins)
+			}
+		})
+	}
+}
+
+// projectVolume swaps a folder of files the way the kubelet does: sid -> ..data/sid, ..data -> ..2026_N.
+func projectVolume(s *stage, generation, content string) string {
+	s.t.Helper()
+	volume := s.subfolder("volume")
+	folder := fmt.Sprintf("..2026_%s_%d", generation, len(content))
+	must := func(err error) {
+		s.t.Helper()
+		if err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	must(os.MkdirAll(filepath.Join(volume, folder), 0o700))
+	must(os.WriteFile(filepath.Join(volume, folder, "sid"), []byte(content), 0o600))
+	must(os.Symlink(folder, filepath.Join(volume, "..data_tmp")))
+	must(os.Rename(filepath.Join(volume, "..data_tmp"), filepath.Join(volume, "..data")))
+	file := filepath.Join(volume, "sid")
+	if _, err := os.Lstat(file); os.IsNotExist(err) {
+		must(os.Symlink(filepath.Join("..data", "sid"), file))
+	}
+	return file
+}
+
+func TestAWrappedSecretIDIsUnwrappedOnce(t *testing.T) {
+	t.Parallel()
+	vaulttest.EachPrivate(t, func(t *testing.T, v *vaulttest.Vault) {
+		s := newStage(t)
+		g := s.newGate(v)
+		l := s.newLogin(v, shortLife, readSecrets)
+		value := s.newSecret()
+		s.writeSecret(v, "secret/data/app", "key", value)
+		wrapping := l.wrappedSecretID()
+		file := s.write("wrapped", wrapping+"\n")
+		config := s.config(l.connection("prod", g.address, "secret_id_file: "+file, "secret_id_wrapped: true"))
+		r := s.start("--config", config)
+		eventually(t, "a second login needs no second unwrapping", func() bool { return g.count(loginPath) >= 2 })
+		r.value("secret/data/app/key", value, fromVault)
+		if unwraps := g.count("sys/wrapping/unwrap"); unwraps != 1 {
+			t.Errorf("the wrapping token was used %d times, want 1", unwraps)
+		}
+		r.stop()
+
+		// The next process finds a spent wrapping token, says so, and does not try it again and again.
+		again := s.startUnready("--config", config)
+		eventually(t, "the spent wrapping token is rejected", func() bool {
+			_, err := again.resolve("secret/data/app/key")
+			return strings.Contains(fmt.Sprint(err), "wrapping token")
+		})
+		_, err := again.resolve("secret/data/app/key")
+		requireFailure(t, s, err, loginRejected)
+		requireBetween(t, "unwrappings", g.count("sys/wrapping/unwrap"), 1, 2)
+	})
+}
+
+func TestShutdownRevokesTheTokenAndRemovesTheSocket(t *testing.T) {
+	t.Parallel()
+	vaulttest.EachPrivate(t, func(t *testing.T, v *vaulttest.Vault) {
+		s := newStage(t)
+		g := s.newGate(v)
+		l := s.defaultLogin(v)
+		r := s.start("--config", s.config(l.connection("prod", g.address)))
+		if tokens := v.RoleTokens(t, l.role); len(tokens) != 1 {
+			t.Fatalf("the sidecar has %d tokens, want 1", len(tokens))
+		}
+		r.stop()
+		if tokens := v.RoleTokens(t, l.role); len(tokens) != 0 {
+			t.Errorf("%d tokens are left", len(tokens))
+		}
+		token := g.granted()[0].token
+		if status, _ := v.Do(t, "POST", "auth/token/lookup", map[string]any{"token": token}); status == 200 {
+			t.Error("the token still lives")
+		}
+		if _, err := os.Lstat(s.socket()); !os.IsNotExist(err) {
+			t.Errorf("the socket is still there: %v", err)
+		}
+	})
+}
+
+func TestShutdownFinishesWhatItHasAccepted(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	v := vaulttest.Dev(t)
+	g := s.newGate(v)
+	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", g.address)))
+	value := s.newSecret()
+	const requests = 50
+	for i := range requests {
+		s.writeSecret(v, fmt.Sprintf("secret/data/app%d", i), "key", value)
+	}
+	release := g.hold()
+	defer release()
+	var group sync.WaitGroup
+	for i := range requests {
+		group.Go(func() {
+			answer, err := r.resolve(fmt.Sprintf("secret/data/app%d/key", i))
+			if err != nil || answer.GetValue() != value {
+				t.Errorf("a request that was accepted: %v, %v", answer, err)
+			}
+		})
+	}
+	eventually(t, "every request waits for Vault", func() bool { return g.count("secret/data/") == requests })
+	r.terminate()
+	eventually(t, "the sidecar is stopping", func() bool { return r.logs("stopping") })
+	release()
+	group.Wait()
+	r.stop()
+}
+
+func TestShutdownWithAVaultThatHangsIsBounded(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	v := vaulttest.Dev(t)
+	g := s.newGate(v)
+	r := s.start("--drain-timeout", "500ms", "--config", s.config(s.defaultLogin(v).connection("prod", g.address)))
+	release := g.holdEverything()
+	defer release()
+	answered := make(chan error, 1)
+	go func() { // ends when the sidecar does, at the latest
+		_, err := r.resolve("secret/data/app/key")
+		answered <- err
+	}()
+	eventually(t, "the request waits for Vault", func() bool { return g.count("secret/data/") == 1 })
+	began := time.Now()
+	r.stop()
+	if took := time.Since(began); took > 6*time.Second {
+		t.Errorf("the end took %v, want 0.5s of draining and 2s of revoking", took)
+	}
+	requireFailure(t, s, <-answered, failure{codes.Unavailable, "SHUTTING_DOWN"})
+}

@@ -1,0 +1,168 @@
+package e2e_test
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
+)
+
+// shortLife is a role whose tokens live for 2 seconds and can be renewed until they are 6 seconds old.
+var shortLife = map[string]any{"token_ttl": "2s", "token_max_ttl": "6s"}
+
+// readSteadily reads Vault anew at every tick until the time is over, and counts the answers. A failure or a
+// wrong value fails the test.
+func readSteadily(r *sidecar, path, want string, every, total time.Duration) int {
+	t := r.stage.t
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), total)
+	defer cancel()
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for answers := 0; ; answers++ {
+		select {
+		case <-ctx.Done():
+			return answers
+		case <-tick.C:
+		}
+		answer, err := r.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: path, MaxAge: readVaultNow})
+		if err != nil || answer.GetValue() != want || answer.GetSource() != fromVault {
+			t.Fatalf("after %d answers: %v, %v\n%s", answers, answer, err, r.tail())
+		}
+	}
+}
+
+// requireBetween checks a count of requests.
+func requireBetween(t *testing.T, what string, got, least, most int) {
+	t.Helper()
+	if got < least || got > most {
+		t.Errorf("%d %s, want %d to %d", got, what, least, most)
+	}
+}
+
+func TestTokensThatDieYoungAreReplacedInTime(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name            string
+		role            map[string]any
+		policy          string
+		total           time.Duration
+		logins, renewal [2]int // least and most
+	}{
+		{
+			// A token is renewed at about two thirds of its 2s, until what is left of its 6s is too short:
+			// that is a login every 4 to 6 seconds, and two to four renewals in between.
+			name: "renewable, 2s at a time, 6s in all", role: shortLife, policy: readSecrets, total: 30 * time.Second,
+			logins: [2]int{5, 9}, renewal: [2]int{10, 28},
+		},
+		{
+			// One renewal is refused for each token at most; then a login every 1.0 to 2 seconds.
+			name: "a policy without renew-self", total: 8 * time.Second,
+			role:   map[string]any{"token_ttl": "2s", "token_max_ttl": "6s", "token_no_default_policy": true},
+			policy: readSecrets, logins: [2]int{4, 9}, renewal: [2]int{1, 9},
+		},
+		{
+			name: "batch tokens", total: 8 * time.Second,
+			role:   map[string]any{"token_ttl": "2s", "token_max_ttl": "6s", "token_type": "batch"},
+			policy: readSecrets, logins: [2]int{4, 9}, renewal: [2]int{0, 0},
+		},
+		{
+			// Renewed for ever: one login.
+			name: "periodic tokens", total: 8 * time.Second, role: map[string]any{"token_period": "2s"},
+			policy: readSecrets, logins: [2]int{1, 1}, renewal: [2]int{4, 9},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			vaulttest.EachPrivate(t, func(t *testing.T, v *vaulttest.Vault) {
+				t.Parallel()
+				s := newStage(t)
+				g := s.newGate(v)
+				r := s.start("--config", s.config(s.newLogin(v, test.role, test.policy).connection("prod", g.address)))
+				value := s.newSecret()
+				s.writeSecret(v, "secret/data/app", "key", value)
+				answers := readSteadily(r, "secret/data/app/key", value, 50*time.Millisecond, test.total)
+				logins, renewals := g.count(loginPath), g.count(renewPath)
+				t.Logf("%d answers, %d logins, %d renewals", answers, logins, renewals)
+				requireBetween(t, "logins", logins, test.logins[0], test.logins[1])
+				requireBetween(t, "renewals", renewals, test.renewal[0], test.renewal[1])
+				// A read whose token has just expired is made again with the next one.
+				requireBetween(t, "reads", g.count("secret/data/app"), answers, answers+logins)
+			})
+		})
+	}
+}
+
+func TestATokenRevokedByTheOperatorCostsOneLoginAndNoFailure(t *testing.T) {
+	t.Parallel()
+	vaulttest.EachPrivate(t, func(t *testing.T, v *vaulttest.Vault) {
+		s := newStage(t)
+		g := s.newGate(v)
+		l := s.defaultLogin(v)
+		r := s.start("--config", s.config(l.connection("prod", g.address)))
+		value := s.newSecret()
+		s.writeSecret(v, "secret/data/app", "key", value)
+		for round := range 3 {
+			if revoked := v.RevokeRoleTokens(t, l.role); revoked != 1 {
+				t.Fatalf("the sidecar had %d tokens, want 1", revoked)
+			}
+			var group sync.WaitGroup
+			for range 50 {
+				group.Go(func() {
+					answer, err := r.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: "secret/data/app/key", MaxAge: readVaultNow})
+					if err != nil || answer.GetValue() != value {
+						t.Errorf("resolve: %v, %v", answer, err)
+					}
+				})
+			}
+			group.Wait()
+			if logins := g.count(loginPath); logins != round+2 {
+				t.Fatalf("%d logins after %d revocations, want %d", logins, round+1, round+2)
+			}
+			// A second fresh login for a denial is rate-limited; the next revocation is another matter, so
+			// that a connection whose token is revoked twice does not fail either.
+		}
+	})
+}
+
+func TestAWrongSecretIDIsTriedOnce(t *testing.T) {
+	t.Parallel()
+	vaulttest.EachPrivate(t, func(t *testing.T, v *vaulttest.Vault) {
+		s := newStage(t)
+		g := s.newGate(v)
+		l := s.defaultLogin(v)
+		r := s.startUnready("--config", s.config(l.connection("prod", g.address, "secret_id: "+s.newSecret())))
+		eventually(t, "the login is rejected", func() bool {
+			list, err := r.ListConnections(t.Context(), &secretsidecarv1.ListConnectionsRequest{})
+			return err == nil && list.GetConnections()[0].GetState() == secretsidecarv1.ConnectionState_CONNECTION_STATE_REJECTED
+		})
+		for range 20 {
+			_, err := r.resolve("secret/data/app/key")
+			requireFailure(t, s, err, loginRejected)
+		}
+		requireHealth(t, r, "", notServing)
+		requireHealth(t, r, "liveness", serving)
+		requireHealth(t, r, "connection/prod", notServing)
+		if logins := g.count(loginPath); logins != 1 {
+			t.Errorf("%d logins with a wrong secret_id, want 1", logins)
+		}
+
+		// Vault locks the role after 5 rejected logins; everything together spends at most 3.
+		for range 6 {
+			_, _ = r.Invalidate(t.Context(), &secretsidecarv1.InvalidateRequest{Connection: "prod", RenewLogin: true})
+			report, err := r.TestConnection(t.Context(), &secretsidecarv1.TestConnectionRequest{
+				Target: &secretsidecarv1.TestConnectionRequest_Connection{Connection: "prod"},
+			})
+			if err != nil || report.GetOk() {
+				t.Fatalf("a test with a wrong secret_id: %v, %v", report, err)
+			}
+		}
+		requireBetween(t, "logins with a wrong secret_id", g.count(loginPath), 1, 3)
+		if status, _ := v.Do(t, "POST", "auth/approle/login", map[string]any{"role_id": l.roleID, "secret_id": l.secretID}); status != 200 {
+			t.Errorf("the right secret_id is answered %d: the role is locked", status)
+		}
+	})
+}

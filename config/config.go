@@ -1,0 +1,163 @@
+// Package config reads, checks and edits the sidecar's configuration file, and makes the configuration that
+// the VAULT_* variables describe when there is no file.
+//
+// Its messages never quote what stands in the file, but for the keys that the format knows: any text may be
+// a credential at the wrong place. They say where it stands instead.
+package config
+
+import (
+	"io/fs"
+	"time"
+
+	"github.com/secret-sidecar/secret-sidecar/internal/redact"
+)
+
+const (
+	// DefaultPath is where the configuration file is looked for.
+	DefaultPath = "/etc/secret-sidecar/config.yaml"
+	// DefaultSocketPath is where the sidecar listens.
+	DefaultSocketPath = "/run/secret-sidecar/sidecar.sock"
+)
+
+// Config is a checked configuration with the defaults merged in. Treat it as read-only.
+type Config struct {
+	// Socket is where to listen.
+	Socket Socket
+	// Callers are the rules of who may ask. Nil: there are none, everybody may who can open the socket. An
+	// empty, non-nil slice lets nobody in.
+	Callers []Caller
+	// Cache is what all connections share of the cache.
+	Cache Cache
+	// Connections are in the file's order; their names are unique.
+	Connections []Connection
+
+	defaults Connection // what a connection is when it says nothing else
+	origins  origins    // where CheckFiles' mistakes stand
+}
+
+// Socket is where to listen and who may open it.
+type Socket struct {
+	// Path is absolute and at most 107 bytes long.
+	Path string
+	// Mode is the socket's permission bits; the owner's read and write are always among them.
+	Mode fs.FileMode
+	// Group owns the socket: a name or a number. Empty is the process's own.
+	Group string
+}
+
+// Caller is one rule of who may ask; at least one of UID and GID is given.
+type Caller struct {
+	// UID and GID must both match where both are given.
+	UID, GID *uint32
+	// Connections, Projects and Methods limit what the rule allows; nil is any. They are never empty.
+	Connections, Projects, Methods []string
+}
+
+// Cache is what all connections share of the cache.
+type Cache struct {
+	// MaxBytes bounds the memory of cached secrets; more than 0.
+	MaxBytes int64
+}
+
+// Connection is one Vault that secrets can be read from.
+type Connection struct {
+	// Name is made of a-z, 0-9 and "-".
+	Name string
+	// Scope tells who may use it, never zero.
+	Scope Scope
+	// ProjectIDs are the projects that may use it: at least one for ScopeProject, nil for ScopePlatform.
+	ProjectIDs []string
+	// Address is http(s)://host[:port], without a trailing slash.
+	Address string
+	// Namespace and AuthMount have no slash around them. An empty Namespace is none; AuthMount is never empty.
+	Namespace, AuthMount string
+	// RoleID is never zero. A zero SecretID is a role that needs none (bind_secret_id=false).
+	RoleID, SecretID Credential
+	// SecretIDWrapped says that SecretID is a response-wrapping token.
+	SecretIDWrapped bool
+	// TLS is how the server proves itself, and the sidecar to it.
+	TLS TLS
+	// Required makes the overall health wait for the first login.
+	Required bool
+	// Timeout bounds one operation against Vault; more than 0.
+	Timeout time.Duration
+	// MaxWaiting bounds the callers that wait for Vault at the same time; at least 1.
+	MaxWaiting int
+	// Cache is how its secrets are cached.
+	Cache CachePolicy
+}
+
+// Credential is a literal value or a file that holds it; at most one of them is set.
+type Credential struct {
+	// Value is the credential itself, from the configuration file or an environment variable.
+	Value redact.String
+	// File is the absolute path of a file that holds it.
+	File string
+}
+
+// IsZero reports whether there is no credential.
+func (c Credential) IsZero() bool { return c == Credential{} }
+
+// TLS names files in PEM format by absolute path. The zero value trusts the system's certificate authorities.
+type TLS struct {
+	// CAFile holds the certificate authorities to trust instead of the system's.
+	CAFile string
+	// ServerName is the name that the server's certificate must carry; empty is the address's host.
+	ServerName string
+	// ClientCertFile and ClientKeyFile are set together or not at all.
+	ClientCertFile, ClientKeyFile string
+}
+
+// CachePolicy is how the secrets of a connection are cached.
+type CachePolicy struct {
+	// TTL is how long a secret is fresh; more than 0.
+	TTL time.Duration
+	// MaxStale is how much longer it may be served in an outage; 0 is never.
+	MaxStale time.Duration
+	// NegativeTTL is how long an absence is remembered; 0 is not at all.
+	NegativeTTL time.Duration
+	// RefreshAhead is how long before its expiry a secret in use is read again; 0 is never. The cache caps it
+	// at a quarter of the TTL.
+	RefreshAhead time.Duration
+}
+
+// Scope tells which projects may use a connection.
+type Scope int
+
+const (
+	// ScopePlatform is every project, and requests without one.
+	ScopePlatform Scope = iota + 1
+	// ScopeProject is the connection's ProjectIDs alone.
+	ScopeProject
+)
+
+// String returns the scope as the file spells it, or "" for the zero value.
+func (s Scope) String() string {
+	switch s {
+	case ScopePlatform:
+		return "platform"
+	case ScopeProject:
+		return "project"
+	}
+	return ""
+}
+
+func defaultSocket() Socket { return Socket{Path: DefaultSocketPath, Mode: 0o600} }
+
+func defaultCache() Cache { return Cache{MaxBytes: 64 << 20} }
+
+// defaultConnection holds what a connection is when neither it nor `defaults` says otherwise.
+func defaultConnection() Connection {
+	return Connection{
+		AuthMount:  "approle",
+		Required:   true,
+		Timeout:    10 * time.Second,
+		MaxWaiting: 10_000,
+		Cache: CachePolicy{
+			TTL:          time.Hour,
+			MaxStale:     time.Hour,
+			NegativeTTL:  10 * time.Second,
+			RefreshAhead: 5 * time.Minute,
+		},
+	}
+}

@@ -1,0 +1,243 @@
+package config
+
+import (
+	"math"
+	"net/url"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"github.com/secret-sidecar/secret-sidecar/internal/redact"
+)
+
+func (r *reader) connections(v value, defaults Connection) []Connection {
+	if !v.present() || v.isNull() {
+		v.mistake(`name at least one connection, or write "connections: []" for none`)
+		return nil
+	}
+	var connections []Connection
+	for _, entry := range v.list() {
+		connections = append(connections, r.connection(entry.mapping(connectionKeys...), defaults))
+	}
+	return connections
+}
+
+// connection reads one connection; c holds the defaults.
+func (r *reader) connection(m mapping, c Connection) Connection {
+	if !m.valid {
+		return c
+	}
+	c.Name = r.name(m.at("name"))
+	c.Scope, c.ProjectIDs = m.scope()
+	c.Address = m.at("address").address()
+	c.Namespace = strings.Trim(m.at("namespace").text(""), "/")
+	c.AuthMount = m.at("auth_mount").authMount(c.AuthMount)
+	c.RoleID = r.credential(m, "role_id")
+	c.SecretID = r.credential(m, "secret_id")
+	c.SecretIDWrapped = m.at("secret_id_wrapped").boolean(false)
+	c.TLS = r.tls(m.at("tls"))
+	c.Required = m.at("required").boolean(c.Required)
+	c.Timeout = m.at("timeout").duration(c.Timeout, 1)
+	c.MaxWaiting = int(m.at("max_waiting").integer(int64(c.MaxWaiting), 1, math.MaxInt32))
+	c.Cache = m.at("cache").policy(c.Cache)
+
+	if !m.anyPresent("role_id", "role_id_file", "role_id_env") {
+		m.at("role_id").mistake("is missing: give role_id, role_id_file or role_id_env")
+	}
+	if c.SecretIDWrapped && !m.anyPresent("secret_id", "secret_id_file", "secret_id_env") {
+		m.at("secret_id_wrapped").mistake("there is no secret_id to unwrap: give secret_id, secret_id_file or secret_id_env")
+	}
+	return c
+}
+
+var namePattern = regexp.MustCompile(`^[a-z0-9-]+$`)
+
+// name reads a connection's name and notes one that another connection has.
+func (r *reader) name(v value) string {
+	name := v.requiredText()
+	switch line, taken := r.names[name]; {
+	case name == "":
+	case !namePattern.MatchString(name):
+		v.mistake(`may hold only a-z, 0-9 and "-"`)
+	case taken:
+		v.mistake("another connection has this name, on line %d: names are unique", line)
+	default:
+		r.names[name] = v.origin().Line
+	}
+	return name
+}
+
+func (m mapping) scope() (Scope, []string) {
+	v, projects := m.at("scope"), m.at("project_ids")
+	ids := projects.texts()
+	switch {
+	case !v.present():
+		v.mistake("is missing: write platform (every project) or project (with project_ids)")
+		return 0, nil
+	case v.text("") == ScopePlatform.String():
+		if projects.present() {
+			projects.mistake(`belongs to "scope: project": remove it, or change the scope`)
+		}
+		return ScopePlatform, nil
+	case v.text("") == ScopeProject.String():
+		if !projects.present() {
+			v.mistake("scope project needs project_ids: name at least one")
+		}
+		return ScopeProject, ids
+	}
+	v.mistake("want platform or project")
+	return 0, nil
+}
+
+// address reads http(s)://host[:port] and drops a trailing slash.
+func (v value) address() string {
+	text := v.requiredText()
+	if text == "" {
+		return ""
+	}
+	if problem := addressProblem(text); problem != "" {
+		v.mistake("%s", problem)
+	}
+	return strings.TrimSuffix(text, "/")
+}
+
+// addressProblem returns what is wrong with a Vault address, or "".
+func addressProblem(text string) string {
+	const want = "want http:// or https://, a host and perhaps a port, such as https://vault.example:8200"
+	address, err := url.Parse(text)
+	switch {
+	case err != nil || address.Opaque != "":
+		return want
+	case address.Scheme != "http" && address.Scheme != "https":
+		return want
+	case address.User != nil:
+		return "must not hold a user or a password: " + want
+	case address.Path != "" && address.Path != "/":
+		return "must not hold a path: " + want
+	case address.RawQuery != "" || address.ForceQuery || address.Fragment != "" || strings.Contains(text, "#"):
+		return `must not hold "?" or "#": ` + want
+	case address.Hostname() == "" || strings.ContainsFunc(address.Host, unicode.IsSpace):
+		return want
+	}
+	if port := address.Port(); port != "" || strings.HasSuffix(address.Host, ":") {
+		if number, err := strconv.ParseUint(port, 10, 16); err != nil || number == 0 {
+			return "the port must be a number from 1 to 65535"
+		}
+	}
+	return ""
+}
+
+func (v value) authMount(fallback string) string {
+	if !v.present() {
+		return fallback
+	}
+	mount := v.filledText()
+	trimmed := strings.Trim(mount, "/")
+	segments := strings.Split(trimmed, "/")
+	switch {
+	case mount == "":
+	case slices.ContainsFunc(segments, func(s string) bool { return s == "" || s == "." || s == ".." }):
+		v.mistake(`must be a mount path such as approle: no empty, "." or ".." part`)
+	case len(segments) > 1 && segments[0] == "auth":
+		v.mistake("leave the leading auth/ out")
+	}
+	return trimmed
+}
+
+// credential reads key, key_file or key_env, of which one at most may be there.
+func (r *reader) credential(m mapping, key string) Credential {
+	literal, file, env := m.at(key), m.at(key+"_file"), m.at(key+"_env")
+	var found []value
+	for _, v := range []value{literal, file, env} {
+		if v.present() {
+			found = append(found, v)
+		}
+	}
+	for _, extra := range found[min(1, len(found)):] {
+		extra.mistake("only one of %[1]s, %[1]s_file and %[1]s_env may be given: there is one on line %d", key, found[0].origin().Line)
+	}
+	return Credential{
+		Value: redact.New(literal.literalCredential() + r.credentialFromEnv(env)),
+		File:  r.file(file),
+	}
+}
+
+func (v value) literalCredential() string {
+	if !v.present() {
+		return ""
+	}
+	text, ok := v.rawText()
+	if !ok {
+		return ""
+	}
+	if problem := credentialProblem(text); problem != "" {
+		v.mistake("%s", problem)
+	}
+	return text
+}
+
+// credentialFromEnv never repeats the variable's name: a credential may have been written there by mistake.
+func (r *reader) credentialFromEnv(v value) string {
+	name := v.filledText()
+	if name == "" {
+		return ""
+	}
+	text, set := r.getenv(name)
+	if !set {
+		v.mistake("the environment variable that it names is not set")
+		return ""
+	}
+	text = strings.TrimRight(text, "\r\n")
+	if problem := credentialProblem(text); problem != "" {
+		v.mistake("the environment variable that it names: %s", problem)
+	}
+	return text
+}
+
+// credentialProblem returns what is wrong with the text of a credential, or "".
+func credentialProblem(text string) string {
+	switch {
+	case text == "":
+		return "is empty: give it a value, or remove the key"
+	case strings.ContainsFunc(text, unicode.IsControl):
+		return "holds a line break or another control character: remove it"
+	}
+	return ""
+}
+
+func (r *reader) tls(v value) TLS {
+	m := v.mapping(tlsKeys...)
+	cert, key := m.at("client_cert_file"), m.at("client_key_file")
+	switch {
+	case cert.present() && !key.present():
+		cert.mistake("needs client_key_file beside it")
+	case key.present() && !cert.present():
+		key.mistake("needs client_cert_file beside it")
+	}
+	return TLS{
+		CAFile:         r.file(m.at("ca_file")),
+		ServerName:     m.at("server_name").text(""),
+		ClientCertFile: r.file(cert),
+		ClientKeyFile:  r.file(key),
+	}
+}
+
+// file reads a file's name, makes it absolute and remembers where it stands.
+func (r *reader) file(v value) string {
+	name := v.filledText()
+	if name == "" {
+		return ""
+	}
+	r.origins[v.path] = v.origin()
+	if !filepath.IsAbs(name) {
+		name = filepath.Join(r.folder, name)
+	}
+	return name
+}
+
+func (m mapping) anyPresent(keys ...string) bool {
+	return slices.ContainsFunc(keys, func(key string) bool { return m.at(key).present() })
+}

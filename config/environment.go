@@ -1,0 +1,76 @@
+package config
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/secret-sidecar/secret-sidecar/internal/redact"
+)
+
+// ErrNoEnvironment is returned by FromEnv when VAULT_ADDR is not set: the environment describes no connection.
+var ErrNoEnvironment = errors.New("VAULT_ADDR is not set")
+
+// DefaultConnectionName is the name of the connection that FromEnv makes.
+const DefaultConnectionName = "default"
+
+// FromEnv makes the configuration that VAULT_ADDR, VAULT_NAMESPACE, VAULT_CACERT, VAULT_ROLE_ID or
+// VAULT_ROLE_ID_FILE, and VAULT_SECRET_ID or VAULT_SECRET_ID_FILE describe: one connection called "default"
+// of scope platform, and defaults for everything else. An empty variable is one that is not set. It returns
+// ErrNoEnvironment when VAULT_ADDR is not set, and otherwise a Mistakes that names the variables to put right.
+func FromEnv(getenv LookupEnv) (*Config, error) {
+	env := environment{getenv: getenv, origins: origins{}}
+	address := env.text("VAULT_ADDR")
+	if address == "" {
+		return nil, ErrNoEnvironment
+	}
+	if problem := addressProblem(address); problem != "" {
+		env.mistake("VAULT_ADDR", problem)
+	}
+	c := defaultConnection()
+	c.Name, c.Scope = DefaultConnectionName, ScopePlatform
+	c.Address = strings.TrimSuffix(address, "/")
+	c.Namespace = strings.Trim(env.text("VAULT_NAMESPACE"), "/")
+	c.TLS.CAFile = env.file("VAULT_CACERT", "tls.ca_file")
+	c.RoleID = env.credential("VAULT_ROLE_ID", "role_id_file")
+	c.SecretID = env.credential("VAULT_SECRET_ID", "secret_id_file")
+	if err := env.mistakes.err(); err != nil {
+		return nil, err
+	}
+	return &Config{Socket: defaultSocket(), Cache: defaultCache(), Connections: []Connection{c}, origins: env.origins}, nil
+}
+
+type environment struct {
+	getenv   LookupEnv
+	origins  origins
+	mistakes Mistakes
+}
+
+func (e *environment) mistake(name, message string) {
+	e.mistakes = append(e.mistakes, Mistake{Path: name, Message: message})
+}
+
+func (e *environment) text(name string) string {
+	text, _ := e.getenv(name)
+	text = strings.TrimRight(text, "\r\n")
+	if text != "" && credentialProblem(text) != "" {
+		e.mistake(name, credentialProblem(text))
+	}
+	return text
+}
+
+// file reads a file's name, for which the configuration file would have the given key.
+func (e *environment) file(name, key string) string {
+	e.origins["connections[0]."+key] = Mistake{Path: name}
+	return e.text(name)
+}
+
+func (e *environment) credential(name, fileKey string) Credential {
+	credential := Credential{Value: redact.New(e.text(name)), File: e.file(name+"_FILE", fileKey)}
+	switch {
+	case credential.IsZero():
+		e.mistake(name, "is not set: set it or "+name+"_FILE, or use a configuration file")
+	case !credential.Value.IsEmpty() && credential.File != "":
+		e.mistake(name, "is set, and "+name+"_FILE too: set only one of them")
+	}
+	return credential
+}

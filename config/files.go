@@ -1,0 +1,112 @@
+package config
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+)
+
+// maxCredentialBytes bounds the files that a configuration names; certificate bundles are the largest.
+const maxCredentialBytes = 4 << 20
+
+// CheckFiles opens the files that the connections name and returns, in their order, those that cannot be used
+// now: credentials that are unreadable or empty, certificates and keys that are not in PEM format or do not
+// belong together. It is apart from Load because files may be mounted after the start: then the sidecar waits
+// for them. Nil is no mistake.
+func CheckFiles(cfg *Config) Mistakes {
+	files := fileCheck{origins: cfg.origins}
+	for i, c := range cfg.Connections {
+		files.prefix = fmt.Sprintf("connections[%d].", i)
+		files.credential("role_id_file", c.RoleID.File)
+		files.credential("secret_id_file", c.SecretID.File)
+		files.authorities(c.TLS.CAFile)
+		files.clientCertificate(c.TLS.ClientCertFile, c.TLS.ClientKeyFile)
+	}
+	return files.mistakes
+}
+
+type fileCheck struct {
+	origins  origins
+	prefix   string
+	mistakes Mistakes
+}
+
+func (f *fileCheck) mistake(key, message string) {
+	m, known := f.origins[f.prefix+key]
+	if !known {
+		m.Path = f.prefix + key
+	}
+	m.Message = message
+	f.mistakes = append(f.mistakes, m)
+}
+
+func (f *fileCheck) credential(key, file string) {
+	content, ok := f.read(key, file)
+	if !ok {
+		return
+	}
+	if problem := credentialProblem(strings.TrimRight(string(content), "\r\n")); problem != "" {
+		f.mistake(key, "the file "+problem)
+	}
+}
+
+func (f *fileCheck) authorities(file string) {
+	content, ok := f.read("tls.ca_file", file)
+	if ok && !x509.NewCertPool().AppendCertsFromPEM(content) {
+		f.mistake("tls.ca_file", "the file holds no certificate in PEM format")
+	}
+}
+
+func (f *fileCheck) clientCertificate(certFile, keyFile string) {
+	cert, certOK := f.read("tls.client_cert_file", certFile)
+	key, keyOK := f.read("tls.client_key_file", keyFile)
+	if !certOK || !keyOK {
+		return
+	}
+	if _, err := tls.X509KeyPair(cert, key); err != nil {
+		f.mistake("tls.client_cert_file", "this file and client_key_file are not a certificate and its key in PEM format")
+	}
+}
+
+// read returns false for no file too.
+func (f *fileCheck) read(key, file string) ([]byte, bool) {
+	if file == "" {
+		return nil, false
+	}
+	content, err := readBounded(file)
+	if err != nil {
+		f.mistake(key, "the file cannot be read: "+reason(err))
+		return nil, false
+	}
+	return content, true
+}
+
+var errTooLarge = fmt.Errorf("it is larger than %d bytes", maxCredentialBytes)
+
+func readBounded(name string) ([]byte, error) {
+	file, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // #nosec G304 -- the operator names the file; a pipe must not block
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = file.Close() }()
+	content, err := io.ReadAll(io.LimitReader(file, maxCredentialBytes+1))
+	if err == nil && len(content) > maxCredentialBytes {
+		return nil, errTooLarge
+	}
+	return content, err
+}
+
+// reason is err without the file's name, where a credential may have been written by mistake.
+func reason(err error) string {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Err.Error()
+	}
+	return err.Error()
+}

@@ -1,0 +1,185 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/token"
+)
+
+// notes collects the mistakes of one file.
+type notes struct {
+	file     string
+	mistakes Mistakes
+}
+
+// value is what stands at one place of the file. Its node is nil where the key is absent.
+type value struct {
+	notes *notes
+	node  ast.Node
+	path  string
+	place *token.Position // of the key, or of the list entry; nil is the whole file
+}
+
+// mapping holds the values of the keys that the format knows at one place.
+type mapping struct {
+	value
+	valid  bool // false: something else stands there, which was noted
+	fields map[string]value
+}
+
+func (v value) present() bool { return v.node != nil }
+
+func (v value) isNull() bool { return v.node != nil && v.node.Type() == ast.NullType }
+
+// origin is where the value stands.
+func (v value) origin() Mistake {
+	m := Mistake{File: v.notes.file, Path: v.path}
+	place := v.place
+	if v.node != nil && !v.isNull() {
+		place = start(v.node)
+	}
+	if place != nil {
+		m.Line, m.Column = place.Line, place.Column
+	}
+	return m
+}
+
+func (v value) mistake(format string, args ...any) {
+	m := v.origin()
+	m.Message = fmt.Sprintf(format, args...)
+	v.notes.mistakes = append(v.notes.mistakes, m)
+}
+
+// start is where a node begins: the parser puts a block mapping at its first colon.
+func start(node ast.Node) *token.Position {
+	if m, ok := node.(*ast.MappingNode); ok && !m.IsFlowStyle && len(m.Values) > 0 {
+		node = m.Values[0].Key
+	}
+	if tk := node.GetToken(); tk != nil {
+		return tk.Position
+	}
+	return nil
+}
+
+// mapping reads keys and notes the ones that are unknown or there twice. Nothing at all is an empty mapping.
+func (v value) mapping(known ...string) mapping {
+	m := mapping{value: v, fields: make(map[string]value, len(known))}
+	if !v.present() || v.isNull() {
+		m.valid = true
+		return m
+	}
+	node, ok := v.node.(*ast.MappingNode)
+	if !ok {
+		v.mistake("want keys here: %s", strings.Join(known, ", "))
+		return m
+	}
+	m.valid = true
+	for _, entry := range node.Values {
+		m.add(entry, known)
+	}
+	return m
+}
+
+func (m mapping) add(entry *ast.MappingValueNode, known []string) {
+	key, _ := keyText(entry.Key)
+	field := value{notes: m.notes, node: entry.Value, path: join(m.path, key), place: start(entry.Key)}
+	if !slices.Contains(known, key) {
+		field.node, field.path = entry.Key, m.path
+		field.mistake("%s", unknownKey(key, known))
+		return
+	}
+	if first, twice := m.fields[key]; twice {
+		field.node = entry.Key
+		field.mistake("is here twice, first on line %d: keep one", first.place.Line)
+		return
+	}
+	m.fields[key] = field
+}
+
+func keyText(key ast.MapKeyNode) (string, bool) {
+	node, ok := key.(*ast.StringNode)
+	if !ok {
+		return "", false
+	}
+	return node.Value, true
+}
+
+func join(path, key string) string {
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}
+
+// at returns the value of a key; one that is absent has the path too, and the place of the mapping.
+func (m mapping) at(key string) value {
+	if field, ok := m.fields[key]; ok {
+		return field
+	}
+	place := m.place
+	if m.present() && !m.isNull() {
+		place = start(m.node)
+	}
+	return value{notes: m.notes, path: join(m.path, key), place: place}
+}
+
+// list reads the entries of a list. Where there is no list it notes that and returns nil.
+func (v value) list() []value {
+	node, ok := v.node.(*ast.SequenceNode)
+	if !ok {
+		v.mistake(`want a list: "- " entries on lines of their own, or [ ]`)
+		return nil
+	}
+	entries := make([]value, len(node.Values))
+	for i, entry := range node.Values {
+		entries[i] = value{notes: v.notes, node: entry, path: fmt.Sprintf("%s[%d]", v.path, i), place: start(entry)}
+	}
+	return entries
+}
+
+// unknownKey words the mistake. It names the key only where it is a known key at the wrong place or nearly a
+// known one: anything else may be a piece of a credential.
+func unknownKey(key string, known []string) string {
+	wanted := "the keys here are " + strings.Join(known, ", ")
+	if slices.Contains(allKeys, key) {
+		return fmt.Sprintf("unknown key: %q does not belong here; %s", key, wanted)
+	}
+	for _, candidate := range known {
+		if similar(key, candidate) {
+			return fmt.Sprintf("unknown key %q: did you mean %q?", key, candidate)
+		}
+	}
+	return "unknown key; " + wanted
+}
+
+// similar reports whether key is candidate with about one letter in three changed, left out or put in.
+func similar(key, candidate string) bool {
+	if len(key) > 2*len(candidate) {
+		return false
+	}
+	return distance(strings.ToLower(key), candidate) <= max(1, len(candidate)/3)
+}
+
+// distance is the Levenshtein distance in bytes.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			changed := diagonal
+			if a[i] != b[j] {
+				changed++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(changed, row[j+1]+1, row[j]+1)
+		}
+	}
+	return row[len(b)]
+}

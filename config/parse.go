@@ -1,0 +1,167 @@
+package config
+
+import (
+	"math"
+	"path/filepath"
+	"slices"
+)
+
+// The keys that the format knows, by the mapping they stand in.
+var (
+	rootKeys       = []string{"socket", "callers", "cache", "defaults", "connections", "invalidation"}
+	socketKeys     = []string{"path", "mode", "group"}
+	callerKeys     = []string{"uid", "gid", "connections", "projects", "methods"}
+	cacheKeys      = []string{"max_bytes"}
+	defaultsKeys   = []string{"cache", "timeout"}
+	policyKeys     = []string{"ttl", "max_stale", "negative_ttl", "refresh_ahead"}
+	tlsKeys        = []string{"ca_file", "server_name", "client_cert_file", "client_key_file"}
+	connectionKeys = []string{
+		"name", "scope", "project_ids", "address", "namespace", "auth_mount",
+		"role_id", "role_id_file", "role_id_env", "secret_id", "secret_id_file", "secret_id_env",
+		"secret_id_wrapped", "tls", "required", "timeout", "max_waiting", "cache",
+	}
+	allKeys = slices.Concat(rootKeys, socketKeys, callerKeys, cacheKeys, defaultsKeys, policyKeys, tlsKeys, connectionKeys)
+)
+
+// methods are the RPCs that a caller rule may name.
+var methods = []string{"Resolve", "BatchResolve", "TestConnection", "Invalidate", "ListConnections"}
+
+// maxSocketPath is the longest path that fits into Linux's sockaddr_un with its final NUL; see unix(7).
+const maxSocketPath = 107
+
+// reader makes one Config out of one file.
+type reader struct {
+	notes
+	folder  string
+	getenv  LookupEnv
+	origins origins
+	names   map[string]int // line of each connection's name
+}
+
+// parse reads as much as it can of src: the Config is complete only when there are no mistakes.
+func parse(src source, getenv LookupEnv) (*Config, Mistakes) {
+	cfg := &Config{Socket: defaultSocket(), Cache: defaultCache()}
+	node, mistake := src.root()
+	if mistake != nil {
+		return cfg, Mistakes{*mistake}
+	}
+	r := &reader{notes: notes{file: src.name}, folder: src.folder, getenv: getenv, origins: origins{}, names: map[string]int{}}
+	top := value{notes: &r.notes, node: node}
+	if node == nil || top.isNull() {
+		top.mistake(`the file is empty: write "connections:" and at least one connection`)
+		return cfg, r.mistakes
+	}
+	root := top.mapping(rootKeys...)
+	if !root.valid {
+		return cfg, r.mistakes
+	}
+	cfg.Socket = r.socket(root.at("socket"))
+	cfg.Cache.MaxBytes = root.at("cache").mapping(cacheKeys...).at("max_bytes").size(cfg.Cache.MaxBytes)
+	cfg.defaults = r.defaults(root.at("defaults"))
+	cfg.Connections = r.connections(root.at("connections"), cfg.defaults)
+	cfg.Callers = r.callers(root.at("callers"))
+	cfg.origins = r.origins
+	if invalidation := root.at("invalidation"); invalidation.present() {
+		invalidation.mistake("this version has no invalidation between sidecars: remove it")
+	}
+	return cfg, r.mistakes
+}
+
+func (r *reader) socket(v value) Socket {
+	m, socket := v.mapping(socketKeys...), defaultSocket()
+	if path := m.at("path"); path.present() {
+		socket.Path = path.socketPath()
+	}
+	socket.Mode = m.at("mode").mode(socket.Mode)
+	socket.Group = m.at("group").text(socket.Group)
+	return socket
+}
+
+func (v value) socketPath() string {
+	path := v.filledText()
+	switch {
+	case path == "":
+	case !filepath.IsAbs(path):
+		v.mistake("must be an absolute path, such as %s", DefaultSocketPath)
+	case len(path) > maxSocketPath:
+		v.mistake("has %d bytes, Linux allows %d: choose a shorter path", len(path), maxSocketPath)
+	}
+	return path
+}
+
+func (r *reader) callers(v value) []Caller {
+	switch {
+	case !v.present():
+		return nil
+	case v.isNull():
+		v.mistake("has no rules: write [] to refuse everybody, or remove the key to let everybody in who can open the socket")
+		return nil
+	}
+	callers := []Caller{}
+	for _, entry := range v.list() {
+		callers = append(callers, r.caller(entry.mapping(callerKeys...)))
+	}
+	return callers
+}
+
+func (r *reader) caller(m mapping) Caller {
+	if !m.valid {
+		return Caller{}
+	}
+	caller := Caller{
+		UID:         m.at("uid").id(),
+		GID:         m.at("gid").id(),
+		Connections: m.at("connections").texts(),
+		Projects:    m.at("projects").texts(),
+		Methods:     m.at("methods").texts(),
+	}
+	if !m.at("uid").present() && !m.at("gid").present() {
+		m.mistake("a rule needs uid, gid or both: without them it matches nobody")
+	}
+	m.at("connections").eachUnknown(caller.Connections, "no connection has this name", func(name string) bool {
+		_, known := r.names[name]
+		return known
+	})
+	m.at("methods").eachUnknown(caller.Methods, `no such method: the methods are Resolve, BatchResolve, TestConnection, Invalidate, ListConnections`,
+		func(name string) bool { return slices.Contains(methods, name) })
+	return caller
+}
+
+// eachUnknown notes message at every entry of the list that is not known.
+func (v value) eachUnknown(texts []string, message string, known func(string) bool) {
+	if len(texts) == 0 {
+		return
+	}
+	for i, entry := range v.list() {
+		if texts[i] != "" && !known(texts[i]) {
+			entry.mistake("%s", message)
+		}
+	}
+}
+
+// id reads a user's or group's number; nil is an absent one. The highest number means "no change" to Linux.
+func (v value) id() *uint32 {
+	if !v.present() {
+		return nil
+	}
+	id := uint32(v.integer(0, 0, math.MaxUint32-1)) // #nosec G115 -- bounded
+	return &id
+}
+
+// defaults returns what a connection is when it says nothing else.
+func (r *reader) defaults(v value) Connection {
+	m, connection := v.mapping(defaultsKeys...), defaultConnection()
+	connection.Timeout = m.at("timeout").duration(connection.Timeout, 1)
+	connection.Cache = m.at("cache").policy(connection.Cache)
+	return connection
+}
+
+func (v value) policy(fallback CachePolicy) CachePolicy {
+	m := v.mapping(policyKeys...)
+	return CachePolicy{
+		TTL:          m.at("ttl").duration(fallback.TTL, 1),
+		MaxStale:     m.at("max_stale").duration(fallback.MaxStale, 0),
+		NegativeTTL:  m.at("negative_ttl").duration(fallback.NegativeTTL, 0),
+		RefreshAhead: m.at("refresh_ahead").duration(fallback.RefreshAhead, 0),
+	}
+}

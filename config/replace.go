@@ -1,0 +1,127 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// editFile replaces the content of the file at path by what change makes of it, in one step and with mode
+// 0600. A symlink stays: the file that it points to is replaced. While change runs, other edits in the same
+// folder wait.
+func editFile(path string, change func(text string, exists bool) (string, error)) error {
+	target, err := followLinks(path)
+	if err != nil {
+		return err
+	}
+	folder := filepath.Dir(target)
+	lock, err := lockFolder(folder)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = lock.Close() }()
+
+	text, err := readText(target)
+	absent := errors.Is(err, fs.ErrNotExist)
+	if err != nil && !absent {
+		return err
+	}
+	changed, err := change(string(text), !absent)
+	if err != nil {
+		return err
+	}
+	if err := replaceFile(target, changed); err != nil {
+		return writeError(path, err)
+	}
+	return nil
+}
+
+// followLinks returns the file that path points to; one that is absent is path itself.
+func followLinks(path string) (string, error) {
+	target, err := filepath.EvalSymlinks(path)
+	if err == nil {
+		return target, nil
+	}
+	if _, linkErr := os.Lstat(path); errors.Is(linkErr, fs.ErrNotExist) {
+		return path, nil
+	}
+	return "", fmt.Errorf("find the config file behind the link %s: %w", path, err)
+}
+
+// lockFolder waits for the folder's lock, which ends when the folder is closed. Locking the folder leaves no
+// lock file behind.
+func lockFolder(folder string) (*os.File, error) {
+	lock, err := os.Open(folder) // #nosec G304 -- the operator names the file
+	if err != nil {
+		return nil, fmt.Errorf("open the folder of the config file: %w", err)
+	}
+	for {
+		err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX)
+		if err == nil {
+			return lock, nil
+		}
+		if !errors.Is(err, syscall.EINTR) {
+			_ = lock.Close()
+			return nil, fmt.Errorf("lock the folder of the config file: %w", err)
+		}
+	}
+}
+
+// replaceFile writes a new file beside target and renames it, so that a reader sees the old content or the
+// new one, also after a power cut.
+func replaceFile(target, text string) (err error) {
+	file, err := os.CreateTemp(filepath.Dir(target), ".config-*.tmp") // made with mode 0600
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = file.Close()
+			_ = os.Remove(file.Name())
+		}
+	}()
+	keepOwner(file, target)
+	if _, err := file.WriteString(text); err != nil {
+		return err
+	}
+	if err := errors.Join(file.Sync(), file.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(file.Name(), target); err != nil {
+		return err
+	}
+	return syncFolder(filepath.Dir(target))
+}
+
+// keepOwner gives the new file to the old one's owner. Only root can; for others the owner is the same anyway
+// or changes.
+func keepOwner(file *os.File, target string) {
+	info, err := os.Stat(target)
+	if err != nil {
+		return
+	}
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		_ = file.Chown(int(stat.Uid), int(stat.Gid))
+	}
+}
+
+func syncFolder(folder string) error {
+	file, err := os.Open(folder) // #nosec G304 -- the operator names the file
+	if err != nil {
+		return err
+	}
+	return errors.Join(file.Sync(), file.Close())
+}
+
+func writeError(path string, err error) error {
+	switch {
+	case errors.Is(err, syscall.EROFS):
+		return fmt.Errorf("%s is on a read-only file system, as a Kubernetes ConfigMap or Secret is: change it at its source: %w", path, err)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("write %s: no permission: run the command as the owner of its folder: %w", path, err)
+	}
+	return fmt.Errorf("write %s: %w", path, err)
+}

@@ -1,0 +1,43 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+func (a *app) configCommand() *cobra.Command {
+	cmd := group(&cobra.Command{
+		Use:     "config",
+		Short:   "Check the configuration file",
+		Long:    "Works on the configuration file alone; no sidecar has to run.",
+		Example: "  secret-sidecar config check --config config.yaml",
+	})
+	cmd.AddCommand(a.configCheckCommand())
+	return cmd
+}
+
+func (a *app) configCheckCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Report every mistake in the configuration, with its place",
+		Long: `Reads the configuration as serve would, and also opens every file that it names. Exit 2 when there are
+mistakes. No message shows the value of a credential.`,
+		Example: "  secret-sidecar config check --config config.yaml",
+		Args:    noArgs,
+	}
+	path := addConfigFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		source, err := a.findConfig(*path, cmd.Flags().Changed("config"))
+		if err != nil {
+			return err
+		}
+		loaded, err := source.check()
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(a.out, "OK: %s, %s\n", source, plural(uint32(len(loaded.Connections)), "connection")) // #nosec G115 -- few
+		return err
+	}
+	return cmd
+}

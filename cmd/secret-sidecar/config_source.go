@@ -1,0 +1,88 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/secret-sidecar/secret-sidecar/config"
+)
+
+// configSource is where the configuration comes from: a file, or, when there is none at the default place, the
+// VAULT_* variables.
+type configSource struct {
+	path   string // of the file; empty when the variables are used
+	getenv lookup
+	socket string // overrides the file's socket.path; empty does not
+}
+
+// addConfigFlag gives a command its --config.
+func addConfigFlag(cmd *cobra.Command) *string {
+	return cmd.Flags().String("config", config.DefaultPath, "configuration file")
+}
+
+// findConfig decides between the file and the variables. A file that was named has to be there.
+func (a *app) findConfig(path string, named bool) (configSource, error) {
+	source := configSource{path: path, getenv: a.getenv, socket: a.givenSocket()}
+	_, err := os.Stat(path)
+	switch {
+	case !errors.Is(err, fs.ErrNotExist):
+		return source, nil // what else may be wrong with it, load finds out
+	case named:
+		return configSource{}, usagef("there is no configuration file %s: write it, or name another with --config", path)
+	}
+	if address, _ := a.getenv("VAULT_ADDR"); address == "" {
+		return configSource{}, usagef("nothing is configured: write %s, name another file with --config, "+
+			"or set VAULT_ADDR, VAULT_ROLE_ID and VAULT_SECRET_ID_FILE", path)
+	}
+	source.path = ""
+	return source, nil
+}
+
+// load reads the configuration. Its error lists every mistake.
+func (s configSource) load() (*config.Config, error) {
+	loaded, err := s.read()
+	if err != nil {
+		return nil, usageError{err}
+	}
+	if s.socket != "" {
+		loaded.Socket.Path = s.socket
+	}
+	return loaded, nil
+}
+
+// check is load, and opens the files that the configuration names too.
+func (s configSource) check() (*config.Config, error) {
+	if s.path != "" {
+		loaded, err := config.Check(s.path, s.getenv)
+		if err != nil {
+			return nil, usageError{err}
+		}
+		return loaded, nil
+	}
+	loaded, err := s.load()
+	if err != nil {
+		return nil, err
+	}
+	if mistakes := config.CheckFiles(loaded); len(mistakes) > 0 {
+		return nil, usageError{mistakes}
+	}
+	return loaded, nil
+}
+
+func (s configSource) read() (*config.Config, error) {
+	if s.path == "" {
+		return config.FromEnv(s.getenv)
+	}
+	return config.Load(s.path, s.getenv)
+}
+
+// String names the source in the log.
+func (s configSource) String() string {
+	if s.path == "" {
+		return "VAULT_* variables"
+	}
+	return s.path
+}

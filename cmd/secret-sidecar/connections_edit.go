@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/spf13/cobra"
+
+	"github.com/secret-sidecar/secret-sidecar/config"
+	"github.com/secret-sidecar/secret-sidecar/vault"
+)
+
+func (a *app) connectionsAddCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "add NAME",
+		Short: "Test a connection and save it in the configuration file",
+		Long: `Tests the connection first, as "connections test" does, and saves nothing when it cannot be used. The file
+is replaced atomically, with mode 0600; what else stands in it stays. A running sidecar picks the change up.`,
+		Example: `  secret-sidecar connections add prod --address https://vault.example:8200 --role-id ID --secret-id-file FILE
+  secret-sidecar connections add team-a --scope project --project p1 --project p2 --address … --role-id … --secret-id-file …`,
+		Args: exactly("the new connection's name", 1),
+	}
+	flags := addConnectionFlags(cmd)
+	scope := addChoice(cmd, "scope", "who may use it: every project, or those of --project", "platform", "project")
+	projects := cmd.Flags().StringArray("project", nil, "project that may use it; may be given several times")
+	reference := cmd.Flags().String("path", "", "reference to read in the test as well")
+	file := addConfigFlag(cmd)
+	a.addTimeout(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		connection, err := flags.connection(args[0])
+		if err != nil {
+			return err
+		}
+		if (scope.value == "project") != (len(*projects) > 0) {
+			return usagef("--scope project and --project go together: give both or neither")
+		}
+		connection.Scope, connection.ProjectIDs = scopes[scope.value], *projects
+		ctx, cancel := context.WithTimeout(cmd.Context(), a.timeout)
+		defer cancel()
+		return a.addConnection(ctx, *file, connection, *reference)
+	}
+	return cmd
+}
+
+var scopes = map[string]config.Scope{"platform": config.ScopePlatform, "project": config.ScopeProject}
+
+func (a *app) addConnection(ctx context.Context, file string, connection config.NewConnection, reference string) error {
+	if err := a.testEach(ctx, []vault.Config{newVaultConfig(connection)}, reference); err != nil {
+		return fmt.Errorf("nothing is saved: %w", err)
+	}
+	if err := config.AddConnection(file, connection); err != nil {
+		return editError(file, connection.Name, err)
+	}
+	_, err := fmt.Fprintf(a.out, "saved connection %s in %s\n", connection.Name, file)
+	return err
+}
+
+func (a *app) connectionsRemoveCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "remove NAME",
+		Short:   "Remove a connection from the configuration file",
+		Long:    "Removes the connection from the file; what else stands in it stays. A running sidecar picks the change up.",
+		Example: "  secret-sidecar connections remove prod --config config.yaml",
+		Args:    exactly("the connection's name", 1),
+	}
+	file := addConfigFlag(cmd)
+	cmd.RunE = func(_ *cobra.Command, args []string) error {
+		if err := config.RemoveConnection(*file, args[0]); err != nil {
+			return editError(*file, args[0], err)
+		}
+		_, err := fmt.Fprintf(a.out, "removed connection %s from %s\n", args[0], *file)
+		return err
+	}
+	return cmd
+}
+
+// editError is the error of an edit of the configuration file. A file that was wrong before, or would be
+// afterwards, is a mistake of the configuration.
+func editError(file, name string, err error) error {
+	var mistakes config.Mistakes
+	switch {
+	case errors.Is(err, config.ErrConnectionExists):
+		return fmt.Errorf("%s has a connection %s already: choose another name, or remove that one first", file, name)
+	case errors.Is(err, config.ErrConnectionNotFound):
+		return fmt.Errorf("%s has no connection %s: check the name, and the file with --config", file, name)
+	case errors.As(err, &mistakes), errors.Is(err, fs.ErrNotExist):
+		return usageError{err}
+	}
+	return err
+}

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/secret-sidecar/secret-sidecar/config"
+	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/vault"
+)
+
+// connectionTest is what `connections test` was asked to do.
+type connectionTest struct {
+	name  string // of a connection of the running sidecar, or
+	file  string // a configuration file, or
+	flags *connectionFlags
+	path  string // reference to read as well; empty is none
+}
+
+func (a *app) connectionsTestCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "test [NAME]",
+		Short: "Try a connection step by step and say what to do about it",
+		Long: `Tries to reach Vault, to log in, and to see its mounts, and prints a line for each. The token taken for the
+test is revoked. Exit 1 when the connection cannot be used.
+
+NAME is a connection of the running sidecar. --file tests every connection of a configuration file, and
+--address one that is described by flags: both without a running sidecar.`,
+		Example: `  secret-sidecar connections test prod
+  secret-sidecar connections test prod --path secret/data/mysec/api_key
+  secret-sidecar connections test --file config.yaml
+  secret-sidecar connections test --address https://vault.example:8200 --role-id ID --secret-id-file FILE`,
+		Args: between("at most one connection", 0, 1),
+	}
+	test := connectionTest{flags: addConnectionFlags(cmd)}
+	cmd.Flags().StringVar(&test.file, "file", "", "configuration file whose connections to test")
+	cmd.Flags().StringVar(&test.path, "path", "", "reference to read as well")
+	a.addTimeout(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 1 {
+			test.name = args[0]
+		}
+		ctx, cancel := context.WithTimeout(cmd.Context(), a.timeout)
+		defer cancel()
+		return a.testConnections(ctx, test)
+	}
+	return cmd
+}
+
+func (a *app) testConnections(ctx context.Context, test connectionTest) error {
+	switch {
+	case test.name != "" && test.file == "" && test.flags.address == "":
+		return a.testRunning(ctx, test.name, test.path)
+	case test.name == "" && test.file != "" && test.flags.address == "":
+		return a.testFile(ctx, test.file, test.path)
+	case test.name == "" && test.file == "":
+		connection, err := test.flags.connection("described")
+		if err != nil {
+			return err
+		}
+		return a.testEach(ctx, []vault.Config{newVaultConfig(connection)}, test.path)
+	}
+	return usagef("give one of a connection's name, --file and --address: see `secret-sidecar connections test --help`")
+}
+
+// testRunning lets the running sidecar test one of its connections.
+func (a *app) testRunning(ctx context.Context, name, path string) error {
+	answer, err := ask(ctx, a, secretsidecarv1.SecretServiceClient.TestConnection, &secretsidecarv1.TestConnectionRequest{
+		Target: &secretsidecarv1.TestConnectionRequest_Connection{Connection: name},
+		Path:   path,
+	})
+	if err != nil {
+		return err
+	}
+	return a.showReport(name, reportFromAnswer(answer))
+}
+
+func (a *app) testFile(ctx context.Context, file, path string) error {
+	loaded, err := config.Load(file, a.getenv)
+	if err != nil {
+		return usageError{err}
+	}
+	var connections []vault.Config
+	for _, connection := range loaded.Connections {
+		connections = append(connections, vaultConfig(connection))
+	}
+	return a.testEach(ctx, connections, path)
+}
+
+// testEach tests the connections in this process, and fails when one of them cannot be used.
+func (a *app) testEach(ctx context.Context, connections []vault.Config, path string) error {
+	reference, err := optionalReference(path)
+	if err != nil {
+		return err
+	}
+	guard := vault.NewGuard()
+	var failed error
+	for _, connection := range connections {
+		connection.Guard = guard
+		report, err := vault.TestConfig(ctx, connection, reference)
+		if err != nil {
+			return usageError{fmt.Errorf("connection %q: %w", connection.Name, err)}
+		}
+		if err := a.showReport(connection.Name, report); err != nil {
+			failed = err
+		}
+	}
+	return failed
+}
+
+func optionalReference(path string) (*vault.Reference, error) {
+	if path == "" {
+		return nil, nil
+	}
+	reference, err := vault.ParseReference(path, "")
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--path: %w", err)}
+	}
+	return &reference, nil
+}
+
+// showReport prints the report and fails when it is not OK.
+func (a *app) showReport(name string, report vault.Report) error {
+	if err := printReport(a.out, name, report); err != nil {
+		return err
+	}
+	if !report.OK() {
+		return errNotUsable(name)
+	}
+	return nil
+}

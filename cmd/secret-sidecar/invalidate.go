@@ -1,0 +1,49 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+)
+
+func (a *app) invalidateCommand() *cobra.Command {
+	request := &secretsidecarv1.InvalidateRequest{}
+	cmd := &cobra.Command{
+		Use:   "invalidate [PATH]",
+		Short: "Drop cached secrets",
+		Long: `Drops secrets from the running sidecar's cache, so that the next request for them reads Vault.
+
+PATH is a reference (drops its secret, in every version) or a prefix ending in "/" (drops every secret
+below it). Without PATH everything is dropped.`,
+		Example: `  secret-sidecar invalidate secret/data/mysec/api_key
+  secret-sidecar invalidate secret/data/team-a/ --connection prod
+  secret-sidecar invalidate --renew-login`,
+		Args: between("at most one path", 0, 1),
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&request.Connection, "connection", "", "connection whose secrets to drop (default every one)")
+	flags.BoolVar(&request.RenewLogin, "renew-login", false, "also drop the Vault token and log in again")
+	flags.BoolVar(&request.Fleet, "fleet", false, "also tell every other sidecar")
+	a.addTimeout(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 1 {
+			request.Path = args[0]
+		}
+		answer, err := ask(cmd.Context(), a, secretsidecarv1.SecretServiceClient.Invalidate, request)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(a.out, "dropped %s\n", plural(answer.GetEntries(), "cached secret"))
+		return err
+	}
+	return cmd
+}
+
+func plural(count uint32, what string) string {
+	if count == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", count, what)
+}

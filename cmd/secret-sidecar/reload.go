@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+
+	"github.com/secret-sidecar/secret-sidecar/config"
+	"github.com/secret-sidecar/secret-sidecar/internal/filewatch"
+	"github.com/secret-sidecar/secret-sidecar/server"
+)
+
+// reloader applies a changed configuration to the running sidecar. reload is called by one goroutine.
+type reloader struct {
+	source  configSource
+	sidecar *server.Server
+	log     *slog.Logger
+	socket  config.Socket // what the sidecar listens on
+}
+
+// reloading is a reloader at work.
+type reloading struct {
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+}
+
+// startReloading reloads at every SIGHUP and every change of the file, until stop. SIGHUP is caught when it
+// returns.
+func startReloading(ctx context.Context, r *reloader) *reloading {
+	ctx, cancel := context.WithCancel(ctx)
+	work := &reloading{cancel: cancel}
+	triggers := make(chan os.Signal, 1) // one pending reload covers all that came before it
+	signal.Notify(triggers, syscall.SIGHUP)
+	work.running.Go(func() {
+		defer signal.Stop(triggers)
+		r.reloadOn(ctx, triggers)
+	})
+	if r.source.path != "" {
+		work.running.Go(func() { r.watchFile(ctx, triggers) })
+	}
+	return work
+}
+
+// stop ends the goroutines and waits for them.
+func (w *reloading) stop() {
+	w.cancel()
+	w.running.Wait()
+}
+
+func (r *reloader) reloadOn(ctx context.Context, triggers <-chan os.Signal) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-triggers:
+			r.reload(ctx)
+		}
+	}
+}
+
+func (r *reloader) watchFile(ctx context.Context, triggers chan<- os.Signal) {
+	err := filewatch.Watch(ctx, []string{r.source.path}, func() {
+		select {
+		case triggers <- syscall.SIGHUP:
+		default:
+		}
+	})
+	if err != nil && ctx.Err() == nil {
+		r.log.Error("the configuration file is not watched: send SIGHUP after a change", "file", r.source.path, "error", err)
+	}
+}
+
+// reload makes the configuration the running one, or refuses it and changes nothing.
+func (r *reloader) reload(ctx context.Context) {
+	next, err := r.source.load()
+	if err == nil {
+		err = r.sidecar.Apply(ctx, serverSettings(next))
+	}
+	switch {
+	case ctx.Err() != nil:
+		return
+	case err != nil:
+		r.log.Error("the changed configuration is refused, the running one stays", "from", r.source.String(), "error", err)
+		return
+	}
+	if next.Socket != r.socket {
+		r.log.Warn("a change of socket takes effect at the next start only", "socket", r.socket.Path)
+	}
+	r.log.Info("configuration reloaded", "from", r.source.String(), "connections", len(next.Connections))
+}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/secret-sidecar/secret-sidecar/config"
+	"github.com/secret-sidecar/secret-sidecar/internal/harden"
+	"github.com/secret-sidecar/secret-sidecar/internal/telemetry"
+	"github.com/secret-sidecar/secret-sidecar/server"
+)
+
+// flushTimeout bounds how long the end waits for the last metrics and traces to be exported.
+const flushTimeout = 3 * time.Second
+
+func (a *app) serveCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the sidecar",
+		Long: `Runs the sidecar until SIGTERM or SIGINT, which let requests in progress finish; a second one ends it at
+once. The socket answers from the start, health says when the logins are there.
+
+Without a configuration file, VAULT_ADDR, VAULT_NAMESPACE, VAULT_CACERT, VAULT_ROLE_ID(_FILE) and
+VAULT_SECRET_ID(_FILE) make one connection called "default". The file is watched, and SIGHUP re-reads it:
+a valid change takes effect without dropping a request, an invalid one is refused and logged.`,
+		Example: `  secret-sidecar serve
+  secret-sidecar serve --config config.yaml --socket /tmp/sidecar.sock --log-format text`,
+		Args: noArgs,
+	}
+	path := addConfigFlag(cmd)
+	logs := addLogFlags(cmd, "info", "debug", "warn", "error")
+	drain := addDrainTimeout(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *drain <= 0 {
+			return usagef("--drain-timeout is %v: give a time above zero, for example 10s", *drain)
+		}
+		source, err := a.findConfig(*path, cmd.Flags().Changed("config"))
+		if err != nil {
+			return err
+		}
+		return serve(cmd.Context(), source, server.Options{Logger: logs.logger(a.err), DrainTimeout: *drain})
+	}
+	return cmd
+}
+
+func addDrainTimeout(cmd *cobra.Command) *time.Duration {
+	return cmd.Flags().Duration("drain-timeout", 10*time.Second, "how long requests in progress may take to finish at the end")
+}
+
+// serve runs the sidecar until ctx is done: harden, read the configuration, listen, then answer and log in side
+// by side.
+func serve(ctx context.Context, source configSource, options server.Options) error {
+	log := options.Logger
+	slog.SetDefault(log) // for OpenTelemetry's errors, which know no logger
+	logHardening(log, source.getenv)
+	settings, err := source.load()
+	if err != nil {
+		return err
+	}
+	exports, err := telemetry.Setup(ctx, source.getenv)
+	if err != nil {
+		return usageError{err}
+	}
+	defer flush(ctx, exports, log)
+	options.ServerOptions = exports.ServerOptions()
+	listener, err := listen(settings.Socket)
+	if err != nil {
+		return err
+	}
+	defer listener.Close() //nolint:errcheck // Serve has closed it unless something failed before
+	log.Info("configuration read", "from", source.String(), "connections", len(settings.Connections))
+	return serveOn(ctx, listener, source, settings, options)
+}
+
+// serveOn answers on the listener and keeps the configuration up to date.
+func serveOn(ctx context.Context, listener net.Listener, source configSource, settings *config.Config, options server.Options) error {
+	sidecar, err := server.New(options)
+	if err != nil {
+		return err
+	}
+	if err := sidecar.Apply(ctx, serverSettings(settings)); err != nil {
+		return fmt.Errorf("set up the connections: %w", err)
+	}
+	options.Logger.Info("serving", "socket", settings.Socket.Path)
+	reloads := startReloading(ctx, &reloader{source: source, sidecar: sidecar, log: options.Logger, socket: settings.Socket})
+	defer reloads.stop()
+	return sidecar.Serve(ctx, listener)
+}
+
+// listen opens the socket. A bad path, mode or group is a mistake of the configuration.
+func listen(socket config.Socket) (net.Listener, error) {
+	listener, err := server.Listen(serverSocket(socket))
+	if errors.Is(err, server.ErrSocketConfig) {
+		return nil, usageError{err}
+	}
+	return listener, err
+}
+
+func logHardening(log *slog.Logger, getenv lookup) {
+	for _, step := range harden.Process() {
+		if step.Err != nil {
+			log.Warn("the process could not be hardened", "step", step.Name, "error", step.Err)
+		}
+	}
+	if limit := harden.LimitMemory(getenv); limit > 0 {
+		log.Info("memory limit taken from the control group", "bytes", limit)
+	}
+}
+
+// flush exports what telemetry still holds. It runs after ctx is done.
+func flush(ctx context.Context, exports *telemetry.Telemetry, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
+	defer cancel()
+	if err := exports.Shutdown(ctx); err != nil {
+		log.Warn("the last metrics and traces may be lost", "error", err)
+	}
+}

@@ -194,7 +194,7 @@ func mustRead(t *testing.T, c *Client) {
 	t.Helper()
 	secret, err := c.Read(t.Context(), "secret/data/app", 0)
 	if err != nil {
-		t.Fatalf("read: %v", err)
+		t.Fatalf("read: %v %+v", err, errorAttrs(err))
 	}
 	if v, _ := secret.Value("key"); v.Text.Reveal() == "" {
 		t.Fatalf("read: no value")

@@ -42,13 +42,14 @@ type vaultAPI struct {
 
 // request is one call of Vault's HTTP API.
 type request struct {
-	doing     string // for errors, "read the secret"
-	method    string
-	path      string // below /v1/, segments not escaped
-	query     string // encoded
-	token     redact.String
-	body      any  // encoded as JSON; nil for none
-	rootLevel bool // sent without the namespace: sys/health answers in the root namespace only
+	doing      string // for errors, "read the secret"
+	method     string
+	path       string // below /v1/, segments not escaped
+	query      string // encoded
+	token      redact.String
+	body       any  // encoded as JSON; nil for none
+	answers500 bool // a 500 says something about the request, not about Vault: see renew
+	rootLevel  bool // sent without the namespace: sys/health answers in the root namespace only
 }
 
 // answer is what Vault said: an HTTP status that is no outage, and a body that is JSON or empty.
@@ -125,7 +126,7 @@ func (a *vaultAPI) send(ctx context.Context, r request) (answer, error) {
 	case err != nil:
 		return answer{}, transportError(ctx, r.doing, err)
 	}
-	if err := outageOf(r.doing, resp, body); err != nil {
+	if err := outageOf(r, resp, body); err != nil {
 		return answer{}, err
 	}
 	return answer{status: resp.StatusCode, body: body}, nil

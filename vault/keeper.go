@@ -364,6 +364,9 @@ func (k *keeper) renew(ctx context.Context) {
 	case errors.Is(err, errInvalidToken):
 		_ = k.replaceInvalid(ctx)
 		return
+	case errors.Is(err, errPastRenewing):
+		k.plan = plan{what: doLogIn, at: now}
+		return
 	case errors.Is(err, errNotRenewable):
 		k.log.Info("Vault does not renew the token, a login replaces it before it expires; "+
 			"allow update on auth/token/renew-self to save logins", "policies", k.token.policies)

@@ -13,8 +13,12 @@ import (
 
 const doingLogin = "log in"
 
-// errNotRenewable: the token cannot be renewed, or its policies do not allow it.
-var errNotRenewable = errors.New("the token cannot be renewed")
+var (
+	// errNotRenewable: tokens of this kind cannot be renewed, or their policies do not allow it.
+	errNotRenewable = errors.New("the token cannot be renewed")
+	// errPastRenewing: the token's life is at its end.
+	errPastRenewing = errors.New("the token can no longer be renewed")
+)
 
 // authenticator logs in to one AppRole mount of one Vault. It is immutable and safe for concurrent use.
 type authenticator struct {

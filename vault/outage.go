@@ -23,9 +23,11 @@ const maxRetryAfter = time.Minute
 
 // outageOf returns the outage that an HTTP answer reports, and nil for an answer of a working Vault. It goes
 // by the status; a page of HTML is a proxy's and not Vault's, whatever its status, except for 429.
-func outageOf(doing string, resp *http.Response, body []byte) error {
-	status := resp.StatusCode
+func outageOf(r request, resp *http.Response, body []byte) error {
+	doing, status := r.doing, resp.StatusCode
 	switch {
+	case status == http.StatusInternalServerError && r.answers500 && isVaultBody(status, body):
+		return nil
 	case status == http.StatusTooManyRequests:
 		return &CallError{Sentinel: ErrRateLimited, Doing: doing, RetryAfter: retryAfter(resp),
 			Remedy: "wait, or raise the rate limit quota in Vault"}

@@ -71,11 +71,13 @@ func (t *token) upkeepAt(from time.Time) time.Time {
 func (t *token) cutShort() bool { return t.ttl*3 < t.firstTTL*2 }
 
 // renew asks Vault for a new life of the token. Errors: errInvalidToken when Vault does not know it,
-// errNotRenewable when it may not be renewed, an outage, or ctx's.
+// errNotRenewable when it may not be renewed, errPastRenewing when it may no longer, an outage, or ctx's. Vault
+// answers 500 to a renewal past the token's max_ttl, or when the role is gone; if it is Vault itself that fails,
+// the login that follows will show.
 func (a *vaultAPI) renew(ctx context.Context, t *token) (*token, error) {
 	sent := time.Now()
 	ans, err := a.call(ctx, request{doing: doingRenew, method: http.MethodPost, path: "auth/token/renew-self",
-		token: t.id, body: struct{}{}})
+		token: t.id, body: struct{}{}, answers500: true})
 	if err != nil {
 		return nil, err
 	}
@@ -83,6 +85,8 @@ func (a *vaultAPI) renew(ctx context.Context, t *token) (*token, error) {
 	switch {
 	case mentions(errs, "invalid token"):
 		return nil, errInvalidToken
+	case ans.status == http.StatusInternalServerError:
+		return nil, errPastRenewing
 	case auth == nil:
 		return nil, errNotRenewable
 	}

@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -163,7 +164,7 @@ func TestConnectionsAreTestedBeforeTheyAreSaved(t *testing.T) {
 	if done := s.run(append([]string{"connections", "add", "spare", "--config", config}, bad...)...); done.code != 1 {
 		t.Errorf("add with a wrong secret_id: exit %d\n%s", done.code, done.stderr)
 	}
-	if after, _ := os.ReadFile(config); string(after) != string(before) {
+	if after, _ := os.ReadFile(config); !bytes.Equal(after, before) {
 		t.Errorf("a refused add changed the file:\n%s", after)
 	}
 

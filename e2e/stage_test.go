@@ -151,14 +151,3 @@ func eventually(t *testing.T, what string, holds func() bool) {
 		}
 	}
 }
-
-// pass waits for a while, for what only time can show.
-func pass(t *testing.T, d time.Duration) {
-	t.Helper()
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-t.Context().Done():
-	}
-}

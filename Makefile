@@ -42,7 +42,7 @@ build: ## build bin/secret-sidecar, a static binary
 
 .PHONY: demo
 demo: build $(if $(filter real,$(VAULT)),real-vault) ## show it at work on the embedded Vault; VAULT=real: on a real one
-	@VAULT_BINARY='$(VAULT_BINARY)' go run ./scripts/demo -vault $(VAULT) -binary bin/secret-sidecar
+	@VAULT_BINARY='$(VAULT_BINARY)' go run -trimpath ./scripts/demo -vault $(VAULT) -binary bin/secret-sidecar
 
 ##@ Check
 

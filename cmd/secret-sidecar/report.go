@@ -56,7 +56,7 @@ func facts(report vault.Report) []string {
 }
 
 func checkStatusName(s vault.CheckStatus) string {
-	return strings.TrimPrefix(secretsidecarv1.CheckStatus(s).String(), "CHECK_STATUS_")
+	return strings.TrimPrefix(secretsidecarv1.CheckStatus(s).String(), "CHECK_STATUS_") // #nosec G115 -- numbered alike
 }
 
 func tookText(took time.Duration) string {

@@ -29,7 +29,7 @@ func (v vault) do(ctx context.Context, method, path string, body any) ([]byte, e
 	if err != nil {
 		return nil, err
 	}
-	defer response.Body.Close() //nolint:errcheck // it was read
+	defer response.Body.Close()
 	answer, err := io.ReadAll(response.Body)
 	if err != nil {
 		return nil, err

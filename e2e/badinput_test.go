@@ -163,10 +163,19 @@ func TestBadRequestsAreRefusedWithTheFieldsAtFault(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	t.Run("Watch is not there yet", func(t *testing.T) {
+		watch, err := r.Watch(t.Context(), &secretsidecarv1.WatchRequest{})
+		if err == nil {
+			_, err = watch.Recv()
+		}
+		if codeOf(err) != codes.Unimplemented {
+			t.Errorf("Watch answers %v", err)
+		}
+	})
 	t.Run("invalid UTF-8 is refused by gRPC", func(t *testing.T) {
 		err := r.channel.Invoke(t.Context(), "/secretsidecar.v1.SecretService/Resolve", rawMessage{0x12, 2, 0xff, 0xfe}, &rawMessage{}, rawCodec())
-		if err == nil {
-			t.Error("the sidecar took a path that is not valid UTF-8")
+		if codeOf(err) != codes.Internal {
+			t.Errorf("a path that is not valid UTF-8 is answered %v", err)
 		}
 	})
 }

@@ -66,7 +66,8 @@ func (g *gate) admit(doing string) error {
 	return g.blocked(doing)
 }
 
-// outage returns the remembered outage while the gate is closed, whether a probe is due or not, else nil.
+// outage returns the remembered outage while the gate is closed, whether a probe is due or not, else nil. An
+// empty doing leaves what was being done when it was met.
 func (g *gate) outage(doing string) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -100,7 +101,9 @@ func (g *gate) blocked(doing string) error {
 // remembered must be called with mu held while the gate is closed.
 func (g *gate) remembered(doing string) error {
 	err := *g.down
-	err.Doing = doing
+	if doing != "" {
+		err.Doing = doing
+	}
 	err.RetryAfter = time.Until(g.next)
 	if g.probing || err.RetryAfter <= 0 {
 		err.RetryAfter = probeInFlightRetry

@@ -194,7 +194,7 @@ func mustRead(t *testing.T, c *Client) {
 	t.Helper()
 	secret, err := c.Read(t.Context(), "secret/data/app", 0)
 	if err != nil {
-		t.Fatalf("read: %v %+v", err, errorAttrs(err))
+		t.Fatalf("read: %v %+v", err, debugAttrs(err))
 	}
 	if v, _ := secret.Value("key"); v.Text.Reveal() == "" {
 		t.Fatalf("read: no value")
@@ -236,9 +236,9 @@ func (b *lockedBuffer) String() string {
 
 // wrapped asks Vault to wrap its answer to a POST.
 func (w *world) wrapped(path string) (string, error) {
-	req := httptest.NewRequest("POST", "http://vault/v1/"+path, strings.NewReader(`{"some":"data"}`))
+	req := httptest.NewRequest(http.MethodPost, "http://vault/v1/"+path, strings.NewReader(`{"some":"data"}`))
 	if strings.HasSuffix(path, "secret-id") {
-		req = httptest.NewRequest("POST", "http://vault/v1/"+path, strings.NewReader(`{}`))
+		req = httptest.NewRequest(http.MethodPost, "http://vault/v1/"+path, strings.NewReader(`{}`))
 	}
 	req.Header.Set("X-Vault-Token", "root")
 	req.Header.Set("X-Vault-Wrap-TTL", "300s")

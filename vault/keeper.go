@@ -303,7 +303,7 @@ func (k *keeper) attempt(ctx context.Context, creds credentials, operator bool) 
 		k.swap(ctx, granted, creds)
 		return nil
 	}
-	k.log.Debug("Vault login failed", errorAttrs(err)...)
+	k.log.Debug("Vault login failed", debugAttrs(err)...)
 	if errors.Is(err, ErrLoginRejected) {
 		k.hold(creds, err)
 	}
@@ -349,7 +349,7 @@ func (k *keeper) retire(ctx context.Context, old *token) {
 		ctx, cancel := context.WithTimeoutCause(ctx, revokeTimeout, errOperationTimeout)
 		defer cancel()
 		if err := k.c.api.revoke(ctx, old); err != nil {
-			k.log.Debug("cannot revoke a replaced token, it expires by itself", errorAttrs(err)...)
+			k.log.Debug("cannot revoke a replaced token, it expires by itself", debugAttrs(err)...)
 		}
 	})
 }
@@ -413,16 +413,20 @@ func (k *keeper) problems() (problem, hopeless error) {
 	return newest.err, newest.err
 }
 
-// errorAttrs are the log attributes of an error: never Vault's own text.
+// errorAttrs are the log attributes of an error at info level and above.
 func errorAttrs(err error) []any {
 	attrs := []any{"error", err.Error()}
-	if call, ok := errors.AsType[*CallError](err); ok {
-		if call.Remedy != "" {
-			attrs = append(attrs, "remedy", call.Remedy)
-		}
-		if call.Cause != nil {
-			attrs = append(attrs, "cause", call.Cause.Error())
-		}
+	if call, ok := errors.AsType[*CallError](err); ok && call.Remedy != "" {
+		attrs = append(attrs, "remedy", call.Remedy)
+	}
+	return attrs
+}
+
+// debugAttrs are the log attributes of an error at debug level: with its cause.
+func debugAttrs(err error) []any {
+	attrs := errorAttrs(err)
+	if call, ok := errors.AsType[*CallError](err); ok && call.Cause != nil {
+		attrs = append(attrs, "cause", call.Cause.Error())
 	}
 	return attrs
 }

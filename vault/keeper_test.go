@@ -471,6 +471,51 @@ func TestBadRotationKeepsTheOldSecretID(t *testing.T) {
 	})
 }
 
+func TestRejectedAtStartEndsAtOnceWhenTheFileChanges(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		cfg := w.role(anHour)
+		good := cfg.SecretID.Value.Reveal()
+		r := &rotation{world: w, file: filepath.Join(t.TempDir(), "secret_id")}
+		r.write("wrong")
+		cfg.SecretID = Credential{File: r.file}
+		cfg.watch = func(ctx context.Context, _ []string, changed func()) error {
+			r.tell = changed
+			<-ctx.Done()
+			return nil
+		}
+		r.c = w.open(cfg)
+		wantErr(t, r.c.WaitReady(t.Context()), ErrLoginRejected)
+		synctest.Wait()
+		r.rotate(good)
+		mustRead(t, r.c)
+		if n := w.count(login); n != 2 {
+			t.Errorf("%d logins, want 2", n)
+		}
+	})
+}
+
+func TestRejectedActiveCredentialsServeTheOldTokenAndHealByRotation(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		r := newRotation(t, w)
+		w.do("POST", "auth/approle/role/app/secret-id/destroy", `{"secret_id":"`+r.c.session.Load().active.secretID.Reveal()+`"}`)
+		wantErr(t, r.c.RenewLogin(t.Context()), ErrLoginRejected)
+		mustRead(t, r.c)
+		if s := r.c.Status(); s.State != StateRejected || !s.TokenValid {
+			t.Errorf("status: %+v", s)
+		}
+		time.Sleep(30 * time.Minute)
+		mustRead(t, r.c)
+		if n := w.count(login); n != 2 {
+			t.Errorf("%d logins while the token was good, want 2", n)
+		}
+		r.rotate(w.secretID())
+		mustRead(t, r.c)
+		if s := r.c.Status(); s.State != StateReady {
+			t.Errorf("status: %+v", s)
+		}
+	})
+}
+
 func TestEmptyFileDuringRotationKeepsTheOldAndWarnsOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		r := newRotation(t, w)
@@ -610,7 +655,7 @@ func TestOnChangeTellsOfEachState(t *testing.T) {
 		if changes != 3 {
 			t.Errorf("%d changes, want ready, degraded, ready", changes)
 		}
-		for _, state := range []string{"is ready", "is degraded"} {
+		for _, state := range []string{"state=ready", "state=degraded"} {
 			if !strings.Contains(w.logs.String(), state) {
 				t.Errorf("the log does not say %q", state)
 			}

@@ -10,13 +10,13 @@ import (
 type CheckStatus int
 
 const (
-	// CheckPassed: all is well.
+	// CheckPassed means: all is well.
 	CheckPassed CheckStatus = iota + 1
-	// CheckWarning: secrets can be read, but something is not as expected.
+	// CheckWarning means: secrets can be read, but something is not as expected.
 	CheckWarning
-	// CheckFailed: the connection does not work.
+	// CheckFailed means: the connection does not work.
 	CheckFailed
-	// CheckSkipped: not tried, because an earlier check failed or nothing was asked for.
+	// CheckSkipped means: not tried, because an earlier check failed or nothing was asked for.
 	CheckSkipped
 )
 

@@ -209,7 +209,7 @@ func (t *stagedTest) revoke(ctx context.Context) {
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), revokeTimeout, errOperationTimeout)
 	defer cancel()
 	if err := t.api.revoke(ctx, t.token); err != nil {
-		t.c.log.Debug("cannot revoke the token of a connection test, it expires by itself", errorAttrs(err)...)
+		t.c.log.Debug("cannot revoke the token of a connection test, it expires by itself", debugAttrs(err)...)
 	}
 }
 

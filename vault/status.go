@@ -13,13 +13,13 @@ import (
 type State int
 
 const (
-	// StateConnecting: no login has succeeded yet.
+	// StateConnecting means: no login has succeeded yet.
 	StateConnecting State = iota + 1
-	// StateReady: the last call was answered by Vault, and the login is good.
+	// StateReady means: the last call was answered by Vault, and the login is good.
 	StateReady
-	// StateDegraded: the last call to Vault failed as an outage.
+	// StateDegraded means: the last call to Vault failed as an outage.
 	StateDegraded
-	// StateRejected: Vault refuses the newest credentials. Older ones may still be in use.
+	// StateRejected means: Vault refuses the newest credentials. Older ones may still be in use.
 	StateRejected
 )
 
@@ -79,7 +79,7 @@ func (b *statusBoard) now() Status {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
-	status := observe(b.c.session.Load(), b.c.gate.outage(doingLogin), now)
+	status := observe(b.c.session.Load(), b.c.gate.outage(""), now)
 	if status.State != b.state {
 		b.state, b.since = status.State, now
 	}
@@ -160,5 +160,8 @@ func (b *statusBoard) logState(status Status) {
 	if status.LastError != nil {
 		attrs = append(attrs, errorAttrs(status.LastError)...)
 	}
-	b.c.log.Log(context.Background(), level, "Vault connection is "+status.State.String(), attrs...)
+	if status.LastError != nil {
+		b.c.log.Debug("Vault connection is not ready", debugAttrs(status.LastError)...)
+	}
+	b.c.log.Log(context.Background(), level, "Vault connection changed state", attrs...)
 }

@@ -63,7 +63,7 @@ func (t *token) upkeepAt(from time.Time) time.Time {
 		return time.Time{}
 	}
 	left := t.expires().Sub(from)
-	share := 0.63 + 0.07*rand.Float64()
+	share := 0.63 + 0.07*rand.Float64() //nolint:gosec // jitter needs no secrecy
 	return from.Add(max(time.Duration(share*float64(left)), minPause))
 }
 

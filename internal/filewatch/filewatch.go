@@ -20,6 +20,21 @@ const (
 	pollEvery = 10 * time.Second
 )
 
+// watcher is owned by the goroutine that runs it.
+type watcher struct {
+	files  []string
+	seen   []fingerprint
+	notify *fsnotify.Watcher // nil where the kernel gives no events
+}
+
+// fingerprint changes when the content of a file may have.
+type fingerprint struct {
+	target  string // after all symlinks; empty when there is no such file
+	size    int64
+	modTime time.Time
+	info    fs.FileInfo // for os.SameFile; nil when there is no such file
+}
+
 // Watch calls changed whenever the content of one of the files may have changed, also when it appears or goes
 // away, until ctx is done; then it returns nil. Calls are serial, and changes close together give one call. The
 // files need not exist. Where the kernel gives no events, changes are found by looking every 10 seconds. A
@@ -41,7 +56,7 @@ func (w *watcher) run(ctx context.Context, changed func()) error {
 			return nil
 		case <-w.events():
 			quiet.Reset(settle)
-		case <-w.errors(): // an overflow: events are missing
+		case <-w.faults(): //nolint:errcheck // whatever it says, events may be missing
 			quiet.Reset(settle)
 		case <-poll.C:
 			w.look(changed)
@@ -49,21 +64,6 @@ func (w *watcher) run(ctx context.Context, changed func()) error {
 			w.look(changed)
 		}
 	}
-}
-
-// watcher is owned by Watch's goroutine.
-type watcher struct {
-	files  []string
-	seen   []fingerprint
-	notify *fsnotify.Watcher // nil where the kernel gives no events
-}
-
-// fingerprint changes when the content of a file may have.
-type fingerprint struct {
-	target  string // after all symlinks; empty when there is no such file
-	size    int64
-	modTime time.Time
-	info    fs.FileInfo // for os.SameFile; nil when there is no such file
 }
 
 func newWatcher(files []string) *watcher {
@@ -84,7 +84,7 @@ func (w *watcher) close() {
 	}
 }
 
-// events and errors are nil channels, which never deliver, without a kernel watch.
+// events and faults are nil channels, which never deliver, without a kernel watch.
 func (w *watcher) events() <-chan fsnotify.Event {
 	if w.notify == nil {
 		return nil
@@ -92,7 +92,7 @@ func (w *watcher) events() <-chan fsnotify.Event {
 	return w.notify.Events
 }
 
-func (w *watcher) errors() <-chan error {
+func (w *watcher) faults() <-chan error {
 	if w.notify == nil {
 		return nil
 	}

@@ -25,9 +25,17 @@ func (f logFlags) logger(w io.Writer) *slog.Logger {
 	if err := level.UnmarshalText([]byte(f.level.value)); err != nil {
 		panic(err) // the flag takes slog's names only
 	}
-	options := &slog.HandlerOptions{Level: level}
+	options := &slog.HandlerOptions{Level: level, ReplaceAttr: readableDuration}
 	if f.format.value == "text" {
 		return slog.New(slog.NewTextHandler(w, options))
 	}
 	return slog.New(slog.NewJSONHandler(w, options))
+}
+
+// readableDuration writes "10s" where the JSON handler would write nanoseconds.
+func readableDuration(_ []string, attr slog.Attr) slog.Attr {
+	if attr.Value.Kind() == slog.KindDuration {
+		attr.Value = slog.StringValue(attr.Value.Duration().String())
+	}
+	return attr
 }

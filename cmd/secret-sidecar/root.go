@@ -74,7 +74,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
 		Example: `  secret-sidecar dev                                  # try it: no Vault, no set-up
   secret-sidecar serve --config config.yaml           # run it
   secret-sidecar resolve secret/data/mysec/api_key    # ask it`,
-		Version:       version(),
+		Version:       describeVersion(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	})

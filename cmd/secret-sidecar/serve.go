@@ -85,7 +85,7 @@ func serveOn(ctx context.Context, listener net.Listener, source configSource, se
 		return err
 	}
 	if err := sidecar.Apply(ctx, serverSettings(settings)); err != nil {
-		return fmt.Errorf("set up the connections: %w", err)
+		return usageError{fmt.Errorf("set up the connections: %w", err)} // nothing has been tried over the network yet
 	}
 	options.Logger.Info("serving", "socket", settings.Socket.Path)
 	reloads := startReloading(ctx, &reloader{source: source, sidecar: sidecar, log: options.Logger, socket: settings.Socket})

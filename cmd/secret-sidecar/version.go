@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -16,17 +17,20 @@ func (a *app) versionCommand() *cobra.Command {
 		Example: "  secret-sidecar version",
 		Args:    noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprintln(a.out, version())
+			_, err := fmt.Fprintln(a.out, describeVersion())
 			return err
 		},
 	}
 }
 
-// version describes the build from what the Go toolchain stamps into it.
-func version() string {
-	number, revision := "(unknown)", ""
+// version is what the build names itself; the linker sets it (-X main.version=...). Empty is the module's.
+var version string
+
+// describeVersion describes the build, from what the Go toolchain stamps into it too.
+func describeVersion() string {
+	number, revision := version, ""
 	if info, ok := debug.ReadBuildInfo(); ok {
-		number, revision = info.Main.Version, revisionOf(info)
+		number, revision = cmp.Or(version, info.Main.Version), revisionOf(info)
 	}
 	return fmt.Sprintf("secret-sidecar %s%s %s %s/%s", number, revision, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }

@@ -81,6 +81,9 @@ type Client struct {
 	loops     sync.WaitGroup     // the keeper, the status board, the file watch, revocations
 }
 
+// Format prints a Client as its name, whatever the verb: fmt would print the credentials in its fields.
+func (c *Client) Format(f fmt.State, _ rune) { _, _ = fmt.Fprintf(f, "vault client %q", c.name) }
+
 // Open checks cfg and starts the login loop; it does not wait for Vault. Its errors are mistakes in cfg, and
 // hold no credential.
 func Open(cfg Config) (*Client, error) {

@@ -314,11 +314,19 @@ func TestMistakesInTheConfig(t *testing.T) {
 	}
 }
 
-func TestPrintingASecretShowsNoValue(t *testing.T) {
+func TestPrintingASecretOrClientShowsNoValue(t *testing.T) {
+	cfg := configFor("http://vault:8200")
+	cfg.SecretID.Value = redact.New("hunter2")
+	client, err := newClient(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
 	secret := newSecret(map[string]Value{"key": {Text: redact.New("hunter2")}}, 1, time.Time{})
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%d", "%q"} {
-		if text := fmt.Sprintf(verb, secret); strings.Contains(text, "hunter2") {
-			t.Errorf("%s prints %s", verb, text)
+		for _, thing := range []any{secret, client, cfg, &cfg, cfg.SecretID} {
+			if text := fmt.Sprintf(verb, thing); strings.Contains(text, "hunter2") {
+				t.Errorf("%s prints %s", verb, text)
+			}
 		}
 	}
 }

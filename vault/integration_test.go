@@ -156,7 +156,9 @@ func TestCloseAndTestLeaveNoTokenOnEveryVault(t *testing.T) {
 }
 
 func TestShortTokenOnEveryVault(t *testing.T) {
+	t.Parallel()
 	vaulttest.Each(t, func(t *testing.T, v *vaulttest.Vault) {
+		t.Parallel()
 		f := newFixture(t, v, map[string]any{"token_ttl": "2s", "token_max_ttl": "6s"}, readOwn)
 		v.WriteSecret(t, f.path("app"), map[string]any{"key": "x"})
 		c := f.open(t)

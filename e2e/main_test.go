@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -40,6 +41,26 @@ func run(m *testing.M) int {
 	}
 	allowWaitingTests()
 	return m.Run()
+}
+
+// TestACachedResultIsOneOfTheseSources reads the folders that the binary is built from: go test runs a package
+// again when a folder that its tests have read has changed, and it knows nothing of a build.
+func TestACachedResultIsOneOfTheseSources(t *testing.T) {
+	list := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{with .Module}}{{if .Main}}{{$.Dir}}{{end}}{{end}}", "../cmd/secret-sidecar")
+	folders, err := list.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range strings.Fields(string(folders)) {
+		if _, err := os.ReadDir(folder); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, file := range []string{"../go.mod", "../go.sum"} {
+		if _, err := os.Stat(file); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // allowWaitingTests runs more tests side by side than there are processors: most of them wait for a clock.

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestDevLeavesNothingBehindWhenItEnds(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	folder := shortFolder(t)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	out, in := io.Pipe()
+	code := make(chan int, 1)
+	go func() {
+		defer func() { _ = in.Close() }()
+		code <- run(ctx, []string{"dev"}, streams{out: in, err: io.Discard}, only("XDG_RUNTIME_DIR", folder))
+	}()
+	welcome := bufio.NewScanner(out)
+	for welcome.Scan() {
+		if strings.HasPrefix(welcome.Text(), "Try,") {
+			stop()
+		}
+	}
+	if got := <-code; got != exitDone {
+		t.Errorf("exit code %d, want 0", got)
+	}
+	if left, err := os.ReadDir(folder); err != nil || len(left) > 0 {
+		t.Errorf("files left behind: %v, %v", left, err)
+	}
+}
+
+func TestServeEndsItsGoroutinesWhileVaultIsAway(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	folder := shortFolder(t)
+	file := filepath.Join(folder, "config.yaml")
+	text := "connections: [{name: away, scope: platform, address: 'http://127.0.0.1:1', role_id: r, secret_id: s}]\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	getenv := only(socketEnv, filepath.Join(folder, "s.sock"))
+	code := make(chan int, 1)
+	go func() {
+		code <- run(ctx, []string{"serve", "--config", file}, streams{out: io.Discard, err: io.Discard}, getenv)
+	}()
+	awaitExit(t, exitDone, []string{"health", "--service", "liveness"}, getenv)
+	awaitExit(t, exitFailed, []string{"health"}, getenv)
+	stop()
+	if got := <-code; got != exitDone {
+		t.Errorf("exit code %d, want 0", got)
+	}
+}
+
+// awaitExit runs a command until it ends with the exit code.
+func awaitExit(t *testing.T, want int, args []string, getenv lookup) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(10 * time.Second)
+	for {
+		if run(t.Context(), args, streams{out: io.Discard, err: io.Discard}, getenv) == want {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("%v never ended with %d", args, want)
+		}
+	}
+}
+
+// shortFolder is t.TempDir with a path that leaves room for a socket's name.
+func shortFolder(t *testing.T) string {
+	t.Helper()
+	folder, err := os.MkdirTemp("", "sidecar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(folder) })
+	return folder
+}
+
+// only is an environment of one variable.
+func only(name, value string) lookup {
+	return func(asked string) (string, bool) {
+		if asked != name {
+			return "", false
+		}
+		return value, true
+	}
+}

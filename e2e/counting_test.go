@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -191,6 +192,53 @@ func TestARequestAfterInvalidateNeverSeesAReadThatBeganBeforeIt(t *testing.T) {
 			r.value("secret/data/fenced/key", newer, fromCache)
 		}
 	})
+}
+
+func TestASecretInUseIsRefreshedBeforeItExpires(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	v := vaulttest.RealPrivate(t)
+	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", v.Address, "cache: {ttl: 4s, refresh_ahead: 5m}")))
+	older, newer := s.newSecret(), s.newSecret()
+	s.writeSecret(v, "secret/data/app", "key", older)
+	r.value("secret/data/app/key", older, fromVault)
+	s.writeSecret(v, "secret/data/app", "key", newer)
+	began := time.Now()
+	eventually(t, "the new value comes by itself", func() bool {
+		answer, err := r.resolve("secret/data/app/key")
+		if err != nil || answer.GetSource() != fromCache {
+			t.Fatalf("after %v: %v, %v; nobody but the first waits for Vault", time.Since(began), answer, err)
+		}
+		return answer.GetValue() == newer
+	})
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("it took %v, more than the ttl", took)
+	}
+	requireReads(t, v, "secret/data/app", 2)
+}
+
+func TestThreeMegabytesFitIntoAnAnswer(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	v := vaulttest.Dev(t)
+	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", v.Address)))
+	value := strings.Repeat("0123456789abcdef", 1_000_000/16) // Vault takes strings of up to 1 MiB
+	data := map[string]any{}
+	batch := &secretsidecarv1.BatchResolveRequest{}
+	for _, key := range []string{"one", "two", "three"} {
+		data[key] = value
+		batch.Requests = append(batch.Requests, &secretsidecarv1.ResolveRequest{Path: "secret/data/large/" + key})
+	}
+	v.WriteSecret(t, "secret/data/large", data)
+	answer, err := r.BatchResolve(t.Context(), batch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, result := range answer.GetResults() {
+		if result.GetSecret().GetValue() != value {
+			t.Errorf("result %d has %d bytes and the error %v", i, len(result.GetSecret().GetValue()), result.GetError())
+		}
+	}
 }
 
 func TestAnswersSayHowLongTheyAreFresh(t *testing.T) {

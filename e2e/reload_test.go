@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
@@ -127,6 +128,31 @@ func TestAChangeThatCannotLogInIsRefused(t *testing.T) {
 	eventually(t, "the log says that the change is refused", func() bool { return r.logs(`"level":"ERROR"`, "LOGIN_REJECTED") })
 	stopLoad()
 	requireHealth(t, r, "connection/prod", serving)
+}
+
+func TestAReloadChangesWhoMayCall(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	v := vaulttest.Dev(t)
+	l := s.defaultLogin(v)
+	r := s.start("--config", s.config(l.connection("prod", v.Address)))
+	value := s.newSecret()
+	s.writeSecret(v, "secret/data/app", "key", value)
+	r.value("secret/data/app/key", value, fromVault)
+
+	s.write("config.yaml", s.configText(l.connection("prod", v.Address))+"callers: []\n")
+	eventually(t, "nobody may call", func() bool { _, err := r.resolve("secret/data/app/key"); return err != nil })
+	_, err := r.resolve("secret/data/app/key")
+	requireFailure(t, s, err, callerNotAllowed)
+
+	s.config(l.connection("prod", v.Address))
+	eventually(t, "everybody may call again", func() bool { _, err := r.resolve("secret/data/app/key"); return err == nil })
+	r.value("secret/data/app/key", value, fromCache) // reloads have lost nothing
+
+	text := s.configText(l.connection("prod", v.Address))
+	s.write("config.yaml", strings.Replace(text, s.socket(), s.socket()+"2", 1))
+	eventually(t, "the log says that the socket stays", func() bool { return r.logs(`"level":"WARN"`, "socket") })
+	requireHealth(t, r, "", serving)
 }
 
 // subfolder makes a folder in the stage's.
@@ -297,6 +323,29 @@ func TestShutdownFinishesWhatItHasAccepted(t *testing.T) {
 	release()
 	group.Wait()
 	r.stop()
+}
+
+func TestShutdownDoesNotWaitForThoseWhoWatchHealth(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	v := vaulttest.Dev(t)
+	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", v.Address)))
+	watch, err := healthpb.NewHealthClient(r.channel).Watch(t.Context(), &healthpb.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first, err := watch.Recv(); err != nil || first.GetStatus() != serving {
+		t.Fatalf("the watch begins with %v, %v", first, err)
+	}
+	began := time.Now()
+	r.terminate()
+	if last, err := watch.Recv(); err != nil || last.GetStatus() != notServing {
+		t.Errorf("the watch goes on with %v, %v", last, err)
+	}
+	r.stop()
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("the end took %v", took)
+	}
 }
 
 func TestShutdownWithAVaultThatHangsIsBounded(t *testing.T) {

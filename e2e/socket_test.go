@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -136,6 +137,40 @@ func TestTheSocketIsOpenedSafely(t *testing.T) {
 			t.Fatalf("a crash leaves the socket: %v", err)
 		}
 		s.start("--config", config)
+	})
+
+	t.Run("of many that want the socket of a crashed one, one gets it", func(t *testing.T) {
+		s, config := prepare(t)
+		s.start("--config", config).kill()
+		const rivals = 6
+		exits := make(chan int, rivals)
+		var processes []*exec.Cmd
+		for range rivals {
+			log := &output{}
+			rival := exec.Command(binary, "serve", "--config", config)
+			rival.Env, rival.Stderr = s.environ(), log
+			s.recordLive("log of a rival", log.String)
+			if err := rival.Start(); err != nil {
+				t.Fatal(err)
+			}
+			processes = append(processes, rival)
+			go func() { // ends with the process, which the test sees to
+				_ = rival.Wait()
+				exits <- rival.ProcessState.ExitCode()
+			}()
+		}
+		for range rivals - 1 {
+			if code := <-exits; code != 1 {
+				t.Errorf("a rival that lost ended with %d, want 1", code)
+			}
+		}
+		eventually(t, "the winner serves", func() bool { return s.run("health").code == 0 })
+		for _, process := range processes {
+			_ = process.Process.Signal(syscall.SIGTERM) // fails for those that have ended
+		}
+		if code := <-exits; code != 0 {
+			t.Errorf("the winner ended with %d", code)
+		}
 	})
 
 	t.Run("a regular file is refused and left alone", func(t *testing.T) {

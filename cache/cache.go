@@ -105,7 +105,7 @@ type Result[V any] struct {
 
 // Config configures a Cache.
 type Config[V any] struct {
-	// MaxBytes bounds the memory of all entries: keys, values and bookkeeping. Zero: 64 MiB.
+	// MaxBytes bounds the memory of all entries: keys, values, and bookkeeping by a fixed estimate. Zero: 64 MiB.
 	MaxBytes int64
 	// Size returns the bytes that a value holds, without fixed overhead. It must be safe for concurrent use.
 	// Nil: values count nothing.
@@ -120,8 +120,8 @@ type Cache[V any] struct {
 	classify func(error) Class
 	hash     func(Key) uint64 // replaced by the collision test only
 
-	store *store[V]
-	loads sync.WaitGroup // one for each flight that runs; grows under mu and only while open
+	store      *store[V]
+	background sync.WaitGroup // flights and removals that run; grows under mu and only while open
 
 	// mu is taken after the store's lock, never before: while it is held, the store is not called.
 	mu     sync.Mutex
@@ -167,9 +167,9 @@ func (c *Cache[V]) Len(space string) int {
 func (c *Cache[V]) SetMaxBytes(n int64) { c.store.resize(orDefault(n), c.takeAny) }
 
 // Close refuses every later Get with ErrClosed and answers waiting ones with it, cancels the running loads and waits
-// for them, then releases the memory. Later calls of Close wait for the first and do nothing.
+// for them, then releases the memory. It takes as long as the slowest load takes to notice. Later calls of Close wait for the first and do nothing.
 func (c *Cache[V]) Close() {
-	c.store.refuseReads()
+	c.store.refuse()
 	c.mu.Lock()
 	c.closed = true
 	for _, s := range c.spaces {
@@ -179,7 +179,7 @@ func (c *Cache[V]) Close() {
 	}
 	c.mu.Unlock()
 
-	c.loads.Wait()
+	c.background.Wait()
 	c.store.close()
 }
 

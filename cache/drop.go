@@ -1,5 +1,10 @@
 package cache
 
+import (
+	"iter"
+	"slices"
+)
+
 // dropChunk is how many names DropMatching looks at before it lets others have the lock.
 const dropChunk = 1024
 
@@ -8,7 +13,7 @@ const dropChunk = 1024
 // that began before; a load that runs goes on for those who wait for it. On a closed Cache it does nothing.
 func (c *Cache[V]) Drop(space, name string) int {
 	count, dropped := c.dropNames(c.openSpace(space), []string{name}, nil)
-	c.store.remove(dropped)
+	c.giveBack(len(dropped), slices.Values(dropped))
 	return count
 }
 
@@ -33,12 +38,12 @@ func (c *Cache[V]) DropMatching(space string, match func(name string) bool) int 
 		n, dropped = c.dropNames(s, matching, dropped)
 		count += n
 	})
-	c.store.remove(dropped)
+	c.giveBack(len(dropped), slices.Values(dropped))
 	return count
 }
 
 // DropSpace does what Drop does for every name in the space, and returns how many of them were cached. However many
-// they are, nobody waits for it but its caller.
+// they are, it takes no longer; their memory is returned in the background.
 func (c *Cache[V]) DropSpace(space string) int {
 	c.mu.Lock()
 	s := c.spaces[space]
@@ -57,22 +62,35 @@ func (c *Cache[V]) DropSpace(space string) int {
 	c.tidy(s)
 	c.mu.Unlock()
 
-	c.releaseAll(records)
+	c.giveBack(len(records), entriesOf(records))
 	return count
 }
 
-// releaseAll gives back the memory of entries whose generation is dropped.
-func (c *Cache[V]) releaseAll(records map[string]*record[V]) {
-	chunk := make([]*entry[V], 0, removeChunk)
-	for _, r := range records {
-		for _, e := range r.entries {
-			if chunk = append(chunk, e); len(chunk) == removeChunk {
-				c.store.remove(chunk)
-				chunk = chunk[:0]
+// giveBack returns the memory of about n dropped entries. When they are many, it does so in the background: until it is
+// done, they still count against MaxBytes.
+func (c *Cache[V]) giveBack(n int, dropped iter.Seq[*entry[V]]) {
+	if n <= removeChunk {
+		c.store.remove(slices.Collect(dropped))
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.background.Go(func() { c.store.removeAll(dropped) })
+	}
+}
+
+// entriesOf yields the entries of records that are no longer in an index.
+func entriesOf[V any](records map[string]*record[V]) iter.Seq[*entry[V]] {
+	return func(yield func(*entry[V]) bool) {
+		for _, r := range records {
+			for _, e := range r.entries {
+				if !yield(e) {
+					return
+				}
 			}
 		}
 	}
-	c.store.remove(chunk)
 }
 
 // openSpace returns the space; nil when there is none or the Cache is closed.

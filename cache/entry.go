@@ -16,7 +16,7 @@ const (
 	refreshing = int64(math.MaxInt64)
 	// entryOverhead is what an entry costs beside its key and its value, here, in the index and in ristretto, in
 	// bytes. TestMemoryStaysWithinTheBound holds it against the heap.
-	entryOverhead = 640
+	entryOverhead = 800
 )
 
 // generation is shared by the entries that a space took in between two DropSpace calls. It drops them all at once,

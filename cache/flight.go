@@ -78,7 +78,7 @@ func (c *Cache[V]) begin(f *flight[V]) {
 	if f.waiters == 0 {
 		f.space.unattended++
 	}
-	c.loads.Go(func() {
+	c.background.Go(func() {
 		defer c.finish(f) // even when Load ends the goroutine
 		c.fly(f)
 	})

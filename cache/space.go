@@ -152,17 +152,17 @@ func (c *Cache[V]) forget(e *entry[V]) {
 	e.dropped.Store(true)
 }
 
-// takeAny drops up to n entries, whichever come first, and returns them.
-func (c *Cache[V]) takeAny(n int) []*entry[V] {
+// takeAny drops entries that cost so many bytes in sum, whichever come first, and returns them.
+func (c *Cache[V]) takeAny(bytes int64) (taken []*entry[V]) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var taken []*entry[V]
 	for _, s := range c.spaces {
 		for _, r := range s.records {
 			for _, e := range r.entries {
-				if len(taken) == n {
+				if bytes <= 0 {
 					return taken
 				}
+				bytes -= e.cost
 				taken = append(taken, s.setEntry(e.key, nil))
 			}
 		}

@@ -1,7 +1,7 @@
 package cache
 
 import (
-	"slices"
+	"iter"
 	"sync"
 	"time"
 
@@ -11,8 +11,8 @@ import (
 const (
 	// laneCount spreads readers over locks, so that they do not meet on one cache line.
 	laneCount = 64
-	// removeChunk is how many entries are removed before a writer that waits gets its turn.
-	removeChunk = 256
+	// removeChunk bounds how many entries are removed before a writer that waits gets its turn.
+	removeChunk = 2048
 	// bytesPerCounter sizes ristretto's sketch: about ten counters for each entry of the usual size, at 4.5 bytes.
 	bytesPerCounter = 64
 	minCounters     = 1 << 12
@@ -33,6 +33,8 @@ type store[V any] struct {
 	// mu is held by whoever writes. It is never taken by a reader, or while Cache.mu is held.
 	mu     sync.Mutex
 	closed bool // guarded by mu
+
+	release sync.Once // closes ristretto
 }
 
 // lane keeps readers out of a ristretto that is being closed: its Get would panic.
@@ -93,19 +95,34 @@ func (s *store[V]) put(e *entry[V]) bool {
 	return tried
 }
 
-// remove gives back the memory of dropped entries. What replaced one of them stays.
-func (s *store[V]) remove(entries []*entry[V]) {
-	for chunk := range slices.Chunk(entries, removeChunk) {
-		s.mu.Lock()
-		s.removeLocked(chunk)
-		s.mu.Unlock()
+// remove gives back the memory of dropped entries. What replaced one of them stays. It reports false when the store is
+// closed.
+func (s *store[V]) remove(entries []*entry[V]) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
 	}
+	s.removeLocked(entries)
+	return true
+}
+
+// removeAll does what remove does, and gives other writers a turn every so often.
+func (s *store[V]) removeAll(entries iter.Seq[*entry[V]]) {
+	chunk := make([]*entry[V], 0, removeChunk)
+	for e := range entries {
+		if chunk = append(chunk, e); len(chunk) < removeChunk {
+			continue
+		}
+		if !s.remove(chunk) {
+			return
+		}
+		chunk = chunk[:0]
+	}
+	s.remove(chunk)
 }
 
 func (s *store[V]) removeLocked(entries []*entry[V]) {
-	if s.closed {
-		return
-	}
 	for _, e := range entries {
 		if held, _ := s.cache.Get(e.hash); held == e {
 			s.cache.Del(e.hash)
@@ -114,17 +131,21 @@ func (s *store[V]) removeLocked(entries []*entry[V]) {
 	s.cache.Wait()
 }
 
-// resize changes the bound. Ristretto itself would shrink only at the next Set; so take is asked for entries that may
-// go, which it must have dropped, until it has none or the rest fits.
-func (s *store[V]) resize(maxBytes int64, take func(n int) []*entry[V]) {
+// resize changes the bound. Ristretto itself would shrink only at the next Set; so take is asked to drop entries that
+// cost so many bytes, until it has none or the rest fits.
+func (s *store[V]) resize(maxBytes int64, take func(bytes int64) []*entry[V]) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return
 	}
 	s.cache.UpdateMaxCost(maxBytes)
-	for s.cache.RemainingCost() < 0 {
-		victims := take(removeChunk)
+	for {
+		excess := -s.cache.RemainingCost()
+		if excess <= 0 {
+			return
+		}
+		victims := take(excess)
 		if len(victims) == 0 {
 			return
 		}
@@ -132,23 +153,18 @@ func (s *store[V]) resize(maxBytes int64, take func(n int) []*entry[V]) {
 	}
 }
 
-// refuseReads makes every later get report that reads are over.
-func (s *store[V]) refuseReads() {
+// refuse makes every later read and write do nothing.
+func (s *store[V]) refuse() {
 	for i := range s.lanes {
 		l := &s.lanes[i]
 		l.mu.Lock()
 		l.closed = true
 		l.mu.Unlock()
 	}
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
 }
 
-// close releases everything. refuseReads must have been called. Later calls, writes included, do nothing.
-func (s *store[V]) close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return
-	}
-	s.closed = true
-	s.cache.Close()
-}
+// close releases everything. refuse must have been called. Later calls wait for the first and do nothing.
+func (s *store[V]) close() { s.release.Do(s.cache.Close) }

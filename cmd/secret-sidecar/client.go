@@ -121,8 +121,7 @@ func (c *client) explainDial(err error) error {
 	return fmt.Errorf("cannot open the socket %s: %w", c.socket, err)
 }
 
-// reasonOf returns the reason of the status's ErrorInfo, followed by the fields that a BadRequest names; empty
-// when the sidecar sent none.
+// reasonOf returns the reason of the status's ErrorInfo; empty when the sidecar sent none.
 func reasonOf(answer *status.Status) string {
 	for _, detail := range answer.Details() {
 		if info, ok := detail.(*errdetails.ErrorInfo); ok {

@@ -12,12 +12,12 @@ import (
 const defaultMaxBytes = 64 << 20
 
 var (
-	// ErrOverloaded: Policy.MaxWaiting callers already wait for loads of the space.
+	// ErrOverloaded means that Policy.MaxWaiting callers already wait for loads of the space.
 	ErrOverloaded = errors.New("too many callers are waiting for a load")
-	// ErrClosed: the Cache is closed, or was closed while the caller waited.
+	// ErrClosed means that the Cache is closed, or was closed while the caller waited.
 	ErrClosed = errors.New("cache is closed")
-	// ErrPanicked: the load panicked or ended its goroutine. The error names the type of what it panicked with, never
-	// the text, which may hold what must not be shown.
+	// ErrPanicked means that the load panicked or ended its goroutine. The error names the type of what it panicked
+	// with, never the text, which may hold what must not be shown.
 	ErrPanicked = errors.New("load panicked")
 )
 
@@ -162,8 +162,9 @@ func (c *Cache[V]) Len(space string) int {
 	return 0
 }
 
-// SetMaxBytes changes Config.MaxBytes; n of zero or less means 64 MiB. Shrinking drops entries, not the least used
-// ones first, before it returns. It does nothing on a closed Cache.
+// SetMaxBytes changes Config.MaxBytes; n of zero or less means 64 MiB. Shrinking drops entries before it returns, not
+// the least used ones first. How often keys are used stays counted as finely as the first bound asked for. On a closed
+// Cache it does nothing.
 func (c *Cache[V]) SetMaxBytes(n int64) { c.store.resize(orDefault(n), c.takeAny) }
 
 // Close refuses every later Get with ErrClosed and answers waiting ones with it, cancels the running loads and waits

@@ -44,7 +44,7 @@ type entry[V any] struct {
 func newCopy[V any](key Key, hash uint64, value V, size int, fetchedAt time.Time, p Policy) *entry[V] {
 	return &entry[V]{
 		key: key, hash: hash, value: value, fetchedAt: fetchedAt,
-		jitter:    rand.Float64() * maxJitter,
+		jitter:    rand.Float64() * maxJitter, //nolint:gosec // spreads load, guards nothing
 		retention: addSaturating(max(p.TTL, 0), max(p.MaxStale, 0)),
 		cost:      cost(key) + int64(max(size, 0)),
 	}

@@ -39,7 +39,7 @@ type outcome[V any] struct {
 
 // newFlight returns a flight that has not begun.
 func newFlight[V any](ctx context.Context, s *space[V], l Lookup[V], hash uint64) *flight[V] {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) //nolint:gosec // fly, leave or beginNext calls cancel
 	load := l.Load
 	return &flight[V]{
 		space: s, key: l.Key, hash: hash, policy: l.Policy,

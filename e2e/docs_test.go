@@ -43,7 +43,7 @@ func TestEveryCommandInTheDocumentsWorks(t *testing.T) {
 // codeBlock is a fenced block of a document.
 type codeBlock struct{ language, text string }
 
-var fenced = regexp.MustCompile("(?ms)^```(\\w+)\n(.*?)^```$")
+var fenced = regexp.MustCompile("(?s)```(\\w+)\n(.*?)```\n")
 
 func codeBlocks(page string) []codeBlock {
 	var blocks []codeBlock
@@ -195,12 +195,11 @@ func matches(want, got string) bool {
 	pattern := "^"
 	for line := range strings.Lines(want) {
 		line = strings.Join(strings.Fields(line), " ")
-		switch {
-		case line == "...":
+		if line == "..." {
 			pattern += `(.*\n)*?`
-		default:
-			pattern += strings.ReplaceAll(regexp.QuoteMeta(line), `\.\.\.`, ".*") + `\n`
+			continue
 		}
+		pattern += strings.ReplaceAll(regexp.QuoteMeta(line), `\.\.\.`, ".*") + `\n`
 	}
 	folded := ""
 	for line := range strings.Lines(got) {

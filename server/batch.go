@@ -31,6 +31,7 @@ func (s *Server) BatchResolve(ctx context.Context, request *secretsidecarv1.Batc
 		return nil, errInvalidRequest(field("requests", fmt.Sprintf("must hold 1 to %d requests, not %d", maxBatch, len(items))))
 	}
 	outcomes := make([]outcome, len(items))
+	defer releaseAll(outcomes)
 	reads := make(map[readKey][]int, len(items))
 	running := s.current.Load()
 	for i, item := range items {
@@ -39,7 +40,6 @@ func (s *Server) BatchResolve(ctx context.Context, request *secretsidecarv1.Batc
 			outcomes[i].err = err
 			continue
 		}
-		defer asked.connection.release()
 		outcomes[i].question = asked
 		reads[readKeyOf(asked)] = append(reads[readKeyOf(asked)], i)
 	}
@@ -52,6 +52,15 @@ type outcome struct {
 	question question
 	secret   *secretsidecarv1.ResolveResponse
 	err      error
+}
+
+// releaseAll lets go of the connections that the admitted items hold.
+func releaseAll(outcomes []outcome) {
+	for _, one := range outcomes {
+		if c := one.question.connection; c != nil {
+			c.release()
+		}
+	}
 }
 
 // readKey is what items must have in common to share a read.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -162,7 +163,7 @@ func clearLeftover(path string) error {
 	case info.Mode()&fs.ModeSocket == 0:
 		return fmt.Errorf("%w: %s exists and is no socket: remove it, or choose another path", ErrSocketConfig, path)
 	}
-	conn, err := net.DialTimeout("unix", path, time.Second)
+	conn, err := tryConnect(path)
 	if err == nil {
 		_ = conn.Close()
 		return inUse(path)
@@ -174,6 +175,12 @@ func clearLeftover(path string) error {
 		return fmt.Errorf("remove the socket that a crash left: %w", err)
 	}
 	return nil
+}
+
+func tryConnect(path string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	return (&net.Dialer{}).DialContext(ctx, "unix", path)
 }
 
 // umaskMu keeps two Listen calls from mixing up the process's umask.

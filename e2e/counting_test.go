@@ -61,7 +61,7 @@ func TestTheAuditLogShowsOneReadForEverySecret(t *testing.T) {
 		requireReads(t, v, "secret/data/cold", 2)
 	})
 
-	t.Run("50 keys of one secret in a batch cause 1 read, another key later none", func(t *testing.T) {
+	t.Run("50 keys of one secret in a batch cause 1 read, with max_age 0s too, another key later none", func(t *testing.T) {
 		s, r := s.in(t), r.in(t)
 		data := map[string]any{}
 		batch := &secretsidecarv1.BatchResolveRequest{}
@@ -82,8 +82,15 @@ func TestTheAuditLogShowsOneReadForEverySecret(t *testing.T) {
 			}
 		}
 		requireReads(t, v, "secret/data/wide", 1)
+		for _, request := range batch.GetRequests() {
+			request.MaxAge = readVaultNow
+		}
+		if _, err := r.BatchResolve(t.Context(), batch); err != nil {
+			t.Fatal(err)
+		}
+		requireReads(t, v, "secret/data/wide", 2)
 		r.value("secret/data/wide/later", data["later"].(string), fromCache)
-		requireReads(t, v, "secret/data/wide", 1)
+		requireReads(t, v, "secret/data/wide", 2)
 	})
 
 	t.Run("not found is remembered, but not for max_age 0s and not after Invalidate", func(t *testing.T) {

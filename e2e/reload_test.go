@@ -128,6 +128,15 @@ func TestAChangeThatCannotLogInIsRefused(t *testing.T) {
 	eventually(t, "the log says that the change is refused", func() bool { return r.logs(`"level":"ERROR"`, "LOGIN_REJECTED") })
 	stopLoad()
 	requireHealth(t, r, "connection/prod", serving)
+
+	// A new connection logs in on its own; until it has, the rest serves on.
+	s.config(l.connection("prod", v.Address), s.defaultLogin(v).connection("new", v.Address, "secret_id: "+s.newSecret()))
+	eventually(t, "the new connection is there", func() bool {
+		_, err := r.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: "secret/data/app/key", Connection: "new"})
+		return codeOf(err) == codes.FailedPrecondition
+	})
+	requireHealth(t, r, "connection/new", notServing)
+	requireHealth(t, r, "", serving)
 }
 
 func TestAReloadChangesWhoMayCall(t *testing.T) {

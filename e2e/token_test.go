@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -103,16 +104,20 @@ func TestATokenRevokedByTheOperatorCostsOneLoginAndNoFailure(t *testing.T) {
 		g := s.newGate(v)
 		l := s.defaultLogin(v)
 		r := s.start("--config", s.config(l.connection("prod", g.address)))
+		const secrets = 50 // each with a read of its own, which Vault answers with "invalid token"
 		value := s.newSecret()
-		s.writeSecret(v, "secret/data/app", "key", value)
+		for i := range secrets {
+			s.writeSecret(v, fmt.Sprintf("secret/data/app%d", i), "key", value)
+		}
 		for round := range 3 {
 			if revoked := v.RevokeRoleTokens(t, l.role); revoked != 1 {
 				t.Fatalf("the sidecar had %d tokens, want 1", revoked)
 			}
 			var group sync.WaitGroup
-			for range 50 {
+			for i := range secrets {
 				group.Go(func() {
-					answer, err := r.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: "secret/data/app/key", MaxAge: readVaultNow})
+					path := fmt.Sprintf("secret/data/app%d/key", i)
+					answer, err := r.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: path, MaxAge: readVaultNow})
 					if err != nil || answer.GetValue() != value {
 						t.Errorf("resolve: %v, %v", answer, err)
 					}
@@ -122,8 +127,6 @@ func TestATokenRevokedByTheOperatorCostsOneLoginAndNoFailure(t *testing.T) {
 			if logins := g.count(loginPath); logins != round+2 {
 				t.Fatalf("%d logins after %d revocations, want %d", logins, round+1, round+2)
 			}
-			// A second fresh login for a denial is rate-limited; the next revocation is another matter, so
-			// that a connection whose token is revoked twice does not fail either.
 		}
 	})
 }
@@ -139,7 +142,10 @@ func TestAWrongSecretIDIsTriedOnce(t *testing.T) {
 			list, err := r.ListConnections(t.Context(), &secretsidecarv1.ListConnectionsRequest{})
 			return err == nil && list.GetConnections()[0].GetState() == secretsidecarv1.ConnectionState_CONNECTION_STATE_REJECTED
 		})
-		for range 20 {
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for range 30 {
+			<-tick.C
 			_, err := r.resolve("secret/data/app/key")
 			requireFailure(t, s, err, loginRejected)
 		}

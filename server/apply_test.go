@@ -143,7 +143,7 @@ func TestHealthFollowsTheFirstLoginsAndStays(t *testing.T) {
 	release := make(chan struct{})
 	v.answerInstead(func(_ http.ResponseWriter, r *http.Request) bool {
 		if strings.HasSuffix(r.URL.Path, "/login") {
-			<-release
+			waitFor(t, release)
 		}
 		return false
 	})
@@ -199,7 +199,7 @@ func TestStoppingFinishesRequestsInProgress(t *testing.T) {
 	v.answerInstead(func(_ http.ResponseWriter, r *http.Request) bool {
 		if strings.HasPrefix(r.URL.Path, "/v1/secret/") {
 			close(reading)
-			<-release
+			waitFor(t, release)
 		}
 		return false
 	})

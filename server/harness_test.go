@@ -95,7 +95,7 @@ func (v *frontedVault) connection(name string) server.Connection {
 			Address:  v.address,
 			RoleID:   vault.Credential{Value: redact.New(v.roleID)},
 			SecretID: vault.Credential{Value: redact.New(v.secretID)},
-			Timeout:  5 * time.Second,
+			Timeout:  30 * time.Second,
 		},
 		Policy: cache.Policy{TTL: time.Hour, MaxStale: time.Hour, NegativeTTL: 10 * time.Second, MaxWaiting: 10000},
 	}
@@ -215,5 +215,13 @@ func (v *frontedVault) write(t *testing.T, path string, data map[string]any) {
 	t.Helper()
 	if err := v.WriteSecret(strings.TrimPrefix(path, "secret/data/"), data); err != nil {
 		t.Fatalf("write %s: %v", path, err)
+	}
+}
+
+// waitFor holds a handler back until released, or until the test has failed and would wait for the handler.
+func waitFor(t *testing.T, released <-chan struct{}) {
+	select {
+	case <-released:
+	case <-t.Context().Done():
 	}
 }

@@ -163,8 +163,11 @@ func TestInvalidateFencesReadsInFlight(t *testing.T) {
 		recorded := httptest.NewRecorder()
 		v.Vault.ServeHTTP(recorded, r) // Vault has read the value; its answer is held back
 		release := make(chan struct{})
-		held <- release
-		<-release
+		select {
+		case held <- release:
+			waitFor(t, release)
+		case <-t.Context().Done():
+		}
 		_, _ = w.Write(recorded.Body.Bytes())
 		return true
 	})
@@ -222,7 +225,7 @@ func TestTheCallersDeadlineIsItsOwnAndTheReadGoesOn(t *testing.T) {
 	release := make(chan struct{})
 	v.answerInstead(func(_ http.ResponseWriter, r *http.Request) bool {
 		if strings.HasPrefix(r.URL.Path, "/v1/secret/") {
-			<-release
+			waitFor(t, release)
 		}
 		return false
 	})

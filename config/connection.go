@@ -109,23 +109,27 @@ func addressProblem(text string) string {
 	const want = "want http:// or https://, a host and perhaps a port, such as https://vault.example:8200"
 	address, err := url.Parse(text)
 	switch {
-	case err != nil || address.Opaque != "":
-		return want
-	case address.Scheme != "http" && address.Scheme != "https":
+	case err != nil, address.Opaque != "", address.Scheme != "http" && address.Scheme != "https":
 		return want
 	case address.User != nil:
 		return "must not hold a user or a password: " + want
 	case address.Path != "" && address.Path != "/":
 		return "must not hold a path: " + want
-	case address.RawQuery != "" || address.ForceQuery || address.Fragment != "" || strings.Contains(text, "#"):
+	case strings.ContainsAny(text, "?#"):
 		return `must not hold "?" or "#": ` + want
 	case address.Hostname() == "" || strings.ContainsFunc(address.Host, unicode.IsSpace):
 		return want
 	}
-	if port := address.Port(); port != "" || strings.HasSuffix(address.Host, ":") {
-		if number, err := strconv.ParseUint(port, 10, 16); err != nil || number == 0 {
-			return "the port must be a number from 1 to 65535"
-		}
+	return portProblem(address)
+}
+
+func portProblem(address *url.URL) string {
+	port := address.Port()
+	if port == "" && !strings.HasSuffix(address.Host, ":") {
+		return ""
+	}
+	if number, err := strconv.ParseUint(port, 10, 16); err != nil || number == 0 {
+		return "the port must be a number from 1 to 65535"
 	}
 	return ""
 }

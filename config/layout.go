@@ -36,7 +36,7 @@ func newLayout(text string) (*layout, bool) {
 			l.next = start(entry.Key).Line
 			break
 		}
-		if key, _ := keyText(entry.Key); key == "connections" {
+		if keyText(entry.Key) == "connections" {
 			l.field = entry
 			l.list, ok = entry.Value.(*ast.SequenceNode)
 		}
@@ -55,17 +55,17 @@ func lineStarts(text string) []int {
 }
 
 // appendConnection returns false when the layout is one that it does not know.
-func appendConnection(text string, new item) (string, bool) {
+func appendConnection(text string, added item) (string, bool) {
 	l, ok := newLayout(text)
 	switch {
 	case !ok:
 		return "", false
 	case !l.list.IsFlowStyle:
-		return l.appendBlock(new.block)
+		return l.appendBlock(added.block)
 	case len(l.list.Values) == 0 && !l.root.IsFlowStyle:
-		return l.replaceEmpty(new.block)
+		return l.replaceEmpty(added.block)
 	}
-	return l.appendFlow(new.flow)
+	return l.appendFlow(added.flow)
 }
 
 // removeConnection returns false when the layout is one that it does not know.

@@ -104,7 +104,7 @@ connections:
 		Name: "prod", Scope: config.ScopeProject, ProjectIDs: []string{"p1"}, Address: "https://vault.example:8200",
 		Namespace: "team-a/sub", AuthMount: "team/approle",
 		RoleID:          config.Credential{Value: redact.New("role")},
-		SecretID:        config.Credential{File: filepath.Join(folder, "creds/secret_id")},
+		SecretID:        config.Credential{File: filepath.Join(folder, "creds", "secret_id")},
 		SecretIDWrapped: true,
 		TLS:             config.TLS{CAFile: "/ca.pem", ServerName: "vault", ClientCertFile: filepath.Join(folder, "c.pem"), ClientKeyFile: filepath.Join(folder, "k.pem")},
 		Timeout:         5 * time.Second, MaxWaiting: 7,

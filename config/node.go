@@ -84,7 +84,7 @@ func (v value) mapping(known ...string) mapping {
 }
 
 func (m mapping) add(entry *ast.MappingValueNode, known []string) {
-	key, _ := keyText(entry.Key)
+	key := keyText(entry.Key)
 	field := value{notes: m.notes, node: entry.Value, path: join(m.path, key), place: start(entry.Key)}
 	if !slices.Contains(known, key) {
 		field.node, field.path = entry.Key, m.path
@@ -99,12 +99,13 @@ func (m mapping) add(entry *ast.MappingValueNode, known []string) {
 	m.fields[key] = field
 }
 
-func keyText(key ast.MapKeyNode) (string, bool) {
+// keyText is "" for a key that is no plain word.
+func keyText(key ast.MapKeyNode) string {
 	node, ok := key.(*ast.StringNode)
 	if !ok {
-		return "", false
+		return ""
 	}
-	return node.Value, true
+	return node.Value
 }
 
 func join(path, key string) string {

@@ -70,15 +70,15 @@ func (v value) rawText() (string, bool) {
 	return "", false
 }
 
-// scalarText is the value as it is written, whichever scalar YAML takes it for.
-func (v value) scalarText() (string, bool) {
+// scalarText is the value as it is written, whether YAML takes it for text or a number; "" for anything else.
+func (v value) scalarText() string {
 	switch node := v.node.(type) {
 	case *ast.StringNode:
-		return node.Value, true
+		return node.Value
 	case *ast.IntegerNode, *ast.FloatNode:
-		return node.GetToken().Value, true
+		return node.GetToken().Value
 	}
-	return "", false
+	return ""
 }
 
 // texts reads a list of strings that are not empty. Nil is an absent list; one that is there has entries.
@@ -139,7 +139,7 @@ func (v value) duration(fallback, low time.Duration) time.Duration {
 	if !v.present() {
 		return fallback
 	}
-	text, _ := v.scalarText()
+	text := v.scalarText()
 	duration, err := time.ParseDuration(text)
 	switch {
 	case err != nil && v.node.Type() == ast.IntegerType:
@@ -158,7 +158,7 @@ func (v value) duration(fallback, low time.Duration) time.Duration {
 	return fallback
 }
 
-var sizePattern = regexp.MustCompile(`^([0-9]+) ?(|B|kB|KB|MB|GB|KiB|MiB|GiB)$`)
+var sizePattern = regexp.MustCompile(`^(\d+) ?(|B|kB|KB|MB|GB|KiB|MiB|GiB)$`)
 
 var sizeUnits = map[string]int64{
 	"": 1, "B": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30,
@@ -169,7 +169,7 @@ func (v value) size(fallback int64) int64 {
 	if !v.present() {
 		return fallback
 	}
-	text, _ := v.scalarText()
+	text := v.scalarText()
 	parts := sizePattern.FindStringSubmatch(text)
 	if parts == nil {
 		v.mistake("want a size such as 64MiB (units: KiB, MiB, GiB, kB, MB, GB; none is bytes)")
@@ -195,7 +195,7 @@ func (v value) mode(fallback fs.FileMode) fs.FileMode {
 	if !v.present() {
 		return fallback
 	}
-	text, _ := v.scalarText()
+	text := v.scalarText()
 	if !modePattern.MatchString(text) {
 		v.mistake(`want three octal digits such as "0600" or "0660"`)
 		return fallback

@@ -130,7 +130,7 @@ func (n *nesting) open(tk *token.Token) *level {
 
 // syntaxMistakes says in safe words what the parser found. Its own messages are not passed on, because some
 // quote the text.
-var syntaxMistakes = map[string]string{
+var syntaxMistakes = map[string]string{ // #nosec G101 -- messages, no credentials
 	"could not find end character of double-quoted text": `a double quote (") is opened and never closed`,
 	"could not find end character of single-quoted text": `a single quote (') is opened and never closed`,
 	"could not find flow mapping end token '}'":          `"{" is never closed`,

@@ -318,6 +318,7 @@ func (k *keeper) hold(creds credentials, err error) {
 	}
 	maps.DeleteFunc(k.holds, func(held credentials, _ rejection) bool { return held != k.active && held != k.newest })
 	k.holds[creds] = rejection{until: time.Now().Add(pause), err: err}
+	countRejection(k.c.name)
 	k.log.Error("Vault rejects the login", append(errorAttrs(err), "next_try_in", pause.Round(time.Second))...)
 }
 

@@ -245,7 +245,7 @@ func TestAnOutageAtStartIsCheapAndEndsByItself(t *testing.T) {
 		if n := w.total(); n > 35 || n < 15 {
 			t.Errorf("%d probes in 100 s", n)
 		}
-		if s := c.Status(); s.State != StateConnecting || s.LastError == nil {
+		if s := c.Status(); s.State != StateDegraded || s.LastError == nil {
 			t.Errorf("status: %+v", s)
 		}
 		w.breakWith(nil)

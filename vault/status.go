@@ -13,7 +13,7 @@ import (
 type State int
 
 const (
-	// StateConnecting means: no login has succeeded yet.
+	// StateConnecting means: no login has succeeded yet, and the last call did not fail.
 	StateConnecting State = iota + 1
 	// StateReady means: the last call was answered by Vault, and the login is good.
 	StateReady
@@ -96,10 +96,10 @@ func observe(s *session, outage error, now time.Time) Status {
 	switch {
 	case errors.Is(s.problem, ErrLoginRejected):
 		status.State, status.LastError = StateRejected, s.problem
-	case !s.everLoggedIn:
-		status.State, status.LastError = StateConnecting, firstOf(s.problem, outage)
 	case outage != nil:
 		status.State, status.LastError = StateDegraded, outage
+	case !s.everLoggedIn:
+		status.State, status.LastError = StateConnecting, s.problem
 	}
 	return status
 }

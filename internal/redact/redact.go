@@ -5,6 +5,7 @@ package redact
 import (
 	"fmt"
 	"log/slog"
+	"unique"
 )
 
 const mask = "[redacted]"
@@ -12,18 +13,31 @@ const mask = "[redacted]"
 // String is a credential. Every way of printing it that the standard library knows shows "[redacted]";
 // Reveal is the only way to the text, so that a search for it finds every use. The zero value is the empty
 // credential. It is comparable and safe for concurrent use.
+//
+// The text stands behind a pointer: fmt looks into the unexported fields of a struct without asking the methods
+// of what it finds there.
 type String struct {
-	text string
+	text unique.Handle[string] // the zero Handle is the empty credential
 }
 
 // New returns the credential with the given text.
-func New(text string) String { return String{text: text} }
+func New(text string) String {
+	if text == "" {
+		return String{}
+	}
+	return String{text: unique.Make(text)}
+}
 
 // Reveal returns the text.
-func (s String) Reveal() string { return s.text }
+func (s String) Reveal() string {
+	if s.IsEmpty() {
+		return ""
+	}
+	return s.text.Value()
+}
 
 // IsEmpty reports whether the text is empty.
-func (s String) IsEmpty() bool { return s.text == "" }
+func (s String) IsEmpty() bool { return s == String{} }
 
 // String implements fmt.Stringer.
 func (s String) String() string { return mask }

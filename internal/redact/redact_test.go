@@ -18,7 +18,10 @@ func TestNoWayOfPrintingShowsTheText(t *testing.T) {
 		Name   string
 		Secret redact.String
 		Inner  *redact.String
-	}{"n", secret, &secret}
+		hidden redact.String
+		deep   struct{ hidden []redact.String }
+	}{Name: "n", Secret: secret, Inner: &secret, hidden: secret}
+	nested.deep.hidden = []redact.String{secret}
 
 	var out bytes.Buffer
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%T %v"} {
@@ -40,6 +43,9 @@ func TestNoWayOfPrintingShowsTheText(t *testing.T) {
 		if strings.Contains(out.String(), leak) {
 			t.Errorf("printed %q: %s", leak, out.String())
 		}
+	}
+	if secret != redact.New(text) || redact.New("") != (redact.String{}) || (redact.String{}).Reveal() != "" {
+		t.Error("credentials do not compare by their text")
 	}
 	if secret.Reveal() != text || secret.IsEmpty() || !(redact.String{}).IsEmpty() {
 		t.Error("Reveal or IsEmpty is wrong")

@@ -74,10 +74,10 @@ func (m mapping) scope() (Scope, []string) {
 	v, projects := m.at("scope"), m.at("project_ids")
 	ids := projects.texts()
 	switch {
-	case !v.present():
-		v.mistake("is missing: write platform (every project) or project (with project_ids)")
+	case !v.present() && projects.present():
+		v.mistake("is missing: project_ids need \"scope: project\"")
 		return 0, nil
-	case v.text("") == ScopePlatform.String():
+	case !v.present(), v.text("") == ScopePlatform.String():
 		if projects.present() {
 			projects.mistake(`belongs to "scope: project": remove it, or change the scope`)
 		}

@@ -146,6 +146,7 @@ func TestValuesThatAreAccepted(t *testing.T) {
 		{"a block text credential", connection("secret_id: |\n      secret"), func(c *config.Config) any { return c.Connections[0].SecretID.Value.Reveal() }, "secret"},
 		{"an IPv6 address", strings.Replace(minimal, "vault.example", "[::1]", 1), func(c *config.Config) any { return c.Connections[0].Address }, "https://[::1]:8200"},
 		{"a byte order mark and CRLF", "\ufeff" + strings.ReplaceAll(minimal, "\n", "\r\n"), func(c *config.Config) any { return c.Connections[0].Name }, "prod"},
+		{"no scope is platform", `{"connections": [{"name": "a", "address": "http://v", "role_id": "r"}]}`, func(c *config.Config) any { return c.Connections[0].Scope }, config.ScopePlatform},
 		{"JSON", `{"connections": [{"name": "a", "scope": "platform", "address": "http://v", "role_id": "r"}]}`, func(c *config.Config) any { return c.Connections[0].Name }, "a"},
 		{"one document with its marker", "---\n" + minimal + "...\n", func(c *config.Config) any { return c.Connections[0].Name }, "prod"},
 	}

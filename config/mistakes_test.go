@@ -51,7 +51,7 @@ func TestEveryMistakeIsReportedAtItsPlace(t *testing.T) {
 		{"connections as a mapping", "connections: {name: a}\n", []string{"1:14: connections: want a list"}},
 		{"a connection as text", "connections: [prod]\n", []string{"1:15: connections[0]: want keys here: name,"}},
 		{"a connection with nothing", "connections:\n  - name: a\n", []string{
-			"2:5: connections[0].scope: is missing", "2:5: connections[0].address: is missing", "2:5: connections[0].role_id: is missing",
+			"2:5: connections[0].address: is missing", "2:5: connections[0].role_id: is missing",
 		}},
 		{"a typo at the top", "sokcet: {}\n" + minimal, []string{`1:1: unknown key "sokcet": did you mean "socket"?`}},
 		{"a typo in a connection", with("secretid: x"), []string{`6:5: connections[0]: unknown key "secretid": did you mean "secret_id"?`}},
@@ -105,7 +105,7 @@ func TestEveryMistakeIsReportedAtItsPlace(t *testing.T) {
 		{"a name in capitals", instead("prod", "Prod"), []string{`2:11: connections[0].name: may hold only a-z`}},
 		{"a name twice", minimal + strings.TrimPrefix(minimal, "connections:\n"), []string{"6:11: connections[1].name: another connection has this name, on line 2"}},
 		{"a name missing", instead("- name: prod\n   ", "-"), []string{"2:5: connections[0].name: is missing"}},
-		{"a scope missing", instead("    scope: platform\n", ""), []string{"2:5: connections[0].scope: is missing"}},
+		{"a scope missing beside project_ids", instead("    scope: platform\n", "    project_ids: [p]\n"), []string{"2:5: connections[0].scope: is missing"}},
 		{"an unknown scope", instead("platform", "global"), []string{"3:12: connections[0].scope: want platform or project"}},
 		{"scope project without projects", instead("platform", "project"), []string{"3:12: connections[0].scope: scope project needs project_ids"}},
 		{"scope project with an empty list", instead("platform", "project\n    project_ids: []"), []string{"4:18: connections[0].project_ids: is an empty list"}},

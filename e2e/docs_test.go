@@ -61,7 +61,7 @@ type docsReader struct {
 
 func newReader(t *testing.T) *docsReader {
 	t.Helper()
-	folder, err := os.MkdirTemp("", "ss")
+	folder, err := os.MkdirTemp(folderRoot(), "ss")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "ss")
+	dir, err := os.MkdirTemp(folderRoot(), "ss")
 	if err != nil {
 		return fail("make a folder for the binary", err)
 	}

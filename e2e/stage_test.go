@@ -29,7 +29,7 @@ type stage struct {
 
 func newStage(t *testing.T) *stage {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "ss")
+	dir, err := os.MkdirTemp(folderRoot(), "ss")
 	if err != nil {
 		t.Fatal(err)
 	}

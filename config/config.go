@@ -31,9 +31,14 @@ type Config struct {
 	// Connections are in the file's order; their names are unique.
 	Connections []Connection
 
-	defaults Connection // what a connection is when it says nothing else
-	origins  origins    // where CheckFiles' mistakes stand
+	defaults   Connection // what a connection is when it says nothing else
+	origins    origins    // where CheckFiles' mistakes stand
+	socketPath string     // socket.path as the file gives it; empty when it does not
 }
+
+// FileSocketPath returns the socket.path that the file sets; empty when it sets none. It stays as it is when
+// the holder of the Config changes Socket.
+func (c *Config) FileSocketPath() string { return c.socketPath }
 
 // Socket is where to listen and who may open it.
 type Socket struct {

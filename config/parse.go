@@ -56,6 +56,9 @@ func parse(src source, getenv LookupEnv) (*Config, Mistakes) {
 		return cfg, r.mistakes
 	}
 	cfg.Socket = r.socket(root.at("socket"))
+	if _, given := r.origins["socket.path"]; given {
+		cfg.socketPath = cfg.Socket.Path
+	}
 	cfg.Cache.MaxBytes = root.at("cache").mapping(cacheKeys...).at("max_bytes").size(cfg.Cache.MaxBytes)
 	cfg.defaults = r.defaults(root.at("defaults"))
 	cfg.Connections = r.connections(root.at("connections"), cfg.defaults)
@@ -70,10 +73,13 @@ func parse(src source, getenv LookupEnv) (*Config, Mistakes) {
 func (r *reader) socket(v value) Socket {
 	m, socket := v.mapping(socketKeys...), defaultSocket()
 	if path := m.at("path"); path.present() {
+		r.origins[path.path] = path.origin()
 		socket.Path = path.socketPath()
 	}
 	socket.Mode = m.at("mode").mode(socket.Mode)
-	socket.Group = m.at("group").text(socket.Group)
+	group := m.at("group")
+	r.origins[group.path] = group.origin()
+	socket.Group = group.text(socket.Group)
 	return socket
 }
 

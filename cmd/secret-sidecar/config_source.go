@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -16,6 +17,8 @@ type configSource struct {
 	path   string // of the file; empty when the variables are used
 	getenv lookup
 	socket string // overrides the file's socket.path; empty does not
+
+	socketFromEnv bool // socket is the variable's
 }
 
 // addConfigFlag gives a command its --config.
@@ -25,7 +28,7 @@ func addConfigFlag(cmd *cobra.Command) *string {
 
 // findConfig decides between the file and the variables. A file that was named has to be there.
 func (a *app) findConfig(path string, named bool) (configSource, error) {
-	source := configSource{path: path, getenv: a.getenv, socket: a.givenSocket()}
+	source := configSource{path: path, getenv: a.getenv, socket: a.givenSocket(), socketFromEnv: a.socket == ""}
 	_, err := os.Stat(path)
 	switch {
 	case !errors.Is(err, fs.ErrNotExist):
@@ -51,6 +54,15 @@ func (s configSource) load() (*config.Config, error) {
 		loaded.Socket.Path = s.socket
 	}
 	return loaded, nil
+}
+
+// warnOfSocket says that a forgotten variable wins over what the file says. The flag is there for everybody to
+// see.
+func (s configSource) warnOfSocket(log *slog.Logger, loaded *config.Config) {
+	inFile := loaded.FileSocketPath()
+	if s.socketFromEnv && s.socket != "" && inFile != "" && inFile != s.socket {
+		log.Warn(socketEnv+" overrides socket.path", "variable", s.socket, "file", inFile)
+	}
 }
 
 // check is load, and opens the files that the configuration names too.

@@ -28,7 +28,10 @@ once. The socket answers from the start, health says when the logins are there.
 
 Without a configuration file, VAULT_ADDR, VAULT_NAMESPACE, VAULT_CACERT, VAULT_ROLE_ID(_FILE) and
 VAULT_SECRET_ID(_FILE) make one connection called "default". The file is watched, and SIGHUP re-reads it:
-a valid change takes effect without dropping a request, an invalid one is refused and logged.`,
+a valid change takes effect without dropping a request, an invalid one is refused and logged.
+
+The socket is that of --socket, else of SECRET_SIDECAR_SOCKET, else of socket.path in the file, else
+`+config.DefaultSocketPath+`.`,
 		Example: `  secret-sidecar serve
   secret-sidecar serve --config config.yaml --socket /tmp/sidecar.sock --log-format text`,
 		Args: noArgs,
@@ -63,6 +66,7 @@ func serve(ctx context.Context, source configSource, options server.Options) err
 	if err != nil {
 		return err
 	}
+	source.warnOfSocket(log, settings)
 	exports, err := telemetry.Setup(ctx, source.getenv)
 	if err != nil {
 		return usageError{err}

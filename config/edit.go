@@ -52,31 +52,39 @@ type NewConnection struct {
 // Errors: ErrConnectionExists, a Mistakes about the file or about the connection, or why it cannot be written.
 // Simultaneous edits, of other processes too, wait for each other.
 func AddConnection(path string, connection NewConnection) error {
-	item, added, err := connection.check()
+	checked, err := connection.check()
 	if err != nil {
 		return fmt.Errorf("add connection: %w", err)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("add connection: make the folder of the config file: %w", err)
 	}
-	err = editFile(path, func(text string, exists bool) (string, error) {
-		if !exists || isBlank(text) {
-			return withLineEnd(text) + "connections:\n" + indent(item.block, 2), nil
-		}
-		before, err := parseForEdit(path, text)
-		if err != nil {
-			return "", err
-		}
-		if before.indexOf(connection.Name) >= 0 {
-			return "", ErrConnectionExists
-		}
-		after, ok := appendConnection(text, item)
-		return after, verify(path, after, ok, before, append(slices.Clone(before.Connections), before.withDefaults(added)))
+	err = editFile(path, func(text string, _ bool) (string, error) {
+		after, _, err := checked.addTo(path, text)
+		return after, err
 	})
 	if err != nil {
 		return fmt.Errorf("add connection %s: %w", connection.Name, err)
 	}
 	return nil
+}
+
+// CheckNewConnection finds what AddConnection would refuse, and changes nothing. It returns how many
+// connections the file has already: 0 for one that is absent. Errors are AddConnection's.
+func CheckNewConnection(path string, connection NewConnection) (already int, err error) {
+	checked, err := connection.check()
+	if err != nil {
+		return 0, fmt.Errorf("add connection: %w", err)
+	}
+	text, err := readText(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, err
+	}
+	_, already, err = checked.addTo(path, string(text))
+	if err != nil {
+		return 0, fmt.Errorf("add connection %s: %w", connection.Name, err)
+	}
+	return already, nil
 }
 
 // RemoveConnection removes a connection, and the comment right above it, from the configuration file at path,
@@ -142,17 +150,40 @@ func (c *Config) indexOf(name string) int {
 // item is a connection as YAML, to stand in a block list or in a flow list.
 type item struct{ block, flow string }
 
+// checkedConnection is a connection that Load takes.
+type checkedConnection struct {
+	item   item
+	parsed Connection
+}
+
+// addTo returns the text of the file at path with the connection at its end, and how many it had before.
+func (c checkedConnection) addTo(path, text string) (after string, already int, err error) {
+	if isBlank(text) {
+		return withLineEnd(text) + "connections:\n" + indent(c.item.block, 2), 0, nil
+	}
+	before, err := parseForEdit(path, text)
+	if err != nil {
+		return "", 0, err
+	}
+	if before.indexOf(c.parsed.Name) >= 0 {
+		return "", 0, ErrConnectionExists
+	}
+	after, ok := appendConnection(text, c.item)
+	want := append(slices.Clone(before.Connections), before.withDefaults(c.parsed))
+	return after, len(before.Connections), verify(path, after, ok, before, want)
+}
+
 // check renders the connection and reads it back, so that Load's rules are the only ones.
-func (n NewConnection) check() (item, Connection, error) {
+func (n NewConnection) check() (checkedConnection, error) {
 	files := []*string{&n.SecretIDFile, &n.TLS.CAFile, &n.TLS.ClientCertFile, &n.TLS.ClientKeyFile}
 	for _, file := range files {
 		if err := makeAbsolute(file); err != nil {
-			return item{}, Connection{}, err
+			return checkedConnection{}, err
 		}
 	}
 	rendered, err := n.render()
 	if err != nil {
-		return item{}, Connection{}, err
+		return checkedConnection{}, err
 	}
 	cfg, mistakes := parse(source{text: []byte("connections:\n" + rendered.block)}, anyEnv)
 	for i := range mistakes {
@@ -160,9 +191,9 @@ func (n NewConnection) check() (item, Connection, error) {
 		mistakes[i].Path = strings.TrimPrefix(mistakes[i].Path, "connections[0].")
 	}
 	if err := mistakes.err(); err != nil {
-		return item{}, Connection{}, err
+		return checkedConnection{}, err
 	}
-	return rendered, cfg.Connections[0], nil
+	return checkedConnection{item: rendered, parsed: cfg.Connections[0]}, nil
 }
 
 func makeAbsolute(file *string) error {

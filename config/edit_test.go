@@ -198,6 +198,26 @@ func TestEditsDoNotNeedTheSidecarsEnvironment(t *testing.T) {
 	}
 }
 
+func TestANewConnectionIsCheckedWithoutAChange(t *testing.T) {
+	path := write(t, minimal)
+	if already, err := config.CheckNewConnection(path, newConnection("new")); already != 1 || err != nil {
+		t.Errorf("got %d, %v; want 1 connection", already, err)
+	}
+	if _, err := config.CheckNewConnection(path, newConnection("prod")); !errors.Is(err, config.ErrConnectionExists) {
+		t.Errorf("a name that is there: %v", err)
+	}
+	if read(t, path) != minimal {
+		t.Error("the file changed")
+	}
+	absent := filepath.Join(t.TempDir(), "folder", "config.yaml")
+	if already, err := config.CheckNewConnection(absent, newConnection("new")); already != 0 || err != nil {
+		t.Errorf("an absent file: %d, %v", already, err)
+	}
+	if _, err := os.Stat(filepath.Dir(absent)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the check made the folder: %v", err)
+	}
+}
+
 func TestRemoveConnectionKeepsTheRestOfTheFile(t *testing.T) {
 	const sandbox = "  # the sandbox\n  - {name: dev, scope: platform, address: \"http://v\", role_id: r}\n    # belongs to dev\n"
 	production := commented[strings.Index(commented, "  # production"):strings.Index(commented, "  # the sandbox")]

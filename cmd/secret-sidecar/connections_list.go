@@ -21,7 +21,7 @@ func (a *app) connectionsListCommand() *cobra.Command {
 		Args:    noArgs,
 	}
 	output := addChoice(cmd, "output", "how to print it", "table", "json")
-	a.addTimeout(cmd)
+	a.addTimeout(cmd, waitForAnswer)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		answer, err := ask(cmd.Context(), a, secretsidecarv1.SecretServiceClient.ListConnections, &secretsidecarv1.ListConnectionsRequest{})
 		if err != nil {

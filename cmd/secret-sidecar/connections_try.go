@@ -37,7 +37,7 @@ NAME is a connection of the running sidecar. --file tests every connection of a 
 	test := connectionTest{flags: addConnectionFlags(cmd)}
 	cmd.Flags().StringVar(&test.file, "file", "", "configuration file whose connections to test")
 	cmd.Flags().StringVar(&test.path, "path", "", "reference to read as well")
-	a.addTimeout(cmd)
+	a.addTimeout(cmd, "how long the whole test may take")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 1 {
 			test.name = args[0]

@@ -25,7 +25,7 @@ the process answers. --service connection/NAME: while that connection's token is
 		Args: noArgs,
 	}
 	cmd.Flags().StringVar(&service, "service", "", "health service to ask for (default the sidecar as a whole)")
-	a.addTimeout(cmd)
+	a.addTimeout(cmd, waitForAnswer)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		state, err := a.askHealth(cmd.Context(), service)
 		if err != nil {

@@ -26,7 +26,7 @@ below it). Without PATH everything is dropped.`,
 	flags.StringVar(&request.Connection, "connection", "", "connection whose secrets to drop (default every one)")
 	flags.BoolVar(&request.RenewLogin, "renew-login", false, "also drop the Vault token and log in again")
 	flags.BoolVar(&request.Fleet, "fleet", false, "also tell every other sidecar")
-	a.addTimeout(cmd)
+	a.addTimeout(cmd, waitForAnswer)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 1 {
 			request.Path = args[0]

@@ -37,7 +37,7 @@ refuses it.`,
 	flags.Uint32Var(&request.Version, "version", 0, "version of the secret; 0 is the latest")
 	flags.DurationVar(&maxAge, "max-age", 0, "oldest cached copy to accept; 0s reads Vault now, or in an outage returns a stale copy (default the connection's ttl)")
 	flags.DurationVar(&maxStale, "max-stale", 0, "how far beyond its ttl a copy may be while Vault is out; 0s is never (default the connection's max_stale)")
-	a.addTimeout(cmd)
+	a.addTimeout(cmd, waitForAnswer)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		request.Path = args[0]
 		if flags.Changed("max-age") {

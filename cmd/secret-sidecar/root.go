@@ -26,7 +26,7 @@ type app struct {
 	streams
 	getenv  lookup
 	socket  string        // --socket; empty when not given
-	timeout time.Duration // --timeout of the commands that ask a running sidecar
+	timeout time.Duration // --timeout of the commands that ask a sidecar or Vault
 }
 
 // run executes the command line and returns the exit code: 0 done, 1 failed, 2 usage or configuration.
@@ -127,9 +127,12 @@ func group(cmd *cobra.Command) *cobra.Command {
 	return cmd
 }
 
-// addTimeout gives a command that asks a running sidecar its --timeout.
-func (a *app) addTimeout(cmd *cobra.Command) {
-	cmd.Flags().DurationVar(&a.timeout, "timeout", 30*time.Second, "how long to wait for the sidecar's answer")
+// waitForAnswer is what --timeout means to the commands that only ask a running sidecar.
+const waitForAnswer = "how long to wait for the sidecar's answer"
+
+// addTimeout gives a command its --timeout.
+func (a *app) addTimeout(cmd *cobra.Command, usage string) {
+	cmd.Flags().DurationVar(&a.timeout, "timeout", 30*time.Second, usage)
 }
 
 // givenSocket returns the socket path that the command line or the environment names; empty when neither does.

@@ -3,12 +3,14 @@ package server
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/secret-sidecar/secret-sidecar/cache"
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
 const (
@@ -19,8 +21,7 @@ const (
 	maxBatchBytes = 4<<20 - 256<<10
 )
 
-// BatchResolve implements the API. Keys of one secret, asked for with the same limits, share one read even
-// when each demands a fresh one.
+// BatchResolve implements the API. Keys of one secret share one read even when each demands a fresh one.
 func (s *Server) BatchResolve(ctx context.Context, request *secretsidecarv1.BatchResolveRequest) (*secretsidecarv1.BatchResolveResponse, error) {
 	caller, err := callerOf(ctx)
 	if err != nil {
@@ -65,22 +66,13 @@ func releaseAll(outcomes []outcome) {
 
 // readKey is what items must have in common to share a read.
 type readKey struct {
-	session          *session
-	path             string
-	version          uint32
-	maxAge, maxStale time.Duration
+	session *session
+	path    string
+	version uint32
 }
 
 func readKeyOf(asked question) readKey {
-	const unset = -1
-	key := readKey{asked.connection.session, asked.reference.Path, asked.version, unset, unset}
-	if asked.maxAge != nil {
-		key.maxAge = *asked.maxAge
-	}
-	if asked.maxStale != nil {
-		key.maxStale = *asked.maxStale
-	}
-	return key
+	return readKey{asked.connection.session, asked.reference.Path, asked.version}
 }
 
 // readAll does the reads side by side and fills in the outcomes; each read has outcomes of its own.
@@ -96,15 +88,26 @@ func (s *Server) readAll(ctx context.Context, reads map[readKey][]int, outcomes 
 	group.Wait()
 }
 
+// readInto resolves the items of one secret. The one that demands the freshest copy goes first; what Vault
+// answers to it is fresh enough for all.
 func (s *Server) readInto(ctx context.Context, members []int, outcomes []outcome) {
 	defer s.recoverItems(members, outcomes)
-	found, err := s.read(ctx, outcomes[members[0]].question)
-	for _, i := range members {
+	slices.SortStableFunc(members, func(a, b int) int {
+		return compareLimits(outcomes[a].question.maxAge, outcomes[b].question.maxAge)
+	})
+	var found cache.Result[*vault.Secret]
+	var err error
+	for n, i := range members {
+		asked := outcomes[i].question
+		readHere := err == nil && found.Source == cache.SourceLoad
+		if n == 0 || !readHere && !asked.ages.equal(outcomes[members[n-1]].question.ages) {
+			found, err = s.read(ctx, asked)
+		}
 		if err != nil {
 			outcomes[i].err = err
 			continue
 		}
-		outcomes[i].secret, outcomes[i].err = answer(outcomes[i].question.reference.Key, found)
+		outcomes[i].secret, outcomes[i].err = answer(asked.reference.Key, found)
 	}
 }
 

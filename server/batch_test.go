@@ -74,6 +74,31 @@ func TestABatchOfKeysOfOneSecretCostsOneRead(t *testing.T) {
 	}
 }
 
+func TestABatchOfMixedLimitsCostsOneRead(t *testing.T) {
+	v := newVault(t)
+	v.write(t, "secret/data/mysec", map[string]any{"a": "1", "b": "2", "c": "3"})
+	s := start(t, server.Settings{Connections: []server.Connection{v.connection("prod")}})
+	request := &secretsidecarv1.BatchResolveRequest{Requests: []*secretsidecarv1.ResolveRequest{
+		{Path: "secret/data/mysec/a"},
+		{Path: "secret/data/mysec/b", MaxAge: durationpb.New(0)},
+		{Path: "secret/data/mysec/c", MaxAge: durationpb.New(0), MaxStale: durationpb.New(0)},
+	}}
+	for wantReads := 1; wantReads <= 2; wantReads++ {
+		answer, err := s.BatchResolve(t.Context(), request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range []string{"1", "2", "3"} {
+			if got := answer.GetResults()[i].GetSecret().GetValue(); got != want {
+				t.Errorf("item %d: got %q, want %q", i, got, want)
+			}
+		}
+		if reads := v.count("GET /v1/secret/data/mysec"); reads != wantReads {
+			t.Errorf("%d reads, want %d", reads, wantReads)
+		}
+	}
+}
+
 func TestABatchOfNoneOrTooManyFailsAsAWhole(t *testing.T) {
 	v := newVault(t)
 	s := start(t, server.Settings{Connections: []server.Connection{v.connection("prod")}})

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"strings"
 	"sync"
 
@@ -98,5 +97,10 @@ func renewLogins(ctx context.Context, connections []*connection) error {
 		group.Go(func() { failures[i] = c.client.RenewLogin(ctx) })
 	}
 	group.Wait()
-	return errors.Join(failures...)
+	for i, err := range failures {
+		if err != nil {
+			return errOnConnection(connections[i].Name, err)
+		}
+	}
+	return nil
 }

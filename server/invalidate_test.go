@@ -2,12 +2,16 @@ package server_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/internal/redact"
 	"github.com/secret-sidecar/secret-sidecar/server"
+	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
 func TestInvalidateDropsWhatItsPathCovers(t *testing.T) {
@@ -92,4 +96,16 @@ func TestInvalidateCanRenewTheLogin(t *testing.T) {
 		t.Errorf("%d logins, want 2", logins)
 	}
 	s.resolve(t, "secret/data/a/k")
+}
+
+func TestAFailedRenewalNamesItsConnection(t *testing.T) {
+	v := newVault(t)
+	bad := v.connection("bad")
+	bad.Vault.SecretID = vault.Credential{Value: redact.New("wrong")}
+	s := start(t, server.Settings{Connections: []server.Connection{v.connection("prod"), bad}})
+	_, err := s.Invalidate(t.Context(), &secretsidecarv1.InvalidateRequest{RenewLogin: true})
+	wantProblem(t, err, codes.FailedPrecondition, "LOGIN_REJECTED")
+	if message := status.Convert(err).Message(); !strings.Contains(message, `"bad"`) {
+		t.Errorf("the message names no connection: %s", message)
+	}
 }

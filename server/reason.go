@@ -124,6 +124,13 @@ func withRemedy(p *problem, err error) *problem {
 	return p
 }
 
+// errOnConnection says of which connection an error is, where the request named none.
+func errOnConnection(name string, err error) *problem {
+	p := *problemOf(err)
+	p.message = "connection " + quote(name) + ": " + p.message
+	return &p
+}
+
 func errInternal(cause error) *problem {
 	return &problem{code: codes.Internal, reason: "INTERNAL", message: "the sidecar failed: see its log", cause: cause}
 }
@@ -149,10 +156,11 @@ func errInvalidPath(err error) *problem {
 }
 
 func errConnectionRequired(configured int) *problem {
-	return &problem{
-		code: codes.InvalidArgument, reason: "CONNECTION_REQUIRED",
-		message: fmt.Sprintf("%d connections are configured: name one in the request's connection field", configured),
+	message := fmt.Sprintf("%d connections are configured: name one in the request's connection field", configured)
+	if configured == 0 {
+		message = "no connection is configured: add one to the sidecar's configuration"
 	}
+	return &problem{code: codes.InvalidArgument, reason: "CONNECTION_REQUIRED", message: message}
 }
 
 func errConnectionNotFound(name string) *problem {
@@ -176,7 +184,7 @@ func errCallerNotAllowed(caller Peer, want access) *problem {
 	}
 	return &problem{
 		code: codes.PermissionDenied, reason: "CALLER_NOT_ALLOWED",
-		message: fmt.Sprintf("uid %d (gid %d) may not call %s%s: add a rule to callers in the sidecar's configuration",
+		message: fmt.Sprintf("no rule lets uid %d (gid %d) call %s%s: extend its rule, or add one, under callers in the sidecar's configuration",
 			caller.UID, caller.GID, want.method, on),
 	}
 }

@@ -205,6 +205,7 @@ func (s *Server) closeSessions() {
 	last := s.current.Swap(&snapshot{})
 	s.applying.Unlock()
 	for _, c := range last.connections {
+		c.retire() // what the drain has not ended must not hold up the revocation
 		c.release()
 	}
 	s.closing.Wait()

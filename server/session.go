@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,8 +23,9 @@ type session struct {
 	space string
 	// users counts the requests in progress, plus one while a snapshot holds the session.
 	users atomic.Int64
-	// retired is closed when users reaches zero; the server then closes the client.
+	// retired is closed by retire: when users reaches zero, or when the server stops. The client is closed then.
 	retired chan struct{}
+	once    sync.Once // guards the closing of retired
 	// hasLoggedIn is set at the first sight of a valid token and never unset.
 	hasLoggedIn atomic.Bool
 }
@@ -43,9 +45,12 @@ func (s *session) acquire() bool {
 
 func (s *session) release() {
 	if s.users.Add(-1) == 0 {
-		close(s.retired)
+		s.retire()
 	}
 }
+
+// retire ends the session whoever still uses it.
+func (s *session) retire() { s.once.Do(func() { close(s.retired) }) }
 
 // close ends the login; call it after retired is closed, or at shutdown when no request runs any more.
 func (s *session) close(ctx context.Context) error {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -11,6 +12,24 @@ import (
 
 // ages are a request's max_age and max_stale; nil is unset.
 type ages struct{ maxAge, maxStale *time.Duration }
+
+func (a ages) equal(b ages) bool {
+	return compareLimits(a.maxAge, b.maxAge) == 0 && compareLimits(a.maxStale, b.maxStale) == 0
+}
+
+// compareLimits orders limits by strictness; unset is the least strict.
+func compareLimits(a, b *time.Duration) int {
+	switch {
+	case a == nil && b == nil:
+		return 0
+	case a == nil:
+		return 1
+	case b == nil:
+		return -1
+	default:
+		return cmp.Compare(*a, *b)
+	}
+}
 
 func agesOf(request *secretsidecarv1.ResolveRequest) (ages, error) {
 	var violations []*errdetails.BadRequest_FieldViolation

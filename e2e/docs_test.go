@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 
 // docsSocket is the socket that the documents name; the tests put one of their own in its place.
@@ -57,6 +59,7 @@ func codeBlocks(page string) []codeBlock {
 type docsReader struct {
 	folder string
 	env    []string
+	server *vaulttest.Vault // nil until a command needs it
 }
 
 func newReader(t *testing.T) *docsReader {
@@ -79,6 +82,8 @@ func (r *docsReader) follow(t *testing.T, b codeBlock) {
 			r.write(t, "vault-secret-id", "secret-id-of-the-documents")
 			r.write(t, "config.yaml", strings.ReplaceAll(text, "/run/secrets/", r.folder+"/"))
 		}
+	case "hcl":
+		r.write(t, "policy.hcl", text)
 	case "console":
 		r.console(t, text)
 	case "sh":
@@ -109,9 +114,24 @@ func (r *docsReader) command(t *testing.T, line string) {
 		r.untilItAnswers(t, line)
 	case words[0] == "secret-sidecar":
 		r.shell(t, line)
+	case words[0] == "vault":
+		r.vault(t, strings.TrimPrefix(line, "vault "))
 	default:
 		t.Errorf("a command that no test can run: %s", line)
 	}
+}
+
+// vault runs a command of Vault's own on a real Vault, where there is one.
+func (r *docsReader) vault(t *testing.T, arguments string) {
+	t.Helper()
+	program := os.Getenv("VAULT_BINARY")
+	if program == "" {
+		return
+	}
+	if r.server == nil {
+		r.server = vaulttest.RealPrivate(t)
+	}
+	r.shell(t, fmt.Sprintf("VAULT_ADDR=%s VAULT_TOKEN=%s HOME=%s %s %s", r.server.Address, r.server.RootToken, r.folder, program, arguments))
 }
 
 func repository(t *testing.T) string {

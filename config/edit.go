@@ -57,7 +57,7 @@ func AddConnection(path string, connection NewConnection) error {
 		return fmt.Errorf("add connection: %w", err)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return fmt.Errorf("add connection: make the folder of the config file: %w", err)
+		return fmt.Errorf("add connection: make the folder of the config file: %w: make it for this user, or choose another place for the file", err)
 	}
 	err = editFile(path, func(text string, _ bool) (string, error) {
 		after, _, err := checked.addTo(path, text)

@@ -63,6 +63,9 @@ func readText(path string) ([]byte, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("no config file at %s: %w", path, fs.ErrNotExist)
 	}
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("read the config file: %w: run as the user who owns it, or give it to this one", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read the config file: %w", err)
 	}

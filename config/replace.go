@@ -55,6 +55,9 @@ func followLinks(path string) (string, error) {
 // lock file behind.
 func lockFolder(folder string) (*os.File, error) {
 	lock, err := os.Open(folder) // #nosec G304 -- the operator names the file
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("open the folder of the config file: %w: run the command as its owner", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open the folder of the config file: %w", err)
 	}

@@ -114,7 +114,7 @@ func (c *client) explain(err error, timeout time.Duration) error {
 func (c *client) explainDial(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOTDIR):
-		return fmt.Errorf("no sidecar answers at %s: start it with `secret-sidecar serve`, or name its socket with --socket", c.socket)
+		return fmt.Errorf("no sidecar answers at %s: start it with `secret-sidecar serve`, or name its socket with --socket or %s", c.socket, socketEnv)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("this user may not open the socket %s: run as its owner, or see `socket` in the configuration for mode and group", c.socket)
 	}

@@ -55,6 +55,8 @@ func (a *app) testConnections(ctx context.Context, test connectionTest) error {
 		return a.testRunning(ctx, test.name, test.path)
 	case test.name == "" && test.file != "" && test.flags.address == "":
 		return a.testFile(ctx, test.file, test.path)
+	case test.name == "" && test.file == "" && test.flags.address == "":
+		return usagef("name a connection, or give --file or --address: see `secret-sidecar connections test --help`")
 	case test.name == "" && test.file == "":
 		connection, err := test.flags.connection("described")
 		if err != nil {
@@ -127,7 +129,7 @@ func (a *app) showReport(name string, report vault.Report) error {
 		return err
 	}
 	if !report.OK() {
-		return errNotUsable(name)
+		return reportError(name, report)
 	}
 	return nil
 }

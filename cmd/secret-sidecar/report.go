@@ -11,9 +11,14 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
-// errNotUsable is what `connections test` fails with after it has printed a report that is not OK.
-func errNotUsable(name string) error {
-	return fmt.Errorf("connection %q cannot be used: the report says what to do", name)
+// reportError is what `connections test` fails with after it has printed a report that is not OK.
+func reportError(name string, report vault.Report) error {
+	for _, check := range report.Checks {
+		if check.Status == vault.CheckFailed && check.Name != "path" {
+			return fmt.Errorf("connection %q cannot be used: the report says what to do", name)
+		}
+	}
+	return fmt.Errorf("connection %q works, but the path check failed: the report says what to do", name)
 }
 
 // printReport prints one line a check, what to do about it below, and what the login gave.

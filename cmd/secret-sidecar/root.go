@@ -136,11 +136,15 @@ func (a *app) addTimeout(cmd *cobra.Command, usage string) {
 }
 
 // givenSocket returns the socket path that the command line or the environment names; empty when neither does.
+// gRPC's forms unix:///path and unix:path are paths too.
 func (a *app) givenSocket() string {
-	if a.socket != "" {
-		return a.socket
+	path := a.socket
+	if path == "" {
+		path, _ = a.getenv(socketEnv)
 	}
-	path, _ := a.getenv(socketEnv)
+	if target, ok := strings.CutPrefix(path, "unix:"); ok {
+		return strings.TrimPrefix(target, "//")
+	}
 	return path
 }
 

@@ -3,14 +3,20 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/secret-sidecar/secret-sidecar/server"
 )
 
 func TestDevLeavesNothingBehindWhenItEnds(t *testing.T) {
@@ -58,6 +64,23 @@ func TestServeEndsItsGoroutinesWhileVaultIsAway(t *testing.T) {
 	stop()
 	if got := <-code; got != exitDone {
 		t.Errorf("exit code %d, want 0", got)
+	}
+}
+
+func TestAMissingPermissionForTheSocketSaysWhatToDo(t *testing.T) {
+	for op, want := range map[string]string{
+		"mkdir": "create it for this user, or choose another socket with --socket or socket.path",
+		"open":  "let this user write in the socket's folder",
+		"chown": "choose another one with socket.group",
+	} {
+		err := withSocketHint(fmt.Errorf("%w: %w", server.ErrSocketConfig, &fs.PathError{Op: op, Path: "/p", Err: syscall.EACCES}))
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", op, err)
+		}
+	}
+	exists := fmt.Errorf("%w: %w", server.ErrSocketConfig, &fs.PathError{Op: "mkdir", Path: "/p", Err: syscall.ENOTDIR})
+	if got := withSocketHint(exists); !errors.Is(got, syscall.ENOTDIR) || got.Error() != exists.Error() {
+		t.Errorf("a hint about permissions where none is missing: %v", got)
 	}
 }
 

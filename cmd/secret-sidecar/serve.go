@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"time"
@@ -31,7 +32,7 @@ VAULT_SECRET_ID(_FILE) make one connection called "default". The file is watched
 a valid change takes effect without dropping a request, an invalid one is refused and logged.
 
 The socket is that of --socket, else of SECRET_SIDECAR_SOCKET, else of socket.path in the file, else
-`+config.DefaultSocketPath+`.`,
+` + config.DefaultSocketPath + `.`,
 		Example: `  secret-sidecar serve
   secret-sidecar serve --config config.yaml --socket /tmp/sidecar.sock --log-format text`,
 		Args: noArgs,
@@ -101,9 +102,23 @@ func serveOn(ctx context.Context, listener net.Listener, source configSource, se
 func listen(socket config.Socket) (net.Listener, error) {
 	listener, err := server.Listen(serverSocket(socket))
 	if errors.Is(err, server.ErrSocketConfig) {
-		return nil, usageError{err}
+		return nil, usageError{withSocketHint(err)}
 	}
 	return listener, err
+}
+
+// withSocketHint says what to do where this user lacks a permission for the socket.
+func withSocketHint(err error) error {
+	failed, ok := errors.AsType[*fs.PathError](err)
+	switch {
+	case !ok || !errors.Is(err, fs.ErrPermission):
+		return err
+	case failed.Op == "mkdir":
+		return fmt.Errorf("%w: create it for this user, or choose another socket with --socket or socket.path", err)
+	case failed.Op == "chown":
+		return fmt.Errorf("%w: make this user a member of the group, or choose another one with socket.group", err)
+	}
+	return fmt.Errorf("%w: let this user write in the socket's folder, or choose another socket with --socket or socket.path", err)
 }
 
 func logHardening(log *slog.Logger, getenv lookup) {

@@ -8,6 +8,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/user"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -17,10 +19,11 @@ const maxCredentialBytes = 4 << 20
 
 // CheckFiles opens the files that the connections name and returns, in their order, those that cannot be used
 // now: credentials that are unreadable or empty, certificates and keys that are not in PEM format or do not
-// belong together. It is apart from Load because files may be mounted after the start: then the sidecar waits
+// belong together. A socket group that this machine does not know is first. It is apart from Load because files may be mounted after the start: then the sidecar waits
 // for them. Nil is no mistake.
 func CheckFiles(cfg *Config) Mistakes {
 	files := fileCheck{origins: cfg.origins}
+	files.group(cfg.Socket.Group)
 	for i, c := range cfg.Connections {
 		files.prefix = fmt.Sprintf("connections[%d].", i)
 		files.credential("role_id_file", c.RoleID.File)
@@ -44,6 +47,16 @@ func (f *fileCheck) mistake(key, message string) {
 	}
 	m.Message = message
 	f.mistakes = append(f.mistakes, m)
+}
+
+// group is a name or a number; a number needs no name.
+func (f *fileCheck) group(name string) {
+	if _, err := strconv.ParseUint(name, 10, 31); name == "" || err == nil {
+		return
+	}
+	if _, err := user.LookupGroup(name); err != nil {
+		f.mistake("socket.group", "this group does not exist on this machine: name one that does, or its number")
+	}
 }
 
 func (f *fileCheck) credential(key, file string) {

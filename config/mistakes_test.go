@@ -54,6 +54,7 @@ func TestEveryMistakeIsReportedAtItsPlace(t *testing.T) {
 			"2:5: connections[0].address: is missing", "2:5: connections[0].role_id: is missing",
 		}},
 		{"a typo at the top", "sokcet: {}\n" + minimal, []string{`1:1: unknown key "sokcet": did you mean "socket"?`}},
+		{"a typo in connections says nothing else", strings.Replace(minimal, "connections", "conections", 1), []string{`1:1: unknown key "conections": did you mean "connections"?`}},
 		{"a typo in a connection", with("secretid: x"), []string{`6:5: connections[0]: unknown key "secretid": did you mean "secret_id"?`}},
 		{"a key at the wrong place", with("uid: 1"), []string{`6:5: connections[0]: unknown key: "uid" does not belong here`}},
 		{"an unlike key is not named", with("password123: x"), []string{"6:5: connections[0]: unknown key; the keys here are name,"}},

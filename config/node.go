@@ -28,6 +28,7 @@ type mapping struct {
 	value
 	valid  bool // false: something else stands there, which was noted
 	fields map[string]value
+	meant  map[string]bool // known keys that unknown ones are nearly
 }
 
 func (v value) present() bool { return v.node != nil }
@@ -66,7 +67,7 @@ func start(node ast.Node) *token.Position {
 
 // mapping reads keys and notes the ones that are unknown or there twice. Nothing at all is an empty mapping.
 func (v value) mapping(known ...string) mapping {
-	m := mapping{value: v, fields: make(map[string]value, len(known))}
+	m := mapping{value: v, fields: make(map[string]value, len(known)), meant: make(map[string]bool)}
 	if !v.present() || v.isNull() {
 		m.valid = true
 		return m
@@ -89,6 +90,7 @@ func (m mapping) add(entry *ast.MappingValueNode, known []string) {
 	if !slices.Contains(known, key) {
 		field.node, field.path = entry.Key, m.path
 		field.mistake("%s", unknownKey(key, known))
+		m.meant[nearest(key, known)] = true
 		return
 	}
 	if first, twice := m.fields[key]; twice {
@@ -148,12 +150,20 @@ func unknownKey(key string, known []string) string {
 	if slices.Contains(allKeys, key) {
 		return fmt.Sprintf("unknown key: %q does not belong here; %s", key, wanted)
 	}
-	for _, candidate := range known {
-		if similar(key, candidate) {
-			return fmt.Sprintf("unknown key %q: did you mean %q?", key, candidate)
-		}
+	if candidate := nearest(key, known); candidate != "" {
+		return fmt.Sprintf("unknown key %q: did you mean %q?", key, candidate)
 	}
 	return "unknown key; " + wanted
+}
+
+// nearest returns the known key that key is nearly, or "".
+func nearest(key string, known []string) string {
+	for _, candidate := range known {
+		if similar(key, candidate) {
+			return candidate
+		}
+	}
+	return ""
 }
 
 // similar reports whether key is candidate with about one letter in three changed, left out or put in.

@@ -61,7 +61,9 @@ func parse(src source, getenv LookupEnv) (*Config, Mistakes) {
 	}
 	cfg.Cache.MaxBytes = root.at("cache").mapping(cacheKeys...).at("max_bytes").size(cfg.Cache.MaxBytes)
 	cfg.defaults = r.defaults(root.at("defaults"))
-	cfg.Connections = r.connections(root.at("connections"), cfg.defaults)
+	if list := root.at("connections"); list.present() || !root.meant["connections"] { // a misspelt key is noted already
+		cfg.Connections = r.connections(list, cfg.defaults)
+	}
 	cfg.Callers = r.callers(root.at("callers"))
 	cfg.origins = r.origins
 	if invalidation := root.at("invalidation"); invalidation.present() {

@@ -13,7 +13,7 @@ func exactly(what string, count int) cobra.PositionalArgs { return between(what,
 func between(what string, least, most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < least || len(args) > most {
-			return fmt.Errorf("%q takes %s, and got %d arguments", cmd.CommandPath(), what, len(args))
+			return fmt.Errorf("%q takes %s, and got %s", cmd.CommandPath(), what, plural(len(args), "argument"))
 		}
 		return nil
 	}

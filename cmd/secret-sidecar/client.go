@@ -87,6 +87,13 @@ func ask[Request, Response any](
 	return response, nil
 }
 
+// hints say in the command line's terms what the sidecar says in the API's.
+var hints = map[string]string{
+	"CONNECTION_REQUIRED":  ": add --connection",
+	"CONNECTION_NOT_FOUND": ", or run `secret-sidecar connections list`",
+	"PROJECT_REQUIRED":     ": add --project",
+}
+
 // explain turns the error of a call into one line for a person: the sidecar's reason and message, or why there
 // was no answer.
 func (c *client) explain(err error, timeout time.Duration) error {
@@ -100,7 +107,7 @@ func (c *client) explain(err error, timeout time.Duration) error {
 	reason, message := reasonOf(answer), answer.Message()
 	switch {
 	case reason != "":
-		return fmt.Errorf("%s: %s", reason, message)
+		return fmt.Errorf("%s: %s%s", reason, message, hints[reason])
 	case answer.Code() == codes.DeadlineExceeded:
 		return fmt.Errorf("the sidecar at %s did not answer within %v: try again, or wait longer with --timeout", c.socket, timeout)
 	case answer.Code() == codes.Canceled:

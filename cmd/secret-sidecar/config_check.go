@@ -21,10 +21,15 @@ func (a *app) configCheckCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Report every mistake in the configuration, with its place",
-		Long: `Reads the configuration as serve would, and also opens every file that it names. Exit 2 when there are
+		Long: `Reads the configuration as serve would, opens every file that it names, and looks the socket's group up. Exit 2 when there are
 mistakes. No message shows the value of a credential.`,
 		Example: "  secret-sidecar config check --config config.yaml",
-		Args:    noArgs,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				return fmt.Errorf("%q takes no arguments: did you mean --config %s", cmd.CommandPath(), args[0])
+			}
+			return noArgs(cmd, args)
+		},
 	}
 	path := addConfigFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -36,7 +41,7 @@ mistakes. No message shows the value of a credential.`,
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(a.out, "OK: %s, %s\n", source, plural(uint32(len(loaded.Connections)), "connection")) // #nosec G115 -- few
+		_, err = fmt.Fprintf(a.out, "OK: %s, %s\n", source, plural(len(loaded.Connections), "connection"))
 		return err
 	}
 	return cmd

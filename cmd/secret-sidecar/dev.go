@@ -36,6 +36,8 @@ sidecar on it, and prints what to try. Everything is gone when it ends. For deve
 	cmd.Flags().StringArrayVar(&flags.secrets, "secret", []string{"secret/data/mysec/api_key=supersecret"},
 		"secret to put into the Vault, REF=VALUE; may be given several times")
 	cmd.Flags().StringVar(&flags.vaultListen, "vault-listen", "127.0.0.1:0", "loopback address for the development Vault; port 0 takes a free one")
+	cmd.Flags().StringVar(&a.socket, "socket", "",
+		fmt.Sprintf("Unix socket of the sidecar (default $%s, else one in a private folder of its own)", socketEnv))
 	logs := addLogFlags(cmd, "warn", "debug", "info", "error")
 	drain := addDrainTimeout(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -25,7 +25,7 @@ below it). Without PATH everything is dropped.`,
 	flags := cmd.Flags()
 	flags.StringVar(&request.Connection, "connection", "", "connection whose secrets to drop (default every one)")
 	flags.BoolVar(&request.RenewLogin, "renew-login", false, "also drop the Vault token and log in again")
-	flags.BoolVar(&request.Fleet, "fleet", false, "also tell every other sidecar")
+	flags.BoolVar(&request.Fleet, "fleet", false, "reserved for a later version, which tells every other sidecar too; this one refuses it")
 	a.addTimeout(cmd, waitForAnswer)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 1 {
@@ -35,13 +35,13 @@ below it). Without PATH everything is dropped.`,
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(a.out, "dropped %s\n", plural(answer.GetEntries(), "cached secret"))
+		_, err = fmt.Fprintf(a.out, "dropped %s\n", plural(int(answer.GetEntries()), "cached secret"))
 		return err
 	}
 	return cmd
 }
 
-func plural(count uint32, what string) string {
+func plural(count int, what string) string {
 	if count == 1 {
 		return "1 " + what
 	}

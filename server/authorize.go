@@ -14,17 +14,15 @@ const (
 	methodListConnections = "ListConnections"
 )
 
-// Methods are the names that CallerRule.Methods may hold.
-func Methods() []string {
-	return []string{methodResolve, methodBatchResolve, methodTestConnection, methodInvalidate, methodListConnections}
-}
-
 // access is what a request wants to do.
 type access struct {
 	method string
 	// connection is the name asked for; anyConnection for all of them at once, or for a Vault that is not
 	// configured.
 	connection string
+	// unnamed says that the request left the connection's name empty, which then is no business of a refused
+	// caller's.
+	unnamed bool
 	// project is the request's project_id. Only Resolve and BatchResolve carry one.
 	project string
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"errors"
+	"strings"
 	"testing"
 )
 
@@ -50,5 +51,12 @@ func TestCallerRules(t *testing.T) {
 				t.Errorf("got %q (%v), want %q", got, err, test.reason)
 			}
 		})
+	}
+}
+
+func TestARefusedCallerIsNotToldWhichConnectionItMeant(t *testing.T) {
+	err := authorize([]CallerRule{}, Peer{UID: 7}, access{method: methodResolve, connection: "topsecretname", unnamed: true})
+	if err == nil || strings.Contains(err.Error(), "topsecretname") {
+		t.Errorf("got %v", err)
 	}
 }

@@ -49,8 +49,11 @@ func (s *session) noteLogin(status vault.Status) {
 	}
 }
 
-// forgetHealth makes the names of connections that left unknown.
+// forgetHealth makes the names of connections that left unknown. next is the running snapshot already, so no
+// report brings them back.
 func (s *Server) forgetHealth(before, next *snapshot) {
+	s.healthMu.Lock()
+	defer s.healthMu.Unlock()
 	for name := range before.connections {
 		if _, ok := next.connections[name]; !ok {
 			s.health.SetServingStatus(healthConnection+name, healthpb.HealthCheckResponse_SERVICE_UNKNOWN)

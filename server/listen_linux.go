@@ -10,6 +10,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -58,7 +59,11 @@ func Listen(socket Socket) (net.Listener, error) {
 		_ = lock.Close()
 		return nil, err
 	}
-	return &socketListener{UnixListener: listener, path: socket.Path, lock: lock}, nil
+	bound, err := os.Lstat(socket.Path)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("look at the new socket: %w", err), listener.Close(), lock.Close())
+	}
+	return &socketListener{UnixListener: listener, path: socket.Path, bound: bound, lock: lock}, nil
 }
 
 // check returns the group's id, or -1 for none.
@@ -68,6 +73,8 @@ func (s Socket) check() (gid int, err error) {
 		return 0, fmt.Errorf("%w: the path is empty", ErrSocketConfig)
 	case s.Path[0] == '@' || s.Path[0] == 0:
 		return 0, fmt.Errorf("%w: abstract sockets have no permissions: give a path in a folder", ErrSocketConfig)
+	case strings.HasSuffix(s.Path, "/"):
+		return 0, fmt.Errorf("%w: %s names a folder: add the socket's name", ErrSocketConfig, s.Path)
 	case len(s.Path) > maxSocketPath:
 		return 0, fmt.Errorf("%w: the path has %d bytes, Linux allows %d: choose a shorter one", ErrSocketConfig, len(s.Path), maxSocketPath)
 	case s.Mode&^fs.ModePerm != 0:
@@ -91,26 +98,47 @@ func (s Socket) makeFolder(gid int) error {
 	if _, err := os.Stat(folder); err == nil {
 		return nil
 	}
-	mode := fs.FileMode(0o700)
-	if gid >= 0 {
-		mode = 0o750
+	if err := makeParents(filepath.Dir(folder)); err != nil {
+		return fmt.Errorf("%w: make the folders above the socket's: %w", ErrSocketConfig, err)
 	}
-	if err := os.MkdirAll(filepath.Dir(folder), 0o755); err != nil { // #nosec G301 -- only the last folder is ours to keep private
+	err := os.Mkdir(folder, 0o700)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return nil // another sidecar was quicker; the lock decides between the two
+	case err != nil:
 		return fmt.Errorf("%w: make the socket's folder: %w", ErrSocketConfig, err)
-	}
-	if err := os.Mkdir(folder, 0o700); err != nil {
-		return fmt.Errorf("%w: make the socket's folder: %w", ErrSocketConfig, err)
-	}
-	if gid < 0 {
+	case gid < 0:
 		return nil
 	}
 	if err := os.Chown(folder, -1, gid); err != nil {
 		return fmt.Errorf("%w: give the socket's folder to group %q: %w", ErrSocketConfig, s.Group, err)
 	}
-	if err := os.Chmod(folder, mode); err != nil {
+	if err := os.Chmod(folder, 0o750); err != nil { // #nosec G302 -- the group has to reach the socket
 		return fmt.Errorf("open the socket's folder to its group: %w", err)
 	}
 	return nil
+}
+
+// makeParents makes what is absent of the folders above the socket's, open to all whatever the umask: only the
+// last folder is there to keep people out.
+func makeParents(folder string) error {
+	if _, err := os.Stat(folder); err == nil {
+		return nil
+	}
+	if err := makeParents(filepath.Dir(folder)); err != nil {
+		return err
+	}
+	if err := os.Mkdir(folder, 0o755); err != nil { // #nosec G301 -- see above
+		return ignoreExisting(err)
+	}
+	return os.Chmod(folder, 0o755) // #nosec G302 -- see above
+}
+
+func ignoreExisting(err error) error {
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	return err
 }
 
 // lockSocket takes the lock that decides who owns the socket. It lasts as long as the file is open, and so
@@ -216,10 +244,11 @@ func (s Socket) open(gid int) error {
 	return nil
 }
 
-// socketListener removes its socket and gives up its lock when it is closed.
+// socketListener removes its socket, if it is still there, and gives up its lock when it is closed.
 type socketListener struct {
 	*net.UnixListener
 	path  string
+	bound fs.FileInfo
 	lock  *os.File
 	close sync.Once
 }
@@ -228,14 +257,21 @@ type socketListener struct {
 func (l *socketListener) Close() error {
 	var err error
 	l.close.Do(func() {
-		err = errors.Join(ignoreAbsent(os.Remove(l.path)), l.UnixListener.Close(), l.lock.Close())
+		err = errors.Join(l.remove(), l.UnixListener.Close(), l.lock.Close())
 	})
 	return err
 }
 
-func ignoreAbsent(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
+// remove leaves alone what somebody else has put in the socket's place.
+func (l *socketListener) remove() error {
+	now, err := os.Lstat(l.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case !os.SameFile(now, l.bound):
 		return nil
 	}
-	return err
+	return os.Remove(l.path)
 }

@@ -66,6 +66,7 @@ func TestListenRefusesABadSocketSetting(t *testing.T) {
 		socket server.Socket
 	}{
 		{"no path", server.Socket{}},
+		{"a folder", server.Socket{Path: filepath.Join(dir, "absent") + "/"}},
 		{"an abstract socket", server.Socket{Path: "@abstract"}},
 		{"a path of 108 bytes", server.Socket{Path: "/" + strings.Repeat("x", 107)}},
 		{"a mode with other bits", server.Socket{Path: filepath.Join(dir, "s"), Mode: fs.ModeSetuid | 0o600}},
@@ -124,6 +125,49 @@ func TestListenTakesOverTheSocketOfACrash(t *testing.T) {
 	}
 	defer func() { _ = listener.Close() }()
 	wantAlive(t, path)
+}
+
+func TestClosingLeavesWhatTookTheSocketsPlace(t *testing.T) {
+	path := filepath.Join(shortTempDir(t), "s")
+	listener, err := server.Listen(server.Socket{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Remove(path), os.WriteFile(path, []byte("precious"), 0o600), listener.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if kept, err := os.ReadFile(path); err != nil || string(kept) != "precious" {
+		t.Errorf("the file became %q, %v", kept, err)
+	}
+}
+
+func TestOfManyStartsOnAnAbsentFolderOneServesAndTheOthersSayInUse(t *testing.T) {
+	for range 20 {
+		path := filepath.Join(shortTempDir(t), "a", "b", "s")
+		outcomes := make(chan error)
+		const starts = 4
+		for range starts {
+			go func() {
+				listener, err := server.Listen(server.Socket{Path: path})
+				if err == nil {
+					t.Cleanup(func() { _ = listener.Close() })
+				}
+				outcomes <- err
+			}()
+		}
+		serving := 0
+		for range starts {
+			switch err := <-outcomes; {
+			case err == nil:
+				serving++
+			case !errors.Is(err, server.ErrSocketInUse):
+				t.Errorf("got %v, want ErrSocketInUse", err)
+			}
+		}
+		if serving != 1 {
+			t.Errorf("%d serve", serving)
+		}
+	}
 }
 
 // The socket must not be open to others between bind and chmod: strace would show it, a watcher could miss

@@ -179,7 +179,10 @@ func errKeyNotFound(key string) *problem {
 
 func errCallerNotAllowed(caller Peer, want access) *problem {
 	on := " on connection " + quote(want.connection)
-	if want.connection == anyConnection {
+	switch {
+	case want.unnamed:
+		on = ""
+	case want.connection == anyConnection:
 		on = " on every connection"
 	}
 	return &problem{

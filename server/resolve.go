@@ -46,7 +46,9 @@ func (s *Server) admit(running *snapshot, caller Peer, method string, request *s
 	if err != nil {
 		return question{}, errInvalidPath(err)
 	}
-	c, err := s.enter(running, caller, access{method, request.GetConnection(), request.GetProjectId()})
+	c, err := s.enter(running, caller, access{
+		method: method, connection: request.GetConnection(), project: request.GetProjectId(),
+	})
 	if err != nil {
 		return question{}, err
 	}
@@ -60,9 +62,13 @@ func (s *Server) admit(running *snapshot, caller Peer, method string, request *s
 // enter finds and acquires the connection that the caller wants to use, if it may. A caller that may not
 // learns nothing about which connections exist.
 func (s *Server) enter(running *snapshot, caller Peer, want access) (*connection, error) {
+	want.unnamed = want.connection == ""
 	c, findErr := running.find(want.connection)
-	if findErr == nil {
+	switch {
+	case findErr == nil:
 		want.connection = c.Name
+	case want.unnamed && running.allowsSome(caller, want):
+		return nil, findErr
 	}
 	if err := authorize(running.callers, caller, want); err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -90,6 +91,28 @@ func TestARequestThatIsWrongIsToldWhy(t *testing.T) {
 			_, err := s.Resolve(t.Context(), test.request)
 			wantProblem(t, err, test.code, test.reason)
 		})
+	}
+}
+
+func TestACallerOfOneConnectionHasToNameItAmongTwo(t *testing.T) {
+	v := newVault(t)
+	uid := uint32(os.Getuid()) // #nosec G115 -- uids fit
+	s := start(t, server.Settings{
+		Connections: []server.Connection{v.connection("prod"), v.connection("other")},
+		Callers:     []server.CallerRule{{UID: &uid, Connections: []string{"prod"}}},
+	})
+	_, err := s.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: "secret/data/mysec/k"})
+	wantProblem(t, err, codes.InvalidArgument, "CONNECTION_REQUIRED")
+	_, err = s.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: "secret/data/mysec/k", Connection: "absent"})
+	wantProblem(t, err, codes.PermissionDenied, "CALLER_NOT_ALLOWED")
+}
+
+func TestARequestOverOneMebibyteIsRefused(t *testing.T) {
+	v := newVault(t)
+	s := start(t, server.Settings{Connections: []server.Connection{v.connection("prod")}})
+	_, err := s.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: strings.Repeat("x", 1<<20)})
+	if code := codeOf(err); code != codes.ResourceExhausted {
+		t.Errorf("got %v", err)
 	}
 }
 

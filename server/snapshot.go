@@ -33,6 +33,17 @@ func (s *snapshot) only() (*connection, error) {
 	panic("unreachable")
 }
 
+// allowsSome reports whether the caller may do what it wants on at least one connection.
+func (s *snapshot) allowsSome(caller Peer, want access) bool {
+	for name := range s.connections {
+		want.connection = name
+		if authorize(s.callers, caller, want) == nil {
+			return true
+		}
+	}
+	return false
+}
+
 // sorted returns the connections by name.
 func (s *snapshot) sorted() []*connection {
 	all := make([]*connection, 0, len(s.connections))

@@ -329,6 +329,7 @@ func TestShutdownFinishesWhatItHasAccepted(t *testing.T) {
 	eventually(t, "every request waits for Vault", func() bool { return g.count("secret/data/") == requests })
 	r.terminate()
 	eventually(t, "the sidecar is stopping", func() bool { return r.logs("stopping") })
+	r.signal(syscall.SIGHUP) // a request to reload that comes too late changes nothing
 	release()
 	group.Wait()
 	r.stop()

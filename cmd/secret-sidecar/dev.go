@@ -41,6 +41,9 @@ sidecar on it, and prints what to try. Everything is gone when it ends. For deve
 	logs := addLogFlags(cmd, "warn", "debug", "info", "error")
 	drain := addDrainTimeout(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := checkDrainTimeout(*drain); err != nil {
+			return err
+		}
 		return a.dev(cmd.Context(), flags, server.Options{Logger: logs.logger(a.err), DrainTimeout: *drain})
 	}
 	return cmd

@@ -13,12 +13,21 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/server"
 )
 
+// catchHangups makes SIGHUP a request to reload for the rest of the process: never again its end, neither while
+// it starts nor while it stops. One pending request covers all that came before it.
+func catchHangups() chan os.Signal {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	return hangups
+}
+
 // reloader applies a changed configuration to the running sidecar. reload is called by one goroutine.
 type reloader struct {
-	source  configSource
-	sidecar *server.Server
-	log     *slog.Logger
-	socket  config.Socket // what the sidecar listens on
+	source   configSource
+	sidecar  *server.Server
+	log      *slog.Logger
+	socket   config.Socket // what the sidecar listens on
+	triggers chan os.Signal
 }
 
 // reloading is a reloader at work.
@@ -27,19 +36,13 @@ type reloading struct {
 	running sync.WaitGroup
 }
 
-// startReloading reloads at every SIGHUP and every change of the file, until stop. SIGHUP is caught when it
-// returns.
+// startReloading reloads at every SIGHUP and every change of the file, until stop.
 func startReloading(ctx context.Context, r *reloader) *reloading {
 	ctx, cancel := context.WithCancel(ctx)
 	work := &reloading{cancel: cancel}
-	triggers := make(chan os.Signal, 1) // one pending reload covers all that came before it
-	signal.Notify(triggers, syscall.SIGHUP)
-	work.running.Go(func() {
-		defer signal.Stop(triggers)
-		r.reloadOn(ctx, triggers)
-	})
+	work.running.Go(func() { r.reloadOn(ctx) })
 	if r.source.path != "" {
-		work.running.Go(func() { r.watchFile(ctx, triggers) })
+		work.running.Go(func() { r.watchFile(ctx) })
 	}
 	return work
 }
@@ -50,21 +53,21 @@ func (w *reloading) stop() {
 	w.running.Wait()
 }
 
-func (r *reloader) reloadOn(ctx context.Context, triggers <-chan os.Signal) {
+func (r *reloader) reloadOn(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-triggers:
+		case <-r.triggers:
 			r.reload(ctx)
 		}
 	}
 }
 
-func (r *reloader) watchFile(ctx context.Context, triggers chan<- os.Signal) {
+func (r *reloader) watchFile(ctx context.Context) {
 	err := filewatch.Watch(ctx, []string{r.source.path}, func() {
 		select {
-		case triggers <- syscall.SIGHUP:
+		case r.triggers <- syscall.SIGHUP:
 		default:
 		}
 	})

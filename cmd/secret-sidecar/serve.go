@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -41,14 +42,15 @@ The socket is that of --socket, else of SECRET_SIDECAR_SOCKET, else of socket.pa
 	logs := addLogFlags(cmd, "info", "debug", "warn", "error")
 	drain := addDrainTimeout(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if *drain <= 0 {
-			return usagef("--drain-timeout is %v: give a time above zero, for example 10s", *drain)
+		hangups := catchHangups()
+		if err := checkDrainTimeout(*drain); err != nil {
+			return err
 		}
 		source, err := a.findConfig(*path, cmd.Flags().Changed("config"))
 		if err != nil {
 			return err
 		}
-		return serve(cmd.Context(), source, server.Options{Logger: logs.logger(a.err), DrainTimeout: *drain})
+		return serve(cmd.Context(), source, hangups, server.Options{Logger: logs.logger(a.err), DrainTimeout: *drain})
 	}
 	return cmd
 }
@@ -57,9 +59,16 @@ func addDrainTimeout(cmd *cobra.Command) *time.Duration {
 	return cmd.Flags().Duration("drain-timeout", 10*time.Second, "how long requests in progress may take to finish at the end")
 }
 
+func checkDrainTimeout(drain time.Duration) error {
+	if drain <= 0 {
+		return usagef("--drain-timeout is %v: give a time above zero, for example 10s", drain)
+	}
+	return nil
+}
+
 // serve runs the sidecar until ctx is done: harden, read the configuration, listen, then answer and log in side
 // by side.
-func serve(ctx context.Context, source configSource, options server.Options) error {
+func serve(ctx context.Context, source configSource, hangups chan os.Signal, options server.Options) error {
 	log := options.Logger
 	slog.SetDefault(log) // for OpenTelemetry's errors, which know no logger
 	logHardening(log, source.getenv)
@@ -80,11 +89,11 @@ func serve(ctx context.Context, source configSource, options server.Options) err
 	}
 	defer listener.Close() //nolint:errcheck // Serve has closed it unless something failed before
 	log.Info("configuration read", "from", source.String(), "connections", len(settings.Connections))
-	return serveOn(ctx, listener, source, settings, options)
+	return serveOn(ctx, listener, settings, options, &reloader{source: source, log: log, socket: settings.Socket, triggers: hangups})
 }
 
 // serveOn answers on the listener and keeps the configuration up to date.
-func serveOn(ctx context.Context, listener net.Listener, source configSource, settings *config.Config, options server.Options) error {
+func serveOn(ctx context.Context, listener net.Listener, settings *config.Config, options server.Options, r *reloader) error {
 	sidecar, err := server.New(options)
 	if err != nil {
 		return err
@@ -93,7 +102,8 @@ func serveOn(ctx context.Context, listener net.Listener, source configSource, se
 		return usageError{fmt.Errorf("set up the connections: %w", err)} // nothing has been tried over the network yet
 	}
 	options.Logger.Info("serving", "socket", settings.Socket.Path)
-	reloads := startReloading(ctx, &reloader{source: source, sidecar: sidecar, log: options.Logger, socket: settings.Socket})
+	r.sidecar = sidecar
+	reloads := startReloading(ctx, r)
 	defer reloads.stop()
 	return sidecar.Serve(ctx, listener)
 }

@@ -3,6 +3,7 @@ package vault
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -43,7 +44,7 @@ func ParseReference(path, key string) (Reference, error) {
 		secret, key = segments[:len(segments)-1], segments[len(segments)-1]
 	}
 	if !holdsDataSegment(secret) {
-		return Reference{}, invalid("write it as mount/data/path/to/secret/key")
+		return Reference{}, missingPart(segments, len(secret) < len(segments))
 	}
 	return Reference{Path: strings.Join(secret, "/"), Key: key}, nil
 }
@@ -104,6 +105,20 @@ func holdsDataSegment(segments []string) bool {
 		}
 	}
 	return false
+}
+
+// missingPart says what a path lacks whose secret holdsDataSegment refuses. endsInKey says that its last segment
+// was taken for the key.
+func missingPart(segments []string, endsInKey bool) error {
+	after := slices.Index(segments[1:], "data") + 2 // where the path of the secret begins
+	switch {
+	case after < 2:
+		return invalid("there is no data segment after the mount: write mount/data/path/to/secret/key " +
+			"(vault kv paths leave data out)")
+	case endsInKey && len(segments) == after+1:
+		return invalid("the key is missing at the end: write mount/data/path/to/secret/key")
+	}
+	return invalid("the secret is missing after the data segment: write mount/data/path/to/secret/key")
 }
 
 func invalid(remedy string) error {

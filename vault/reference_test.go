@@ -65,6 +65,30 @@ func TestReferencesThatAreRefused(t *testing.T) {
 	}
 }
 
+func TestARefusedReferenceNamesThePartThatIsMissing(t *testing.T) {
+	const noData, noKey, noSecret = "there is no data segment after the mount", "the key is missing at the end",
+		"the secret is missing after the data segment"
+	for input, want := range map[[2]string]string{
+		{"hush/mysec/api/key", ""}: noData,
+		{"hush", ""}:               noData,
+		{"hush/mysec", "key"}:      noData,
+		{"data/hush/key", ""}:      noData,
+		{"hush/data/mysec", ""}:    noKey,
+		{"hush/kv/data/mysec", ""}: noKey,
+		{"hush/data/data", ""}:     noKey,
+		{"hush/data", ""}:          noSecret,
+		{"hush/data", "key"}:       noSecret,
+	} {
+		_, err := ParseReference(input[0], input[1])
+		if !errors.Is(err, ErrInvalidReference) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", input, err, want)
+		}
+		if err != nil && strings.Contains(err.Error(), "hush") {
+			t.Errorf("%q is quoted: %v", input, err)
+		}
+	}
+}
+
 func TestPrefixes(t *testing.T) {
 	for _, good := range []string{"secret/", "secret/data/", "secret/data/app/", "a b/"} {
 		if got, err := ParsePrefix(good); err != nil || got != good {

@@ -12,6 +12,21 @@ import (
 // maxCredentialBytes bounds what is read from a credential file; real ones have some 100 bytes.
 const maxCredentialBytes = 64 << 10
 
+const doingCredentials = "read the credentials"
+
+// pendingBecause is ErrLoginPending with a headline of its own: there may well be a token.
+type pendingBecause string
+
+const (
+	errUnreadable pendingBecause = "the credentials file cannot be read"
+	errEmpty      pendingBecause = "the credentials file is empty"
+)
+
+func (p pendingBecause) Error() string { return string(p) }
+
+// Unwrap returns ErrLoginPending.
+func (p pendingBecause) Unwrap() error { return ErrLoginPending }
+
 // Credential is a role_id or secret_id: a literal, or a watched file. The zero value is no credential; a File
 // wins over a Value.
 type Credential struct {
@@ -64,12 +79,12 @@ func (c Credential) load(setting string) (redact.String, error) {
 	}
 	text, err := readSmallFile(c.File)
 	if err != nil {
-		return redact.String{}, &CallError{Sentinel: ErrLoginPending, Doing: doingLogin, Cause: err,
+		return redact.String{}, &CallError{Sentinel: errUnreadable, Doing: doingCredentials, Cause: err,
 			Remedy: setting + " " + c.File + " cannot be read: create it and make it readable"}
 	}
 	value := strings.TrimSpace(text)
 	if value == "" {
-		return redact.String{}, &CallError{Sentinel: ErrLoginPending, Doing: doingLogin,
+		return redact.String{}, &CallError{Sentinel: errEmpty, Doing: doingCredentials,
 			Remedy: setting + " " + c.File + " is empty: write the credential into it"}
 	}
 	return redact.New(value), nil

@@ -118,11 +118,20 @@ func gone(metadata *kvMetadata) error {
 	case metadata.Destroyed:
 		return &CallError{Sentinel: ErrVersionDestroyed, Doing: doingRead,
 			Remedy: "write a new version of the secret, or ask for another version"}
-	case metadata.DeletionTime != "":
+	case isPast(metadata.DeletionTime):
 		return &CallError{Sentinel: ErrVersionDeleted, Doing: doingRead,
 			Remedy: "undelete the version in Vault, write a new one, or ask for another version"}
 	}
 	return nil
+}
+
+// isPast reports whether a version's deletion has come: delete_version_after sets a time ahead.
+func isPast(deletion string) bool {
+	if deletion == "" {
+		return false
+	}
+	at, err := time.Parse(time.RFC3339Nano, deletion)
+	return err != nil || !at.After(time.Now())
 }
 
 func decodeValues(data json.RawMessage) (map[string]Value, error) {
@@ -164,7 +173,8 @@ func mentions(errs []string, phrase string) bool {
 
 func permissionDenied() error {
 	return &CallError{Sentinel: ErrPermissionDenied, Doing: doingRead,
-		Remedy: `give the role a policy with capabilities = ["read"] on the path`}
+		Remedy: `check the path, the mount above all; if it is right, give the role a policy with ` +
+			`path "mount/data/secret" { capabilities = ["read"] }`}
 }
 
 func notKVv2() error {

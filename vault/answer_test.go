@@ -87,8 +87,13 @@ func TestStatusesAndBodiesThatAreOutages(t *testing.T) {
 				w.breakWith(status(test.status, test.body, test.header))
 				_, err := c.Read(t.Context(), "secret/data/app", 0)
 				wantErr(t, err, test.want)
-				if remedy(err) == "" || c.Admit() == nil {
-					t.Errorf("remedy %q, admit %v", remedy(err), c.Admit())
+				if remedy(err) == "" || c.Status().State != StateDegraded {
+					t.Errorf("remedy %q, status %+v", remedy(err), c.Status())
+				}
+				w.forget()
+				_, err = c.Read(t.Context(), "secret/data/app", 0)
+				if wantErr(t, err, test.want); w.total() != 0 {
+					t.Errorf("%d more calls at once", w.total())
 				}
 				w.breakWith(nil)
 			})

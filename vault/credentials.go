@@ -12,7 +12,7 @@ import (
 // maxCredentialBytes bounds what is read from a credential file; real ones have some 100 bytes.
 const maxCredentialBytes = 64 << 10
 
-const doingCredentials = "read the credentials"
+const doingCredentials = "read the credentials" // #nosec G101 -- a phrase
 
 // pendingBecause is ErrLoginPending with a headline of its own: there may well be a token.
 type pendingBecause string

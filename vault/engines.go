@@ -3,7 +3,6 @@ package vault
 import (
 	"context"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 )
@@ -30,13 +29,18 @@ type engine struct {
 
 func newEngineMemory() *engineMemory { return &engineMemory{known: map[string]engine{}} }
 
-// explainNotFound returns ErrNotFound, or ErrNotKVv2 when Vault says that the path is another engine's.
+// explainNotFound returns ErrNotFound, ErrNotKVv2 when Vault says that the path is another engine's, or why Vault
+// could not be asked.
 func (m *engineMemory) explainNotFound(ctx context.Context, a *vaultAPI, tok *token, path string) error {
 	notKV, known := m.lookup(path)
 	if !known {
-		mount, answer := a.askEngine(ctx, tok, path)
-		notKV = answer
-		m.remember(mount, answer)
+		mount, answer, err := a.askEngine(ctx, tok, path)
+		if err != nil {
+			return err
+		}
+		if notKV = answer; mount != "" {
+			m.remember(mount, answer)
+		}
 	}
 	if notKV {
 		return notKVv2()
@@ -68,9 +72,9 @@ func (m *engineMemory) remember(mount string, notKVv2 bool) {
 	m.known[mount] = engine{notKVv2: notKVv2, until: time.Now().Add(engineMemoryFor)}
 }
 
-// askEngine asks Vault whose path it is. Vault answers to every token that may read there; where it does not
-// answer, the mount is taken for KV v2, and named as the part before the first `data` segment.
-func (a *vaultAPI) askEngine(ctx context.Context, tok *token, path string) (mount string, notKVv2 bool) {
+// askEngine asks Vault whose path it is. Vault tells every token that may read there; when it does not tell, the
+// mount is taken for KV v2, and not named. Errors: an outage, or ctx's.
+func (a *vaultAPI) askEngine(ctx context.Context, tok *token, path string) (mount string, notKVv2 bool, err error) {
 	ans, err := a.call(ctx, request{doing: doingRead, method: http.MethodGet,
 		path: "sys/internal/ui/mounts/" + path, token: tok.id})
 	var body struct {
@@ -80,9 +84,11 @@ func (a *vaultAPI) askEngine(ctx context.Context, tok *token, path string) (moun
 			Options map[string]string `json:"options"`
 		} `json:"data"`
 	}
-	if err != nil || ans.status != http.StatusOK || decode(ans.body, &body) != nil || body.Data.Path == "" {
-		before, _, _ := strings.Cut(path, "/data/")
-		return before + "/", false
+	if err != nil {
+		return "", false, err
 	}
-	return body.Data.Path, kvVersion(body.Data.Type, body.Data.Options) != 2
+	if told := ans.status == http.StatusOK && decode(ans.body, &body) == nil && body.Data.Path != ""; !told {
+		return "", false, nil
+	}
+	return body.Data.Path, kvVersion(body.Data.Type, body.Data.Options) != 2, nil
 }

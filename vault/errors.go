@@ -46,7 +46,7 @@ func Outage(err error) bool {
 // CallError is the type of every error of this package but ErrInvalidReference's: a sentinel above, with what
 // a person needs to act on it.
 type CallError struct {
-	// Sentinel is one of the Err variables above.
+	// Sentinel is one of the Err variables above, or wraps one with a text that says more.
 	Sentinel error
 	// Doing says what was being done, for example "log in".
 	Doing string
@@ -57,6 +57,10 @@ type CallError struct {
 	// Cause is for logs at debug level only: it may name addresses and ports, never credentials or Vault's
 	// own error text. May be nil. It is not part of Error's text.
 	Cause error
+
+	// answered says that Vault, or what stands in front of it, gave an answer that is an outage for this path, and
+	// perhaps for no other.
+	answered bool
 }
 
 // Error says what was being done and the sentinel's text.

@@ -20,6 +20,7 @@ const (
 type gate struct {
 	// changed is called, with no lock held, after the gate closed or opened.
 	changed func()
+	paths   *pathGates // of reads alone
 
 	mu      sync.Mutex
 	backoff *backoff.ExponentialBackOff // guarded by mu, like all below
@@ -37,12 +38,16 @@ type pass struct {
 }
 
 func newGate(changed func()) *gate {
+	return &gate{changed: changed, backoff: newBackOff(), paths: newPathGates()}
+}
+
+func newBackOff() *backoff.ExponentialBackOff {
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval = firstProbeAfter
 	pauses.MaxInterval = maxProbePause
 	pauses.Multiplier = 2
 	pauses.RandomizationFactor = 0.2
-	return &gate{changed: changed, backoff: pauses}
+	return pauses
 }
 
 // enter lets a call through, as the probe when the gate is closed, or returns the outage.

@@ -2,6 +2,7 @@ package vault
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"net/url"
 	"strings"
@@ -12,10 +13,12 @@ import (
 )
 
 const (
-	// maxRejectedLogins in rejectedWindow is what all clients together may spend on one role. Vault locks an
-	// AppRole for everybody after 5 in 15 minutes; the rest is left to others.
+	// maxRejectedLogins is what all clients together may spend on one role: Vault locks an AppRole for everybody
+	// after 5, and the rest is left to others.
 	maxRejectedLogins = 3
-	rejectedWindow    = 15 * time.Minute
+	// rejectedMemory is how long after the last rejection all are forgotten. Vault's own counter starts again 15
+	// minutes after the last one, not after the first; the rest is a margin.
+	rejectedMemory = 15*time.Minute + 10*time.Second
 )
 
 // Guard holds the login budget of a process, so that no mix of clients, tests and reloads gets an AppRole
@@ -23,35 +26,34 @@ const (
 // clients of a process. It is safe for concurrent use.
 type Guard struct {
 	mu        sync.Mutex
-	budgets   map[loginTarget]*budget   // guarded by mu
-	unwrapped map[wrappedKey]*unwrapped // guarded by mu
+	budgets   map[loginTarget]*budget // guarded by mu
+	unwrapped map[[32]byte]*unwrapped // guarded by mu; by the SHA-256 of the wrapping token, which is unique
 }
 
-// loginTarget is what Vault counts rejected logins for, however the configuration spells it.
-type loginTarget struct {
-	address, namespace, mount string
-	roleID                    redact.String
-}
+// loginTarget is the SHA-256 of what Vault counts rejected logins for, however the configuration spells it.
+type loginTarget [32]byte
 
 // budget is one target's; its fields are guarded by Guard.mu.
 type budget struct {
-	rejected []time.Time   // oldest first, at most maxRejectedLogins
-	inFlight int           // attempts that may still turn out rejected
-	ended    chan struct{} // closed and replaced when an attempt ends
+	rejected  int
+	last      time.Time     // of the last rejection
+	inFlight  int           // attempts that may still turn out rejected
+	protected int           // clients whose credentials Vault has accepted
+	ended     chan struct{} // closed and replaced when an attempt ends
 }
 
 // NewGuard returns a Guard with nothing spent.
 func NewGuard() *Guard {
-	return &Guard{budgets: map[loginTarget]*budget{}, unwrapped: map[wrappedKey]*unwrapped{}}
+	return &Guard{budgets: map[loginTarget]*budget{}, unwrapped: map[[32]byte]*unwrapped{}}
 }
 
 func newLoginTarget(address *url.URL, namespace, mount string, roleID redact.String) loginTarget {
-	return loginTarget{
-		address:   normalAddress(address),
-		namespace: strings.Trim(namespace, "/"),
-		mount:     strings.Trim(mount, "/"),
-		roleID:    roleID,
+	namespace = strings.Trim(namespace, "/")
+	if namespace == "root" {
+		namespace = ""
 	}
+	parts := []string{normalAddress(address), namespace, strings.Trim(mount, "/"), strings.TrimSpace(roleID.Reveal())}
+	return sha256.Sum256([]byte(strings.Join(parts, "\x00")))
 }
 
 // normalAddress spells an address one way: lower case, no default port, no trailing dot or slash.
@@ -61,15 +63,39 @@ func normalAddress(address *url.URL) string {
 	if port == "" {
 		port = map[string]string{"http": "80", "https": "443"}[scheme]
 	}
+	port = strings.TrimLeft(port, "0")
 	return fmt.Sprintf("%s://[%s]:%s%s", scheme, host, port, strings.TrimRight(address.EscapedPath(), "/"))
 }
 
+// protect keeps the last of the target's budget for credentials that Vault has accepted before, until the
+// returned function is called: what is mistyped elsewhere must not keep a good login out.
+func (g *Guard) protect(target loginTarget) (unprotect func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.budget(target).protected++
+	return sync.OnceFunc(func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.budget(target).protected--
+	})
+}
+
+// budget returns the target's, made when there is none. mu must be held.
+func (g *Guard) budget(target loginTarget) *budget {
+	b := g.budgets[target]
+	if b == nil {
+		b = &budget{ended: make(chan struct{})}
+		g.budgets[target] = b
+	}
+	return b
+}
+
 // reserve takes one attempt from the target's budget, waiting for attempts in flight that might use it up.
-// The caller must call done, once, with whether Vault rejected the login. When the budget is spent the error is
-// ErrLoginRejected and says until when.
-func (g *Guard) reserve(ctx context.Context, target loginTarget) (done func(rejected bool), err error) {
+// Proven credentials are those that Vault has accepted before. The caller must call done, once, with whether
+// Vault rejected the login. When the budget is spent the error is ErrLoginRejected and says until when.
+func (g *Guard) reserve(ctx context.Context, target loginTarget, proven bool) (done func(rejected bool), err error) {
 	for {
-		ended, err := g.tryReserve(target)
+		ended, err := g.tryReserve(target, proven)
 		if err != nil {
 			return nil, err
 		}
@@ -85,19 +111,19 @@ func (g *Guard) reserve(ctx context.Context, target loginTarget) (done func(reje
 }
 
 // tryReserve returns nil, nil when an attempt was reserved, or a channel to wait for.
-func (g *Guard) tryReserve(target loginTarget) (<-chan struct{}, error) {
+func (g *Guard) tryReserve(target loginTarget, proven bool) (<-chan struct{}, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	b := g.budgets[target]
-	if b == nil {
-		b = &budget{ended: make(chan struct{})}
-		g.budgets[target] = b
+	g.sweep(time.Now())
+	b := g.budget(target)
+	most := maxRejectedLogins
+	if b.protected > 0 && !proven {
+		most--
 	}
-	b.forget(time.Now())
 	switch {
-	case len(b.rejected) >= maxRejectedLogins:
-		return nil, budgetSpent(b.rejected[0].Add(rejectedWindow))
-	case len(b.rejected)+b.inFlight >= maxRejectedLogins:
+	case b.rejected >= most:
+		return nil, budgetSpent(b.rejected, b.last.Add(rejectedMemory))
+	case b.rejected+b.inFlight >= most:
 		return b.ended, nil
 	}
 	b.inFlight++
@@ -107,30 +133,33 @@ func (g *Guard) tryReserve(target loginTarget) (<-chan struct{}, error) {
 func (g *Guard) release(target loginTarget, rejected bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	b := g.budgets[target]
+	b := g.budget(target)
 	b.inFlight--
 	if rejected {
-		b.rejected = append(b.rejected, time.Now())
+		b.rejected++
+		b.last = time.Now()
 	}
 	close(b.ended)
 	b.ended = make(chan struct{})
-	if b.forget(time.Now()); b.inFlight == 0 && len(b.rejected) == 0 {
-		delete(g.budgets, target)
+}
+
+// sweep forgets the rejections that no longer count, and the budgets that say nothing. mu must be held.
+func (g *Guard) sweep(now time.Time) {
+	for target, b := range g.budgets {
+		if b.rejected > 0 && now.Sub(b.last) >= rejectedMemory {
+			b.rejected = 0
+		}
+		if b.rejected == 0 && b.inFlight == 0 && b.protected == 0 {
+			delete(g.budgets, target)
+		}
 	}
 }
 
-// forget drops the rejections that no longer count.
-func (b *budget) forget(now time.Time) {
-	for len(b.rejected) > 0 && now.Sub(b.rejected[0]) >= rejectedWindow {
-		b.rejected = b.rejected[1:]
-	}
-}
-
-func budgetSpent(until time.Time) error {
+func budgetSpent(rejected int, until time.Time) error {
 	return &CallError{
 		Sentinel: ErrLoginRejected, Doing: doingLogin, RetryAfter: time.Until(until),
-		Remedy: fmt.Sprintf("Vault rejected %d logins of this role within %d minutes; to keep Vault from locking the "+
-			"role there is no further login until %s: fix role_id and secret_id meanwhile",
-			maxRejectedLogins, int(rejectedWindow.Minutes()), until.UTC().Format(time.RFC3339)),
+		Remedy: fmt.Sprintf("Vault rejected %d logins of this role; to keep Vault from locking the role for everybody "+
+			"there is no further login until %s: fix role_id and secret_id meanwhile",
+			rejected, until.UTC().Format(time.RFC3339)),
 	}
 }

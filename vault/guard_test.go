@@ -49,9 +49,9 @@ func TestBudgetHoldsForConcurrentAttempts(t *testing.T) {
 		var all sync.WaitGroup
 		for range 50 {
 			all.Go(func() {
-				done, err := g.reserve(t.Context(), role)
+				done, err := g.reserve(t.Context(), role, false)
 				if err != nil {
-					if !strings.Contains(remedy(err), "no further login until 2000-01-01T00:15:0") {
+					if !strings.Contains(remedy(err), "no further login until 2000-01-01T00:15:1") {
 						t.Errorf("remedy: %s", remedy(err))
 					}
 					return
@@ -67,12 +67,13 @@ func TestBudgetHoldsForConcurrentAttempts(t *testing.T) {
 		if attempts != 3 {
 			t.Errorf("%d rejected logins were let through, want 3", attempts)
 		}
-		time.Sleep(15 * time.Minute)
-		done, err := g.reserve(t.Context(), role)
+		time.Sleep(rejectedMemory)
+		done, err := g.reserve(t.Context(), role, false)
 		if err != nil {
 			t.Fatalf("after 15 minutes: %v", err)
 		}
 		done(false)
+		g.sweep(time.Now())
 		if len(g.budgets) != 0 {
 			t.Error("a budget with nothing spent is kept")
 		}
@@ -82,7 +83,7 @@ func TestBudgetHoldsForConcurrentAttempts(t *testing.T) {
 func TestGoodLoginsSpendNothing(t *testing.T) {
 	g, role := NewGuard(), target(t, "https://v", "", "approle", "r")
 	for range 100 {
-		done, err := g.reserve(t.Context(), role)
+		done, err := g.reserve(t.Context(), role, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -94,13 +95,13 @@ func TestWaitingForTheBudgetEndsWithTheContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, role := NewGuard(), target(t, "https://v", "", "approle", "r")
 		for range 3 {
-			if _, err := g.reserve(t.Context(), role); err != nil {
+			if _, err := g.reserve(t.Context(), role, false); err != nil {
 				t.Fatal(err)
 			}
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		_, err := g.reserve(ctx, role)
+		_, err := g.reserve(ctx, role, false)
 		wantErr(t, err, context.DeadlineExceeded)
 	})
 }
@@ -126,10 +127,10 @@ func TestAllCausesTogetherSpendThreeRejectedLogins(t *testing.T) {
 		if n := w.count(login); n != 3 {
 			t.Errorf("%d logins, want 3", n)
 		}
-		if check := report.Checks[1]; check.Status != CheckFailed || !strings.Contains(check.Remedy, "until 2000-01-01T00:15:00Z") {
+		if check := report.Checks[1]; check.Status != CheckFailed || !strings.Contains(check.Remedy, "until 2000-01-01T00:15:10Z") {
 			t.Errorf("login check: %+v", check)
 		}
-		time.Sleep(15 * time.Minute)
+		time.Sleep(rejectedMemory)
 		good.Guard = bad.Guard
 		if report, _ := TestConfig(t.Context(), good, nil); !report.OK() {
 			t.Errorf("Vault has locked the role: %+v", report)

@@ -49,6 +49,7 @@ type request struct {
 	token      redact.String
 	body       any  // encoded as JSON; nil for none
 	answers500 bool // a 500 says something about the request, not about Vault: see renew
+	isRead     bool // of a secret: a failure may be its path's alone
 	rootLevel  bool // sent without the namespace: sys/health answers in the root namespace only
 }
 
@@ -99,12 +100,38 @@ func (a *vaultAPI) call(ctx context.Context, r request) (answer, error) {
 	if a.gate == nil {
 		return a.send(ctx, r)
 	}
+	if r.isRead {
+		return a.callPath(ctx, r)
+	}
 	pass, err := a.gate.enter(r.doing)
 	if err != nil {
 		return answer{}, err
 	}
 	ans, err := a.send(ctx, r)
 	pass.leave(err)
+	return ans, err
+}
+
+// callPath is call for a read, whose path has a gate of its own before the connection's.
+func (a *vaultAPI) callPath(ctx context.Context, r request) (answer, error) {
+	if err := a.gate.paths.enter(r.path, r.doing); err != nil {
+		return answer{}, err
+	}
+	pass, err := a.gate.enter(r.doing)
+	if err != nil {
+		return answer{}, err
+	}
+	ans, err := a.send(ctx, r)
+	failure, isCall := errors.AsType[*CallError](err)
+	if wasAnswered := err == nil || isCall && (failure.answered || !Outage(err)); !wasAnswered {
+		pass.leave(err)
+		return ans, err
+	}
+	if general := a.gate.paths.answered(r.path, err); general || pass.probe {
+		pass.leave(err)
+		return ans, err
+	}
+	pass.leave(nil) // Vault is there, whatever it says at this path
 	return ans, err
 }
 

@@ -35,6 +35,7 @@ type keeper struct {
 	active       credentials // of the last successful login; zero before it
 	newest       credentials // as last read from the files; active until Vault has accepted them
 	everLoggedIn bool
+	unprotect    func()                    // gives up the part of the login budget that is kept for active
 	unreadable   error                     // why there is nothing to log in with; nil after the first login
 	holds        map[credentials]rejection // credentials to leave alone: active and newest at most
 	plan         plan                      // what is due next for the token
@@ -87,6 +88,7 @@ type reloginRequest struct {
 func newKeeper(c *Client) *keeper {
 	return &keeper{
 		c: c, log: c.log,
+		unprotect: func() {},
 		requests:  make(chan reloginRequest),
 		files:     make(chan struct{}, 1),
 		woken:     make(chan struct{}, 1),
@@ -116,7 +118,7 @@ func (k *keeper) ask(ctx context.Context, r relogin) error {
 	case <-k.c.closed:
 		return closedError(doingLogin)
 	case <-ctx.Done():
-		return pendingError(ctx)
+		return k.c.pendingError(ctx)
 	}
 	select {
 	case err := <-request.done:
@@ -124,13 +126,14 @@ func (k *keeper) ask(ctx context.Context, r relogin) error {
 	case <-k.c.closed:
 		return closedError(doingLogin)
 	case <-ctx.Done():
-		return pendingError(ctx)
+		return k.c.pendingError(ctx)
 	}
 }
 
 // run is the login loop. It ends when loop does; calls outlives it, so that a login under way can end and its
 // token be revoked.
 func (k *keeper) run(loop, calls context.Context) {
+	defer func() { k.unprotect() }()
 	for {
 		timer := time.NewTimer(time.Until(k.nextAt()))
 		select {
@@ -282,6 +285,10 @@ func (k *keeper) readCredentials() {
 	case err == nil:
 		k.newest, k.unreadable, k.warned = newest, nil, false
 	case !k.everLoggedIn:
+		if !k.warned {
+			k.warned = true
+			k.log.Warn("cannot read the Vault credentials, there is no login until they can be read", errorAttrs(err)...)
+		}
 		k.unreadable = err
 	case !k.warned:
 		k.warned = true
@@ -297,7 +304,7 @@ func (k *keeper) attempt(ctx context.Context, creds credentials, operator bool) 
 	}
 	login, cancel := k.c.operation(ctx)
 	defer cancel()
-	granted, err := k.c.auth.logIn(login, creds)
+	granted, err := k.c.auth.logIn(login, creds, k.everLoggedIn && creds == k.active)
 	if err == nil {
 		delete(k.holds, creds)
 		k.swap(ctx, granted, creds)
@@ -324,6 +331,13 @@ func (k *keeper) hold(creds credentials, err error) {
 
 // swap puts a new token in place, then gives the old one back.
 func (k *keeper) swap(ctx context.Context, granted *token, creds credentials) {
+	if !k.everLoggedIn || creds.roleID != k.active.roleID {
+		k.unprotect()
+		k.unprotect = k.c.auth.guard.protect(k.c.auth.target(creds.roleID))
+	}
+	if k.everLoggedIn && creds != k.active {
+		k.log.Info("Vault accepts the new credentials, they are in use from now on")
+	}
 	old := k.token
 	k.serial++
 	granted.serial = k.serial

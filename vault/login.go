@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/api"
@@ -28,8 +29,14 @@ type authenticator struct {
 	wrapped bool // secret_ids are wrapping tokens
 }
 
-// logIn takes a token for creds out of Vault. Errors: ErrLoginRejected, an outage, or ctx's.
-func (a *authenticator) logIn(ctx context.Context, creds credentials) (*token, error) {
+// target is what a login with the role counts for.
+func (a *authenticator) target(roleID redact.String) loginTarget {
+	return newLoginTarget(a.api.base, a.api.namespace, a.mount, roleID)
+}
+
+// logIn takes a token for creds out of Vault; proven ones have been accepted before. Errors: ErrLoginRejected,
+// an outage, or ctx's.
+func (a *authenticator) logIn(ctx context.Context, creds credentials, proven bool) (*token, error) {
 	secretID := creds.secretID
 	if a.wrapped {
 		var err error
@@ -38,7 +45,7 @@ func (a *authenticator) logIn(ctx context.Context, creds credentials) (*token, e
 		}
 	}
 	sent := time.Now()
-	ans, err := a.callLogin(ctx, creds.roleID, secretID)
+	ans, err := a.callLogin(ctx, creds.roleID, secretID, proven)
 	if err != nil {
 		return nil, err
 	}
@@ -56,19 +63,34 @@ func (a *authenticator) logIn(ctx context.Context, creds credentials) (*token, e
 }
 
 // callLogin makes one login within the guard's budget and tells the guard how it went.
-func (a *authenticator) callLogin(ctx context.Context, roleID, secretID redact.String) (answer, error) {
-	done, err := a.guard.reserve(ctx, newLoginTarget(a.api.base, a.api.namespace, a.mount, roleID))
+func (a *authenticator) callLogin(ctx context.Context, roleID, secretID redact.String, proven bool) (answer, error) {
+	done, err := a.guard.reserve(ctx, a.target(roleID), proven)
 	if err != nil {
 		return answer{}, err
 	}
-	body := map[string]string{"role_id": roleID.Reveal()}
+	body := map[string]string{"role_id": strings.TrimSpace(roleID.Reveal())} // as Vault does
 	if !secretID.IsEmpty() {
 		body["secret_id"] = secretID.Reveal()
 	}
 	ans, err := a.api.call(ctx, request{doing: doingLogin, method: http.MethodPost,
 		path: "auth/" + a.mount + "/login", body: body})
-	done(err == nil && ans.status >= http.StatusBadRequest)
+	done(isRejection(ans, err))
 	return ans, err
+}
+
+// isRejection reports whether Vault may have counted a login as failed. A proxy may have put a page of its own
+// in the place of Vault's answer, but hardly another class of status.
+func isRejection(ans answer, err error) bool {
+	status := ans.status
+	if call, ok := errors.AsType[*CallError](err); ok {
+		answered, _ := errors.AsType[statusError](call.Cause)
+		status = int(answered)
+	}
+	switch status {
+	case http.StatusTooManyRequests, http.StatusPreconditionFailed, 472, 473:
+		return false
+	}
+	return status >= 400 && status < 500
 }
 
 // grantedAuth is the `auth` of Vault's answers, with the fields that api.SecretAuth lacks.
@@ -101,8 +123,8 @@ func rejectedLogin(ans answer, errs []string) error {
 		return loginError("check role_id and secret_id: one is wrong, expired or used up, or the role is bound to " +
 			"other networks; issue a new secret_id")
 	case ans.status == http.StatusForbidden:
-		return loginError("check auth_mount and namespace; if they are right, Vault has locked the role after too many " +
-			"failed logins: wait 15 minutes")
+		return loginError("check auth_mount and namespace, and that the AppRole method is enabled there; if all is right, Vault has " +
+			"locked the role after too many failed logins: wait 15 minutes. Once it is mended, renew the login to try at once")
 	case ans.status == http.StatusOK:
 		return loginError("Vault granted no token: check for login MFA on the auth mount, which a sidecar cannot answer")
 	}

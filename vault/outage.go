@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -21,9 +22,21 @@ import (
 // maxRetryAfter bounds what a Retry-After header can ask for.
 const maxRetryAfter = time.Minute
 
-// outageOf returns the outage that an HTTP answer reports, and nil for an answer of a working Vault. It goes
-// by the status; a page of HTML is a proxy's and not Vault's, whatever its status, except for 429.
+// outageOf is classify, which marks what was answered: everything but 429, 503 and a redirect may be the fault of
+// one path.
 func outageOf(r request, resp *http.Response, body []byte) error {
+	out := classify(r, resp, body)
+	if out == nil {
+		return nil
+	}
+	isRedirect := resp.StatusCode >= 300 && resp.StatusCode < 400
+	out.answered = errors.Is(out, ErrUnreachable) && !isRedirect
+	return out
+}
+
+// classify returns the outage that an HTTP answer reports, and nil for an answer of a working Vault. It goes
+// by the status; a page of HTML is a proxy's and not Vault's, whatever its status, except for 429.
+func classify(r request, resp *http.Response, body []byte) *CallError {
 	doing, status := r.doing, resp.StatusCode
 	switch {
 	case status == http.StatusInternalServerError && r.answers500 && isVaultBody(status, body):
@@ -60,8 +73,22 @@ func isVaultBody(status int, body []byte) bool {
 	if len(body) == 0 {
 		return status == http.StatusNoContent || status == http.StatusBadRequest
 	}
-	return body[0] == '{' && json.Valid(body)
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(body, &fields) != nil {
+		return false
+	}
+	known := successFields
+	if status >= http.StatusBadRequest {
+		known = errorFields
+	}
+	return slices.ContainsFunc(known, func(name string) bool { _, ok := fields[name]; return ok })
 }
+
+// One of these stands in every answer of Vault's, and tells it from a gateway's own JSON.
+var (
+	successFields = []string{"request_id", "data", "auth", "wrap_info", "initialized"}
+	errorFields   = []string{"errors", "data", "warnings"}
+)
 
 func isHTML(resp *http.Response, body []byte) bool {
 	return strings.HasPrefix(resp.Header.Get("Content-Type"), "text/html") ||
@@ -80,7 +107,11 @@ func retryAfter(resp *http.Response) time.Duration {
 	return 0
 }
 
-func statusError(status int) error { return fmt.Errorf("HTTP status %d", status) }
+// statusError is an HTTP status as the cause of an error.
+type statusError int
+
+// Error implements error.
+func (s statusError) Error() string { return fmt.Sprintf("HTTP status %d", int(s)) }
 
 func unreachable(doing, remedy string, cause error) *CallError {
 	return &CallError{Sentinel: ErrUnreachable, Doing: doing, Remedy: remedy, Cause: cause}

@@ -36,14 +36,18 @@ func (c *Client) Read(ctx context.Context, path string, version uint32) (*Secret
 		case !errors.Is(err, errInvalidToken):
 			return secret, err
 		}
-		if err := c.keeper.ask(ctx, ask); err != nil {
+		switch err := c.keeper.ask(ctx, ask); {
+		case Outage(err):
+			return nil, err // a denial is final only after a fresh login
+		case err != nil:
 			return nil, firstOf(denial, err)
 		}
 		if s := c.session.Load(); denial != nil && s.token != nil && s.token.serial == tok.serial {
 			return nil, denial // no fresh login was due
 		}
 	}
-	return nil, firstOf(denial, permissionDenied())
+	return nil, firstOf(denial, unreachable(doingRead, "check what stands behind the address, several Vaults perhaps: "+
+		"the tokens that it grants are not known to it", errInvalidToken))
 }
 
 // readWith reads with one token. Besides Read's errors: errInvalidToken.
@@ -54,14 +58,14 @@ func (c *Client) readWith(ctx context.Context, tok *token, path string, version 
 	defer c.reads.Release(1)
 	secret, err := c.api.readSecret(ctx, tok, path, version)
 	if errors.Is(err, errPlainNotFound) {
-		return nil, c.engines.explainNotFound(ctx, c.api, tok, path)
+		return nil, c.engines.explainNotFound(ctx, c.api, tok, path) // ErrNotFound, ErrNotKVv2, or an outage
 	}
 	return secret, err
 }
 
 // readSecret makes the read. Its errors are decideRead's.
 func (a *vaultAPI) readSecret(ctx context.Context, tok *token, path string, version uint32) (*Secret, error) {
-	r := request{doing: doingRead, method: http.MethodGet, path: path, token: tok.id}
+	r := request{doing: doingRead, method: http.MethodGet, path: path, token: tok.id, isRead: true}
 	if version != 0 {
 		r.query = "version=" + strconv.FormatUint(uint64(version), 10)
 	}
@@ -93,14 +97,18 @@ func (c *Client) currentToken(ctx context.Context) (*token, error) {
 		case <-c.closed:
 			return nil, closedError(doingRead)
 		case <-ctx.Done():
-			return nil, pendingError(ctx)
+			return nil, c.pendingError(ctx)
 		}
 	}
 }
 
-// pendingError is what a caller gets that waited for a login until ctx ended.
-func pendingError(ctx context.Context) error {
+// pendingError is what a caller gets that waited for a login until ctx ended. When it is a later login, Vault
+// has fallen silent.
+func (c *Client) pendingError(ctx context.Context) error {
 	if errors.Is(context.Cause(ctx), errOperationTimeout) {
+		if c.session.Load().everLoggedIn {
+			return transportError(ctx, doingLogin, ctx.Err())
+		}
 		return &CallError{Sentinel: ErrLoginPending, Doing: doingLogin, RetryAfter: firstProbeAfter,
 			Remedy: "try again: the login to Vault takes long", Cause: errOperationTimeout}
 	}

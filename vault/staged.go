@@ -95,16 +95,23 @@ func (t *stagedTest) reach(ctx context.Context) Check {
 }
 
 func (t *stagedTest) logIn(ctx context.Context) Check {
-	creds, err := t.credentials()
+	creds, proven, err := t.credentials()
 	if err != nil {
 		return failedBy(err)
 	}
 	// The caller's going away must not hide a rejected login from the budget, or leave a token behind.
 	ctx, cancel := t.c.operation(context.WithoutCancel(ctx))
 	defer cancel()
+	go func() { // ends with ctx, when this function returns
+		select {
+		case <-t.c.closed:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	login := *t.c.auth
 	login.api = t.api
-	if t.token, err = login.logIn(ctx, creds); err != nil {
+	if t.token, err = login.logIn(ctx, creds, proven); err != nil {
 		return failedBy(err)
 	}
 	t.report.TokenTTL, t.report.Policies = t.token.ttl, t.token.policies
@@ -119,12 +126,13 @@ func (t *stagedTest) logIn(ctx context.Context) Check {
 	return passed("%s", message)
 }
 
-// credentials returns the client's, or what it would log in with first.
-func (t *stagedTest) credentials() (credentials, error) {
+// credentials returns the client's, which are proven, or what it would log in with first.
+func (t *stagedTest) credentials() (creds credentials, proven bool, err error) {
 	if s := t.c.session.Load(); s.everLoggedIn {
-		return s.active, nil
+		return s.active, true, nil
 	}
-	return t.c.source.load()
+	creds, err = t.c.source.load()
+	return creds, false, err
 }
 
 func (t *stagedTest) mounts(ctx context.Context) Check {

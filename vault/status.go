@@ -79,7 +79,7 @@ func (b *statusBoard) now() Status {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
-	status := observe(b.c.session.Load(), b.c.gate.outage(""), now)
+	status := observe(b.c.session.Load(), firstOf(b.c.gate.outage(""), b.c.gate.paths.failure()), now)
 	if status.State != b.state {
 		b.state, b.since = status.State, now
 	}

@@ -98,12 +98,13 @@ func (a *vaultAPI) renew(ctx context.Context, t *token) (*token, error) {
 	return &renewed, nil
 }
 
-// revoke gives a token back to Vault. Batch tokens cannot be revoked.
+// revoke gives a token back to Vault, also while the gate is closed: it is the last chance. Batch tokens cannot
+// be revoked.
 func (a *vaultAPI) revoke(ctx context.Context, t *token) error {
 	if t == nil || t.batch || !t.valid(time.Now()) {
 		return nil
 	}
-	ans, err := a.call(ctx, request{doing: doingRevoke, method: http.MethodPost, path: "auth/token/revoke-self",
+	ans, err := a.ungated().call(ctx, request{doing: doingRevoke, method: http.MethodPost, path: "auth/token/revoke-self",
 		token: t.id})
 	if err != nil {
 		return err

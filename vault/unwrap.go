@@ -2,7 +2,9 @@ package vault
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strings"
 
@@ -12,12 +14,6 @@ import (
 )
 
 const doingUnwrap = "unwrap the secret_id"
-
-// wrappedKey is a wrapping token at its Vault.
-type wrappedKey struct {
-	address, namespace string
-	wrappingToken      redact.String
-}
 
 // unwrapped is what came out of a wrapping token. It is kept as long as the process runs: the token cannot be
 // used again, and a reload or a test must not try.
@@ -29,7 +25,8 @@ type unwrapped struct {
 // unwrap returns the secret_id behind a wrapping token, asking Vault only the first time. Errors:
 // ErrLoginRejected when the token is spent or was not made for a secret_id, an outage, or ctx's.
 func (g *Guard) unwrap(ctx context.Context, a *vaultAPI, wrappingToken redact.String) (redact.String, error) {
-	entry := g.unwrappedEntry(wrappedKey{normalAddress(a.base), strings.Trim(a.namespace, "/"), wrappingToken})
+	key := sha256.Sum256([]byte(wrappingToken.Reveal()))
+	entry := g.unwrappedEntry(key)
 	if err := entry.busy.Acquire(ctx, 1); err != nil {
 		return redact.String{}, transportError(ctx, doingUnwrap, err)
 	}
@@ -37,15 +34,28 @@ func (g *Guard) unwrap(ctx context.Context, a *vaultAPI, wrappingToken redact.St
 	if !entry.secretID.IsEmpty() {
 		return entry.secretID, nil
 	}
-	if err := a.checkWrapping(ctx, wrappingToken); err != nil {
-		return redact.String{}, err
+	secretID, err := a.checkAndUnwrap(ctx, wrappingToken)
+	if errors.Is(err, ErrLoginRejected) {
+		g.forgetUnwrapped(key) // there is nothing to keep
 	}
-	secretID, err := a.unwrapSecretID(ctx, wrappingToken)
 	entry.secretID = secretID
 	return secretID, err
 }
 
-func (g *Guard) unwrappedEntry(key wrappedKey) *unwrapped {
+func (a *vaultAPI) checkAndUnwrap(ctx context.Context, wrappingToken redact.String) (redact.String, error) {
+	if err := a.checkWrapping(ctx, wrappingToken); err != nil {
+		return redact.String{}, err
+	}
+	return a.unwrapSecretID(ctx, wrappingToken)
+}
+
+func (g *Guard) forgetUnwrapped(key [32]byte) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.unwrapped, key)
+}
+
+func (g *Guard) unwrappedEntry(key [32]byte) *unwrapped {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	entry := g.unwrapped[key]

@@ -1,0 +1,170 @@
+package vault
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+)
+
+// says is an override that answers in Vault's place.
+func says(code int, body string) func(http.ResponseWriter, string) {
+	return func(rw http.ResponseWriter, _ string) {
+		rw.WriteHeader(code)
+		_, _ = rw.Write([]byte(body))
+	}
+}
+
+type overrides = map[string]func(http.ResponseWriter, string)
+
+func (w *world) answerWith(answers overrides) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.override = answers
+}
+
+func (w *world) revokeTokenOf(c *Client) {
+	w.t.Helper()
+	w.do("POST", "auth/token/revoke", fmt.Sprintf(`{"token":%q}`, c.session.Load().token.id.Reveal()))
+}
+
+func TestOnePathThatFailsLeavesTheOthersAlone(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		c := w.open(w.role(anHour))
+		wantErr(t, c.WaitReady(t.Context()), nil)
+		w.answerWith(overrides{"secret/data/bad": says(500, `{"errors":["internal error"]}`)})
+		const ticks = 120 * 100 // two minutes, at every 10 ms
+		for tick := range ticks {
+			_, err := c.Read(t.Context(), "secret/data/bad", 0)
+			wantErr(t, err, ErrUnreachable)
+			if tick%10 == 0 {
+				mustRead(t, c)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if n := w.count("GET secret/data/bad"); n > 60 {
+			t.Errorf("%d reads of the bad path in two minutes, want one in a back-off interval", n)
+		}
+	})
+}
+
+func TestAVaultThatFailsOnEveryPathCostsOneProbeInAnInterval(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		c := w.open(w.role(anHour))
+		wantErr(t, c.WaitReady(t.Context()), nil)
+		w.forget()
+		w.breakWith(status(500, `{"errors":["internal error"]}`, nil))
+		for tick := range 60 * 100 { // a minute
+			_, err := c.Read(t.Context(), fmt.Sprintf("secret/data/app%d", tick%500), 0)
+			wantErr(t, err, ErrUnreachable)
+			time.Sleep(10 * time.Millisecond)
+		}
+		if n := w.total(); n > 30 {
+			t.Errorf("%d calls in a minute, want one in a back-off interval", n)
+		}
+		w.breakWith(nil)
+		time.Sleep(7 * time.Second)
+		mustRead(t, c)
+	})
+}
+
+func TestTheTokenIsRevokedThoughTheGateIsClosed(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		c := w.open(w.role(anHour))
+		wantErr(t, c.WaitReady(t.Context()), nil)
+		w.answerWith(overrides{"secret/data/app": says(429, `{"errors":["quota"]}`)})
+		_, err := c.Read(t.Context(), "secret/data/app", 0)
+		wantErr(t, err, ErrRateLimited)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		if err := c.Close(ctx); err != nil || w.count(revoke) != 1 {
+			t.Errorf("%d revocations, %v", w.count(revoke), err)
+		}
+	})
+}
+
+func TestAVaultThatFallsSilentDuringALaterLoginIsOut(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		c := w.open(w.role(anHour))
+		wantErr(t, c.WaitReady(t.Context()), nil)
+		w.revokeTokenOf(c)
+		w.breakWith(func(r *http.Request) (*http.Response, error) {
+			if r.URL.Path == "/v1/secret/data/app" {
+				return status(403, `{"errors":["2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"]}`, nil)(r)
+			}
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		})
+		_, err := c.Read(t.Context(), "secret/data/app", 0)
+		wantErr(t, err, ErrUnreachable)
+	})
+}
+
+func TestAnOutageWhileAskingWhoseThePathIsIsAnOutage(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.do("POST", "sys/mounts/one", `{"type":"kv","options":{"version":"1"}}`)
+		cfg := w.role(anHour)
+		w.do("PUT", "sys/policies/acl/app", `{"policy":"path \"*\" {capabilities=[\"read\"]}"}`)
+		c := w.open(cfg)
+		wantErr(t, c.WaitReady(t.Context()), nil)
+		w.answerWith(overrides{"sys/internal/ui/mounts/one/data/nope": says(503, `{"errors":["Vault is sealed"]}`)})
+		_, err := c.Read(t.Context(), "one/data/nope", 0)
+		wantErr(t, err, ErrSealed)
+		w.answerWith(nil)
+		time.Sleep(10 * time.Second)
+		_, err = c.Read(t.Context(), "one/data/nope", 0)
+		wantErr(t, err, ErrNotKVv2)
+	})
+}
+
+func TestATokenThatVaultNeverKnowsIsAnOutageAndNoDenial(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		c := w.open(w.role(anHour))
+		wantErr(t, c.WaitReady(t.Context()), nil)
+		w.answerWith(overrides{"secret/data/app": says(403, `{"errors":["2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"]}`)})
+		_, err := c.Read(t.Context(), "secret/data/app", 0)
+		wantErr(t, err, ErrUnreachable)
+	})
+}
+
+func TestADenialIsFinalOnlyAfterAFreshLogin(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		c := w.open(w.role(anHour))
+		wantErr(t, c.WaitReady(t.Context()), nil)
+		w.answerWith(overrides{
+			"secret/data/app":    says(403, `{"errors":["1 error occurred:\n\t* permission denied\n\n"]}`),
+			"auth/approle/login": says(503, `{"errors":["Vault is sealed"]}`),
+		})
+		_, err := c.Read(t.Context(), "secret/data/app", 0)
+		wantErr(t, err, ErrSealed)
+	})
+}
+
+func TestJSONThatIsNotVaultsIsAnOutage(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		c := w.open(w.role(anHour))
+		wantErr(t, c.WaitReady(t.Context()), nil)
+		for code, body := range map[int]string{
+			404: `{"message":"no Route matched with those values"}`,
+			403: `{"message":"Forbidden"}`,
+			200: `{"status":"maintenance"}`,
+		} {
+			w.answerWith(overrides{"secret/data/app": says(code, body)})
+			_, err := c.Read(t.Context(), "secret/data/app", 0)
+			wantErr(t, err, ErrUnreachable)
+			w.answerWith(nil)
+			time.Sleep(10 * time.Second)
+			mustRead(t, c)
+		}
+	})
+}
+
+func TestASecretWithoutDataThatWillBeDeletedLaterIsAlive(t *testing.T) {
+	const body = `{"request_id":"r","data":{"data":null,"metadata":{"version":1,"created_time":"2000-01-01T00:00:00Z","deletion_time":%q,"destroyed":false}}}`
+	if _, err := decideRead(answer{200, fmt.Appendf(nil, body, "2999-01-01T00:00:00Z")}); err != nil {
+		t.Errorf("got %v", err)
+	}
+	_, err := decideRead(answer{200, fmt.Appendf(nil, body, "2001-01-01T00:00:00Z")})
+	wantErr(t, err, ErrVersionDeleted)
+}

@@ -97,9 +97,17 @@ func (a *app) testEach(ctx context.Context, connections []vault.Config, path str
 	if err != nil {
 		return err
 	}
+	if len(connections) == 0 {
+		return usagef("the file has no connection to test: add one to it")
+	}
 	guard := vault.NewGuard()
 	var failed error
 	for _, connection := range connections {
+		if connection.SecretIDWrapped {
+			failed = fmt.Errorf("connection %q is not tested: its secret_id is wrapped, and a test of the file would use it up; "+
+				"test the running sidecar's: secret-sidecar connections test %s", connection.Name, connection.Name)
+			continue
+		}
 		connection.Guard = guard
 		report, err := vault.TestConfig(ctx, connection, reference)
 		if err != nil {

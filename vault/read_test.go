@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -65,6 +66,7 @@ func TestAVaultThatFailsOnEveryPathCostsOneProbeInAnInterval(t *testing.T) {
 		}
 		w.breakWith(nil)
 		time.Sleep(7 * time.Second)
+		synctest.Wait()
 		mustRead(t, c)
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -123,13 +124,38 @@ func transportError(ctx context.Context, doing string, err error) error {
 		err = urlErr.Err // without the URL
 	}
 	if ctx.Err() == nil {
-		return unreachable(doing, networkRemedy(err), err)
+		return unreachable(doing, networkRemedy(err), loggable(err))
 	}
 	if cause := context.Cause(ctx); errors.Is(cause, errOperationTimeout) {
 		return unreachable(doing, "check that Vault is up and that a firewall lets the connection through, "+
 			"or raise the timeout", cause)
 	}
 	return fmt.Errorf("%s: %w", doing, ctx.Err())
+}
+
+// loggable returns err when it is the network's, the system's or TLS's, and else only its type: net/http quotes
+// in some errors what the peer sent.
+func loggable(err error) error {
+	var (
+		network net.Error
+		system  syscall.Errno
+		record  tls.RecordHeaderError
+		alert   tls.AlertError
+		cert    *tls.CertificateVerificationError
+		unknown x509.UnknownAuthorityError
+		name    x509.HostnameError
+		invalid x509.CertificateInvalidError
+		file    *os.PathError
+	)
+	for _, target := range []any{&network, &system, &record, &alert, &cert, &unknown, &name, &invalid, &file} {
+		if errors.As(err, target) {
+			return err
+		}
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return err
+	}
+	return fmt.Errorf("error of type %T", err)
 }
 
 // networkRemedy says what to change after a network or TLS error.

@@ -2,8 +2,10 @@ package vault
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -169,4 +171,11 @@ func TestASecretWithoutDataThatWillBeDeletedLaterIsAlive(t *testing.T) {
 	}
 	_, err := decideRead(answer{200, fmt.Appendf(nil, body, "2001-01-01T00:00:00Z")})
 	wantErr(t, err, ErrVersionDeleted)
+}
+
+func TestNoCauseQuotesWhatThePeerSent(t *testing.T) {
+	err := transportError(t.Context(), doingRead, errors.New(`malformed HTTP status code "hunter2"`))
+	if call, ok := errors.AsType[*CallError](err); !ok || strings.Contains(call.Cause.Error(), "hunter2") {
+		t.Errorf("got %v", debugAttrs(err))
+	}
 }

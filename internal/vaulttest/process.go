@@ -22,8 +22,10 @@ const (
 	startPoll    = 25 * time.Millisecond
 )
 
-// process is a real `vault server -dev`. The kernel kills it when the test binary ends, however that comes.
+// process is a real `vault server`.
 type process struct {
+	binary    string
+	cluster   string // host:port that the nodes of a raft cluster use; empty in dev mode
 	address   string
 	rootToken string
 	unsealKey string
@@ -56,18 +58,19 @@ var shared struct {
 // has opened them: nobody is left to do it when the binary ends.
 func sharedProcess(binary string) (*process, error) {
 	shared.once.Do(func() {
-		if shared.process, shared.err = startProcess(binary); shared.err == nil {
+		if shared.process, shared.err = startDev(binary); shared.err == nil {
 			shared.err = os.RemoveAll(shared.process.dir)
 		}
 	})
 	return shared.process, shared.err
 }
 
-// startProcess starts a Vault on a free port. Another process may take the port before Vault does: it tries again.
-func startProcess(binary string) (*process, error) {
+// startUntilItWorks starts a Vault on a free port. Another process may take the port before Vault does: it tries
+// again.
+func startUntilItWorks(try func() (*process, error)) (*process, error) {
 	var failures error
 	for range startTries {
-		p, err := tryStart(binary)
+		p, err := try()
 		if err == nil {
 			return p, nil
 		}
@@ -76,13 +79,17 @@ func startProcess(binary string) (*process, error) {
 	return nil, failures
 }
 
+func startDev(binary string) (*process, error) {
+	return startUntilItWorks(func() (*process, error) { return tryStart(binary) })
+}
+
 func tryStart(binary string) (*process, error) {
 	dir, err := os.MkdirTemp("", "vaulttest-")
 	if err != nil {
 		return nil, err
 	}
-	p := &process{rootToken: rand.Text(), dir: dir}
-	if err := p.launch(binary); err != nil {
+	p := &process{binary: binary, rootToken: rand.Text(), dir: dir}
+	if err := p.launch(); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	if err := p.setUp(); err != nil {
@@ -95,22 +102,36 @@ func tryStart(binary string) (*process, error) {
 
 func (p *process) logFile() string { return filepath.Join(p.dir, "output") }
 
-func (p *process) launch(binary string) error {
+func (p *process) launch() error {
 	host, err := freePort()
 	if err != nil {
 		return err
 	}
-	output, err := os.Create(p.logFile())
+	p.address = "http://" + host
+	command := exec.Command(p.binary, "server", "-dev", "-dev-no-store-token", "-dev-listen-address="+host)
+	command.Env = []string{"VAULT_DEV_ROOT_TOKEN_ID=" + p.rootToken}
+	return p.start(command)
+}
+
+// kill ends the process and waits for its end.
+func (p *process) kill() {
+	p.cmd.Process.Kill() //nolint:errcheck // it may have ended already
+	p.cmd.Wait()         //nolint:errcheck // it was killed
+}
+
+// start runs a command of the Vault binary, whose output goes to the end of the log file. The kernel kills it when
+// the test binary ends, however that comes.
+func (p *process) start(command *exec.Cmd) error {
+	output, err := os.OpenFile(p.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	defer output.Close() //nolint:errcheck // the process has its own descriptor of it
-	p.address = "http://" + host
-	p.cmd = exec.Command(binary, "server", "-dev", "-dev-no-store-token", "-dev-listen-address="+host)
-	p.cmd.Env = []string{"HOME=" + p.dir, "PATH=" + os.Getenv("PATH"), "VAULT_DEV_ROOT_TOKEN_ID=" + p.rootToken}
-	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = p.dir, output, output
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	return p.cmd.Start()
+	command.Env = append(command.Env, "HOME="+p.dir, "PATH="+os.Getenv("PATH"))
+	command.Dir, command.Stdout, command.Stderr = p.dir, output, output
+	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	p.cmd = command
+	return command.Start()
 }
 
 func freePort() (string, error) {
@@ -129,6 +150,10 @@ func (p *process) setUp() error {
 	if err := p.waitUntil(p.answers); err != nil {
 		return err
 	}
+	return p.enableAudit()
+}
+
+func (p *process) enableAudit() error {
 	file := filepath.Join(p.dir, "audit")
 	device := map[string]any{"type": "file", "options": map[string]any{"file_path": file, "log_raw": "false"}}
 	answer, err := call(p.address, p.rootToken, http.MethodPost, "sys/audit/file", device, nil)
@@ -197,8 +222,9 @@ func (p *process) hasSaidUnsealKey() error {
 }
 
 func (p *process) stop() {
-	p.cmd.Process.Kill() //nolint:errcheck // it may have ended already
-	p.cmd.Wait()         //nolint:errcheck // it was killed
+	if p.cmd != nil && p.cmd.Process != nil {
+		p.kill()
+	}
 	if p.audit != nil {
 		p.audit.Close() //nolint:errcheck // it was only read
 	}

@@ -80,7 +80,7 @@ func Real(t testing.TB) *Vault {
 func RealPrivate(t testing.TB) *Vault {
 	t.Helper()
 	binary := vaultBinary(t)
-	p, err := startProcess(binary)
+	p, err := startDev(binary)
 	if err != nil {
 		t.Fatalf("start a real Vault: %v", err)
 	}

@@ -67,6 +67,12 @@ func (s *stage) startWith(environment []string, args ...string) *sidecar {
 	command := exec.Command(binary, append([]string{"serve", "--log-level", "debug"}, args...)...)
 	command.Env = s.environ(environment...)
 	command.Stdout, command.Stderr = log, log
+	return s.launch(command, log)
+}
+
+// launch starts a `serve` whose output the log collects, and waits for nothing.
+func (s *stage) launch(command *exec.Cmd, log *output) *sidecar {
+	s.t.Helper()
 	if err := command.Start(); err != nil {
 		s.t.Fatal(err)
 	}

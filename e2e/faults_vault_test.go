@@ -1,0 +1,238 @@
+package e2e_test
+
+import (
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+)
+
+// The faults of Vault itself, under load. Each test is a row of docs/reliability.md.
+
+var (
+	denied       = failure{codes.PermissionDenied, "VAULT_PERMISSION_DENIED"}
+	rateLimited  = failure{codes.Unavailable, "VAULT_RATE_LIMITED"}
+	loginPending = failure{codes.Unavailable, "LOGIN_PENDING"}
+)
+
+func TestVaultDownAtTheStartAndThenUp(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	r.vault.Kill(t)
+	r.sidecar = r.startUnready("--config", r.config())
+	requireHealth(t, r.sidecar, "", notServing)
+	requireHealth(t, r.sidecar, "liveness", serving)
+	for range 20 {
+		began := time.Now()
+		_, err := r.sidecar.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Connection: "prod", Path: "secret/data/warm-0/key"})
+		failed := failureOf(err)
+		if failed == nil || *failed != unreachable && *failed != loginPending {
+			t.Fatalf("with Vault down from the start: %v", err)
+		}
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("a failure took %v", took)
+		}
+	}
+	r.vault.Restart(t)
+	r.sidecar.awaitHealth("") // by itself
+	r.beginLoad()
+	r.load.during(time.Second)
+	r.load.requireSome("prod VAULT", "prod CACHE", "calm VAULT")
+}
+
+func TestVaultIsKilledAndRestartedUnderLoad(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	r.begin()
+	r.load.during(time.Second)
+	r.load.expect(expectation{outage: []failure{unreachable, sealed}})
+	r.vault.Kill(t)
+	r.load.during(3 * time.Second)
+	r.vault.Restart(t)
+	r.load.heal()
+	r.load.during(2 * time.Second)
+	r.load.requireSome("prod VAULT", "prod STALE", "prod VAULT_UNREACHABLE")
+}
+
+func TestVaultIsDownForLongerThanTheTokenLives(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{role: shortLife})
+	r.begin()
+	r.load.during(time.Second)
+	r.load.expect(expectation{outage: []failure{unreachable, sealed}})
+	r.vault.Kill(t)
+	eventually(t, "the token has expired", func() bool { return r.sidecar.health("connection/prod") == notServing })
+	requireHealth(t, r.sidecar, "", serving)
+	r.load.during(time.Second)
+	r.vault.Restart(t)
+	r.load.heal()
+	requireHealth(t, r.sidecar, "connection/prod", serving)
+	r.load.during(2 * time.Second)
+	r.load.requireSome("prod VAULT", "prod STALE", "prod VAULT_UNREACHABLE")
+}
+
+func TestVaultIsSealedAndUnsealedUnderLoad(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	r.begin()
+	r.load.during(time.Second)
+	r.load.expect(expectation{outage: []failure{sealed, unreachable}})
+	r.vault.Seal(t)
+	r.load.during(3 * time.Second)
+	r.vault.Unseal(t)
+	r.load.heal()
+	r.load.during(2 * time.Second)
+	r.load.requireSome("prod STALE", "prod VAULT_SEALED")
+}
+
+func TestVaultAnswersWithAStormOf429And5xx(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{withGate: true})
+	r.begin()
+	r.load.during(time.Second)
+	r.load.expect(expectation{outage: []failure{unreachable, rateLimited, sealed}})
+	var stormed atomic.Int64
+	statuses := []int{429, 500, 502, 503, 504, 429, 599}
+	storm := func(w http.ResponseWriter, _ *http.Request) {
+		status := statuses[int(stormed.Add(1))%len(statuses)]
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		_, _ = w.Write([]byte(`{"errors":["the storm says ` + r.newSecret() + `"]}`))
+	}
+	const storming = 4 * time.Second
+	r.gate.answerAll(storm)
+	r.load.during(storming)
+	r.gate.open()
+	requests := stormed.Load()
+	r.load.heal()
+	r.load.during(time.Second)
+	r.load.requireSome("prod STALE", "prod VAULT_UNREACHABLE", "prod VAULT_RATE_LIMITED")
+	// The connection's gate lets about 7 probes pass in 4 s; until it closes each of the 5 paths may try as well.
+	requireBetween(t, "requests in a storm of 4s", int(requests), 1, 25)
+}
+
+func TestVaultIsPutBackToAnOlderSnapshot(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	snapshot, point := r.vault.Snapshot(t), r.prod.point()
+	r.begin() // the token is younger than the snapshot: Vault will not know it
+	r.load.during(2 * time.Second)
+	r.load.expect(expectation{outage: []failure{unreachable, sealed, {codes.NotFound, "SECRET_NOT_FOUND"}}})
+	r.vault.Restore(t, snapshot)
+	r.prod.restored(point)
+	r.load.heal()
+	r.load.during(2 * time.Second)
+	r.load.requireSome("prod VAULT")
+}
+
+func TestTokensAreRevokedUnderLoad(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{withGate: true})
+	r.begin()
+	for range 3 {
+		r.load.during(500 * time.Millisecond)
+		if revoked := r.vault.RevokeRoleTokens(t, r.login.role); revoked == 0 {
+			t.Error("there was no token to revoke")
+		}
+	}
+	r.load.during(time.Second)
+	r.load.requireSome("prod VAULT") // and nothing but values
+	requireBetween(t, "logins for 3 revocations", r.gate.count(loginPath), 4, 4)
+}
+
+func TestAPolicyTightenedWhileCachedDeniesWithinOneRefresh(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	r.begin()
+	r.load.during(time.Second)
+	r.load.expect(expectation{failures: []failure{denied}})
+	r.vault.Policy(t, r.login.role, `path "secret/data/nothing" { capabilities = ["read"] }`)
+	r.load.during(loadTTL + 500*time.Millisecond) // after a ttl no copy is fresh any more
+	for _, path := range loadPaths {
+		for _, maxStale := range []time.Duration{0, loadStale} {
+			_, err := r.sidecar.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Connection: "prod", Path: path + "/key", MaxStale: durationpb.New(maxStale)})
+			requireFailure(t, r.stage, err, denied)
+		}
+	}
+	// Widened again: the next read is allowed, by the same token.
+	r.vault.Policy(t, r.login.role, readSecrets)
+	r.load.heal()
+	r.load.during(time.Second)
+	r.load.requireSome("prod VAULT", "prod VAULT_PERMISSION_DENIED")
+}
+
+func TestASecretIsDeletedUndeletedAndDestroyed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	r.begin()
+	const path = "secret/data/lifecycle"
+	value := r.newSecret()
+	r.writeSecret(r.vault, path, "key", value)
+	ask := func(maxAge *durationpb.Duration) (*secretsidecarv1.ResolveResponse, error) {
+		return r.sidecar.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Connection: "prod", Path: path + "/key", MaxAge: maxAge})
+	}
+	change := func(method, api string) {
+		t.Helper()
+		asRoot(r.stage, r.vault, method, api, map[string]any{"versions": []int{1}})
+	}
+	wantValue := func() {
+		t.Helper()
+		answer, err := ask(readVaultNow)
+		if err != nil || answer.GetValue() != value {
+			t.Fatalf("resolve: %v, %v", answer, err)
+		}
+	}
+	wantReason := func(reason string) {
+		t.Helper()
+		for _, maxAge := range []*durationpb.Duration{readVaultNow, nil} { // the copy is gone too
+			_, err := ask(maxAge)
+			requireFailure(t, r.stage, err, failure{codes.NotFound, reason})
+		}
+	}
+	wantValue()
+	change(http.MethodPost, "secret/delete/lifecycle")
+	wantReason("VERSION_DELETED")
+	change(http.MethodPost, "secret/undelete/lifecycle")
+	wantValue()
+	change(http.MethodPut, "secret/destroy/lifecycle")
+	wantReason("VERSION_DESTROYED")
+	change(http.MethodDelete, "secret/metadata/lifecycle")
+	wantReason("SECRET_NOT_FOUND")
+	r.load.requireSome("prod VAULT")
+}
+
+func TestAWrappedSecretIDThatSomebodyElseHasUsedIsCalledAPossibleAttack(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	wrapping := r.login.wrappedSecretID()
+	r.write(r.login.role, wrapping)
+	// Somebody else is faster.
+	if status := r.vault.Call(t, wrapping, http.MethodPost, "sys/wrapping/unwrap", nil, nil).Status; status != http.StatusOK {
+		t.Fatalf("unwrap: %d", status)
+	}
+	r.lines = append(r.lines, "secret_id_wrapped: true")
+	r.sidecar = r.startUnready("--config", r.config())
+	var said string
+	eventually(t, "the login is rejected", func() bool {
+		_, err := r.sidecar.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Connection: "prod", Path: "secret/data/warm-0/key"})
+		failed := failureOf(err)
+		if failed != nil {
+			said = err.Error()
+		}
+		return failed != nil && *failed == loginRejected
+	})
+	for _, word := range []string{"wrapping token", "somebody else"} {
+		if !strings.Contains(said, word) {
+			t.Errorf("the caller reads %q, which does not say %q", said, word)
+		}
+	}
+	if !r.sidecar.logs("level=ERROR", "somebody else") {
+		t.Errorf("the log does not say that somebody else may have used the wrapping token:\n%s", r.sidecar.tail())
+	}
+}

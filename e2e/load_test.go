@@ -1,0 +1,341 @@
+package e2e_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+)
+
+const (
+	loadWorkers = 4
+	askEvery    = 25 * time.Millisecond
+	writeEvery  = 60 * time.Millisecond
+	// maxComplaints keeps a test that has gone wrong readable.
+	maxComplaints = 10
+	// promptly is when every answer has come, whatever is broken: the timeout of the load's connections is 1 s.
+	promptly = 5 * time.Second
+)
+
+// loadTTL and loadStale are the cache settings of the connections under load.
+const (
+	loadTTL   = time.Second
+	loadStale = time.Hour
+	loadCache = "cache: {ttl: 1s, max_stale: 1h, negative_ttl: 1s}"
+)
+
+// expectation is what may be answered while a fault lasts. The zero value is: values, and fresh ones.
+type expectation struct {
+	// outage may be answered to a request that takes nothing stale, or whose secret was invalidated. Every other
+	// request is answered with a value, a stale one perhaps.
+	outage []failure
+	// failures may be answered to any request.
+	failures []failure
+}
+
+var (
+	healthy = expectation{}
+	// disconnected is what gRPC itself says when the sidecar's process is gone.
+	disconnected = failure{codes.Unavailable, ""}
+)
+
+// target is one connection under load.
+type target struct {
+	connection string
+	ledger     *ledger
+	isCalm     bool // nothing is ever wrong with it
+}
+
+// The secrets of every target. Those that are kept warm are never invalidated, so that there is a copy in an outage.
+var (
+	warmPaths   = []string{"secret/data/warm-0", "secret/data/warm-1", "secret/data/team/warm-2"}
+	fencedPaths = []string{"secret/data/fenced-0", "secret/data/fenced-1"}
+	loadPaths   = slices.Concat(warmPaths, fencedPaths)
+)
+
+// load is a set of workers that ask all the time, while the secrets are rewritten and invalidated, and judge every
+// answer. Its methods are for the test's goroutine.
+type load struct {
+	t       *testing.T
+	client  secretsidecarv1.SecretServiceClient
+	targets []*target
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+
+	mu         sync.Mutex
+	phases     []expectation  // guarded by mu; the last one is now
+	counts     map[string]int // answers by connection and source or reason; guarded by mu
+	complaints int            // guarded by mu
+}
+
+// newLoad writes the secrets, warms the sidecar's cache and starts the workers. The test's end stops them.
+func newLoad(t *testing.T, r *sidecar, targets ...*target) *load {
+	t.Helper()
+	l := &load{t: t, targets: targets, phases: []expectation{healthy}, counts: map[string]int{},
+		client: secretsidecarv1.NewSecretServiceClient(r.stage.dial())}
+	l.awaitValues()
+	ctx, cancel := context.WithCancel(context.Background())
+	l.cancel = cancel
+	for range loadWorkers {
+		l.running.Go(func() { l.every(ctx, askEvery, l.askOnce) })
+	}
+	l.running.Go(func() { l.every(ctx, writeEvery, l.writeOnce) })
+	l.running.Go(func() { l.every(ctx, 4*writeEvery, l.invalidateOnce) })
+	t.Cleanup(func() { l.stop() })
+	return l
+}
+
+// every calls do at every tick until ctx ends.
+func (l *load) every(ctx context.Context, pause time.Duration, do func(context.Context)) {
+	tick := time.NewTicker(pause)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			do(ctx)
+		}
+	}
+}
+
+// expect says what may be answered from now on. A request is judged by all that was expected while it was under way.
+func (l *load) expect(e expectation) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.phases = append(l.phases, e)
+}
+
+// heal waits until every secret is read from Vault again, and from then on expects nothing but fresh values.
+func (l *load) heal() {
+	l.t.Helper()
+	l.awaitValues()
+	l.expect(healthy)
+}
+
+// during lets the load run for a while.
+func (l *load) during(d time.Duration) {
+	l.t.Helper()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	<-timer.C
+}
+
+// stop ends the load and returns how often what was answered. Stopping twice is once.
+func (l *load) stop() map[string]int {
+	l.cancel()
+	l.running.Wait()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.counts)
+}
+
+// requireSome fails the test unless each of these was answered at least once: a fault that nobody has met proves
+// nothing.
+func (l *load) requireSome(what ...string) {
+	l.t.Helper()
+	counts := l.stop()
+	l.t.Logf("answers: %v", counts)
+	for _, one := range what {
+		if counts[one] == 0 {
+			l.t.Errorf("nobody was answered %q", one)
+		}
+	}
+}
+
+// awaitValues waits until every secret of every target is read from Vault.
+func (l *load) awaitValues() {
+	l.t.Helper()
+	for _, target := range l.targets {
+		for _, path := range loadPaths {
+			var last error
+			eventually(l.t, fmt.Sprintf("%s of %s is read from Vault", path, target.connection), func() bool {
+				ctx, cancel := context.WithTimeout(l.t.Context(), promptly)
+				defer cancel()
+				_, last = l.client.Resolve(ctx, &secretsidecarv1.ResolveRequest{Connection: target.connection,
+					Path: path + "/key", MaxAge: readVaultNow, MaxStale: durationpb.New(0)})
+				return last == nil
+			})
+		}
+	}
+}
+
+// askOnce asks for one secret, or for a batch of them, in one of the ways that workers ask.
+func (l *load) askOnce(ctx context.Context) {
+	target := l.targets[rand.IntN(len(l.targets))]
+	if rand.IntN(4) == 0 {
+		l.askBatch(ctx, target)
+		return
+	}
+	request, q := target.question()
+	phase := l.phase()
+	answer, err := l.client.Resolve(ctx, request)
+	if ctx.Err() != nil {
+		return
+	}
+	l.verify(target, q, phase, answer, failureOf(err))
+}
+
+func (l *load) askBatch(ctx context.Context, target *target) {
+	batch := &secretsidecarv1.BatchResolveRequest{}
+	questions := make([]question, 4)
+	for i := range questions {
+		request, q := target.question()
+		batch.Requests, questions[i] = append(batch.Requests, request), q
+	}
+	phase := l.phase()
+	answer, err := l.client.BatchResolve(ctx, batch)
+	if ctx.Err() != nil {
+		return
+	}
+	for i, q := range questions {
+		if err != nil {
+			l.verify(target, q, phase, nil, failureOf(err))
+			continue
+		}
+		result := answer.GetResults()[i]
+		var failed *failure
+		if e := result.GetError(); e != nil {
+			failed = &failure{codes.Code(e.GetCode()), e.GetReason()} // #nosec G115 -- a code of gRPC
+		}
+		l.verify(target, q, phase, result.GetSecret(), failed)
+	}
+}
+
+// question makes up a request.
+func (c *target) question() (*secretsidecarv1.ResolveRequest, question) {
+	path, key := loadPaths[rand.IntN(len(loadPaths))], keys[rand.IntN(len(keys))]
+	request := &secretsidecarv1.ResolveRequest{Connection: c.connection, Path: path + "/" + key}
+	q := question{path: path, key: key, ttl: loadTTL, maxAge: loadTTL, maxStale: loadStale, notBefore: c.ledger.fence(path)}
+	switch rand.IntN(6) {
+	case 0:
+		request.MaxAge, q.maxAge = durationpb.New(0), 0
+	case 1:
+		q.maxAge = 300 * time.Millisecond
+		request.MaxAge = durationpb.New(q.maxAge)
+	case 2:
+		request.MaxStale, q.maxStale = durationpb.New(0), 0
+	case 3:
+		request.Path, request.Key = path, key
+	}
+	q.began = time.Now()
+	return request, q
+}
+
+// writeOnce writes a new version of one secret. While Vault is out of order it may fail.
+func (l *load) writeOnce(context.Context) {
+	target := l.targets[rand.IntN(len(l.targets))]
+	err := target.ledger.write(loadPaths[rand.IntN(len(loadPaths))])
+	if err != nil && target.isCalm {
+		l.complain("%s: %v", target.connection, err)
+	}
+}
+
+// invalidateOnce drops one secret, which raises a fence.
+func (l *load) invalidateOnce(ctx context.Context) {
+	target := l.targets[rand.IntN(len(l.targets))]
+	path := fencedPaths[rand.IntN(len(fencedPaths))]
+	called, phase := time.Now(), l.phase()
+	_, err := l.client.Invalidate(ctx, &secretsidecarv1.InvalidateRequest{Connection: target.connection, Path: path + "/key"})
+	switch failed := failureOf(err); {
+	case failed == nil:
+		target.ledger.fenced(path, called)
+	case ctx.Err() == nil && !slices.Contains(l.since(phase).failures, *failed):
+		l.complain("Invalidate: %v", err)
+	}
+}
+
+// verify judges one answer.
+func (l *load) verify(target *target, q question, phase int, answer *secretsidecarv1.ResolveResponse, failed *failure) {
+	expected := l.since(phase)
+	if target.isCalm {
+		expected.outage = nil
+	}
+	if took := time.Since(q.began); took > promptly {
+		l.complain("%s %s: the answer took %v", target.connection, q.path, took)
+	}
+	if failed != nil {
+		l.count(target.connection + " " + failed.reason)
+		mayFail := slices.Contains(expected.failures, *failed) ||
+			slices.Contains(expected.outage, *failed) && (q.maxStale == 0 || slices.Contains(fencedPaths, q.path))
+		if !mayFail {
+			l.complain("%s %s (max_age %v, max_stale %v) failed: %v", target.connection, q.path, q.maxAge, q.maxStale, *failed)
+		}
+		return
+	}
+	l.count(target.connection + " " + strings.TrimPrefix(answer.GetSource().String(), "SOURCE_"))
+	if answer.GetSource() == stale && expected.outage == nil {
+		l.complain("%s %s: a stale answer and no outage", target.connection, q.path)
+	}
+	if err := target.ledger.judge(q, answer); err != nil {
+		l.complain("%s %s: %v", target.connection, q.path, err)
+	}
+}
+
+func (l *load) phase() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.phases) - 1
+}
+
+// since returns all that was expected since a phase.
+func (l *load) since(phase int) expectation {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var all expectation
+	for _, one := range l.phases[phase:] {
+		all.outage = append(all.outage, one.outage...)
+		all.failures = append(all.failures, one.failures...)
+	}
+	return all
+}
+
+func (l *load) count(what string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.counts[what]++
+}
+
+func (l *load) complain(format string, args ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.complaints++
+	if l.complaints <= maxComplaints {
+		l.t.Errorf(format, args...)
+	}
+}
+
+// failureOf returns the code and reason of an error, nil for none. An UNAVAILABLE of the sidecar's without when to
+// try again has a reason that nobody expects.
+func failureOf(err error) *failure {
+	if err == nil {
+		return nil
+	}
+	said := status.Convert(err)
+	failed := &failure{code: said.Code()}
+	hasRetry := false
+	for _, detail := range said.Details() {
+		switch detail := detail.(type) {
+		case *errdetails.ErrorInfo:
+			failed.reason = detail.GetReason()
+		case *errdetails.RetryInfo:
+			hasRetry = detail.GetRetryDelay().AsDuration() > 0
+		}
+	}
+	if failed.code == codes.Unavailable && failed.reason != "" && !hasRetry {
+		failed.reason += " without RetryInfo"
+	}
+	return failed
+}

@@ -1,0 +1,78 @@
+package e2e_test
+
+import (
+	"cmp"
+	"crypto/rand"
+	"testing"
+
+	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
+)
+
+// rig is a sidecar with two connections, under load: "prod" leads through a network that can be broken to a real
+// Vault that can be broken, "calm" to another Vault, with the same paths, at which nothing is ever wrong and which
+// no fault of the other one may disturb.
+type rig struct {
+	*stage
+	vault   *vaulttest.Vault
+	network *network
+	gate    *gate // between network and Vault, when asked for
+	login   *login
+	sidecar *sidecar
+	load    *load
+
+	prod, calm     *ledger
+	calmConnection string
+	lines          []string
+}
+
+// rigOptions are what a scenario needs otherwise than usual.
+type rigOptions struct {
+	role     map[string]any // parameters of the AppRole
+	timeout  string         // of prod; 1s when empty
+	withGate bool
+}
+
+// newRig sets everything up and starts nothing yet; begin does.
+func newRig(t *testing.T, o rigOptions) *rig {
+	t.Helper()
+	s := newStage(t)
+	r := &rig{stage: s, vault: vaulttest.Raft(t)}
+	address := r.vault.Address
+	if o.withGate {
+		r.gate = s.newGate(r.vault)
+		address = r.gate.address
+	}
+	r.network = s.newNetwork(address)
+	r.login = s.newLogin(r.vault, o.role, readSecrets)
+	r.lines = []string{"timeout: " + cmp.Or(o.timeout, "1s"), loadCache}
+	calm := vaulttest.Dev(t)
+	r.calmConnection = s.defaultLogin(calm).connection("calm", calm.Address, "timeout: 1s", loadCache)
+	// One marker in every value is enough for the leak checker to find any of them.
+	marker := s.keep("top-secret-" + rand.Text())
+	r.prod, r.calm = newLedger("prod-"+marker, r.vault), newLedger("calm-"+marker, calm)
+	for _, ledger := range []*ledger{r.prod, r.calm} {
+		for _, path := range loadPaths {
+			if err := ledger.write(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return r
+}
+
+// config writes the rig's configuration.
+func (r *rig) config() string {
+	return r.stage.config(r.login.connection("prod", r.network.address, r.lines...), r.calmConnection)
+}
+
+// begin starts the sidecar and the load.
+func (r *rig) begin() {
+	r.t.Helper()
+	r.sidecar = r.start("--config", r.config())
+	r.beginLoad()
+}
+
+func (r *rig) beginLoad() {
+	r.t.Helper()
+	r.load = newLoad(r.t, r.sidecar, &target{connection: "prod", ledger: r.prod}, &target{connection: "calm", ledger: r.calm, isCalm: true})
+}

@@ -35,7 +35,7 @@ func run(m *testing.M) int {
 		return fail("open the folder of the binary", err)
 	}
 	binary = filepath.Join(dir, "secret-sidecar")
-	build := exec.Command("go", "build", "-race", "-o", binary, "../cmd/secret-sidecar")
+	build := exec.Command("go", "build", fmt.Sprintf("-race=%t", withRaceDetector), "-o", binary, "../cmd/secret-sidecar")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fail("build the binary", fmt.Errorf("%w\n%s", err, out))
 	}

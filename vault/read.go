@@ -52,8 +52,8 @@ func (c *Client) Read(ctx context.Context, path string, version uint32) (*Secret
 
 // readWith reads with one token. Besides Read's errors: errInvalidToken.
 func (c *Client) readWith(ctx context.Context, tok *token, path string, version uint32) (*Secret, error) {
-	if err := c.reads.Acquire(ctx, 1); err != nil {
-		return nil, transportError(ctx, doingRead, err)
+	if err := c.awaitTurn(ctx); err != nil {
+		return nil, err
 	}
 	defer c.reads.Release(1)
 	secret, err := c.api.readSecret(ctx, tok, path, version)
@@ -61,6 +61,26 @@ func (c *Client) readWith(ctx context.Context, tok *token, path string, version 
 		return nil, c.engines.explainNotFound(ctx, c.api, tok, path) // ErrNotFound, ErrNotKVv2, or an outage
 	}
 	return secret, err
+}
+
+// awaitTurn waits until fewer than maxConcurrentReads are under way, for half of the timeout at most: a read that
+// goes out has the other half, and its time-out says something about Vault.
+func (c *Client) awaitTurn(ctx context.Context) error {
+	if c.reads.TryAcquire(1) {
+		return nil
+	}
+	end, _ := ctx.Deadline() // an operation's ctx has one
+	turn, cancel := context.WithDeadlineCause(ctx, end.Add(-c.timeout/2), errOperationTimeout)
+	defer cancel()
+	err := c.reads.Acquire(turn, 1)
+	if err == nil {
+		return nil
+	}
+	if cause := context.Cause(turn); errors.Is(cause, errOperationTimeout) {
+		return unreachable(doingRead, "Vault answers more slowly than secrets are asked for, and this read was still in "+
+			"the queue: look at Vault's load and latency, or raise the timeout", cause)
+	}
+	return transportError(ctx, doingRead, err)
 }
 
 // readSecret makes the read. Its errors are decideRead's.

@@ -179,3 +179,39 @@ func TestNoCauseQuotesWhatThePeerSent(t *testing.T) {
 		t.Errorf("got %v", debugAttrs(err))
 	}
 }
+
+func TestReadsThatQueueInVainSayNothingAboutVault(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		c := w.open(w.role(`{"token_policies":"app"}`))
+		if err := c.WaitReady(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.setLatency(defaultTimeout * 6 / 10) // slow, but not too slow for a read that goes out at once
+		const asked = 3 * maxConcurrentReads
+		errs := make(chan error, asked)
+		for range asked {
+			go func() {
+				_, err := c.Read(t.Context(), "secret/data/app", 0)
+				errs <- err
+			}()
+		}
+		answered := 0
+		for range asked {
+			err := <-errs
+			if err == nil {
+				answered++
+				continue
+			}
+			call, ok := errors.AsType[*CallError](err)
+			if !ok || !errors.Is(err, ErrUnreachable) || !strings.Contains(call.Remedy, "queue") {
+				t.Fatalf("a read that never went out failed with %v", err)
+			}
+		}
+		if answered != maxConcurrentReads {
+			t.Errorf("%d reads were answered, want %d", answered, maxConcurrentReads)
+		}
+		if err := c.Admit(); err != nil {
+			t.Errorf("Vault counts as out: %v", err)
+		}
+	})
+}

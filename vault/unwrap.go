@@ -113,8 +113,8 @@ func (a *vaultAPI) unwrapSecretID(ctx context.Context, wrappingToken redact.Stri
 }
 
 func spentWrappingToken() error {
-	return unwrapRejected("the wrapping token was already used, or has expired: unless you restarted the sidecar with it, " +
-		"treat the secret_id as stolen; issue a new one")
+	return unwrapRejected("the wrapping token was already used, or has expired: unless it was you, by a restart with the " +
+		"same one, somebody else has the secret_id, and this may be an attack: destroy that secret_id and issue a new one")
 }
 
 func unwrapRejected(remedy string) error {

@@ -10,6 +10,7 @@ import (
 	"go.opentelemetry.io/contrib/exporters/autoexport"
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc/filters"
+	"go.opentelemetry.io/contrib/instrumentation/runtime"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/sdk/metric"
@@ -102,6 +103,10 @@ func (t *Telemetry) startMetrics(ctx context.Context, about *resource.Resource) 
 	provider := metric.NewMeterProvider(metric.WithReader(reader), metric.WithResource(about), metric.WithView(fineDurations()))
 	t.stops = append(t.stops, provider.Shutdown)
 	otel.SetMeterProvider(provider)
+	// Goroutines, memory and garbage collection, read when metrics are exported. It has nothing to stop.
+	if err := runtime.Start(runtime.WithMeterProvider(provider)); err != nil {
+		return fmt.Errorf("set up the metrics of the Go runtime: %w", err)
+	}
 	return nil
 }
 

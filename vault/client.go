@@ -56,7 +56,7 @@ type Config struct {
 
 	// For tests in a bubble, where neither sockets nor inotify work.
 	transport http.RoundTripper
-	watch     func(ctx context.Context, files []string, changed func()) error
+	watch     watchFunc
 }
 
 // Client is one connection to one Vault. It is safe for concurrent use. Close it.
@@ -75,7 +75,9 @@ type Client struct {
 	session atomic.Pointer[session] // written by the keeper alone
 
 	closeOnce sync.Once
+	closing   sync.Mutex         // held while closed is closed, and while a test is added
 	closed    chan struct{}      // closed when Close begins
+	tests     sync.WaitGroup     // runs of Test; none is added after closed was closed
 	stop      context.CancelFunc // ends the loops after the call that they are in
 	abort     context.CancelFunc // ends that call too
 	loops     sync.WaitGroup     // the keeper, the status board, the file watch, revocations
@@ -91,13 +93,14 @@ func Open(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	watch := c.watchFiles(cfg.watch) // before the keeper reads them
 	calls, abort := context.WithCancel(context.Background())
 	loop, stop := context.WithCancel(calls)
 	c.stop, c.abort = stop, abort
 	c.loops.Go(func() { c.keeper.run(loop, calls) })
 	c.loops.Go(func() { c.status.run(loop) })
-	if files := c.source.files(); len(files) > 0 {
-		c.loops.Go(func() { c.watchFiles(loop, cfg.watch, files) })
+	if watch != nil {
+		c.loops.Go(func() { watch(loop, c.keeper.filesChanged) })
 	}
 	return c, nil
 }
@@ -144,19 +147,23 @@ func (c *Client) gateChanged() {
 	c.status.wake()
 }
 
-func (c *Client) watchFiles(ctx context.Context, watch watchFunc, files []string) {
-	if watch == nil {
-		watch = filewatch.Watch
+// watchFunc calls changed when a credential file may have changed, until ctx ends.
+type watchFunc = func(ctx context.Context, changed func())
+
+// watchFiles returns the watch of the credential files, which knows them as they are now; nil when there are none.
+func (c *Client) watchFiles(instead watchFunc) watchFunc {
+	files := c.source.files()
+	switch {
+	case len(files) == 0:
+		return nil
+	case instead != nil:
+		return instead
 	}
-	if err := watch(ctx, files, c.keeper.filesChanged); err != nil && ctx.Err() == nil {
-		c.log.Error("cannot watch the credential files: they are read before each login only", "error", err)
-	}
+	return filewatch.New(files).Run
 }
 
-type watchFunc = func(ctx context.Context, files []string, changed func()) error
-
-// Close stops the client: Reads that wait for a login fail with ErrClosed, the token is revoked, idle
-// connections are closed. What is not done when ctx ends is given up. Afterwards none of the client's
+// Close stops the client: Reads that wait for a login fail with ErrClosed, Tests are cut off, the token is revoked,
+// idle connections are closed. What is not done when ctx ends is given up. Afterwards none of the client's
 // goroutines runs. Let Reads end first: their token is revoked. Further calls do nothing and return nil.
 func (c *Client) Close(ctx context.Context) error {
 	var err error
@@ -165,10 +172,13 @@ func (c *Client) Close(ctx context.Context) error {
 }
 
 func (c *Client) shutdown(ctx context.Context) error {
+	c.closing.Lock()
 	close(c.closed)
+	c.closing.Unlock()
 	c.stop()
 	defer context.AfterFunc(ctx, c.abort)()
 	c.loops.Wait()
+	c.tests.Wait() // each ends at once and gives its token back, within 2 s
 	c.abort()
 	defer c.api.closeIdle()
 	if err := c.api.revoke(ctx, c.session.Load().token); err != nil {
@@ -271,6 +281,30 @@ func minTime(a, b time.Time) time.Time {
 		return b
 	}
 	return a
+}
+
+// beginTest reports whether a test may begin: not after Close. When it may, call tests.Done at its end.
+func (c *Client) beginTest() bool {
+	c.closing.Lock()
+	defer c.closing.Unlock()
+	if c.isClosed() {
+		return false
+	}
+	c.tests.Add(1)
+	return true
+}
+
+// untilClosed returns a ctx that ends when the client closes, too. Call cancel.
+func (c *Client) untilClosed(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() { // ends with ctx, by cancel at the latest
+		select {
+		case <-c.closed:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
 }
 
 func (c *Client) isClosed() bool {

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/secret-sidecar/secret-sidecar/config"
+	"github.com/secret-sidecar/secret-sidecar/internal/filewatch"
 )
 
 // configSource is where the configuration comes from: a file, or, when there is none at the default place, the
@@ -54,6 +55,14 @@ func (s configSource) load() (*config.Config, error) {
 		loaded.Socket.Path = s.socket
 	}
 	return loaded, nil
+}
+
+// watcher watches the file, from now on; nil when there is none. Make it before load.
+func (s configSource) watcher() *filewatch.Watcher {
+	if s.path == "" {
+		return nil
+	}
+	return filewatch.New([]string{s.path})
 }
 
 // warnOfSocket says that a forgotten variable wins over what the file says. The flag is there for everybody to

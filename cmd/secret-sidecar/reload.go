@@ -26,7 +26,8 @@ type reloader struct {
 	source   configSource
 	sidecar  *server.Server
 	log      *slog.Logger
-	socket   config.Socket // what the sidecar listens on
+	socket   config.Socket      // what the sidecar listens on
+	watcher  *filewatch.Watcher // of the file, since before it was read; nil when there is none
 	triggers chan os.Signal
 }
 
@@ -41,8 +42,8 @@ func startReloading(ctx context.Context, r *reloader) *reloading {
 	ctx, cancel := context.WithCancel(ctx)
 	work := &reloading{cancel: cancel}
 	work.running.Go(func() { r.reloadOn(ctx) })
-	if r.source.path != "" {
-		work.running.Go(func() { r.watchFile(ctx) })
+	if r.watcher != nil {
+		work.running.Go(func() { r.watcher.Run(ctx, r.fileChanged) })
 	}
 	return work
 }
@@ -64,15 +65,10 @@ func (r *reloader) reloadOn(ctx context.Context) {
 	}
 }
 
-func (r *reloader) watchFile(ctx context.Context) {
-	err := filewatch.Watch(ctx, []string{r.source.path}, func() {
-		select {
-		case r.triggers <- syscall.SIGHUP:
-		default:
-		}
-	})
-	if err != nil && ctx.Err() == nil {
-		r.log.Error("the configuration file is not watched: send SIGHUP after a change", "file", r.source.path, "error", err)
+func (r *reloader) fileChanged() {
+	select {
+	case r.triggers <- syscall.SIGHUP:
+	default:
 	}
 }
 

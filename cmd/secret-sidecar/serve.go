@@ -72,6 +72,8 @@ func serve(ctx context.Context, source configSource, hangups chan os.Signal, opt
 	log := options.Logger
 	slog.SetDefault(log) // for OpenTelemetry's errors, which know no logger
 	logHardening(log, source.getenv)
+	watcher := source.watcher()
+	defer watcher.Close()
 	settings, err := source.load()
 	if err != nil {
 		return err
@@ -89,7 +91,7 @@ func serve(ctx context.Context, source configSource, hangups chan os.Signal, opt
 	}
 	defer listener.Close() //nolint:errcheck // Serve has closed it unless something failed before
 	log.Info("configuration read", "from", source.String(), "connections", len(settings.Connections))
-	return serveOn(ctx, listener, settings, options, &reloader{source: source, log: log, socket: settings.Socket, triggers: hangups})
+	return serveOn(ctx, listener, settings, options, &reloader{source: source, log: log, socket: settings.Socket, watcher: watcher, triggers: hangups})
 }
 
 // serveOn answers on the listener and keeps the configuration up to date.

@@ -20,8 +20,8 @@ const (
 	pollEvery = 10 * time.Second
 )
 
-// watcher is owned by the goroutine that runs it.
-type watcher struct {
+// Watcher watches files from New until Run ends or Close. One goroutine at a time may use it.
+type Watcher struct {
 	files  []string
 	seen   []fingerprint
 	notify *fsnotify.Watcher // nil where the kernel gives no events
@@ -35,25 +35,33 @@ type fingerprint struct {
 	info    fs.FileInfo // for os.SameFile; nil when there is no such file
 }
 
-// Watch calls changed whenever the content of one of the files may have changed, also when it appears or goes
-// away, until ctx is done; then it returns nil. Calls are serial, and changes close together give one call. The
-// files need not exist. Where the kernel gives no events, changes are found by looking every 10 seconds. A
-// change between the caller's reading the file and Watch's start is not seen.
-func Watch(ctx context.Context, files []string, changed func()) error {
-	return newWatcher(files).run(ctx, changed)
+// New notes what the files are now: make it before reading them, and no change after that reading is missed. The
+// files need not exist. Run or Close it.
+func New(files []string) *Watcher {
+	w := &Watcher{files: files, seen: make([]fingerprint, len(files))}
+	if notify, err := fsnotify.NewWatcher(); err == nil {
+		w.notify = notify
+	}
+	w.watchFolders()
+	for i, file := range files {
+		w.seen[i] = look(file)
+	}
+	return w
 }
 
-func (w *watcher) run(ctx context.Context, changed func()) error {
-	defer w.close()
+// Run calls changed whenever the content of one of the files may have changed since New, also when it appears or
+// goes away, until ctx is done; then it closes the watcher. Calls are serial, and changes close together give one
+// call. Where the kernel gives no events, changes are found by looking every 10 seconds.
+func (w *Watcher) Run(ctx context.Context, changed func()) {
+	defer w.Close()
 	poll := time.NewTicker(pollEvery)
 	defer poll.Stop()
-	quiet := time.NewTimer(settle)
+	quiet := time.NewTimer(settle) // the first look is for what happened since New
 	defer quiet.Stop()
-	quiet.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-w.events():
 			quiet.Reset(settle)
 		case <-w.faults(): //nolint:errcheck // whatever it says, events may be missing
@@ -66,33 +74,22 @@ func (w *watcher) run(ctx context.Context, changed func()) error {
 	}
 }
 
-func newWatcher(files []string) *watcher {
-	w := &watcher{files: files, seen: make([]fingerprint, len(files))}
-	if notify, err := fsnotify.NewWatcher(); err == nil {
-		w.notify = notify
-	}
-	w.watchFolders()
-	for i, file := range files {
-		w.seen[i] = look(file)
-	}
-	return w
-}
-
-func (w *watcher) close() {
-	if w.notify != nil {
+// Close ends a watcher that is not run. Further calls do nothing, nor does one on nil.
+func (w *Watcher) Close() {
+	if w != nil && w.notify != nil {
 		_ = w.notify.Close()
 	}
 }
 
 // events and faults are nil channels, which never deliver, without a kernel watch.
-func (w *watcher) events() <-chan fsnotify.Event {
+func (w *Watcher) events() <-chan fsnotify.Event {
 	if w.notify == nil {
 		return nil
 	}
 	return w.notify.Events
 }
 
-func (w *watcher) faults() <-chan error {
+func (w *Watcher) faults() <-chan error {
 	if w.notify == nil {
 		return nil
 	}
@@ -100,7 +97,7 @@ func (w *watcher) faults() <-chan error {
 }
 
 // look compares the files with what was seen last.
-func (w *watcher) look(changed func()) {
+func (w *Watcher) look(changed func()) {
 	w.watchFolders() // a swapped symlink leads to another folder
 	different := false
 	for i, file := range w.files {
@@ -116,7 +113,7 @@ func (w *watcher) look(changed func()) {
 
 // watchFolders watches the folder of each file, and the one its symlinks lead to: a watch on a file itself
 // does not survive its replacement. It drops folders that are no longer of interest.
-func (w *watcher) watchFolders() {
+func (w *Watcher) watchFolders() {
 	if w.notify == nil {
 		return
 	}

@@ -17,14 +17,15 @@ func start(t *testing.T, files ...string) <-chan struct{} {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	reports := make(chan struct{}, 100)
-	done := make(chan error, 1)
-	w := newWatcher(files) // what is seen now is the beginning, whenever the goroutine starts
-	go func() { done <- w.run(ctx, func() { reports <- struct{}{} }) }()
+	done := make(chan struct{})
+	w := New(files) // what is seen now is the beginning, whenever the goroutine starts
+	go func() {
+		w.Run(ctx, func() { reports <- struct{}{} })
+		close(done)
+	}()
 	t.Cleanup(func() {
 		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("watch: %v", err)
-		}
+		<-done
 	})
 	return reports
 }
@@ -142,10 +143,26 @@ func TestChangesCloseTogetherAreOneReport(t *testing.T) {
 	}
 }
 
+func TestAChangeBetweenNewAndRunIsReported(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "f")
+	write(t, file, "one")
+	w := New([]string{file})
+	write(t, file, "another")
+	ctx, cancel := context.WithCancel(t.Context())
+	reports := 0
+	w.Run(ctx, func() {
+		reports++
+		cancel()
+	})
+	if reports != 1 {
+		t.Errorf("%d reports, want 1", reports)
+	}
+}
+
 func TestFolderThatAppearsLaterIsFoundByLooking(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "later", "f")
-	w := newWatcher([]string{file})
-	defer w.close()
+	w := New([]string{file})
+	defer w.Close()
 	reported := 0
 	if err := os.Mkdir(filepath.Dir(file), 0o700); err != nil {
 		t.Fatal(err)

@@ -38,10 +38,9 @@ func TestAWrongRotationNeverKeepsTheOldSecretIDOut(t *testing.T) {
 		writeFile(t, file, cfg.SecretID.Value.Reveal())
 		cfg.SecretID = Credential{File: file}
 		changed := make(chan func(), 1)
-		cfg.watch = func(ctx context.Context, _ []string, tell func()) error {
+		cfg.watch = func(ctx context.Context, tell func()) {
 			changed <- tell
 			<-ctx.Done()
-			return nil
 		}
 		c := w.open(cfg)
 		wantErr(t, c.WaitReady(t.Context()), nil)

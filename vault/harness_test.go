@@ -101,10 +101,7 @@ func (w *world) open(cfg Config) *Client {
 	return c
 }
 
-func noWatch(ctx context.Context, _ []string, _ func()) error {
-	<-ctx.Done()
-	return nil
-}
+func noWatch(ctx context.Context, _ func()) { <-ctx.Done() }
 
 func (w *world) RoundTrip(req *http.Request) (*http.Response, error) {
 	path := strings.TrimPrefix(req.URL.Path, "/v1/")
@@ -122,6 +119,11 @@ func (w *world) RoundTrip(req *http.Request) (*http.Response, error) {
 	if fault != nil {
 		return fault(req)
 	}
+	return w.answer(req, override)
+}
+
+// answer is what Vault answers, or an override in its place.
+func (w *world) answer(req *http.Request, override func(http.ResponseWriter, string)) (*http.Response, error) {
 	received := req.Clone(req.Context())
 	if received.Body == nil {
 		received.Body = http.NoBody // as a server has it

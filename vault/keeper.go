@@ -36,11 +36,11 @@ type keeper struct {
 	newest       credentials // as last read from the files; active until Vault has accepted them
 	everLoggedIn bool
 	unprotect    func()                    // gives up the part of the login budget that is kept for active
-	unreadable   error                     // why there is nothing to log in with; nil after the first login
+	unreadable   error                     // why the credential files could not be read the last time
+	rereadAt     time.Time                 // when to look at unreadable files again
 	holds        map[credentials]rejection // credentials to leave alone: active and newest at most
 	plan         plan                      // what is due next for the token
 	rehearseFrom time.Time                 // when newer credentials may be tried again after an outage
-	warned       bool                      // said that the credential files cannot be read
 	cannotRenew  []string                  // policies whose tokens may not renew themselves
 	onInvalid    *rate.Limiter             // logins because of "invalid token" answers
 	onDenied     *rate.Limiter             // logins because of denied reads
@@ -168,6 +168,9 @@ func (k *keeper) nextAt() time.Time {
 	if k.rehearsing() {
 		next = minTime(next, k.rehearsalAt())
 	}
+	if k.unreadable != nil {
+		next = minTime(next, k.rereadAt)
+	}
 	if slot := k.c.gate.nextSlot(); next.Before(slot) {
 		next = slot
 	}
@@ -187,6 +190,7 @@ func (k *keeper) rehearsalAt() time.Time {
 
 // upkeep does what is due.
 func (k *keeper) upkeep(ctx context.Context) {
+	k.reread()
 	if k.c.gate.admit(doingLogin) != nil {
 		return
 	}
@@ -244,7 +248,7 @@ func (k *keeper) replaceInvalid(ctx context.Context) error {
 func (k *keeper) logIn(ctx context.Context, operator bool) error {
 	defer k.publish()
 	k.readCredentials()
-	if k.unreadable != nil {
+	if k.unreadable != nil && !k.everLoggedIn {
 		k.retryAt(time.Now().Add(retryPause))
 		return k.unreadable
 	}
@@ -277,24 +281,34 @@ func (k *keeper) retryAt(at time.Time) {
 	}
 }
 
-// readCredentials reads the files anew. While they cannot be read, in the middle of a rotation perhaps, the
-// active credentials stay.
+// readCredentials reads the files anew. While they cannot be read, in the middle of a rotation perhaps, what was
+// read before stays.
 func (k *keeper) readCredentials() {
 	newest, err := k.c.source.load()
 	switch {
-	case err == nil:
-		k.newest, k.unreadable, k.warned = newest, nil, false
-	case !k.everLoggedIn:
-		if !k.warned {
-			k.warned = true
-			k.log.Warn("cannot read the Vault credentials, there is no login until they can be read", errorAttrs(err)...)
-		}
-		k.unreadable = err
-	case !k.warned:
-		k.warned = true
-		k.newest = k.active
+	case err != nil && k.unreadable == nil && k.everLoggedIn:
 		k.log.Warn("cannot read the Vault credentials, the last good ones stay in use", errorAttrs(err)...)
+	case err != nil && k.unreadable == nil:
+		k.log.Warn("cannot read the Vault credentials, there is no login until they can be read", errorAttrs(err)...)
+	case err == nil && k.unreadable != nil:
+		k.log.Info("the Vault credentials can be read again")
 	}
+	k.unreadable = err
+	if err != nil {
+		k.rereadAt = time.Now().Add(retryPause)
+		return
+	}
+	k.newest = newest
+}
+
+// reread looks at unreadable files again: nobody may tell of a change that the watch cannot see, of permissions
+// for example.
+func (k *keeper) reread() {
+	if k.unreadable == nil || time.Now().Before(k.rereadAt) {
+		return
+	}
+	k.readCredentials()
+	k.publish()
 }
 
 // attempt logs in with creds and puts the token in place, unless they are to be left alone.
@@ -413,19 +427,20 @@ func (k *keeper) publish() {
 	k.c.status.wake()
 }
 
-// problems returns what is wrong with the newest credentials, and why there is no hope for a login at all.
+// problems returns what is wrong with the newest credentials, and why there is no hope for a login at all. That
+// Vault has rejected them weighs more than that their file cannot be read since.
 func (k *keeper) problems() (problem, hopeless error) {
-	if k.unreadable != nil {
-		return k.unreadable, k.unreadable
-	}
 	newest, held := k.holds[k.newest]
-	if !held {
-		return nil, nil
-	}
-	if _, activeHeld := k.holds[k.active]; k.rehearsing() && !activeHeld {
+	_, activeHeld := k.holds[k.active]
+	switch {
+	case k.unreadable != nil && !k.everLoggedIn:
+		return k.unreadable, k.unreadable
+	case held && k.rehearsing() && !activeHeld:
 		return newest.err, nil
+	case held:
+		return newest.err, newest.err
 	}
-	return newest.err, newest.err
+	return k.unreadable, nil
 }
 
 // errorAttrs are the log attributes of an error at info level and above.

@@ -403,10 +403,9 @@ func newRotation(t *testing.T, w *world) *rotation {
 	cfg := w.role(anHour)
 	r.write(cfg.SecretID.Value.Reveal() + "\n")
 	cfg.SecretID = Credential{File: r.file}
-	cfg.watch = func(ctx context.Context, _ []string, changed func()) error {
+	cfg.watch = func(ctx context.Context, changed func()) {
 		r.tell = changed
 		<-ctx.Done()
-		return nil
 	}
 	r.c = w.open(cfg)
 	synctest.Wait()
@@ -478,10 +477,9 @@ func TestRejectedAtStartEndsAtOnceWhenTheFileChanges(t *testing.T) {
 		r := &rotation{world: w, file: filepath.Join(t.TempDir(), "secret_id")}
 		r.write("wrong")
 		cfg.SecretID = Credential{File: r.file}
-		cfg.watch = func(ctx context.Context, _ []string, changed func()) error {
+		cfg.watch = func(ctx context.Context, changed func()) {
 			r.tell = changed
 			<-ctx.Done()
-			return nil
 		}
 		r.c = w.open(cfg)
 		wantErr(t, r.c.WaitReady(t.Context()), ErrLoginRejected)
@@ -512,6 +510,72 @@ func TestRejectedActiveCredentialsServeTheOldTokenAndHealByRotation(t *testing.T
 		mustRead(t, r.c)
 		if s := r.c.Status(); s.State != StateReady {
 			t.Errorf("status: %+v", s)
+		}
+	})
+}
+
+func TestAFileThatBecomesUnreadableIsSaidInTheStatusAndHealsWithoutAnEvent(t *testing.T) {
+	for _, test := range []struct {
+		before string // what the file holds when it becomes empty; empty: the secret_id in use
+		state  State
+		want   error
+	}{
+		{"", StateReady, ErrLoginPending},
+		{"wrong", StateRejected, ErrLoginRejected},
+	} {
+		inBubble(t, func(t *testing.T, w *world) {
+			r := newRotation(t, w)
+			if test.before != "" {
+				r.rotate(test.before)
+			}
+			r.rotate("")
+			mustRead(t, r.c)
+			if s := r.c.Status(); s.State != test.state || !errors.Is(s.LastError, test.want) || !s.TokenValid {
+				t.Errorf("after %q and an empty file: %+v", test.before, s)
+			}
+			r.write(w.secretID()) // and nobody tells
+			time.Sleep(retryPause)
+			synctest.Wait()
+			if s := r.c.Status(); s.State != StateReady || s.LastError != nil {
+				t.Errorf("%v after a good secret_id: %+v", retryPause, s)
+			}
+			mustRead(t, r.c)
+		})
+	}
+}
+
+func TestALoginThatIsDueWhileTheFileIsEmptyUsesTheCredentialsInUse(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		r := newRotation(t, w)
+		r.rotate("")
+		if err := r.c.RenewLogin(t.Context()); err != nil {
+			t.Errorf("renew the login: %v", err)
+		}
+		time.Sleep(3 * time.Hour) // three tokens' lives
+		mustRead(t, r.c)
+	})
+}
+
+func TestAClockThatJumpsAheadCostsOneLogin(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		c := w.open(w.role(anHour))
+		mustRead(t, c)
+		logins := w.count(login)
+		// Frozen as in a suspended machine: no time-out ends a call, and everything that was due is overdue at once.
+		thaw := time.Now().Add(12 * time.Hour)
+		w.breakWith(func(*http.Request) (*http.Response, error) {
+			time.Sleep(time.Until(thaw))
+			return nil, errors.New("connection reset")
+		})
+		_, err := c.Read(t.Context(), "secret/data/app", 0)
+		if !Outage(err) {
+			t.Errorf("the frozen read: %v", err)
+		}
+		w.breakWith(nil)
+		time.Sleep(10 * time.Second)
+		mustRead(t, c)
+		if n := w.count(login) - logins; n != 1 {
+			t.Errorf("%d logins after a jump of 12 hours, want 1", n)
 		}
 	})
 }

@@ -7,8 +7,8 @@ type session struct {
 	// active are the credentials of the last successful login; zero before it.
 	active       credentials
 	everLoggedIn bool
-	// problem is ErrLoginRejected or ErrLoginPending when the newest credentials do not work, else nil. There
-	// may be a token all the same. Outages are the gate's.
+	// problem is ErrLoginRejected or ErrLoginPending when the newest credentials do not work or cannot be read, else
+	// nil. There may be a token all the same. Outages are the gate's.
 	problem error
 	// hopeless is why no login will be tried soon, older credentials included; nil while one may succeed.
 	hopeless error

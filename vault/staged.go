@@ -21,9 +21,12 @@ const (
 // Test tries the connection step by step, with the credentials that the client uses and a token of the test's
 // own, revoked at the end; with a ref also whether that key can be read. It asks Vault even in an outage, each
 // step within Config.Timeout, and counts against the login budget. A bad connection is a report that is not
-// OK, never an error.
+// OK, never an error; so is one that is closed meanwhile.
 func (c *Client) Test(ctx context.Context, ref *Reference) Report {
 	t := &stagedTest{c: c, api: c.api.ungated(), ref: ref}
+	if c.beginTest() {
+		defer c.tests.Done()
+	}
 	defer t.revoke(ctx)
 	t.step(ctx, "reach", t.reach)
 	t.step(ctx, "login", t.logIn)
@@ -60,13 +63,26 @@ func (t *stagedTest) step(ctx context.Context, name string, check func(context.C
 	}
 	ctx, cancel := t.c.operation(ctx)
 	defer cancel()
+	ctx, stop := t.c.untilClosed(ctx)
+	defer stop()
 	began := time.Now()
-	result := check(ctx)
+	result := t.unlessClosed(ctx, check)
 	took := time.Since(began)
 	if result.Status == CheckSkipped {
 		took = 0
 	}
 	t.add(name, result, took)
+}
+
+// unlessClosed runs a check of a connection that is open, and says so when it was closed meanwhile.
+func (t *stagedTest) unlessClosed(ctx context.Context, check func(context.Context) Check) Check {
+	if !t.c.isClosed() {
+		result := check(ctx)
+		if result.Status != CheckFailed || !t.c.isClosed() {
+			return result
+		}
+	}
+	return failed("the connection was closed during the test", "try again")
 }
 
 func (t *stagedTest) add(name string, check Check, took time.Duration) {
@@ -102,13 +118,8 @@ func (t *stagedTest) logIn(ctx context.Context) Check {
 	// The caller's going away must not hide a rejected login from the budget, or leave a token behind.
 	ctx, cancel := t.c.operation(context.WithoutCancel(ctx))
 	defer cancel()
-	go func() { // ends with ctx, when this function returns
-		select {
-		case <-t.c.closed:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
+	ctx, stop := t.c.untilClosed(ctx)
+	defer stop()
 	login := *t.c.auth
 	login.api = t.api
 	if t.token, err = login.logIn(ctx, creds, proven); err != nil {

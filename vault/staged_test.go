@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
@@ -196,4 +197,43 @@ func TestTestTellsOfNewerCredentialsThatAreRejected(t *testing.T) {
 			t.Errorf("login check: %+v", check)
 		}
 	})
+}
+
+func TestATestEndsWithTheClientAndLeavesNoTokenBehind(t *testing.T) {
+	for _, slow := range []string{"sys/health", "auth/approle/login", "sys/mounts", "secret/data/app"} {
+		inBubble(t, func(t *testing.T, w *world) {
+			c := w.open(w.role(`{"token_policies":"app"}`))
+			if err := c.WaitReady(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			w.breakWith(func(req *http.Request) (*http.Response, error) {
+				if strings.HasSuffix(req.URL.Path, slow) {
+					<-req.Context().Done()
+					return nil, req.Context().Err()
+				}
+				return w.answer(req, nil)
+			})
+			reports := make(chan Report, 1)
+			go func() { reports <- c.Test(t.Context(), &Reference{Path: "secret/data/app", Key: "key"}) }()
+			synctest.Wait()
+			began := time.Now()
+			if err := c.Close(t.Context()); err != nil {
+				t.Errorf("close: %v", err)
+			}
+			if took := time.Since(began); took > 0 {
+				t.Errorf("Close took %v for a test that was at %s", took, slow)
+			}
+			select {
+			case report := <-reports:
+				if report.OK() {
+					t.Errorf("a test that was cut off at %s: %s", slow, statuses(report))
+				}
+			default:
+				t.Errorf("Close has not waited for the test that was at %s", slow)
+			}
+			if report := c.Test(t.Context(), nil); report.OK() {
+				t.Errorf("a test of a closed client: %s", statuses(report))
+			}
+		})
+	}
 }

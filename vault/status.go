@@ -47,7 +47,8 @@ type Status struct {
 	TokenExpiresAt time.Time
 	// TokenValid says that there is a token that has not expired.
 	TokenValid bool
-	// LastError is why the state is not ready; nil when it is.
+	// LastError is why the state is not ready. When it is, LastError is nil, or wraps ErrLoginPending: the credential
+	// files cannot be read just now, and what was read before is in use.
 	LastError error
 }
 
@@ -100,6 +101,8 @@ func observe(s *session, outage error, now time.Time) Status {
 		status.State, status.LastError = StateDegraded, outage
 	case !s.everLoggedIn:
 		status.State, status.LastError = StateConnecting, s.problem
+	default:
+		status.LastError = s.problem
 	}
 	return status
 }

@@ -1,0 +1,132 @@
+package e2e_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+)
+
+// The secret_id is rotated by file in every way that people and tools do it, under load. Not one request fails.
+
+// kubernetesSecret is a folder like the one that the kubelet makes of a Secret: files are links through ..data, which
+// is swapped in one step.
+type kubernetesSecret struct {
+	stage *stage
+	dir   string
+	at    int // number of the folder that ..data leads to
+}
+
+func (s *stage) newKubernetesSecret(content string) *kubernetesSecret {
+	s.t.Helper()
+	k := &kubernetesSecret{stage: s, dir: s.path("kubernetes")}
+	s.must(os.Mkdir(k.dir, 0o700))
+	k.swap(content)
+	s.must(os.Symlink(filepath.Join("..data", "secret_id"), k.file()))
+	return k
+}
+
+func (k *kubernetesSecret) file() string { return filepath.Join(k.dir, "secret_id") }
+
+// swap makes content the file's new content.
+func (k *kubernetesSecret) swap(content string) {
+	k.stage.t.Helper()
+	k.at++
+	version := "..v" + string(rune('0'+k.at))
+	k.stage.must(os.Mkdir(filepath.Join(k.dir, version), 0o700))
+	k.stage.must(os.WriteFile(filepath.Join(k.dir, version, "secret_id"), []byte(content), 0o600))
+	k.stage.must(os.Symlink(version, filepath.Join(k.dir, "..data_tmp")))
+	k.stage.must(os.Rename(filepath.Join(k.dir, "..data_tmp"), filepath.Join(k.dir, "..data")))
+}
+
+// must fails the test for an error.
+func (s *stage) must(err error) {
+	s.t.Helper()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func TestASecretIDIsRotatedByFileUnderLoadWithNoFailedRequest(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{withGate: true})
+	kubernetes := r.newKubernetesSecret(r.login.secretID)
+	file := kubernetes.file()
+	r.lines = append(r.lines, "secret_id_file: "+file)
+	r.begin()
+	inPlace := func(content string) { r.must(os.WriteFile(file, []byte(content), 0o600)) }
+	rename := func(content string) {
+		r.must(os.WriteFile(file+".new", []byte(content), 0o600))
+		r.must(os.Rename(file+".new", file))
+	}
+
+	current := r.login.secretID
+	rotate := func(how string, replace func(content string)) {
+		t.Helper()
+		next, logins := r.login.newSecretID(), r.gate.count(loginPath)
+		replace(next + "\n")
+		eventually(t, how+" leads to one login", func() bool { return r.gate.count(loginPath) > logins })
+		eventually(t, how+" leaves the connection READY", func() bool {
+			one := r.sidecar.status("prod")
+			return one.GetState() == secretsidecarv1.ConnectionState_CONNECTION_STATE_READY && one.GetLastError() == nil
+		})
+		r.login.destroySecretID(current)
+		current = next
+		r.renewLogin() // with the new one: the old one is worth nothing any more
+	}
+	bad := func(how, content string, noticed func(*secretsidecarv1.ConnectionStatus) bool) {
+		t.Helper()
+		inPlace(content)
+		eventually(t, how+" is reported", func() bool { return noticed(r.sidecar.status("prod")) })
+	}
+
+	rotate("a swap of Kubernetes' links", kubernetes.swap)
+	rotate("another swap of Kubernetes' links", kubernetes.swap)
+	rotate("an atomic rename", rename)
+	rotate("another atomic rename", rename)
+	rotate("a write in place", inPlace)
+	bad("an empty file", "", func(one *secretsidecarv1.ConnectionStatus) bool {
+		return one.GetState() == secretsidecarv1.ConnectionState_CONNECTION_STATE_READY && one.GetLastError().GetReason() == "LOGIN_PENDING"
+	})
+	rotate("a write after an empty file", inPlace)
+	bad("wrong content", r.newSecret(), func(one *secretsidecarv1.ConnectionStatus) bool {
+		return one.GetState() == secretsidecarv1.ConnectionState_CONNECTION_STATE_REJECTED && one.GetLastError().GetReason() == "LOGIN_REJECTED"
+	})
+	bad("an empty file after wrong content", "", func(one *secretsidecarv1.ConnectionStatus) bool {
+		return one.GetState() == secretsidecarv1.ConnectionState_CONNECTION_STATE_REJECTED
+	})
+	rotate("a write after wrong content", inPlace)
+	r.must(os.Remove(file))
+	rotate("a file that was gone", rename)
+
+	r.load.during(time.Second)
+	r.load.requireSome("prod VAULT", "prod CACHE")
+}
+
+// renewLogin asks the sidecar for a new login and fails the test when Vault rejects it.
+func (r *rig) renewLogin() {
+	r.t.Helper()
+	if _, err := r.sidecar.Invalidate(r.t.Context(), &secretsidecarv1.InvalidateRequest{
+		Connection: "prod", Path: "secret/data/none/key", RenewLogin: true,
+	}); err != nil {
+		r.t.Fatalf("renew the login: %v\n%s", err, r.sidecar.tail())
+	}
+}
+
+// status returns the status of one connection.
+func (r *sidecar) status(name string) *secretsidecarv1.ConnectionStatus {
+	r.stage.t.Helper()
+	list, err := r.ListConnections(r.stage.t.Context(), &secretsidecarv1.ListConnectionsRequest{})
+	if err != nil {
+		r.stage.t.Fatalf("list connections: %v", err)
+	}
+	for _, one := range list.GetConnections() {
+		if one.GetName() == name {
+			return one
+		}
+	}
+	r.stage.t.Fatalf("there is no connection %q in %v", name, list)
+	return nil
+}

@@ -14,6 +14,10 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # change it, only `make demo VAULT=real` does.
 VAULT := dev
 
+# How long `make soak` soaks and `make fuzz` fuzzes each target.
+SOAK := 30m
+FUZZ := 60s
+
 # The real Vault of the tests: one named by VAULT_BINARY, else one on PATH, else built from e2e/realvault.
 VAULT_BINARY ?= $(or $(shell command -v vault),$(CURDIR)/$(TOOLS)/vault)
 
@@ -50,14 +54,27 @@ demo: build $(if $(filter real,$(VAULT)),real-vault) ## show it at work on the e
 export GRPCURL            := $(CURDIR)/$(TOOLS)/grpcurl
 export GRPC_HEALTH_PROBE  := $(CURDIR)/$(TOOLS)/grpc-health-probe
 GO_TEST := go test -race -timeout 20m
+ON_REAL_VAULT := VAULT_BINARY='$(VAULT_BINARY)' SECRET_SIDECAR_REQUIRE_REAL_VAULT=1
 
 .PHONY: test
-test: c-compiler test-clients real-vault ## run every test with -race, on the real Vault too (built the first time)
-	VAULT_BINARY='$(VAULT_BINARY)' SECRET_SIDECAR_REQUIRE_REAL_VAULT=1 $(GO_TEST) ./...
+test: c-compiler test-clients real-vault test-overload ## run every test with -race, on the real Vault too (built the first time)
+	$(ON_REAL_VAULT) $(GO_TEST) ./...
+
+.PHONY: test-overload
+test-overload: real-vault # the tests of load, alone on the machine and without -race, which would distort them
+	$(ON_REAL_VAULT) go test -timeout 10m -run '^TestOverload' ./e2e
 
 .PHONY: test-fast
 test-fast: c-compiler test-clients ## run the tests without the real Vault
 	env -u VAULT_BINARY -u SECRET_SIDECAR_REQUIRE_REAL_VAULT $(GO_TEST) ./...
+
+.PHONY: soak
+soak: real-vault ## run a sidecar for SOAK under load, rotation and faults, and watch that nothing grows
+	$(ON_REAL_VAULT) go test -v -count=1 -timeout 24h -run '^TestSoak$$' ./e2e -soak $(SOAK)
+
+.PHONY: fuzz
+fuzz: ## fuzz every target for FUZZ, two at a time
+	scripts/fuzz.sh $(FUZZ)
 
 .PHONY: lint
 lint: lint-mod lint-proto lint-gen lint-imports lint-go ## check code, protos, generated code and import directions

@@ -338,9 +338,22 @@ func (k *keeper) hold(creds credentials, err error) {
 		pause = call.RetryAfter
 	}
 	maps.DeleteFunc(k.holds, func(held credentials, _ rejection) bool { return held != k.active && held != k.newest })
-	k.holds[creds] = rejection{until: time.Now().Add(pause), err: err}
+	until := time.Now().Add(pause)
+	k.holds[creds] = rejection{until: until, err: untilNextTry(err, until)}
 	countRejection(k.c.name)
 	k.log.Error("Vault rejects the login", append(errorAttrs(err), "next_try_in", pause.Round(time.Second))...)
+}
+
+// untilNextTry is a rejection as it is told while the credentials are left alone.
+func untilNextTry(err error, until time.Time) error {
+	call, ok := errors.AsType[*CallError](err)
+	if !ok {
+		return err
+	}
+	told := *call
+	told.Remedy += "; the next try is at " + until.UTC().Format("15:04:05 MST") +
+		", or at once: secret-sidecar invalidate --renew-login"
+	return &told
 }
 
 // swap puts a new token in place, then gives the old one back.

@@ -461,6 +461,9 @@ func TestBadRotationKeepsTheOldSecretID(t *testing.T) {
 		if s.State != StateRejected || !s.TokenValid || !errors.Is(s.LastError, ErrLoginRejected) {
 			t.Errorf("status: %+v", s)
 		}
+		if call, ok := errors.AsType[*CallError](s.LastError); !ok || !strings.Contains(call.Remedy, "the next try is at") {
+			t.Errorf("the status does not say when the next try is: %v", s.LastError)
+		}
 		w.do("POST", "auth/token/revoke", `{"token":"`+r.c.session.Load().token.id.Reveal()+`"}`)
 		mustRead(t, r.c) // logs in with the old one
 		r.rotate(w.secretID())

@@ -200,7 +200,10 @@ func TestTestTellsOfNewerCredentialsThatAreRejected(t *testing.T) {
 }
 
 func TestATestEndsWithTheClientAndLeavesNoTokenBehind(t *testing.T) {
-	for _, slow := range []string{"sys/health", "auth/approle/login", "sys/mounts", "secret/data/app"} {
+	const clientAndTest = 2
+	for slow, tokens := range map[string]int{
+		"sys/health": 1, "auth/approle/login": 1, "sys/mounts": clientAndTest, "secret/data/app": clientAndTest,
+	} {
 		inBubble(t, func(t *testing.T, w *world) {
 			c := w.open(w.role(`{"token_policies":"app"}`))
 			if err := c.WaitReady(t.Context()); err != nil {
@@ -223,13 +226,11 @@ func TestATestEndsWithTheClientAndLeavesNoTokenBehind(t *testing.T) {
 			if took := time.Since(began); took > 0 {
 				t.Errorf("Close took %v for a test that was at %s", took, slow)
 			}
-			select {
-			case report := <-reports:
-				if report.OK() {
-					t.Errorf("a test that was cut off at %s: %s", slow, statuses(report))
-				}
-			default:
-				t.Errorf("Close has not waited for the test that was at %s", slow)
+			if n := w.count(revoke); n != tokens {
+				t.Errorf("%d tokens were revoked when Close returned, with a test that was at %s, want %d", n, slow, tokens)
+			}
+			if report := <-reports; report.OK() {
+				t.Errorf("a test that was cut off at %s: %s", slow, statuses(report))
 			}
 			if report := c.Test(t.Context(), nil); report.OK() {
 				t.Errorf("a test of a closed client: %s", statuses(report))

@@ -160,7 +160,7 @@ func (b *statusBoard) logState(status Status) {
 		level = slog.LevelWarn
 	}
 	attrs := []any{"state", status.State.String()}
-	if status.LastError != nil {
+	if status.LastError != nil && status.State != StateRejected { // a rejection has a line of its own
 		attrs = append(attrs, errorAttrs(status.LastError)...)
 	}
 	if status.LastError != nil {

@@ -80,7 +80,8 @@ func CheckNewConnection(path string, connection NewConnection) (already int, err
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return 0, err
 	}
-	_, already, err = checked.addTo(path, string(text))
+	lines, _ := newLineEnds(string(text))
+	_, already, err = checked.addTo(path, lines.unix)
 	if err != nil {
 		return 0, fmt.Errorf("add connection %s: %w", connection.Name, err)
 	}
@@ -161,6 +162,7 @@ func (c checkedConnection) addTo(path, text string) (after string, already int, 
 	if isBlank(text) {
 		return withLineEnd(text) + "connections:\n" + indent(c.item.block, 2), 0, nil
 	}
+	text = withList(text)
 	before, err := parseForEdit(path, text)
 	if err != nil {
 		return "", 0, err

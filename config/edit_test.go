@@ -68,6 +68,12 @@ func TestAddConnectionKeepsTheRestOfTheFile(t *testing.T) {
 		{"an empty list", "connections: [] # none\ncache: {}\n", "connections: # none\n" + saved + "cache: {}\n"},
 		{"only comments", "# mine\n", "# mine\nconnections:\n" + saved},
 		{"an empty file", "", "connections:\n" + saved},
+		{"no connections", "socket: {path: /tmp/s.sock} # mine\n", "socket: {path: /tmp/s.sock} # mine\nconnections:\n" + saved},
+		{"no connections and no line end", "cache: {}", "cache: {}\nconnections:\n" + saved},
+		{"connections without a value", "connections: # none yet\ncache: {}\n", "connections: # none yet\n" + saved + "cache: {}\n"},
+		{"connections that are null", "cache: {}\nconnections: null\n", "cache: {}\nconnections:\n" + saved},
+		{"line ends of Windows", strings.ReplaceAll(commented, "\n", "\r\n"),
+			strings.ReplaceAll(strings.Replace(commented, "    # belongs to dev\n", "    # belongs to dev\n"+saved, 1), "\n", "\r\n")},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -79,6 +85,14 @@ func TestAddConnectionKeepsTheRestOfTheFile(t *testing.T) {
 				t.Errorf("got\n%s\nwant\n%s", got, test.after)
 			}
 		})
+	}
+}
+
+func TestAFileWithAMixOfLineEndsIsNotEdited(t *testing.T) {
+	before := strings.Replace(minimal, "\n", "\r\n", 1)
+	path := write(t, before)
+	if err := config.AddConnection(path, newConnection("new")); err == nil || read(t, path) != before {
+		t.Errorf("error %v, the file is now\n%q", err, read(t, path))
 	}
 }
 

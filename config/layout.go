@@ -1,6 +1,7 @@
 package config
 
 import (
+	"regexp"
 	"strings"
 	"unicode/utf8"
 
@@ -42,6 +43,36 @@ func newLayout(text string) (*layout, bool) {
 		}
 	}
 	return l, ok && l.list != nil
+}
+
+// withoutValue is the line of a key that has no value, or null.
+var withoutValue = regexp.MustCompile(`^(connections:)[ \t]*(?:null|~)?[ \t]*(#.*)?$`)
+
+// withList gives a text whose connections are missing, or null, an empty list of them. Other texts stay.
+func withList(text string) string {
+	node, mistake := source{text: []byte(text)}.root()
+	root, ok := node.(*ast.MappingNode)
+	if mistake != nil || !ok || root.IsFlowStyle {
+		return text
+	}
+	for _, entry := range root.Values {
+		if keyText(entry.Key) != "connections" {
+			continue
+		}
+		if _, null := entry.Value.(*ast.NullNode); !null {
+			return text
+		}
+		lines := strings.SplitAfter(text, "\n")
+		at := start(entry.Key).Line - 1
+		line, end := strings.CutSuffix(lines[at], "\n")
+		lines[at] = withoutValue.ReplaceAllString(line, "$1 [] $2")
+		lines[at] = strings.TrimRight(lines[at], " ")
+		if end {
+			lines[at] += "\n"
+		}
+		return strings.Join(lines, "")
+	}
+	return withLineEnd(text) + "connections: []\n"
 }
 
 func lineStarts(text string) []int {

@@ -66,6 +66,7 @@ func TestEveryMistakeIsReportedAtItsPlace(t *testing.T) {
 		{"a key twice", with("timeout: 1s", "timeout: 2s"), []string{"7:5: connections[0].timeout: is here twice, first on line 6"}},
 		{"invalidation", "invalidation: {redis: {url: x}}\n" + minimal, []string{"1:15: invalidation: this version has no invalidation"}},
 		{"invalidation with nothing", "invalidation:\n" + minimal, []string{"1:1: invalidation: this version has no invalidation"}},
+		{"a mistake below comments with the line ends of Windows", "# one\r\n# two\r\n" + strings.ReplaceAll(with("tmeout: 1s"), "\n", "\r\n"), []string{`8:5: connections[0]: unknown key "tmeout"`}},
 		{"an anchor", with("tls: &t {}"), []string{`6:10: anchors, aliases and merge keys`}},
 		{"an alias", with("tls: *t"), []string{`6:10: anchors, aliases and merge keys`}},
 		{"a merge key", with("<<: {}"), []string{`6:5: anchors, aliases and merge keys`}},

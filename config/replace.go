@@ -29,11 +29,15 @@ func editFile(path string, change func(text string, exists bool) (string, error)
 	if err != nil && !absent {
 		return err
 	}
-	changed, err := change(string(text), !absent)
+	lines, ok := newLineEnds(string(text))
+	if !ok {
+		return errLayout
+	}
+	changed, err := change(lines.unix, !absent)
 	if err != nil {
 		return err
 	}
-	if err := replaceFile(target, changed); err != nil {
+	if err := replaceFile(target, lines.restore(changed)); err != nil {
 		return writeError(path, err)
 	}
 	return nil

@@ -38,7 +38,7 @@ func (s source) root() (ast.Node, *Mistake) {
 	if !utf8.Valid(text) {
 		return nil, s.invalidUTF8(text)
 	}
-	tokens := lexer.Tokenize(string(text))
+	tokens := lexer.Tokenize(withUnixLines(string(text)))
 	if m := s.refuse(tokens); m != nil {
 		return nil, m
 	}
@@ -67,7 +67,7 @@ func (s source) refuse(tokens token.Tokens) *Mistake {
 	for _, tk := range tokens {
 		switch tk.Type {
 		case token.AnchorType, token.AliasType, token.MergeKeyType:
-			return s.mistake(tk, `anchors, aliases and merge keys ("&", "*", "<<") are not supported: write the value out, or put it under defaults; quote a value that begins with such a character`)
+			return s.mistake(tk, `anchors, aliases and merge keys ("&", "*", "<<") are not supported: write the value out where it is used; quote a value that begins with such a character`)
 		case token.TagType:
 			return s.mistake(tk, `tags ("!") are not supported: remove the tag; quote a value that begins with "!"`)
 		case token.DirectiveType:

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
 )
@@ -91,7 +92,8 @@ func (c Credential) load(setting string) (redact.String, error) {
 }
 
 func readSmallFile(name string) (string, error) {
-	file, err := os.Open(name)
+	// Opening a pipe does not wait for somebody to write to it.
+	file, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return "", err
 	}

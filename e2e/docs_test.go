@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -40,6 +41,59 @@ func TestEveryCommandInTheDocumentsWorks(t *testing.T) {
 			}
 		})
 	}
+}
+
+// testName is a test or fuzz target that a document names.
+var testName = regexp.MustCompile("`((?:Test|Fuzz)[A-Z0-9]\\w+)`")
+
+func TestEveryRowOfTheReliabilityTableNamesATestThatExists(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../docs/reliability.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	code, rows := testCode(t), 0
+	for line := range strings.Lines(string(text)) {
+		if !strings.HasPrefix(line, "|") || strings.HasPrefix(line, "|---") || strings.HasPrefix(line, "| fault |") {
+			continue
+		}
+		rows++
+		named := testName.FindAllStringSubmatch(line, -1)
+		if len(named) == 0 {
+			t.Errorf("no test stands behind: %s", line)
+		}
+		for _, match := range named {
+			if !strings.Contains(code, "func "+match[1]+"(") {
+				t.Errorf("there is no test %s", match[1])
+			}
+		}
+	}
+	if rows == 0 {
+		t.Error("the table is empty")
+	}
+}
+
+// testCode is the text of all tests.
+func testCode(t *testing.T) string {
+	t.Helper()
+	var code strings.Builder
+	err := filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && strings.HasPrefix(entry.Name(), ".") && path != "..":
+			return fs.SkipDir
+		case !strings.HasSuffix(path, "_test.go"):
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		code.Write(text)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return code.String()
 }
 
 // codeBlock is a fenced block of a document.

@@ -105,6 +105,9 @@ func TestFileDescriptorsAreExhausted(t *testing.T) {
 	r.network.disconnect() // whoever wants to reach Vault now needs a descriptor
 	r.network.connect()
 	r.load.during(3 * time.Second)
+	if last := r.sidecar.status("prod").GetLastError(); !strings.Contains(last.GetMessage(), "no file descriptor left") {
+		t.Errorf("the status does not tell of descriptors: %v", last)
+	}
 	for _, conn := range greedy {
 		_ = conn.Close()
 	}

@@ -41,7 +41,7 @@ type frontedVault struct {
 	instead func(http.ResponseWriter, *http.Request) (handled bool) // guarded by mu
 }
 
-func newVault(t *testing.T) *frontedVault {
+func newVault(t testing.TB) *frontedVault {
 	t.Helper()
 	v := &frontedVault{Vault: devvault.New(devvault.Options{})}
 	var err error
@@ -112,7 +112,7 @@ type sidecar struct {
 }
 
 // start serves the settings until the test ends.
-func start(t *testing.T, settings server.Settings) *sidecar {
+func start(t testing.TB, settings server.Settings) *sidecar {
 	t.Helper()
 	s, err := server.New(server.Options{DrainTimeout: 5 * time.Second})
 	if err != nil {
@@ -124,7 +124,7 @@ func start(t *testing.T, settings server.Settings) *sidecar {
 	return serve(t, s)
 }
 
-func serve(t *testing.T, s *server.Server) *sidecar {
+func serve(t testing.TB, s *server.Server) *sidecar {
 	t.Helper()
 	socket := filepath.Join(shortTempDir(t), "s.sock")
 	listener, err := server.Listen(server.Socket{Path: socket})
@@ -147,7 +147,7 @@ func serve(t *testing.T, s *server.Server) *sidecar {
 	return running
 }
 
-func dial(t *testing.T, socket string) *grpc.ClientConn {
+func dial(t testing.TB, socket string) *grpc.ClientConn {
 	t.Helper()
 	conn, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -158,7 +158,7 @@ func dial(t *testing.T, socket string) *grpc.ClientConn {
 }
 
 // shortTempDir is a folder whose name leaves room for a socket's.
-func shortTempDir(t *testing.T) string {
+func shortTempDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "ss")
 	if err != nil {
@@ -211,7 +211,7 @@ func detail[T any](s *status.Status) T {
 }
 
 // write writes the next version of a secret, by its API path.
-func (v *frontedVault) write(t *testing.T, path string, data map[string]any) {
+func (v *frontedVault) write(t testing.TB, path string, data map[string]any) {
 	t.Helper()
 	if err := v.WriteSecret(strings.TrimPrefix(path, "secret/data/"), data); err != nil {
 		t.Fatalf("write %s: %v", path, err)

@@ -1,8 +1,10 @@
 package vault
 
 import (
+	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -146,6 +148,41 @@ func TestPlainNotFoundAsksOnceWhoseMountItIs(t *testing.T) {
 	})
 }
 
+// readSentinels are all that decideRead may wrap.
+var readSentinels = []error{
+	ErrNotFound, ErrVersionDeleted, ErrVersionDestroyed, ErrPermissionDenied, ErrNotKVv2, ErrInvalidPath, ErrTooLarge,
+	ErrUnreachable, ErrSealed, ErrRateLimited, errInvalidToken, errPlainNotFound,
+}
+
+// checkDecoded compares a decoded secret with what a decoder of another kind makes of the body.
+func checkDecoded(t *testing.T, secret *Secret, body string) {
+	t.Helper()
+	if secret.Version() == 0 {
+		t.Error("the secret has no version")
+	}
+	decoder := json.NewDecoder(strings.NewReader(body))
+	decoder.UseNumber()
+	var generic struct{ Data struct{ Data map[string]any } }
+	if err := decoder.Decode(&generic); err != nil {
+		t.Fatalf("a secret was made of what is not JSON: %v", err)
+	}
+	if len(secret.values) != len(generic.Data.Data) {
+		t.Errorf("%d keys, want %d", len(secret.values), len(generic.Data.Data))
+	}
+	for key, value := range secret.values {
+		want, isText := generic.Data.Data[key].(string)
+		text := value.Text.Reveal()
+		switch {
+		case isText == value.JSON:
+			t.Errorf("%q: JSON is %v, the body says %v", key, value.JSON, generic.Data.Data[key])
+		case isText && text != want:
+			t.Errorf("%q is %q, want %q", key, text, want)
+		case !isText && (!json.Valid([]byte(text)) || !strings.Contains(body, text)):
+			t.Errorf("%q is %q, which Vault did not send", key, text)
+		}
+	}
+}
+
 func FuzzDecideRead(f *testing.F) {
 	f.Add(200, `{"data":{"data":{"a":"b"},"metadata":`+someMetadata+`}}`)
 	f.Add(404, `{"errors":[]}`)
@@ -153,7 +190,13 @@ func FuzzDecideRead(f *testing.F) {
 	f.Fuzz(func(t *testing.T, status int, body string) {
 		secret, err := decideRead(answer{status: status, body: []byte(body)})
 		if (secret == nil) == (err == nil) {
-			t.Errorf("secret %v, error %v", secret, err)
+			t.Fatalf("secret %v, error %v", secret, err)
+		}
+		if err != nil && !slices.ContainsFunc(readSentinels, func(sentinel error) bool { return errors.Is(err, sentinel) }) {
+			t.Errorf("an error that nobody can tell: %v", err)
+		}
+		if err == nil {
+			checkDecoded(t, secret, body)
 		}
 		if err != nil && len(body) > 20 && strings.Contains(err.Error(), body) {
 			t.Errorf("the error quotes Vault: %v", err)

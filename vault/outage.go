@@ -185,6 +185,8 @@ func networkRemedy(err error) string {
 		return "make the files tls.client_cert_file and tls.client_key_file readable"
 	case errors.As(err, &noName):
 		return "the host name of the address does not resolve: check the address and the DNS"
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		return "the sidecar has no file descriptor left: raise its limit (ulimit -n), or close idle connections to it"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "nothing listens at the address: check host and port, and that Vault runs"
 	case errors.As(err, &timeout) && timeout.Timeout():

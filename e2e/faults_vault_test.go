@@ -232,7 +232,7 @@ func TestAWrappedSecretIDThatSomebodyElseHasUsedIsCalledAPossibleAttack(t *testi
 			t.Errorf("the caller reads %q, which does not say %q", said, word)
 		}
 	}
-	if !r.sidecar.logs("level=ERROR", "somebody else") {
+	if !r.sidecar.logs(`"ERROR"`, "somebody else") {
 		t.Errorf("the log does not say that somebody else may have used the wrapping token:\n%s", r.sidecar.tail())
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/rs/zerolog"
 )
 
 // binary is the path of the secret-sidecar under test. TestMain sets it before any test runs.
@@ -40,6 +42,7 @@ func run(m *testing.M) int {
 		return fail("build the binary", fmt.Errorf("%w\n%s", err, out))
 	}
 	allowWaitingTests()
+	zerolog.SetGlobalLevel(zerolog.Disabled) // Toxiproxy's toxics log by themselves
 	return m.Run()
 }
 

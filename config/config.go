@@ -26,6 +26,14 @@ type Config struct {
 	// Callers are the rules of who may ask. Nil: there are none, everybody may who can open the socket. An
 	// empty, non-nil slice lets nobody in.
 	Callers []Caller
+	// CallerLimits bound what one caller may ask.
+	CallerLimits CallerLimits
+	// TestConnection bounds which Vaults a caller may have tested that are not configured.
+	TestConnection TestConnection
+	// Audit is where each secret that was asked for is written down; nil is nowhere.
+	Audit *Audit
+	// Reflection says that clients may ask which services there are.
+	Reflection bool
 	// Cache is what all connections share of the cache.
 	Cache Cache
 	// Connections are in the file's order; their names are unique.
@@ -56,6 +64,30 @@ type Caller struct {
 	UID, GID *uint32
 	// Connections, Projects and Methods limit what the rule allows; nil is any. They are never empty.
 	Connections, Projects, Methods []string
+}
+
+// CallerLimits bound what one caller, a process or the processes of one user that cannot be told apart, may ask.
+type CallerLimits struct {
+	// InFlight bounds the requests in progress; 0 is no bound.
+	InFlight int
+	// PerSecond bounds the secrets asked for in a second; 0 is no bound.
+	PerSecond int
+}
+
+// TestConnection bounds which Vaults a caller may have tested that are not configured.
+type TestConnection struct {
+	// Allow lists hosts, and networks in CIDR notation. Nil is any; it is never empty.
+	Allow []string
+}
+
+// Audit is where each secret that was asked for is written down.
+type Audit struct {
+	// File is an absolute path.
+	File string
+	// HashPaths writes a hash in the place of each path.
+	HashPaths bool
+	// Required refuses a request that cannot be written down.
+	Required bool
 }
 
 // Cache is what all connections share of the cache.

@@ -8,9 +8,14 @@ import (
 
 // The keys that the format knows, by the mapping they stand in.
 var (
-	rootKeys       = []string{"socket", "callers", "cache", "defaults", "connections", "invalidation"}
+	rootKeys = []string{
+		"socket", "callers", "caller_limits", "test_connection", "audit", "reflection", "cache", "defaults", "connections", "invalidation",
+	}
 	socketKeys     = []string{"path", "mode", "group"}
 	callerKeys     = []string{"uid", "gid", "connections", "projects", "methods"}
+	limitKeys      = []string{"in_flight", "per_second"}
+	testKeys       = []string{"allow"}
+	auditKeys      = []string{"file", "format", "hash_paths", "required"}
 	cacheKeys      = []string{"max_bytes"}
 	defaultsKeys   = []string{"cache", "timeout"}
 	policyKeys     = []string{"ttl", "max_stale", "negative_ttl", "refresh_ahead"}
@@ -20,11 +25,11 @@ var (
 		"role_id", "role_id_file", "role_id_env", "secret_id", "secret_id_file", "secret_id_env",
 		"secret_id_wrapped", "tls", "required", "timeout", "max_waiting", "cache",
 	}
-	allKeys = slices.Concat(rootKeys, socketKeys, callerKeys, cacheKeys, defaultsKeys, policyKeys, tlsKeys, connectionKeys)
+	allKeys = slices.Concat(rootKeys, socketKeys, callerKeys, limitKeys, testKeys, auditKeys, cacheKeys, defaultsKeys, policyKeys, tlsKeys, connectionKeys)
 )
 
-// methods are the RPCs that a caller rule may name.
-var methods = []string{"Resolve", "BatchResolve", "TestConnection", "Invalidate", "ListConnections"}
+// methods are the RPCs that a caller rule may name. TestConnection with a spec is one of its own.
+var methods = []string{"Resolve", "BatchResolve", "TestConnection", "TestConnectionSpec", "Invalidate", "ListConnections"}
 
 // maxSocketPath is the longest path that fits into Linux's sockaddr_un with its final NUL; see unix(7).
 const maxSocketPath = 107
@@ -40,7 +45,7 @@ type reader struct {
 
 // parse reads as much as it can of src: the Config is complete only when there are no mistakes.
 func parse(src source, getenv LookupEnv) (*Config, Mistakes) {
-	cfg := &Config{Socket: defaultSocket(), Cache: defaultCache()}
+	cfg := &Config{Socket: defaultSocket(), Reflection: true, Cache: defaultCache()}
 	node, mistake := src.root()
 	if mistake != nil {
 		return cfg, Mistakes{*mistake}
@@ -65,6 +70,10 @@ func parse(src source, getenv LookupEnv) (*Config, Mistakes) {
 		cfg.Connections = r.connections(list, cfg.defaults)
 	}
 	cfg.Callers = r.callers(root.at("callers"))
+	cfg.CallerLimits = root.at("caller_limits").callerLimits()
+	cfg.TestConnection = root.at("test_connection").testConnection()
+	cfg.Audit = r.audit(root.at("audit"))
+	cfg.Reflection = root.at("reflection").boolean(cfg.Reflection)
 	cfg.origins = r.origins
 	if invalidation := root.at("invalidation"); invalidation.present() {
 		invalidation.mistake("this version has no invalidation between sidecars: remove it")
@@ -130,7 +139,7 @@ func (r *reader) caller(m mapping) Caller {
 		_, known := r.names[name]
 		return known
 	})
-	m.at("methods").eachUnknown(caller.Methods, `no such method: the methods are Resolve, BatchResolve, TestConnection, Invalidate, ListConnections`,
+	m.at("methods").eachUnknown(caller.Methods, `no such method: the methods are Resolve, BatchResolve, TestConnection, TestConnectionSpec, Invalidate, ListConnections`,
 		func(name string) bool { return slices.Contains(methods, name) })
 	return caller
 }

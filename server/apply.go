@@ -48,7 +48,10 @@ func (s *Server) Apply(ctx context.Context, settings Settings) error {
 // openSnapshot builds the next snapshot and returns the sessions that it opened. Their goroutines that close
 // them are already waiting, so releasing one is enough to undo it.
 func (s *Server) openSnapshot(settings Settings, before *snapshot) (*snapshot, []*session, error) {
-	next := &snapshot{connections: make(map[string]*connection, len(settings.Connections)), callers: settings.Callers}
+	next := &snapshot{
+		connections: make(map[string]*connection, len(settings.Connections)), callers: settings.Callers,
+		limits: settings.CallerLimits, testHosts: settings.TestHosts, noReflection: settings.NoReflection,
+	}
 	var opened []*session
 	for _, wanted := range settings.Connections {
 		if wanted.Scope != ScopePlatform && wanted.Scope != ScopeProject {

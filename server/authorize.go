@@ -7,11 +7,14 @@ import (
 
 // The methods that caller rules can name.
 const (
-	methodResolve         = "Resolve"
-	methodBatchResolve    = "BatchResolve"
-	methodTestConnection  = "TestConnection"
-	methodInvalidate      = "Invalidate"
-	methodListConnections = "ListConnections"
+	methodResolve        = "Resolve"
+	methodBatchResolve   = "BatchResolve"
+	methodTestConnection = "TestConnection"
+	// TestConnection with a spec makes the sidecar connect to an address of the caller's choice: it is a method of
+	// its own, which only a rule that names it allows, whatever connections and projects the rule is about.
+	methodTestConnectionSpec = "TestConnectionSpec"
+	methodInvalidate         = "Invalidate"
+	methodListConnections    = "ListConnections"
 )
 
 // access is what a request wants to do.
@@ -69,6 +72,9 @@ func (r CallerRule) matches(caller Peer) bool {
 }
 
 func (r CallerRule) covers(want access) bool {
+	if want.method == methodTestConnectionSpec {
+		return slices.Contains(r.Methods, want.method)
+	}
 	return (len(r.Methods) == 0 || slices.Contains(r.Methods, want.method)) &&
 		(len(r.Connections) == 0 || slices.Contains(r.Connections, want.connection))
 }

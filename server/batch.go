@@ -45,6 +45,14 @@ func (s *Server) BatchResolve(ctx context.Context, request *secretsidecarv1.Batc
 		reads[readKeyOf(asked)] = append(reads[readKeyOf(asked)], i)
 	}
 	s.readAll(ctx, reads, outcomes)
+	fitInto(maxBatchBytes, outcomes)
+	lines := s.audit(ctx, caller, methodBatchResolve)
+	for i, one := range outcomes {
+		lines.note(items[i], one.question.connection, one.secret, one.err)
+	}
+	if err := lines.write(ctx); err != nil {
+		return nil, err
+	}
 	return &secretsidecarv1.BatchResolveResponse{Results: results(outcomes)}, nil
 }
 
@@ -124,19 +132,24 @@ func (s *Server) recoverItems(members []int, outcomes []outcome) {
 	}
 }
 
-// results encodes the outcomes in order. Values that would make the answer too large for a client's default
-// limit become errors of their items.
-func results(outcomes []outcome) []*secretsidecarv1.BatchResolveResult {
-	encoded := make([]*secretsidecarv1.BatchResolveResult, len(outcomes))
+// fitInto turns values that would make the answer too large for a client's default limit into errors of their items.
+func fitInto(most int, outcomes []outcome) {
 	size := 0
 	for i, one := range outcomes {
-		if one.err == nil {
-			size += proto.Size(one.secret)
-			if size > maxBatchBytes {
-				size -= proto.Size(one.secret)
-				one.err = errBatchTooLarge()
-			}
+		if one.err != nil {
+			continue
 		}
+		if size += proto.Size(one.secret); size > most {
+			size -= proto.Size(one.secret)
+			outcomes[i].secret, outcomes[i].err = nil, errBatchTooLarge()
+		}
+	}
+}
+
+// results encodes the outcomes in order.
+func results(outcomes []outcome) []*secretsidecarv1.BatchResolveResult {
+	encoded := make([]*secretsidecarv1.BatchResolveResult, len(outcomes))
+	for i, one := range outcomes {
 		encoded[i] = result(one)
 	}
 	return encoded

@@ -6,9 +6,11 @@ import (
 	"log/slog"
 	"path"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
 
@@ -25,11 +27,28 @@ func (s *Server) finishUnary(ctx context.Context, request any, info *grpc.UnaryS
 		}
 		s.logRequest(ctx, info.FullMethod, began, err)
 	}()
-	answer, err = handler(ctx, request)
+	answer, err = s.metered(ctx, request, handler)
 	if err != nil {
 		return nil, publicError(err)
 	}
 	return answer, nil
+}
+
+// metered handles a request within the limits of its caller.
+func (s *Server) metered(ctx context.Context, request any, handler grpc.UnaryHandler) (any, error) {
+	limits := s.current.Load().limits
+	if limits == (CallerLimits{}) {
+		return handler(ctx, request)
+	}
+	caller, err := callerOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.meter.enter(caller, limits, secretsAskedFor(request)); err != nil {
+		return nil, err
+	}
+	defer s.meter.leave(caller)
+	return handler(ctx, request)
 }
 
 // publicError is the error that grpc sends.
@@ -59,6 +78,14 @@ func (s *Server) logRequest(ctx context.Context, method string, began time.Time,
 		attributes = append(attributes, "error", err)
 	}
 	s.log.DebugContext(ctx, "request", attributes...)
+}
+
+// checkReflection refuses the reflection services when they are turned off, as if they were not there.
+func (s *Server) checkReflection(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	if strings.HasPrefix(info.FullMethod, "/grpc.reflection.") && s.current.Load().noReflection {
+		return status.Error(codes.Unimplemented, "reflection is turned off in the sidecar's configuration")
+	}
+	return handler(srv, stream)
 }
 
 // endWith ends the open health watches when parent is done: gRPC's graceful stop waits for them otherwise.

@@ -24,6 +24,9 @@ const errorDomain = "secretsidecar"
 // defaultRetryAfter is the RetryInfo of an UNAVAILABLE error that knows no better.
 const defaultRetryAfter = time.Second
 
+// auditRetryAfter is when a disk may have room again.
+const auditRetryAfter = 5 * time.Second
+
 // problem is an error as clients see it: contract section 2, "Errors". The message is public; it never holds
 // a secret, a credential or Vault's own text.
 type problem struct {
@@ -205,6 +208,24 @@ func errProjectRequired(message string) *problem {
 
 func errProjectNotAllowed(message string) *problem {
 	return &problem{code: codes.PermissionDenied, reason: "PROJECT_NOT_ALLOWED", message: message}
+}
+
+func errRateLimited(message string) *problem {
+	return &problem{code: codes.ResourceExhausted, reason: "RATE_LIMITED", message: message}
+}
+
+func errAddressNotAllowed() *problem {
+	return &problem{
+		code: codes.PermissionDenied, reason: "CALLER_NOT_ALLOWED",
+		message: "spec.address is not among those that may be tested: add its host or network to test_connection.allow in the sidecar's configuration",
+	}
+}
+
+func errAuditFailed(cause error) *problem {
+	return &problem{
+		code: codes.Unavailable, reason: "AUDIT_FAILED", cause: cause, retryAfter: auditRetryAfter,
+		message: "the request cannot be written to the audit log, which is required: see the sidecar's log",
+	}
 }
 
 func errBatchTooLarge() *problem {

@@ -16,16 +16,28 @@ func (s *Server) Resolve(ctx context.Context, request *secretsidecarv1.ResolveRe
 	if err != nil {
 		return nil, err
 	}
+	secret, connection, err := s.resolve(ctx, caller, request)
+	lines := s.audit(ctx, caller, methodResolve)
+	lines.note(request, connection, secret, err)
+	if err := lines.write(ctx); err != nil {
+		return nil, err
+	}
+	return secret, err
+}
+
+// resolve also returns the connection that it has found, which may be closed by then.
+func (s *Server) resolve(ctx context.Context, caller Peer, request *secretsidecarv1.ResolveRequest) (*secretsidecarv1.ResolveResponse, *connection, error) {
 	asked, err := s.admit(s.current.Load(), caller, methodResolve, request)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer asked.connection.release()
 	found, err := s.read(ctx, asked)
 	if err != nil {
-		return nil, err
+		return nil, asked.connection, err
 	}
-	return answer(asked.reference.Key, found)
+	secret, err := answer(asked.reference.Key, found)
+	return secret, asked.connection, err
 }
 
 // question is a checked and authorised request for one value.

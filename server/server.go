@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/secret-sidecar/secret-sidecar/cache"
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/internal/audit"
 	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
@@ -33,6 +35,9 @@ const (
 	// streamGrace is how long open health watches live on after a stop has begun, so that
 	// watchers hear NOT_SERVING but do not hold up the stop.
 	streamGrace = 200 * time.Millisecond
+	// A TestConnection with a spec makes the sidecar connect to where a caller says: a person does that now and then.
+	specTestEvery = 2 * time.Second
+	specTestBurst = 30
 	// hardStopGrace is how long requests that were cut off by the drain timeout may take to be answered.
 	hardStopGrace = 500 * time.Millisecond
 )
@@ -46,6 +51,10 @@ type Options struct {
 	Guard *vault.Guard
 	// DrainTimeout is how long Serve waits for requests in progress when it stops. Zero is 10 s.
 	DrainTimeout time.Duration
+	// Audit is where every secret that is asked for is written down. Nil is nowhere. The caller closes it after Serve.
+	Audit *audit.Log
+	// AuditRequired refuses a request that cannot be written down.
+	AuditRequired bool
 	// ServerOptions are added to the gRPC server's, for example a stats handler.
 	ServerOptions []grpc.ServerOption
 }
@@ -55,13 +64,18 @@ type Options struct {
 type Server struct {
 	secretsidecarv1.UnimplementedSecretServiceServer
 
-	log          *slog.Logger
-	guard        *vault.Guard
-	drainTimeout time.Duration
-	grpc         *grpc.Server
-	health       *health.Server
-	cache        *cache.Cache[*vault.Secret]
-	current      atomic.Pointer[snapshot]
+	log           *slog.Logger
+	guard         *vault.Guard
+	drainTimeout  time.Duration
+	auditLog      *audit.Log // nil: there is none
+	auditRequired bool
+	auditFailing  atomic.Bool   // the last write has failed
+	meter         *callerMeter  // of every caller
+	specTests     *rate.Limiter // of all callers together
+	grpc          *grpc.Server
+	health        *health.Server
+	cache         *cache.Cache[*vault.Secret]
+	current       atomic.Pointer[snapshot]
 
 	applying sync.Mutex // serialises Apply and the end of Serve
 	spaces   int        // guarded by applying: how many sessions were ever opened
@@ -89,8 +103,11 @@ func New(opts Options) (*Server, error) {
 		log:          opts.Logger,
 		guard:        opts.Guard,
 		drainTimeout: opts.DrainTimeout,
-		health:       health.NewServer(),
-		cache:        secrets,
+		auditLog:     opts.Audit, auditRequired: opts.AuditRequired,
+		meter:     newCallerMeter(),
+		specTests: rate.NewLimiter(rate.Every(specTestEvery), specTestBurst),
+		health:    health.NewServer(),
+		cache:     secrets,
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -117,7 +134,7 @@ func (s *Server) newGRPCServer(extra []grpc.ServerOption) *grpc.Server {
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPingInterval, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(s.finishUnary),
-		grpc.ChainStreamInterceptor(endWith(streams)),
+		grpc.ChainStreamInterceptor(s.checkReflection, endWith(streams)),
 	}, extra...)
 	g := grpc.NewServer(options...)
 	secretsidecarv1.RegisterSecretServiceServer(g, s)

@@ -15,8 +15,25 @@ type Settings struct {
 	// Callers are the rules of who may ask. Nil lets everybody in who may open the socket; an empty,
 	// non-nil slice lets nobody in.
 	Callers []CallerRule
+	// CallerLimits bound what one caller may ask. The zero value is no bound.
+	CallerLimits CallerLimits
+	// TestHosts lists the names, addresses and networks (CIDR) that TestConnection with a spec may connect to. Nil
+	// is any.
+	TestHosts []string
+	// NoReflection turns server reflection off.
+	NoReflection bool
 	// CacheBytes bounds the memory of cached secrets, in bytes. Zero is 64 MiB.
 	CacheBytes int64
+}
+
+// CallerLimits bound what one caller may ask: one process, or all processes of one user where the kernel names no
+// pid, because they are in other pid namespaces.
+type CallerLimits struct {
+	// InFlight bounds the requests in progress; 0 is no bound.
+	InFlight int
+	// PerSecond bounds the secrets asked for in a second; 0 is no bound. After a pause a batch of 256 fits, even
+	// when that is more.
+	PerSecond int
 }
 
 // Connection is one Vault that secrets can be read from.
@@ -56,7 +73,8 @@ type CallerRule struct {
 	// Projects that may be named; empty is any, and none. With projects, a request without one is refused,
 	// and so is a method that carries none, unless Methods names it.
 	Projects []string
-	// Methods that may be called, for example "Resolve"; empty is any.
+	// Methods that may be called, for example "Resolve"; empty is any but "TestConnectionSpec", which is
+	// TestConnection with a spec and has to be named.
 	Methods []string
 }
 

@@ -9,6 +9,10 @@ import (
 type snapshot struct {
 	connections map[string]*connection
 	callers     []CallerRule // nil: no rules
+	limits      CallerLimits
+	// testHosts are where a TestConnection with a spec may connect to; nil is anywhere.
+	testHosts    []string
+	noReflection bool
 }
 
 // find returns the connection that a request names; an empty name is the only one there is.

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -20,6 +21,14 @@ func (s *Server) TestConnection(ctx context.Context, request *secretsidecarv1.Te
 	if err != nil {
 		return nil, errInvalidPath(err)
 	}
+	report, err := s.testTarget(ctx, caller, request, reference)
+	if err := s.auditTest(ctx, caller, request, err); err != nil {
+		return nil, err
+	}
+	return report, err
+}
+
+func (s *Server) testTarget(ctx context.Context, caller Peer, request *secretsidecarv1.TestConnectionRequest, reference *vault.Reference) (*secretsidecarv1.TestConnectionResponse, error) {
 	switch target := request.GetTarget().(type) {
 	case *secretsidecarv1.TestConnectionRequest_Connection:
 		return s.testConfigured(ctx, caller, target.Connection, reference)
@@ -28,6 +37,20 @@ func (s *Server) TestConnection(ctx context.Context, request *secretsidecarv1.Te
 	default:
 		return nil, errInvalidRequest(field("target", "name a connection, or describe one in spec"))
 	}
+}
+
+// auditTest writes down that a test has read a secret; it answers none.
+func (s *Server) auditTest(ctx context.Context, caller Peer, request *secretsidecarv1.TestConnectionRequest, err error) error {
+	if request.GetPath() == "" {
+		return nil
+	}
+	lines := s.audit(ctx, caller, methodTestConnection)
+	name := request.GetConnection()
+	if request.GetSpec() != nil {
+		name = request.GetSpec().GetName()
+	}
+	lines.note(&secretsidecarv1.ResolveRequest{Connection: name, Path: request.GetPath()}, nil, nil, err)
+	return lines.write(ctx)
 }
 
 func optionalReference(path string) (*vault.Reference, error) {
@@ -47,12 +70,15 @@ func (s *Server) testConfigured(ctx context.Context, caller Peer, name string, r
 	return reportOf(ctx, c.client.Test(ctx, reference))
 }
 
-// testSpec makes the sidecar connect to an address of the caller's choice: with caller rules, it takes one
-// that allows every connection.
+// testSpec makes the sidecar connect to an address of the caller's choice.
 func (s *Server) testSpec(ctx context.Context, caller Peer, spec *secretsidecarv1.ConnectionSpec, reference *vault.Reference) (*secretsidecarv1.TestConnectionResponse, error) {
-	err := authorize(s.current.Load().callers, caller, access{method: methodTestConnection, connection: anyConnection})
+	running := s.current.Load()
+	err := authorize(running.callers, caller, access{method: methodTestConnectionSpec, connection: anyConnection})
 	if err != nil {
 		return nil, err
+	}
+	if !s.specTests.Allow() {
+		return nil, errRateLimited("too many connections were tested by spec lately: wait some seconds")
 	}
 	report, err := vault.TestConfig(ctx, vault.Config{
 		Name:      spec.GetName(),
@@ -64,7 +90,12 @@ func (s *Server) testSpec(ctx context.Context, caller Peer, spec *secretsidecarv
 		TLS:       vault.TLS{CAPEM: spec.GetCaCertPem(), ServerName: spec.GetTlsServerName()},
 		Logger:    s.log,
 		Guard:     s.guard,
+
+		AllowedHosts: running.testHosts,
 	}, reference)
+	if errors.Is(err, vault.ErrAddressNotAllowed) {
+		return nil, errAddressNotAllowed()
+	}
 	if err != nil {
 		return nil, errInvalidRequest(field("spec", err.Error()))
 	}

@@ -43,6 +43,9 @@ type Config struct {
 	SecretIDWrapped bool
 	// TLS is used for https addresses.
 	TLS TLS
+	// AllowedHosts lists the names, addresses and networks (CIDR) that may be connected to, and then no proxy of the
+	// environment is used. Nil is any.
+	AllowedHosts []string
 	// Timeout bounds one whole operation against Vault, waiting for a login included; 0 is 10 s.
 	Timeout time.Duration
 	// Logger gets state changes at info, warn and error, and calls at debug level; never a credential or a
@@ -87,7 +90,7 @@ type Client struct {
 func (c *Client) Format(f fmt.State, _ rune) { _, _ = fmt.Fprintf(f, "vault client %q", c.name) }
 
 // Open checks cfg and starts the login loop; it does not wait for Vault. Its errors are mistakes in cfg, and
-// hold no credential.
+// hold no credential; ErrAddressNotAllowed is one.
 func Open(cfg Config) (*Client, error) {
 	c, err := newClient(cfg)
 	if err != nil {
@@ -119,7 +122,7 @@ func newClient(cfg Config) (*Client, error) {
 	}
 	transport := cfg.transport
 	if transport == nil {
-		if transport, err = newTransport(cfg.TLS); err != nil {
+		if transport, err = newTransport(cfg.TLS, address, cfg.AllowedHosts); err != nil {
 			return nil, err
 		}
 	}

@@ -68,15 +68,24 @@ func newAPI(address *url.URL, namespace string, transport http.RoundTripper, g *
 }
 
 // newTransport makes the connection pool of one connection; nothing is shared with another. Proxies come from
-// HTTPS_PROXY, HTTP_PROXY and NO_PROXY as in every Go program.
-func newTransport(t TLS) (*http.Transport, error) {
+// HTTPS_PROXY, HTTP_PROXY and NO_PROXY as in every Go program, unless the hosts are limited: a proxy would connect to
+// any.
+func newTransport(t TLS, address *url.URL, allowedHosts []string) (*http.Transport, error) {
 	tlsConfig, err := t.config()
 	if err != nil {
 		return nil, err
 	}
+	proxy := http.ProxyFromEnvironment
+	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
+	if allowedHosts != nil {
+		proxy = nil
+		if err := newDestinations(allowedHosts).guardDialer(dialer, address); err != nil {
+			return nil, err
+		}
+	}
 	return &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext,
+		Proxy:               proxy,
+		DialContext:         dialer.DialContext,
 		TLSClientConfig:     tlsConfig,
 		TLSHandshakeTimeout: tlsHandshakeTimeout,
 		MaxIdleConnsPerHost: maxConcurrentReads,

@@ -171,6 +171,8 @@ func networkRemedy(err error) string {
 		pathErr          *os.PathError
 	)
 	switch {
+	case errors.Is(err, ErrAddressNotAllowed):
+		return "the host resolves to an address that may not be connected to: have the operator add it to test_connection.allow"
 	case errors.As(err, &unknownAuthority):
 		return "the certificate is signed by an unknown authority: set tls.ca_file to the CA that signed it"
 	case errors.As(err, &wrongName):

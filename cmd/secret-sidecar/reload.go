@@ -26,7 +26,8 @@ type reloader struct {
 	source   configSource
 	sidecar  *server.Server
 	log      *slog.Logger
-	socket   config.Socket      // what the sidecar listens on
+	socket   config.Socket // what the sidecar listens on
+	auditing *auditing
 	watcher  *filewatch.Watcher // of the file, since before it was read; nil when there is none
 	triggers chan os.Signal
 }
@@ -74,6 +75,7 @@ func (r *reloader) fileChanged() {
 
 // reload makes the configuration the running one, or refuses it and changes nothing.
 func (r *reloader) reload(ctx context.Context) {
+	r.auditing.reopen(r.log)
 	next, err := r.source.load()
 	if err == nil {
 		err = r.sidecar.Apply(ctx, serverSettings(next))
@@ -87,6 +89,9 @@ func (r *reloader) reload(ctx context.Context) {
 	}
 	if next.Socket != r.socket {
 		r.log.Warn("a change of socket takes effect at the next start only", "socket", r.socket.Path)
+	}
+	if !r.auditing.same(next.Audit) {
+		r.log.Warn("a change of audit takes effect at the next start only")
 	}
 	r.log.Info("configuration reloaded", "from", r.source.String(), "connections", len(next.Connections))
 }

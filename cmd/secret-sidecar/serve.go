@@ -85,13 +85,19 @@ func serve(ctx context.Context, source configSource, hangups chan os.Signal, opt
 	}
 	defer flush(ctx, exports, log)
 	options.ServerOptions = exports.ServerOptions()
+	auditing, err := openAudit(settings.Audit)
+	if err != nil {
+		return usageError{err}
+	}
+	defer auditing.close(log)
+	options.Audit, options.AuditRequired = auditing.log, auditing.required()
 	listener, err := listen(settings.Socket)
 	if err != nil {
 		return err
 	}
 	defer listener.Close() //nolint:errcheck // Serve has closed it unless something failed before
 	log.Info("configuration read", "from", source.String(), "connections", len(settings.Connections))
-	return serveOn(ctx, listener, settings, options, &reloader{source: source, log: log, socket: settings.Socket, watcher: watcher, triggers: hangups})
+	return serveOn(ctx, listener, settings, options, &reloader{source: source, log: log, socket: settings.Socket, watcher: watcher, auditing: auditing, triggers: hangups})
 }
 
 // serveOn answers on the listener and keeps the configuration up to date.

@@ -11,7 +11,12 @@ import (
 // it configures.
 
 func serverSettings(c *config.Config) server.Settings {
-	settings := server.Settings{CacheBytes: c.Cache.MaxBytes}
+	settings := server.Settings{
+		CacheBytes:   c.Cache.MaxBytes,
+		CallerLimits: server.CallerLimits(c.CallerLimits),
+		TestHosts:    c.TestConnection.Allow,
+		NoReflection: !c.Reflection,
+	}
 	for _, connection := range c.Connections {
 		settings.Connections = append(settings.Connections, serverConnection(connection))
 	}

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"log/slog"
+	"reflect"
+
+	"github.com/secret-sidecar/secret-sidecar/config"
+	"github.com/secret-sidecar/secret-sidecar/internal/audit"
+)
+
+// auditing is the audit log of a running sidecar, or that there is none.
+type auditing struct {
+	config *config.Audit // nil: there is none
+	log    *audit.Log    // nil likewise
+}
+
+func openAudit(c *config.Audit) (*auditing, error) {
+	if c == nil {
+		return &auditing{}, nil
+	}
+	log, err := audit.Open(c.File, c.HashPaths)
+	if err != nil {
+		return nil, err
+	}
+	return &auditing{config: c, log: log}, nil
+}
+
+func (a *auditing) required() bool { return a.config != nil && a.config.Required }
+
+func (a *auditing) same(c *config.Audit) bool { return reflect.DeepEqual(a.config, c) }
+
+// reopen follows a file that logrotate has renamed.
+func (a *auditing) reopen(log *slog.Logger) {
+	if a.log == nil {
+		return
+	}
+	if err := a.log.Reopen(); err != nil {
+		log.Error("the audit log cannot be opened again, lines go on into the old file", "error", err)
+	}
+}
+
+func (a *auditing) close(log *slog.Logger) {
+	if a.log == nil {
+		return
+	}
+	if err := a.log.Close(); err != nil {
+		log.Warn("the last lines of the audit log may be lost", "error", err)
+	}
+}

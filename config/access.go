@@ -1,0 +1,51 @@
+package config
+
+import (
+	"math"
+	"net/netip"
+	"strings"
+)
+
+func (v value) callerLimits() CallerLimits {
+	m := v.mapping(limitKeys...)
+	return CallerLimits{
+		InFlight:  int(m.at("in_flight").integer(0, 0, math.MaxInt32)),
+		PerSecond: int(m.at("per_second").integer(0, 0, math.MaxInt32)),
+	}
+}
+
+func (v value) testConnection() TestConnection {
+	allow := v.mapping(testKeys...).at("allow")
+	hosts := allow.texts()
+	allow.eachUnknown(hosts, "is no host and no network: write vault.example, 10.0.0.7 or 10.0.0.0/8, without scheme, port and path", isHostOrNetwork)
+	return TestConnection{Allow: hosts}
+}
+
+// isHostOrNetwork leaves the rules of host names to whoever resolves them.
+func isHostOrNetwork(text string) bool {
+	if _, err := netip.ParsePrefix(text); err == nil {
+		return true
+	}
+	if _, err := netip.ParseAddr(text); err == nil {
+		return true
+	}
+	return !strings.ContainsAny(text, "/:@?#*[] \t")
+}
+
+func (r *reader) audit(v value) *Audit {
+	if !v.present() {
+		return nil
+	}
+	m := v.mapping(auditKeys...)
+	if !m.valid {
+		return nil
+	}
+	if format := m.at("format"); format.text("json") != "json" {
+		format.mistake("the one format is json")
+	}
+	file := m.at("file")
+	if !file.present() {
+		file.mistake("is missing: name the file that lines are appended to")
+	}
+	return &Audit{File: r.file(file), HashPaths: m.at("hash_paths").boolean(false), Required: m.at("required").boolean(true)}
+}

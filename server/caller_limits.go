@@ -1,0 +1,108 @@
+package server
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+)
+
+const (
+	// idleCaller is when a caller that asks no more is forgotten.
+	idleCaller = time.Minute
+	// manyCallers is when it is worth looking for those.
+	manyCallers = 1024
+)
+
+// callerKey tells callers apart. The kernel names no pid for a process of another pid namespace, as that of another
+// container is: all such processes of one user are one caller.
+type callerKey struct {
+	uid uint32
+	pid int32
+}
+
+// callerUse is what one caller is taking.
+type callerUse struct {
+	inFlight int
+	secrets  *rate.Limiter
+	last     time.Time
+}
+
+// callerMeter keeps one caller from taking what all are to share.
+type callerMeter struct {
+	mu    sync.Mutex
+	known map[callerKey]*callerUse // guarded by mu
+}
+
+func newCallerMeter() *callerMeter { return &callerMeter{known: map[callerKey]*callerUse{}} }
+
+// enter counts a request for so many secrets in, or returns RATE_LIMITED. When it returns nil, leave must follow.
+func (m *callerMeter) enter(caller Peer, limits CallerLimits, secrets int) error {
+	now := time.Now()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	use := m.use(callerKey{caller.UID, caller.PID}, now)
+	if limits.InFlight > 0 && use.inFlight >= limits.InFlight {
+		return errRateLimited(fmt.Sprintf("uid %d (pid %d) has %d requests in progress, caller_limits.in_flight allows no more: wait for an answer",
+			caller.UID, caller.PID, use.inFlight))
+	}
+	if limits.PerSecond > 0 && !use.allows(limits.PerSecond, secrets, now) {
+		return errRateLimited(fmt.Sprintf("uid %d (pid %d) asks for more than %d secrets a second, caller_limits.per_second: ask more slowly",
+			caller.UID, caller.PID, limits.PerSecond))
+	}
+	use.inFlight++
+	return nil
+}
+
+// allows takes secrets out of what the caller may ask for in a second. A whole batch always fits after a pause.
+func (u *callerUse) allows(perSecond, secrets int, now time.Time) bool {
+	limit, burst := rate.Limit(perSecond), max(perSecond, maxBatch)
+	switch {
+	case u.secrets == nil:
+		u.secrets = rate.NewLimiter(limit, burst)
+	case u.secrets.Limit() != limit: // a reload has changed it
+		u.secrets.SetLimitAt(now, limit)
+		u.secrets.SetBurstAt(now, burst)
+	}
+	return u.secrets.AllowN(now, min(secrets, burst))
+}
+
+func (m *callerMeter) leave(caller Peer) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.use(callerKey{caller.UID, caller.PID}, time.Now()).inFlight--
+}
+
+// use must be called with mu held.
+func (m *callerMeter) use(key callerKey, now time.Time) *callerUse {
+	use := m.known[key]
+	if use == nil {
+		if len(m.known) >= manyCallers {
+			m.forgetIdle(now)
+		}
+		use = &callerUse{}
+		m.known[key] = use
+	}
+	use.last = now
+	return use
+}
+
+// forgetIdle must be called with mu held.
+func (m *callerMeter) forgetIdle(now time.Time) {
+	for key, use := range m.known {
+		if use.inFlight == 0 && now.Sub(use.last) > idleCaller {
+			delete(m.known, key)
+		}
+	}
+}
+
+// secretsAskedFor is what a request counts as.
+func secretsAskedFor(request any) int {
+	if batch, ok := request.(*secretsidecarv1.BatchResolveRequest); ok {
+		return min(max(len(batch.GetRequests()), 1), maxBatch)
+	}
+	return 1
+}

@@ -1,0 +1,261 @@
+package e2e_test
+
+import (
+	"context"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+
+	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
+)
+
+var limited = failure{codes.ResourceExhausted, "RATE_LIMITED"}
+
+// specFor describes a connection to a Vault with a login's credentials.
+func specFor(l *login, address string) *secretsidecarv1.TestConnectionRequest {
+	return &secretsidecarv1.TestConnectionRequest{Target: &secretsidecarv1.TestConnectionRequest_Spec{
+		Spec: &secretsidecarv1.ConnectionSpec{Name: "tried", Address: address, RoleId: l.roleID, SecretId: l.secretID},
+	}}
+}
+
+func TestATestOfASpecTakesARuleThatNamesIt(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name, rule string
+		configured bool // TestConnection of a configured connection is allowed
+		spec       bool
+	}{
+		{"without rules", "", true, true},
+		{"a rule for everything", "callers: [{uid: UID}]\n", true, false},
+		{"a rule for TestConnection", "callers: [{uid: UID, methods: [TestConnection]}]\n", true, false},
+		{"a rule for TestConnectionSpec", "callers: [{uid: UID, methods: [TestConnectionSpec], connections: [prod]}]\n", false, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t)
+			v := vaulttest.Dev(t)
+			l := s.defaultLogin(v)
+			rule := strings.ReplaceAll(test.rule, "UID", ownUID())
+			r := s.start("--config", s.write("config.yaml", s.configText(l.connection("prod", v.Address))+rule))
+			_, err := r.TestConnection(t.Context(), &secretsidecarv1.TestConnectionRequest{
+				Target: &secretsidecarv1.TestConnectionRequest_Connection{Connection: "prod"}})
+			requireAllowed(t, s, err, test.configured)
+			_, err = r.TestConnection(t.Context(), specFor(l, v.Address))
+			requireAllowed(t, s, err, test.spec)
+		})
+	}
+}
+
+func requireAllowed(t *testing.T, s *stage, err error, allowed bool) {
+	t.Helper()
+	if allowed {
+		s.in(t).must(err)
+		return
+	}
+	requireFailure(t, s, err, callerNotAllowed)
+}
+
+func TestATestOfASpecReachesAllowedAddressesAlone(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	v := vaulttest.Dev(t)
+	g := s.newGate(v)
+	l := s.defaultLogin(v)
+	text := s.configText(l.connection("prod", v.Address)) + "test_connection: {allow: [10.0.0.0/8, vault.example]}\n"
+	r := s.start("--config", s.write("config.yaml", text))
+	for _, address := range []string{g.address, "http://169.254.169.254", "http://evil.example", "http://vault.example.evil.example"} {
+		_, err := r.TestConnection(t.Context(), specFor(l, address))
+		if address == g.address || !strings.Contains(address, "example") {
+			requireFailure(t, s, err, callerNotAllowed)
+		}
+	}
+	byName, err := r.TestConnection(t.Context(), specFor(l, strings.Replace(g.address, "127.0.0.1", "localhost", 1)))
+	if err != nil || byName.GetOk() || !strings.Contains(byName.GetChecks()[0].GetRemedy(), "test_connection.allow") {
+		t.Errorf("a name that resolves to what is not allowed: %v, %v", byName, err)
+	}
+	if seen := len(g.seen()); seen != 0 {
+		t.Errorf("%d requests have left", seen)
+	}
+	// A reload widens it.
+	s.write("config.yaml", strings.Replace(text, "10.0.0.0/8", "127.0.0.0/8", 1))
+	eventually(t, "the wider list is in force", func() bool {
+		report, err := r.TestConnection(t.Context(), specFor(l, g.address))
+		return err == nil && report.GetOk()
+	})
+}
+
+func TestTestsOfSpecsAreLimitedInRate(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	v := vaulttest.Dev(t)
+	l := s.defaultLogin(v)
+	r := s.start("--config", s.config(l.connection("prod", v.Address)))
+	refused := 0
+	for range 60 {
+		_, err := r.TestConnection(t.Context(), specFor(l, v.Address))
+		if err != nil {
+			requireFailure(t, s, err, limited)
+			refused++
+		}
+	}
+	requireBetween(t, "tests that were refused", refused, 10, 30)
+}
+
+func TestOneCallerCannotTakeMoreThanItsLimits(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	v := vaulttest.Dev(t)
+	g := s.newGate(v)
+	value := s.newSecret()
+	s.writeSecret(v, "secret/data/app", "key", value)
+	s.writeSecret(v, "secret/data/slow", "key", value)
+	text := s.configText(s.defaultLogin(v).connection("prod", g.address))
+	r := s.start("--config", s.write("config.yaml", text+"caller_limits: {in_flight: 5}\n"))
+	r.value("secret/data/app/key", value, fromVault)
+
+	t.Run("requests in progress", func(t *testing.T) {
+		s, r := s.in(t), r.in(t)
+		release := g.hold()
+		defer release()
+		var waiting sync.WaitGroup
+		for range 5 {
+			waiting.Go(func() {
+				if answer, err := r.resolve("secret/data/slow/key"); err != nil || answer.GetValue() != value {
+					t.Errorf("a request within the limit: %v, %v", answer, err)
+				}
+			})
+		}
+		eventually(t, "the sixth is refused", func() bool {
+			_, err := r.resolve("secret/data/app/key")
+			failed := failureOf(err)
+			return failed != nil && *failed == limited
+		})
+		// Another process is another caller.
+		done := s.revealing("resolve", "secret/data/app/key")
+		if done.code != 0 || strings.TrimSpace(done.stdout) != value {
+			t.Errorf("another process ended with %d: %s", done.code, done.stderr)
+		}
+		release()
+		waiting.Wait()
+		r.value("secret/data/app/key", value, fromCache)
+	})
+
+	t.Run("secrets in a second, after a reload", func(t *testing.T) {
+		s, r := s.in(t), r.in(t)
+		s.write("config.yaml", text+"caller_limits: {per_second: 10}\n")
+		eventually(t, "the caller has used up what it may ask for", func() bool {
+			_, err := r.resolve("secret/data/app/key")
+			failed := failureOf(err)
+			return failed != nil && *failed == limited
+		})
+		eventually(t, "it may ask again soon", func() bool {
+			_, err := r.resolve("secret/data/app/key")
+			return err == nil
+		})
+	})
+}
+
+func TestReflectionCanBeTurnedOffWhileItRuns(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	v := vaulttest.Dev(t)
+	text := s.configText(s.defaultLogin(v).connection("prod", v.Address))
+	r := s.start("--config", s.write("config.yaml", text))
+	list := func() outcome {
+		return s.execute(exec.Command(os.Getenv("GRPCURL"), "-plaintext", "-unix", s.socket(), "list"))
+	}
+	if os.Getenv("GRPCURL") == "" {
+		t.Skip("set GRPCURL to grpcurl (make test does)")
+	}
+	if done := list(); done.code != 0 || !strings.Contains(done.stdout, "secretsidecar.v1.SecretService") {
+		t.Fatalf("grpcurl list: %+v", done)
+	}
+	s.write("config.yaml", text+"reflection: false\n")
+	eventually(t, "reflection is off", func() bool { return list().code != 0 })
+	requireHealth(t, r, "", serving)
+}
+
+// TestADescriptorThatIsPassedOnKeepsTheIdentityOfWhoConnected shows what SO_PEERCRED means: the kernel recorded the
+// process that called connect. A privileged process that hands its open connection to another one hands over its
+// right to ask, as it could hand over the secret itself.
+func TestADescriptorThatIsPassedOnKeepsTheIdentityOfWhoConnected(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can run processes as other users")
+	}
+	s := newStage(t)
+	v := vaulttest.Dev(t)
+	value := s.newSecret()
+	s.writeSecret(v, "secret/data/app", "key", value)
+	for _, folder := range []string{s.dir, s.subfolder("run")} {
+		s.must(os.Chmod(folder, 0o755)) // #nosec G302 -- other users have to reach the socket
+	}
+	text := strings.Replace(s.configText(s.defaultLogin(v).connection("prod", v.Address)), s.socket(), s.socket()+`, mode: "0666"`, 1)
+	r := s.startWith(nil, "--config", s.write("config.yaml", text+"callers: [{uid: 0}]\n"))
+	r.awaitHealth("")
+
+	// Root connects; a process without any right gets the descriptor as its standard input.
+	conn := (&victim{sidecar: r}).connect()
+	defer func() { _ = conn.Close() }()
+	file, err := conn.(interface{ File() (*os.File, error) }).File()
+	s.must(err)
+	defer func() { _ = file.Close() }()
+	ask := exec.Command(os.Args[0], "-test.run=^TestHelperAsksOnItsStandardInput$", "-test.v")
+	ask.Stdin, ask.Dir = file, "/"
+	ask.Env = s.environ(helperEnv + "=1")
+	ask.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 41099, Gid: 41099}}
+	s.makeReadable(os.Args[0], ask)
+	done := s.execute(ask)
+	if !strings.Contains(done.stdout, "answered: OK") {
+		t.Errorf("on a passed descriptor: %s%s", done.stdout, done.stderr)
+	}
+	// The same user over a connection of its own.
+	own := s.as(somebody{uid: 41099, gid: 41099}, "resolve", "secret/data/app/key")
+	if own.code != 1 || !strings.Contains(own.stderr, "CALLER_NOT_ALLOWED") {
+		t.Errorf("on a connection of its own: %d %s", own.code, own.stderr)
+	}
+}
+
+// makeReadable makes the command run a copy of a program that every user may execute.
+func (s *stage) makeReadable(program string, command *exec.Cmd) {
+	s.t.Helper()
+	content, err := os.ReadFile(program)
+	s.must(err)
+	copied := s.path("helper")
+	s.must(os.WriteFile(copied, content, 0o755)) // #nosec G306 -- to be executed by another user
+	command.Path = copied
+}
+
+const helperEnv = "E2E_HELPER"
+
+// TestHelperAsksOnItsStandardInput is no test: it is the other process of the one above.
+func TestHelperAsksOnItsStandardInput(t *testing.T) {
+	if os.Getenv(helperEnv) == "" {
+		t.Skip("runs as a process of its own")
+	}
+	channel, err := grpc.NewClient("passthrough:///stdin", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(dialStdin))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = channel.Close() }()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	_, err = secretsidecarv1.NewSecretServiceClient(channel).Resolve(ctx, &secretsidecarv1.ResolveRequest{Path: "secret/data/app/key"})
+	t.Logf("answered: %v", codeOf(err))
+}
+
+func dialStdin(context.Context, string) (net.Conn, error) { return net.FileConn(os.Stdin) }
+
+func ownUID() string { return strconv.Itoa(os.Getuid()) }

@@ -32,8 +32,8 @@ type Config struct {
 	TestConnection TestConnection
 	// Audit is where each secret that was asked for is written down; nil is nowhere.
 	Audit *Audit
-	// Reflection says that clients may ask which services there are.
-	Reflection bool
+	// NoReflection refuses clients that ask which services there are.
+	NoReflection bool
 	// Cache is what all connections share of the cache.
 	Cache Cache
 	// Connections are in the file's order; their names are unique.

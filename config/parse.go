@@ -45,7 +45,7 @@ type reader struct {
 
 // parse reads as much as it can of src: the Config is complete only when there are no mistakes.
 func parse(src source, getenv LookupEnv) (*Config, Mistakes) {
-	cfg := &Config{Socket: defaultSocket(), Reflection: true, Cache: defaultCache()}
+	cfg := &Config{Socket: defaultSocket(), Cache: defaultCache()}
 	node, mistake := src.root()
 	if mistake != nil {
 		return cfg, Mistakes{*mistake}
@@ -73,7 +73,7 @@ func parse(src source, getenv LookupEnv) (*Config, Mistakes) {
 	cfg.CallerLimits = root.at("caller_limits").callerLimits()
 	cfg.TestConnection = root.at("test_connection").testConnection()
 	cfg.Audit = r.audit(root.at("audit"))
-	cfg.Reflection = root.at("reflection").boolean(cfg.Reflection)
+	cfg.NoReflection = !root.at("reflection").boolean(true)
 	cfg.origins = r.origins
 	if invalidation := root.at("invalidation"); invalidation.present() {
 		invalidation.mistake("this version has no invalidation between sidecars: remove it")

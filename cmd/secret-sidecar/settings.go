@@ -15,7 +15,7 @@ func serverSettings(c *config.Config) server.Settings {
 		CacheBytes:   c.Cache.MaxBytes,
 		CallerLimits: server.CallerLimits(c.CallerLimits),
 		TestHosts:    c.TestConnection.Allow,
-		NoReflection: !c.Reflection,
+		NoReflection: c.NoReflection,
 	}
 	for _, connection := range c.Connections {
 		settings.Connections = append(settings.Connections, serverConnection(connection))

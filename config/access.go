@@ -49,3 +49,22 @@ func (r *reader) audit(v value) *Audit {
 	}
 	return &Audit{File: r.file(file), HashPaths: m.at("hash_paths").boolean(false), Required: m.at("required").boolean(true)}
 }
+
+func (v value) hardening() Hardening {
+	m := v.mapping(hardeningKeys...)
+	return Hardening{LockMemory: m.at("lock_memory").demand(), Landlock: m.at("landlock").demand()}
+}
+
+func (v value) demand() Demand {
+	if !v.present() {
+		return DemandNone
+	}
+	switch v.filledText() {
+	case "try":
+		return DemandTry
+	case "require":
+		return DemandRequire
+	}
+	v.mistake("want try or require; remove the key to do without")
+	return DemandNone
+}

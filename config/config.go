@@ -32,6 +32,8 @@ type Config struct {
 	TestConnection TestConnection
 	// Audit is where each secret that was asked for is written down; nil is nowhere.
 	Audit *Audit
+	// Hardening is what the process does without, beyond what it always does.
+	Hardening Hardening
 	// NoReflection refuses clients that ask which services there are.
 	NoReflection bool
 	// Cache is what all connections share of the cache.
@@ -89,6 +91,26 @@ type Audit struct {
 	// Required refuses a request that cannot be written down.
 	Required bool
 }
+
+// Hardening is what the process does without, beyond what it always does.
+type Hardening struct {
+	// LockMemory keeps the memory from being swapped.
+	LockMemory Demand
+	// Landlock takes files away that the process does not need.
+	Landlock Demand
+}
+
+// Demand says how much a protection is wanted.
+type Demand int
+
+const (
+	// DemandNone leaves it.
+	DemandNone Demand = iota
+	// DemandTry takes it where it can be had.
+	DemandTry
+	// DemandRequire does not start without it.
+	DemandRequire
+)
 
 // Cache is what all connections share of the cache.
 type Cache struct {

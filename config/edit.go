@@ -135,7 +135,7 @@ func verify(path, text string, edited bool, before *Config, want []Connection) e
 	}
 	same := reflect.DeepEqual(after.Socket, before.Socket) && reflect.DeepEqual(after.Callers, before.Callers) &&
 		after.CallerLimits == before.CallerLimits && reflect.DeepEqual(after.TestConnection, before.TestConnection) &&
-		reflect.DeepEqual(after.Audit, before.Audit) && after.NoReflection == before.NoReflection && after.Cache == before.Cache && len(after.Connections) == len(want)
+		reflect.DeepEqual(after.Audit, before.Audit) && after.NoReflection == before.NoReflection && after.Hardening == before.Hardening && after.Cache == before.Cache && len(after.Connections) == len(want)
 	for i := 0; same && i < len(want); i++ {
 		same = reflect.DeepEqual(after.Connections[i], want[i])
 	}

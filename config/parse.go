@@ -9,13 +9,14 @@ import (
 // The keys that the format knows, by the mapping they stand in.
 var (
 	rootKeys = []string{
-		"socket", "callers", "caller_limits", "test_connection", "audit", "reflection", "cache", "defaults", "connections", "invalidation",
+		"socket", "callers", "caller_limits", "test_connection", "audit", "reflection", "hardening", "cache", "defaults", "connections", "invalidation",
 	}
 	socketKeys     = []string{"path", "mode", "group"}
 	callerKeys     = []string{"uid", "gid", "connections", "projects", "methods"}
 	limitKeys      = []string{"in_flight", "per_second"}
 	testKeys       = []string{"allow"}
 	auditKeys      = []string{"file", "format", "hash_paths", "required"}
+	hardeningKeys  = []string{"lock_memory", "landlock"}
 	cacheKeys      = []string{"max_bytes"}
 	defaultsKeys   = []string{"cache", "timeout"}
 	policyKeys     = []string{"ttl", "max_stale", "negative_ttl", "refresh_ahead"}
@@ -25,7 +26,7 @@ var (
 		"role_id", "role_id_file", "role_id_env", "secret_id", "secret_id_file", "secret_id_env",
 		"secret_id_wrapped", "tls", "required", "timeout", "max_waiting", "cache",
 	}
-	allKeys = slices.Concat(rootKeys, socketKeys, callerKeys, limitKeys, testKeys, auditKeys, cacheKeys, defaultsKeys, policyKeys, tlsKeys, connectionKeys)
+	allKeys = slices.Concat(rootKeys, socketKeys, callerKeys, limitKeys, testKeys, auditKeys, hardeningKeys, cacheKeys, defaultsKeys, policyKeys, tlsKeys, connectionKeys)
 )
 
 // methods are the RPCs that a caller rule may name. TestConnection with a spec is one of its own.
@@ -73,6 +74,7 @@ func parse(src source, getenv LookupEnv) (*Config, Mistakes) {
 	cfg.CallerLimits = root.at("caller_limits").callerLimits()
 	cfg.TestConnection = root.at("test_connection").testConnection()
 	cfg.Audit = r.audit(root.at("audit"))
+	cfg.Hardening = root.at("hardening").hardening()
 	cfg.NoReflection = !root.at("reflection").boolean(true)
 	cfg.origins = r.origins
 	if invalidation := root.at("invalidation"); invalidation.present() {

@@ -371,9 +371,13 @@ func TestAThousandClientsThatNeverFinishAreDropped(t *testing.T) {
 	const clients = 1000
 	before := d.descriptors()
 	var idle []net.Conn
+	t.Cleanup(func() {
+		for _, conn := range idle {
+			_ = conn.Close()
+		}
+	})
 	for i := range clients {
 		conn := d.connect()
-		defer func() { _ = conn.Close() }()
 		if i%2 == 0 { // half of them begin a handshake
 			_, _ = conn.Write([]byte(http2.ClientPreface[:10]))
 		}

@@ -28,7 +28,20 @@ func (s *Server) ListConnections(ctx context.Context, _ *secretsidecarv1.ListCon
 	if denied != nil {
 		return nil, denied
 	}
+	answer.Process = s.process
 	return answer, nil
+}
+
+func processStatus(opts Options) *secretsidecarv1.ProcessStatus {
+	status := &secretsidecarv1.ProcessStatus{Version: opts.Version, StartedAt: timestamppb.Now()}
+	for _, one := range opts.Protections {
+		protection := &secretsidecarv1.Protection{Name: one.Name, InForce: one.Err == nil}
+		if one.Err != nil {
+			protection.Reason = one.Err.Error()
+		}
+		status.Protections = append(status.Protections, protection)
+	}
+	return status
 }
 
 func (s *Server) statusOf(c *connection) *secretsidecarv1.ConnectionStatus {

@@ -55,8 +55,17 @@ type Options struct {
 	Audit *audit.Log
 	// AuditRequired refuses a request that cannot be written down.
 	AuditRequired bool
+	// Version and Protections are what ListConnections says of the process.
+	Version     string
+	Protections []Protection
 	// ServerOptions are added to the gRPC server's, for example a stats handler.
 	ServerOptions []grpc.ServerOption
+}
+
+// Protection is one hardening of the process; Err is why it is not in force, nil when it is.
+type Protection struct {
+	Name string
+	Err  error
 }
 
 // Server answers the API. Make it with New, give it connections with Apply, run it with Serve. Its methods
@@ -69,9 +78,10 @@ type Server struct {
 	drainTimeout  time.Duration
 	auditLog      *audit.Log // nil: there is none
 	auditRequired bool
-	auditFailing  atomic.Bool   // the last write has failed
-	meter         *callerMeter  // of every caller
-	specTests     *rate.Limiter // of all callers together
+	auditFailing  atomic.Bool                    // the last write has failed
+	process       *secretsidecarv1.ProcessStatus // never changed
+	meter         *callerMeter                   // of every caller
+	specTests     *rate.Limiter                  // of all callers together
 	grpc          *grpc.Server
 	health        *health.Server
 	cache         *cache.Cache[*vault.Secret]
@@ -104,6 +114,7 @@ func New(opts Options) (*Server, error) {
 		guard:        opts.Guard,
 		drainTimeout: opts.DrainTimeout,
 		auditLog:     opts.Audit, auditRequired: opts.AuditRequired,
+		process:   processStatus(opts),
 		meter:     newCallerMeter(),
 		specTests: rate.NewLimiter(rate.Every(specTestEvery), specTestBurst),
 		health:    health.NewServer(),

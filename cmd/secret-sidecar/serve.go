@@ -8,12 +8,12 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/secret-sidecar/secret-sidecar/config"
-	"github.com/secret-sidecar/secret-sidecar/internal/harden"
 	"github.com/secret-sidecar/secret-sidecar/internal/telemetry"
 	"github.com/secret-sidecar/secret-sidecar/server"
 )
@@ -71,7 +71,7 @@ func checkDrainTimeout(drain time.Duration) error {
 func serve(ctx context.Context, source configSource, hangups chan os.Signal, options server.Options) error {
 	log := options.Logger
 	slog.SetDefault(log) // for OpenTelemetry's errors, which know no logger
-	logHardening(log, source.getenv)
+	protections := hardenProcess(log, source.getenv)
 	watcher := source.watcher()
 	defer watcher.Close()
 	settings, err := source.load()
@@ -96,6 +96,11 @@ func serve(ctx context.Context, source configSource, hangups chan os.Signal, opt
 		return err
 	}
 	defer listener.Close() //nolint:errcheck // Serve has closed it unless something failed before
+	asked, err := hardenAsAsked(log, settings, source)
+	if err != nil {
+		return err
+	}
+	options.Version, options.Protections = describeVersion(), slices.Concat(protections, asked)
 	log.Info("configuration read", "from", source.String(), "connections", len(settings.Connections))
 	return serveOn(ctx, listener, settings, options, &reloader{source: source, log: log, socket: settings.Socket, watcher: watcher, auditing: auditing, triggers: hangups})
 }
@@ -137,17 +142,6 @@ func withSocketHint(err error) error {
 		return fmt.Errorf("%w: make this user a member of the group, or choose another one with socket.group", err)
 	}
 	return fmt.Errorf("%w: let this user write in the socket's folder, or choose another socket with --socket or socket.path", err)
-}
-
-func logHardening(log *slog.Logger, getenv lookup) {
-	for _, step := range harden.Process() {
-		if step.Err != nil {
-			log.Warn("the process could not be hardened", "step", step.Name, "error", step.Err)
-		}
-	}
-	if limit := harden.LimitMemory(getenv); limit > 0 {
-		log.Info("memory limit taken from the control group", "bytes", limit)
-	}
 }
 
 // flush exports what telemetry still holds. It runs after ctx is done.

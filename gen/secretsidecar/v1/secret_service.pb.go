@@ -1363,7 +1363,9 @@ func (*ListConnectionsRequest) Descriptor() ([]byte, []int) {
 type ListConnectionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Ordered by name.
-	Connections   []*ConnectionStatus `protobuf:"bytes,1,rep,name=connections,proto3" json:"connections,omitempty"`
+	Connections []*ConnectionStatus `protobuf:"bytes,1,rep,name=connections,proto3" json:"connections,omitempty"`
+	// The sidecar's process.
+	Process       *ProcessStatus `protobuf:"bytes,2,opt,name=process,proto3" json:"process,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1405,6 +1407,141 @@ func (x *ListConnectionsResponse) GetConnections() []*ConnectionStatus {
 	return nil
 }
 
+func (x *ListConnectionsResponse) GetProcess() *ProcessStatus {
+	if x != nil {
+		return x.Process
+	}
+	return nil
+}
+
+// ProcessStatus is what the sidecar says of its process.
+type ProcessStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Version of the binary.
+	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	// When it started to serve.
+	StartedAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	// What protects the memory and the files of the process, in the order tried.
+	Protections   []*Protection `protobuf:"bytes,3,rep,name=protections,proto3" json:"protections,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProcessStatus) Reset() {
+	*x = ProcessStatus{}
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProcessStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProcessStatus) ProtoMessage() {}
+
+func (x *ProcessStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProcessStatus.ProtoReflect.Descriptor instead.
+func (*ProcessStatus) Descriptor() ([]byte, []int) {
+	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ProcessStatus) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *ProcessStatus) GetStartedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartedAt
+	}
+	return nil
+}
+
+func (x *ProcessStatus) GetProtections() []*Protection {
+	if x != nil {
+		return x.Protections
+	}
+	return nil
+}
+
+// Protection is one hardening of the process.
+type Protection struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name, for example "not_dumpable".
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Whether it is in force.
+	InForce bool `protobuf:"varint,2,opt,name=in_force,json=inForce,proto3" json:"in_force,omitempty"`
+	// Why it is not in force; empty when it is.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Protection) Reset() {
+	*x = Protection{}
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Protection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Protection) ProtoMessage() {}
+
+func (x *Protection) ProtoReflect() protoreflect.Message {
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Protection.ProtoReflect.Descriptor instead.
+func (*Protection) Descriptor() ([]byte, []int) {
+	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Protection) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Protection) GetInForce() bool {
+	if x != nil {
+		return x.InForce
+	}
+	return false
+}
+
+func (x *Protection) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // ConnectionStatus is the state of one connection.
 type ConnectionStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1432,7 +1569,7 @@ type ConnectionStatus struct {
 
 func (x *ConnectionStatus) Reset() {
 	*x = ConnectionStatus{}
-	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[15]
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1444,7 +1581,7 @@ func (x *ConnectionStatus) String() string {
 func (*ConnectionStatus) ProtoMessage() {}
 
 func (x *ConnectionStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[15]
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1457,7 +1594,7 @@ func (x *ConnectionStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectionStatus.ProtoReflect.Descriptor instead.
 func (*ConnectionStatus) Descriptor() ([]byte, []int) {
-	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{15}
+	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ConnectionStatus) GetName() string {
@@ -1532,7 +1669,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[16]
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1544,7 +1681,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[16]
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1557,7 +1694,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{16}
+	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{18}
 }
 
 // WatchResponse is reserved for fleet-wide invalidation.
@@ -1569,7 +1706,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[17]
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1581,7 +1718,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[17]
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1594,7 +1731,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{17}
+	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{19}
 }
 
 var File_secretsidecar_v1_secret_service_proto protoreflect.FileDescriptor
@@ -1681,9 +1818,20 @@ const file_secretsidecar_v1_secret_service_proto_rawDesc = "" +
 	"\x05fleet\x18\x04 \x01(\bR\x05fleet\".\n" +
 	"\x12InvalidateResponse\x12\x18\n" +
 	"\aentries\x18\x01 \x01(\rR\aentries\"\x18\n" +
-	"\x16ListConnectionsRequest\"_\n" +
+	"\x16ListConnectionsRequest\"\x9a\x01\n" +
 	"\x17ListConnectionsResponse\x12D\n" +
-	"\vconnections\x18\x01 \x03(\v2\".secretsidecar.v1.ConnectionStatusR\vconnections\"\x93\x03\n" +
+	"\vconnections\x18\x01 \x03(\v2\".secretsidecar.v1.ConnectionStatusR\vconnections\x129\n" +
+	"\aprocess\x18\x02 \x01(\v2\x1f.secretsidecar.v1.ProcessStatusR\aprocess\"\xa4\x01\n" +
+	"\rProcessStatus\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x129\n" +
+	"\n" +
+	"started_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12>\n" +
+	"\vprotections\x18\x03 \x03(\v2\x1c.secretsidecar.v1.ProtectionR\vprotections\"S\n" +
+	"\n" +
+	"Protection\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
+	"\bin_force\x18\x02 \x01(\bR\ainForce\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x93\x03\n" +
 	"\x10ConnectionStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12-\n" +
 	"\x05scope\x18\x02 \x01(\x0e2\x17.secretsidecar.v1.ScopeR\x05scope\x12\x1f\n" +
@@ -1745,7 +1893,7 @@ func file_secretsidecar_v1_secret_service_proto_rawDescGZIP() []byte {
 }
 
 var file_secretsidecar_v1_secret_service_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_secretsidecar_v1_secret_service_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_secretsidecar_v1_secret_service_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_secretsidecar_v1_secret_service_proto_goTypes = []any{
 	(ValueType)(0),                  // 0: secretsidecar.v1.ValueType
 	(Source)(0),                     // 1: secretsidecar.v1.Source
@@ -1767,19 +1915,21 @@ var file_secretsidecar_v1_secret_service_proto_goTypes = []any{
 	(*InvalidateResponse)(nil),      // 17: secretsidecar.v1.InvalidateResponse
 	(*ListConnectionsRequest)(nil),  // 18: secretsidecar.v1.ListConnectionsRequest
 	(*ListConnectionsResponse)(nil), // 19: secretsidecar.v1.ListConnectionsResponse
-	(*ConnectionStatus)(nil),        // 20: secretsidecar.v1.ConnectionStatus
-	(*WatchRequest)(nil),            // 21: secretsidecar.v1.WatchRequest
-	(*WatchResponse)(nil),           // 22: secretsidecar.v1.WatchResponse
-	(*durationpb.Duration)(nil),     // 23: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 24: google.protobuf.Timestamp
+	(*ProcessStatus)(nil),           // 20: secretsidecar.v1.ProcessStatus
+	(*Protection)(nil),              // 21: secretsidecar.v1.Protection
+	(*ConnectionStatus)(nil),        // 22: secretsidecar.v1.ConnectionStatus
+	(*WatchRequest)(nil),            // 23: secretsidecar.v1.WatchRequest
+	(*WatchResponse)(nil),           // 24: secretsidecar.v1.WatchResponse
+	(*durationpb.Duration)(nil),     // 25: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 26: google.protobuf.Timestamp
 }
 var file_secretsidecar_v1_secret_service_proto_depIdxs = []int32{
-	23, // 0: secretsidecar.v1.ResolveRequest.max_age:type_name -> google.protobuf.Duration
-	23, // 1: secretsidecar.v1.ResolveRequest.max_stale:type_name -> google.protobuf.Duration
+	25, // 0: secretsidecar.v1.ResolveRequest.max_age:type_name -> google.protobuf.Duration
+	25, // 1: secretsidecar.v1.ResolveRequest.max_stale:type_name -> google.protobuf.Duration
 	0,  // 2: secretsidecar.v1.ResolveResponse.value_type:type_name -> secretsidecar.v1.ValueType
-	24, // 3: secretsidecar.v1.ResolveResponse.version_created_at:type_name -> google.protobuf.Timestamp
-	24, // 4: secretsidecar.v1.ResolveResponse.fetched_at:type_name -> google.protobuf.Timestamp
-	24, // 5: secretsidecar.v1.ResolveResponse.expires_at:type_name -> google.protobuf.Timestamp
+	26, // 3: secretsidecar.v1.ResolveResponse.version_created_at:type_name -> google.protobuf.Timestamp
+	26, // 4: secretsidecar.v1.ResolveResponse.fetched_at:type_name -> google.protobuf.Timestamp
+	26, // 5: secretsidecar.v1.ResolveResponse.expires_at:type_name -> google.protobuf.Timestamp
 	1,  // 6: secretsidecar.v1.ResolveResponse.source:type_name -> secretsidecar.v1.Source
 	5,  // 7: secretsidecar.v1.BatchResolveRequest.requests:type_name -> secretsidecar.v1.ResolveRequest
 	9,  // 8: secretsidecar.v1.BatchResolveResponse.results:type_name -> secretsidecar.v1.BatchResolveResult
@@ -1787,32 +1937,35 @@ var file_secretsidecar_v1_secret_service_proto_depIdxs = []int32{
 	10, // 10: secretsidecar.v1.BatchResolveResult.error:type_name -> secretsidecar.v1.ResolveError
 	12, // 11: secretsidecar.v1.TestConnectionRequest.spec:type_name -> secretsidecar.v1.ConnectionSpec
 	14, // 12: secretsidecar.v1.TestConnectionResponse.checks:type_name -> secretsidecar.v1.ConnectionCheck
-	23, // 13: secretsidecar.v1.TestConnectionResponse.token_ttl:type_name -> google.protobuf.Duration
+	25, // 13: secretsidecar.v1.TestConnectionResponse.token_ttl:type_name -> google.protobuf.Duration
 	15, // 14: secretsidecar.v1.TestConnectionResponse.mounts:type_name -> secretsidecar.v1.Mount
 	2,  // 15: secretsidecar.v1.ConnectionCheck.status:type_name -> secretsidecar.v1.CheckStatus
-	23, // 16: secretsidecar.v1.ConnectionCheck.took:type_name -> google.protobuf.Duration
-	20, // 17: secretsidecar.v1.ListConnectionsResponse.connections:type_name -> secretsidecar.v1.ConnectionStatus
-	3,  // 18: secretsidecar.v1.ConnectionStatus.scope:type_name -> secretsidecar.v1.Scope
-	4,  // 19: secretsidecar.v1.ConnectionStatus.state:type_name -> secretsidecar.v1.ConnectionState
-	24, // 20: secretsidecar.v1.ConnectionStatus.token_expires_at:type_name -> google.protobuf.Timestamp
-	10, // 21: secretsidecar.v1.ConnectionStatus.last_error:type_name -> secretsidecar.v1.ResolveError
-	5,  // 22: secretsidecar.v1.SecretService.Resolve:input_type -> secretsidecar.v1.ResolveRequest
-	7,  // 23: secretsidecar.v1.SecretService.BatchResolve:input_type -> secretsidecar.v1.BatchResolveRequest
-	11, // 24: secretsidecar.v1.SecretService.TestConnection:input_type -> secretsidecar.v1.TestConnectionRequest
-	16, // 25: secretsidecar.v1.SecretService.Invalidate:input_type -> secretsidecar.v1.InvalidateRequest
-	18, // 26: secretsidecar.v1.SecretService.ListConnections:input_type -> secretsidecar.v1.ListConnectionsRequest
-	21, // 27: secretsidecar.v1.SecretService.Watch:input_type -> secretsidecar.v1.WatchRequest
-	6,  // 28: secretsidecar.v1.SecretService.Resolve:output_type -> secretsidecar.v1.ResolveResponse
-	8,  // 29: secretsidecar.v1.SecretService.BatchResolve:output_type -> secretsidecar.v1.BatchResolveResponse
-	13, // 30: secretsidecar.v1.SecretService.TestConnection:output_type -> secretsidecar.v1.TestConnectionResponse
-	17, // 31: secretsidecar.v1.SecretService.Invalidate:output_type -> secretsidecar.v1.InvalidateResponse
-	19, // 32: secretsidecar.v1.SecretService.ListConnections:output_type -> secretsidecar.v1.ListConnectionsResponse
-	22, // 33: secretsidecar.v1.SecretService.Watch:output_type -> secretsidecar.v1.WatchResponse
-	28, // [28:34] is the sub-list for method output_type
-	22, // [22:28] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	25, // 16: secretsidecar.v1.ConnectionCheck.took:type_name -> google.protobuf.Duration
+	22, // 17: secretsidecar.v1.ListConnectionsResponse.connections:type_name -> secretsidecar.v1.ConnectionStatus
+	20, // 18: secretsidecar.v1.ListConnectionsResponse.process:type_name -> secretsidecar.v1.ProcessStatus
+	26, // 19: secretsidecar.v1.ProcessStatus.started_at:type_name -> google.protobuf.Timestamp
+	21, // 20: secretsidecar.v1.ProcessStatus.protections:type_name -> secretsidecar.v1.Protection
+	3,  // 21: secretsidecar.v1.ConnectionStatus.scope:type_name -> secretsidecar.v1.Scope
+	4,  // 22: secretsidecar.v1.ConnectionStatus.state:type_name -> secretsidecar.v1.ConnectionState
+	26, // 23: secretsidecar.v1.ConnectionStatus.token_expires_at:type_name -> google.protobuf.Timestamp
+	10, // 24: secretsidecar.v1.ConnectionStatus.last_error:type_name -> secretsidecar.v1.ResolveError
+	5,  // 25: secretsidecar.v1.SecretService.Resolve:input_type -> secretsidecar.v1.ResolveRequest
+	7,  // 26: secretsidecar.v1.SecretService.BatchResolve:input_type -> secretsidecar.v1.BatchResolveRequest
+	11, // 27: secretsidecar.v1.SecretService.TestConnection:input_type -> secretsidecar.v1.TestConnectionRequest
+	16, // 28: secretsidecar.v1.SecretService.Invalidate:input_type -> secretsidecar.v1.InvalidateRequest
+	18, // 29: secretsidecar.v1.SecretService.ListConnections:input_type -> secretsidecar.v1.ListConnectionsRequest
+	23, // 30: secretsidecar.v1.SecretService.Watch:input_type -> secretsidecar.v1.WatchRequest
+	6,  // 31: secretsidecar.v1.SecretService.Resolve:output_type -> secretsidecar.v1.ResolveResponse
+	8,  // 32: secretsidecar.v1.SecretService.BatchResolve:output_type -> secretsidecar.v1.BatchResolveResponse
+	13, // 33: secretsidecar.v1.SecretService.TestConnection:output_type -> secretsidecar.v1.TestConnectionResponse
+	17, // 34: secretsidecar.v1.SecretService.Invalidate:output_type -> secretsidecar.v1.InvalidateResponse
+	19, // 35: secretsidecar.v1.SecretService.ListConnections:output_type -> secretsidecar.v1.ListConnectionsResponse
+	24, // 36: secretsidecar.v1.SecretService.Watch:output_type -> secretsidecar.v1.WatchResponse
+	31, // [31:37] is the sub-list for method output_type
+	25, // [25:31] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_secretsidecar_v1_secret_service_proto_init() }
@@ -1834,7 +1987,7 @@ func file_secretsidecar_v1_secret_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_secretsidecar_v1_secret_service_proto_rawDesc), len(file_secretsidecar_v1_secret_service_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   18,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

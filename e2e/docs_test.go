@@ -46,15 +46,23 @@ func TestEveryCommandInTheDocumentsWorks(t *testing.T) {
 // testName is a test or fuzz target that a document names.
 var testName = regexp.MustCompile("`((?:Test|Fuzz)[A-Z0-9]\\w+)`")
 
-func TestEveryRowOfTheReliabilityTableNamesATestThatExists(t *testing.T) {
+func TestEveryRowOfReliabilityAndSecurityNamesATestThatExists(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile("../docs/reliability.md")
-	if err != nil {
-		t.Fatal(err)
+	for _, page := range []string{"../docs/reliability.md", "../docs/security.md"} {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		requireTestsInRows(t, string(text), testCode(t))
 	}
-	code, rows := testCode(t), 0
-	for line := range strings.Lines(string(text)) {
-		if !strings.HasPrefix(line, "|") || strings.HasPrefix(line, "|---") || strings.HasPrefix(line, "| fault |") {
+}
+
+// requireTestsInRows checks the rows of a page's tables, whose last column names tests.
+func requireTestsInRows(t *testing.T, text, code string) {
+	t.Helper()
+	rows := 0
+	for line := range strings.Lines(text) {
+		if !strings.HasPrefix(line, "|") || strings.HasPrefix(line, "|---") || strings.HasSuffix(line, "| test |\n") {
 			continue
 		}
 		rows++

@@ -1,0 +1,77 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+func TestAPeerThatTheKernelDoesNotNameIsTurnedAway(t *testing.T) {
+	pipe, other := net.Pipe()
+	defer func() { _, _ = pipe.Close(), other.Close() }()
+	listener, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	closed, err := net.Dial("unix", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = closed.Close() // getsockopt fails on it, as where a security module denies it
+	for name, conn := range map[string]net.Conn{"not a Unix socket": pipe, "a denied SO_PEERCRED": closed} {
+		if _, _, err := (peerCredentials{}).ServerHandshake(conn); err == nil {
+			t.Errorf("%s: the handshake succeeds", name)
+		}
+	}
+	if _, err := callerOf(t.Context()); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("a request without a peer: %v", err)
+	}
+}
+
+func TestAPanicIsAnErrorWithoutItsValue(t *testing.T) {
+	var log bytes.Buffer
+	s, err := New(Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.cache.Close()
+	defer s.endStreams()
+	info := &grpc.UnaryServerInfo{Server: s, FullMethod: "/secretsidecar.v1.SecretService/Resolve"}
+	_, err = s.finishUnary(t.Context(), nil, info, func(context.Context, any) (any, error) { panic("top-secret") })
+	if status.Code(err) != codes.Internal || strings.Contains(err.Error(), "top-secret") {
+		t.Errorf("the caller gets %v", err)
+	}
+	if text := log.String(); !strings.Contains(text, "panicked") || strings.Contains(text, "top-secret") {
+		t.Errorf("the log says %s", text)
+	}
+}
+
+func TestCallersThatAskNoMoreAreForgotten(t *testing.T) {
+	m := newCallerMeter()
+	limits := CallerLimits{InFlight: 1}
+	for pid := range int32(3 * manyCallers) {
+		caller := Peer{PID: pid}
+		if err := m.enter(caller, limits, 1); err != nil {
+			t.Fatal(err)
+		}
+		m.leave(caller)
+		for _, use := range m.known {
+			use.last = use.last.Add(-2 * idleCaller)
+		}
+		if len(m.known) > manyCallers {
+			t.Fatalf("%d callers are remembered", len(m.known))
+		}
+		if pid > manyCallers+10 {
+			return
+		}
+	}
+}

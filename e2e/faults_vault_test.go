@@ -124,8 +124,7 @@ func TestVaultIsPutBackToAnOlderSnapshot(t *testing.T) {
 	r.begin() // the token is younger than the snapshot: Vault will not know it
 	r.load.during(2 * time.Second)
 	r.load.expect(expectation{outage: []failure{unreachable, sealed, {codes.NotFound, "SECRET_NOT_FOUND"}}})
-	r.vault.Restore(t, snapshot)
-	r.prod.restored(point)
+	r.prod.putBack(point, func() { r.vault.Restore(t, snapshot) })
 	r.load.heal()
 	r.load.during(2 * time.Second)
 	r.load.requireSome("prod VAULT")

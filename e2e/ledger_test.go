@@ -18,10 +18,18 @@ type ledger struct {
 	name  string // part of every value, so that the ledgers of two Vaults share none
 	vault *vaulttest.Vault
 
+	writing sync.RWMutex // held for reading by a write, for writing by a restore
+
 	mu      sync.Mutex
 	secrets map[string][]*written // by API path, oldest first; guarded by mu, what they point to too
 	fences  map[string]time.Time  // when the last Invalidate of a path that has returned was called; guarded by mu
+	restore period                // the last one; guarded by mu
 }
+
+// period is from one moment to another.
+type period struct{ from, to time.Time }
+
+func (p period) holds(t time.Time) bool { return !t.Before(p.from) && !t.After(p.to) }
 
 // written is one version of a secret.
 type written struct {
@@ -42,6 +50,8 @@ func newLedger(name string, v *vaulttest.Vault) *ledger {
 
 // write makes a new version. An error means that Vault may have it or not.
 func (l *ledger) write(path string) error {
+	l.writing.RLock()
+	defer l.writing.RUnlock()
 	one := l.begin(path)
 	data := map[string]any{}
 	for _, key := range keys {
@@ -86,16 +96,26 @@ func (l *ledger) point() map[string]int {
 	return lengths
 }
 
-// restored notes that what was written since a point is gone.
-func (l *ledger) restored(to map[string]int) {
+// putBack puts the Vault back to a point. Nothing is written meanwhile. What is read in the middle of it may be of
+// before or after.
+func (l *ledger) putBack(to map[string]int, restore func()) {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	began := time.Now()
+	restore()
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.restore = period{from: began.Add(-readTakes), to: time.Now()}
 	for path, versions := range l.secrets {
 		for _, one := range versions[to[path]:] {
-			one.gone = time.Now()
+			one.gone = l.restore.to
 		}
 	}
 }
+
+// readTakes is how long before Vault looks at it a read may have begun: the timeout of the load's connections, and
+// some more.
+const readTakes = 3 * time.Second
 
 // fenced notes that an Invalidate that was called at a moment has returned.
 func (l *ledger) fenced(path string, called time.Time) {
@@ -150,6 +170,9 @@ func (l *ledger) judgeValue(q question, answer *secretsidecarv1.ResolveResponse,
 		return fmt.Errorf("%q was never written to %s/%s", answer.GetValue(), q.path, q.key)
 	}
 	one := versions[at]
+	if l.restore.holds(fetched) {
+		return nil
+	}
 	switch {
 	case one.number != 0 && one.number != answer.GetVersion():
 		return fmt.Errorf("%q is version %d, the answer says %d", answer.GetValue(), one.number, answer.GetVersion())

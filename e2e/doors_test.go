@@ -57,6 +57,33 @@ func TestATestOfASpecTakesARuleThatNamesIt(t *testing.T) {
 	}
 }
 
+func TestTheItemsOfABatchAreJudgedOneByOne(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	v := vaulttest.Dev(t)
+	value := s.newSecret()
+	s.writeSecret(v, "secret/data/app", "key", value)
+	text := s.configText(s.defaultLogin(v).connection("prod", v.Address), s.defaultLogin(v).connection("other", v.Address)) +
+		"callers: [{uid: " + ownUID() + ", connections: [prod], projects: [p1], methods: [BatchResolve]}]\n"
+	r := s.start("--config", s.write("config.yaml", text))
+	const path = "secret/data/app/key"
+	answer, err := r.BatchResolve(t.Context(), &secretsidecarv1.BatchResolveRequest{Requests: []*secretsidecarv1.ResolveRequest{
+		{Connection: "prod", Path: path, ProjectId: "p1"},
+		{Connection: "prod", Path: path, ProjectId: "p2"},
+		{Connection: "prod", Path: path},
+		{Connection: "other", Path: path, ProjectId: "p1"},
+	}})
+	s.must(err)
+	for i, want := range []string{"", "PROJECT_NOT_ALLOWED", "PROJECT_REQUIRED", "CALLER_NOT_ALLOWED"} {
+		result := answer.GetResults()[i]
+		if result.GetError().GetReason() != want || (want == "") != (result.GetSecret().GetValue() == value) {
+			t.Errorf("item %d: %v, want %q", i, result, want)
+		}
+	}
+	_, err = r.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Connection: "prod", Path: path, ProjectId: "p1"})
+	requireFailure(t, s, err, callerNotAllowed)
+}
+
 func requireAllowed(t *testing.T, s *stage, err error, allowed bool) {
 	t.Helper()
 	if allowed {

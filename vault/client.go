@@ -213,7 +213,8 @@ func (c *Client) WaitReady(ctx context.Context) error {
 
 // RenewLogin logs in anew, with the newest credentials, and then revokes the old token. It counts against the
 // login budget. When it fails the old token goes on serving. Errors: ErrLoginRejected, ErrLoginPending when a
-// credential file cannot be read, an outage, ErrClosed, or ctx's; the login goes on when ctx ends.
+// credential file cannot be read and there was no login before, an outage, ErrClosed, or ctx's; the login goes on
+// when ctx ends.
 func (c *Client) RenewLogin(ctx context.Context) error {
 	return c.keeper.ask(ctx, relogin{reason: operatorAsks})
 }

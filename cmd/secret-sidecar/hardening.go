@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -17,11 +18,21 @@ func hardenProcess(log *slog.Logger, getenv lookup) []server.Protection {
 	for _, step := range harden.Process() {
 		protections = append(protections, protection(log, step))
 	}
-	if limit := harden.LimitMemory(getenv); limit > 0 {
-		log.Info("memory limit taken from the control group", "bytes", limit)
-	}
-	return protections
+	return append(protections, limitMemory(log, getenv))
 }
+
+var errNoMemoryLimit = errors.New("the control group sets no memory limit, or GOMEMLIMIT does")
+
+func limitMemory(log *slog.Logger, getenv lookup) server.Protection {
+	limit := harden.LimitMemory(getenv)
+	if limit == 0 {
+		return server.Protection{Name: memoryLimited, Err: errNoMemoryLimit}
+	}
+	log.Info("memory limit taken from the control group", "bytes", limit)
+	return server.Protection{Name: memoryLimited}
+}
+
+const memoryLimited = "memory_limited"
 
 // hardenAsAsked applies what the configuration asks for. Its error means that it requires what cannot be had. Call it
 // when everything is open that the process opens once.

@@ -76,6 +76,14 @@ soak: real-vault ## run a sidecar for SOAK under load, rotation and faults, and 
 fuzz: ## fuzz every target for FUZZ, two at a time
 	scripts/fuzz.sh $(FUZZ)
 
+.PHONY: bench
+bench: build ## measure the sidecar against a bare gRPC server, and write docs/benchmarks.md
+	go run -trimpath ./bench -report docs/benchmarks.md
+
+.PHONY: bench-quick
+bench-quick: build ## the same in less than a minute, the ratios alone
+	go run -trimpath ./bench -quick
+
 .PHONY: lint
 lint: lint-mod lint-proto lint-gen lint-imports lint-go ## check code, protos, generated code and import directions
 

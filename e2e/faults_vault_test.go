@@ -203,6 +203,7 @@ func TestASecretIsDeletedUndeletedAndDestroyed(t *testing.T) {
 	wantReason("VERSION_DESTROYED")
 	change(http.MethodDelete, "secret/metadata/lifecycle")
 	wantReason("SECRET_NOT_FOUND")
+	r.load.during(2 * loadTTL)
 	r.load.requireSome("prod VAULT")
 }
 
@@ -231,7 +232,7 @@ func TestAWrappedSecretIDThatSomebodyElseHasUsedIsCalledAPossibleAttack(t *testi
 			t.Errorf("the caller reads %q, which does not say %q", said, word)
 		}
 	}
-	if !r.sidecar.logs(`"ERROR"`, "somebody else") {
-		t.Errorf("the log does not say that somebody else may have used the wrapping token:\n%s", r.sidecar.tail())
-	}
+	eventually(t, "the log says that somebody else may have used the wrapping token", func() bool {
+		return r.sidecar.logs(`"ERROR"`, "somebody else")
+	})
 }

@@ -11,17 +11,37 @@ import (
 func (c *Cache[V]) Get(ctx context.Context, l Lookup[V]) (Result[V], error) {
 	arrival := time.Now()
 	hash := c.hash(l.Key)
-	e, open := c.store.get(hash)
-	if !open {
+	e, open := c.fresh(ctx, &l, hash, arrival)
+	switch {
+	case !open:
 		return Result[V]{}, ErrClosed
-	}
-	if e == nil || e.key != l.Key || !e.isFresh(arrival, &l) {
+	case e == nil:
 		return c.miss(ctx, l, hash, arrival)
 	}
-	if e.isRefreshDue(arrival, &l.Policy) {
-		c.refresh(ctx, l, e, arrival)
-	}
 	return e.answer(SourceCache, &l.Policy)
+}
+
+// GetCached is Get for a caller that has something else to do than to wait: it reports false, and does nothing, where
+// Get would wait for a load or fail by itself. An absence that is remembered is an answer, and its error comes with it.
+func (c *Cache[V]) GetCached(ctx context.Context, l Lookup[V]) (Result[V], bool, error) {
+	e, _ := c.fresh(ctx, &l, c.hash(l.Key), time.Now())
+	if e == nil {
+		return Result[V]{}, false, nil
+	}
+	found, err := e.answer(SourceCache, &l.Policy)
+	return found, true, err
+}
+
+// fresh returns the entry that answers the lookup at once, nil when there is none; and whether the cache is open.
+func (c *Cache[V]) fresh(ctx context.Context, l *Lookup[V], hash uint64, arrival time.Time) (e *entry[V], open bool) {
+	e, open = c.store.get(hash)
+	if !open || e == nil || e.key != l.Key || !e.isFresh(arrival, l) {
+		return nil, open
+	}
+	if e.isRefreshDue(arrival, &l.Policy) {
+		c.refresh(ctx, *l, e, arrival)
+	}
+	return e, true
 }
 
 // miss answers what the store could not.

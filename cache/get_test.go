@@ -460,3 +460,31 @@ func TestNewRefusesANegativeBound(t *testing.T) {
 		t.Fatal("no error")
 	}
 }
+
+func TestGetCachedAnswersWhatIsThereAndCausesNoLoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, src, none := newCache(t), &source{}, &source{}
+		none.err.Store(&errAbsent)
+		wants := func(what string, l cache.Lookup[int], wantOK bool, wantErr error) {
+			t.Helper()
+			found, ok, err := c.GetCached(t.Context(), l)
+			if ok != wantOK || !errors.Is(err, wantErr) || ok && err == nil && (found.Value != 1 || found.Source != cache.SourceCache) {
+				t.Errorf("%s: %+v, %v, %v", what, found, ok, err)
+			}
+		}
+		wants("nothing is known", src.lookup("n"), false, nil)
+		src.wantsLoads(t, 0)
+		get(t, c, src.lookup("n")).wants(t, 1, cache.SourceLoad)
+		_, _ = c.Get(t.Context(), none.lookup("absent"))
+		synctest.Wait() // until the store has them
+		wants("a copy", src.lookup("n"), true, nil)
+		wants("an absence", none.lookup("absent"), true, errAbsent)
+		wants("max_age 0", withMaxAge(src.lookup("n"), 0), false, nil)
+		time.Sleep(2 * time.Hour)
+		wants("a copy past its ttl", src.lookup("n"), false, nil)
+		c.Close()
+		wants("closed", src.lookup("n"), false, nil)
+		src.wantsLoads(t, 1)
+		none.wantsLoads(t, 1)
+	})
+}

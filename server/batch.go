@@ -83,26 +83,41 @@ func readKeyOf(asked question) readKey {
 	return readKey{asked.connection.session, asked.reference.Path, asked.version}
 }
 
-// readAll does the reads side by side and fills in the outcomes; each read has outcomes of its own.
+// readAll fills in the outcomes: what is cached at once, the rest by reads side by side. Each read has outcomes of its
+// own.
 func (s *Server) readAll(ctx context.Context, reads map[readKey][]int, outcomes []outcome) {
 	var group sync.WaitGroup
+	defer group.Wait()
 	for _, members := range reads {
-		if len(reads) == 1 {
-			s.readInto(ctx, members, outcomes)
-			return
+		// The item that demands the freshest copy goes first.
+		slices.SortStableFunc(members, func(a, b int) int {
+			return compareLimits(outcomes[a].question.maxAge, outcomes[b].question.maxAge)
+		})
+		if !s.readCached(ctx, members, outcomes) {
+			group.Go(func() { s.readInto(ctx, members, outcomes) })
 		}
-		group.Go(func() { s.readInto(ctx, members, outcomes) })
 	}
-	group.Wait()
 }
 
-// readInto resolves the items of one secret. The one that demands the freshest copy goes first; what Vault
-// answers to it is fresh enough for all.
+// readCached resolves the items of one secret from a copy that is fresh enough for the first, and so for all; false is
+// that there is none.
+func (s *Server) readCached(ctx context.Context, members []int, outcomes []outcome) bool {
+	found, ok, err := s.cache.GetCached(ctx, outcomes[members[0]].question.lookup())
+	if !ok {
+		return false
+	}
+	for _, i := range members {
+		if outcomes[i].err = err; err == nil {
+			outcomes[i].secret, outcomes[i].err = answer(outcomes[i].question.reference.Key, found)
+		}
+	}
+	return true
+}
+
+// readInto resolves the items of one secret, the one that demands the freshest copy first; what Vault answers to it is
+// fresh enough for all.
 func (s *Server) readInto(ctx context.Context, members []int, outcomes []outcome) {
 	defer s.recoverItems(members, outcomes)
-	slices.SortStableFunc(members, func(a, b int) int {
-		return compareLimits(outcomes[a].question.maxAge, outcomes[b].question.maxAge)
-	})
 	var found cache.Result[*vault.Secret]
 	var err error
 	for n, i := range members {

@@ -101,9 +101,13 @@ func (s *Server) enter(running *snapshot, caller Peer, want access) (*connection
 
 // read returns the secret that holds the value asked for, from the cache or from Vault.
 func (s *Server) read(ctx context.Context, asked question) (cache.Result[*vault.Secret], error) {
+	return s.cache.Get(ctx, asked.lookup())
+}
+
+func (asked question) lookup() cache.Lookup[*vault.Secret] {
 	c := asked.connection
 	path, version := asked.reference.Path, asked.version
-	return s.cache.Get(ctx, cache.Lookup[*vault.Secret]{
+	return cache.Lookup[*vault.Secret]{
 		Key:      cache.Key{Space: c.space, Name: path, Version: version},
 		Policy:   c.Policy,
 		MaxAge:   asked.maxAge,
@@ -112,7 +116,7 @@ func (s *Server) read(ctx context.Context, asked question) (cache.Result[*vault.
 		Load: func(ctx context.Context) (*vault.Secret, error) {
 			return c.client.Read(ctx, path, version)
 		},
-	})
+	}
 }
 
 // answer picks the key out of the secret.

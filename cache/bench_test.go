@@ -12,7 +12,7 @@ import (
 )
 
 func hitLookup(c *cache.Cache[int], b *testing.B, n int) []cache.Lookup[int] {
-	load := func(context.Context) (int, error) { return 1, nil }
+	load := func(context.Context, cache.Key) (int, error) { return 1, nil }
 	lookups := make([]cache.Lookup[int], n)
 	for i := range lookups {
 		lookups[i] = cache.Lookup[int]{

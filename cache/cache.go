@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"sync"
 	"time"
 )
@@ -89,8 +88,9 @@ type Lookup[V any] struct {
 	Admit func() error
 	// Load fetches the value. Required. It runs on a goroutine of its own, at most one per key and drop at a time; ctx
 	// has the values of the Get that caused it and ends only when the Cache is closed, after which Load must return
-	// soon. Callers wait as long as Load takes: it has to bound itself.
-	Load func(ctx context.Context) (V, error)
+	// soon. Callers wait as long as Load takes: it has to bound itself. It is told the key, so that one function serves
+	// every key of a space.
+	Load func(ctx context.Context, key Key) (V, error)
 }
 
 // Result is the answer to a Lookup.
@@ -118,7 +118,6 @@ type Config[V any] struct {
 type Cache[V any] struct {
 	size     func(V) int
 	classify func(error) Class
-	hash     func(Key) uint64 // replaced by the collision test only
 
 	store      *store[V]
 	background sync.WaitGroup // flights and removals that run; grows under mu and only while open
@@ -141,9 +140,6 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	if c.classify == nil {
 		c.classify = func(error) Class { return ClassOther }
 	}
-	seed := maphash.MakeSeed()
-	c.hash = func(k Key) uint64 { return maphash.Comparable(seed, k) }
-
 	var err error
 	if c.store, err = newStore(orDefault(cfg.MaxBytes), c.forget); err != nil {
 		return nil, fmt.Errorf("make cache: %w", err)

@@ -52,8 +52,8 @@ func (c *Cache[V]) DropSpace(space string) int {
 		return 0
 	}
 	s.generation.dropped.Store(true) // from here on no entry of the space answers anybody
-	count, records := s.copies, s.records
-	s.generation, s.records, s.copies = new(generation), make(map[string]*record[V]), 0
+	count, dropped := s.copies, s.index
+	s.generation, s.index, s.copies = &generation{space: space}, newIndex[V](), 0
 	for f := range s.running {
 		if !f.fenced {
 			c.fence(f)
@@ -62,7 +62,7 @@ func (c *Cache[V]) DropSpace(space string) int {
 	c.tidy(s)
 	c.mu.Unlock()
 
-	c.giveBack(len(records), entriesOf(records))
+	c.giveBack(dropped.len(), dropped.all)
 	return count
 }
 
@@ -80,19 +80,6 @@ func (c *Cache[V]) giveBack(n int, dropped iter.Seq[*entry[V]]) {
 	}
 }
 
-// entriesOf yields the entries of records that are no longer in an index.
-func entriesOf[V any](records map[string]*record[V]) iter.Seq[*entry[V]] {
-	return func(yield func(*entry[V]) bool) {
-		for _, r := range records {
-			for _, e := range r.entries {
-				if !yield(e) {
-					return
-				}
-			}
-		}
-	}
-}
-
 // openSpace returns the space; nil when there is none or the Cache is closed.
 func (c *Cache[V]) openSpace(name string) *space[V] {
 	c.mu.Lock()
@@ -103,15 +90,15 @@ func (c *Cache[V]) openSpace(name string) *space[V] {
 	return c.spaces[name]
 }
 
-// eachName calls visit, without mu, with the names in the space, some at a time. It leaves out none that is in the index
-// from the call to the end. A load that runs at the call keeps its name in the index, and what it leaves behind takes
-// its place there under the same lock: so none of the loads is missed either. The slice is visit's to change.
+// eachName calls visit, without mu, with the names in the space, some at a time and some of them several times. It
+// leaves out none that has an entry from the call to the end, and none of which a load runs at the call. The slice is
+// visit's to change.
 func (c *Cache[V]) eachName(s *space[V], visit func(names []string)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	chunk := make([]string, 0, dropChunk)
-	// Others may change the map while visit runs. The language defines that for a range loop, given the lock.
-	for name := range s.records {
+	// Others may change the maps while visit runs. The language defines that for a range loop, given the lock.
+	for name := range s.names {
 		if chunk = append(chunk, name); len(chunk) == dropChunk {
 			c.unlocked(func() { visit(chunk) })
 			chunk = chunk[:0]
@@ -137,18 +124,14 @@ func (c *Cache[V]) dropNames(s *space[V], names []string, dropped []*entry[V]) (
 	}
 	count := 0
 	for _, name := range names {
-		r := s.records[name]
-		if r == nil {
-			continue
-		}
-		if r.copies > 0 {
+		if s.index.hasCopy(name) {
 			count++
 		}
-		for _, f := range r.flights {
+		for _, f := range s.flights[name] {
 			c.fence(f)
 		}
-		for _, e := range r.entries {
-			dropped = append(dropped, s.setEntry(e.key, nil))
+		for e := range s.index.of(name) {
+			dropped = append(dropped, s.setEntry(e.key(), nil))
 		}
 	}
 	c.tidy(s)

@@ -38,7 +38,7 @@ func TestTheFence(t *testing.T) {
 			lookup := cache.Lookup[int]{
 				Key:    cache.Key{Space: "s", Name: "n"},
 				Policy: cache.Policy{TTL: time.Millisecond, MaxStale: time.Hour, RefreshAhead: time.Hour},
-				Load: func(context.Context) (int, error) {
+				Load: func(context.Context, cache.Key) (int, error) {
 					value := current.Load() // the backend has answered; what follows is the way back
 					pause(4)
 					return int(value), nil
@@ -218,7 +218,7 @@ func TestOverlappingDropsAreEachComplete(t *testing.T) {
 		var current atomic.Int64
 		lookup := func(name string) cache.Lookup[int] {
 			return cache.Lookup[int]{Key: cache.Key{Space: "s", Name: name}, Policy: standard,
-				Load: func(context.Context) (int, error) { return int(current.Load()), nil }}
+				Load: func(context.Context, cache.Key) (int, error) { return int(current.Load()), nil }}
 		}
 		for _, n := range names {
 			get(t, c, lookup(n))

@@ -16,48 +16,66 @@ const (
 	refreshing = int64(math.MaxInt64)
 	// entryOverhead is what an entry costs beside its key and its value, here, in the index and in ristretto, in
 	// bytes. TestMemoryStaysWithinTheBound holds it against the heap.
-	entryOverhead = 800
+	entryOverhead = 432
 )
 
 // generation is shared by the entries that a space took in between two DropSpace calls. It drops them all at once,
 // however many they are.
-type generation struct{ dropped atomic.Bool }
+type generation struct {
+	space   string // Key.Space of its entries
+	dropped atomic.Bool
+}
+
+// absence is the error that says that a key's value does not exist.
+type absence struct{ err error }
 
 // entry is what is known of a key: a copy of its value, or the error that says it is absent. All fields but the
-// atomic ones are set before it is published and never change: what answers readers is never overwritten.
+// atomic ones are set before it is published and never change: what answers readers is never overwritten. There may be
+// millions: with a pointer for its value it fills an allocation of 96 bytes.
 type entry[V any] struct {
-	key        Key // whole: a hash collision is told apart by comparing it
-	hash       uint64
-	value      V
-	absence    error // nil in a copy
-	fetchedAt  time.Time
-	jitter     float64
-	retention  time.Duration // from fetchedAt on; then it is of no use to anybody
-	cost       int64
-	generation *generation // nil until it enters the index
-
-	dropped     atomic.Bool
+	name        string
+	value       V
+	absence     *absence // nil in a copy
+	fetchedAt   time.Time
+	generation  *generation  // nil until it enters the index
 	nextRefresh atomic.Int64 // the age, in nanoseconds, before which no refresh begins
+	version     uint32
+	cost        uint32
+	jitter      float32
+	dropped     atomic.Bool
 }
 
 // newCopy returns the entry of a value that a load began at fetchedAt has brought.
-func newCopy[V any](key Key, hash uint64, value V, size int, fetchedAt time.Time, p Policy) *entry[V] {
+func newCopy[V any](key Key, value V, size int, fetchedAt time.Time) *entry[V] {
 	return &entry[V]{
-		key: key, hash: hash, value: value, fetchedAt: fetchedAt,
-		jitter:    rand.Float64() * maxJitter, //nolint:gosec // spreads load, guards nothing
-		retention: addSaturating(max(p.TTL, 0), max(p.MaxStale, 0)),
-		cost:      cost(key) + int64(max(size, 0)),
+		name: key.Name, version: key.Version, value: value, fetchedAt: fetchedAt,
+		jitter: rand.Float32() * maxJitter, //nolint:gosec // spreads load, guards nothing
+		cost:   cost(key, size),
 	}
 }
 
 // newAbsence returns the entry that remembers an error.
-func newAbsence[V any](key Key, hash uint64, err error, fetchedAt time.Time, p Policy) *entry[V] {
+func newAbsence[V any](key Key, err error, fetchedAt time.Time) *entry[V] {
 	return &entry[V]{
-		key: key, hash: hash, absence: err, fetchedAt: fetchedAt, retention: max(p.NegativeTTL, 0), cost: cost(key),
+		name: key.Name, version: key.Version, absence: &absence{err}, fetchedAt: fetchedAt, cost: cost(key, 0),
 	}
 }
 
-func cost(key Key) int64 { return int64(entryOverhead + len(key.Space) + len(key.Name)) }
+// retention is how long, from fetchedAt on, the entry is of use to anybody by the policy.
+func (e *entry[V]) retention(p *Policy) time.Duration {
+	if !e.isCopy() {
+		return max(p.NegativeTTL, 0)
+	}
+	return addSaturating(max(p.TTL, 0), max(p.MaxStale, 0))
+}
+
+// cost is what an entry counts, with a value of size bytes; more than 4 GiB count as 4 GiB.
+func cost(key Key, size int) uint32 {
+	return uint32(min(int64(entryOverhead+len(key.Space)+len(key.Name))+int64(max(size, 0)), math.MaxUint32)) // #nosec G115 -- bounded
+}
+
+// key returns the whole key, by which a hash collision is told apart. The entry must have entered the index.
+func (e *entry[V]) key() Key { return Key{Space: e.generation.space, Name: e.name, Version: e.version} }
 
 func addSaturating(a, b time.Duration) time.Duration {
 	if sum := a + b; sum >= a {
@@ -78,7 +96,7 @@ func (e *entry[V]) lifetime(p *Policy) time.Duration {
 	if !e.isCopy() {
 		return p.NegativeTTL
 	}
-	return p.TTL - time.Duration(e.jitter*float64(p.TTL))
+	return p.TTL - time.Duration(float64(e.jitter)*float64(p.TTL))
 }
 
 // isFresh reports whether the entry answers a Get that began at arrival as it is.
@@ -116,7 +134,7 @@ func (e *entry[V]) postponeRefresh(now time.Time) {
 // answer returns the entry to a caller: its value, or the error that it remembers.
 func (e *entry[V]) answer(source Source, p *Policy) (Result[V], error) {
 	if !e.isCopy() {
-		return Result[V]{}, e.absence
+		return Result[V]{}, e.absence.err
 	}
 	return Result[V]{
 		Value: e.value, FetchedAt: e.fetchedAt, ExpiresAt: e.fetchedAt.Add(e.lifetime(p)), Source: source,

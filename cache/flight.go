@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -11,7 +12,6 @@ import (
 type flight[V any] struct {
 	space  *space[V]
 	key    Key
-	hash   uint64
 	policy Policy // of the Get that caused it
 	load   func() (V, error)
 	cancel context.CancelFunc // ends what load runs under
@@ -38,13 +38,19 @@ type outcome[V any] struct {
 }
 
 // newFlight returns a flight that has not begun.
-func newFlight[V any](ctx context.Context, s *space[V], l Lookup[V], hash uint64) *flight[V] {
+func newFlight[V any](ctx context.Context, s *space[V], l Lookup[V]) *flight[V] {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) //nolint:gosec // fly, leave or beginNext calls cancel
-	load := l.Load
+	load, key := l.Load, ownKey(l.Key)
 	return &flight[V]{
-		space: s, key: l.Key, hash: hash, policy: l.Policy,
-		load: func() (V, error) { return load(ctx) }, cancel: cancel, done: make(chan struct{}),
+		space: s, key: key, policy: l.Policy,
+		load: func() (V, error) { return load(ctx, key) }, cancel: cancel, done: make(chan struct{}),
 	}
+}
+
+// ownKey returns the key with a name of its own: a caller's may be a part of a text that is better not kept.
+func ownKey(key Key) Key {
+	key.Name = strings.Clone(key.Name)
+	return key
 }
 
 // readmit makes a flight that has to queue ask Admit again when its turn comes: by then there may be an outage.
@@ -95,17 +101,17 @@ func (c *Cache[V]) fly(f *flight[V]) {
 	}()
 	value, err := f.load()
 	if err != nil {
-		f.outcome = c.failure(f.key, f.hash, err, f.began, f.policy)
+		f.outcome = c.failure(f.key, err, f.began)
 		return
 	}
-	f.outcome = outcome[V]{entry: newCopy(f.key, f.hash, value, c.size(value), f.began, f.policy)}
+	f.outcome = outcome[V]{entry: newCopy(f.key, value, c.size(value), f.began)}
 }
 
 // failure is the outcome of a load that began at began and ended in err.
-func (c *Cache[V]) failure(key Key, hash uint64, err error, began time.Time, p Policy) outcome[V] {
+func (c *Cache[V]) failure(key Key, err error, began time.Time) outcome[V] {
 	o := outcome[V]{err: err, class: c.classify(err)}
 	if o.class == ClassAbsent {
-		o.entry = newAbsence[V](key, hash, err, began, p)
+		o.entry = newAbsence[V](key, err, began)
 	}
 	return o
 }
@@ -119,7 +125,7 @@ func (c *Cache[V]) finish(f *flight[V]) {
 	}
 	var replaced *entry[V]
 	if !f.fenced {
-		replaced = s.settle(f.key, f.outcome)
+		replaced = s.settle(f.key, f.outcome, &f.policy)
 		c.beginNext(f)
 	}
 	if f.outcome.class == ClassOutage {
@@ -135,7 +141,7 @@ func (c *Cache[V]) finish(f *flight[V]) {
 	c.mu.Unlock()
 
 	if !fenced {
-		c.publish(f.outcome, replaced)
+		c.publish(f.outcome, replaced, &f.policy)
 	}
 }
 
@@ -203,23 +209,23 @@ func (c *Cache[V]) leave(f *flight[V]) {
 }
 
 // settle makes the outcome what is known of the key, and returns the entry that it replaced. mu must be held.
-func (s *space[V]) settle(key Key, o outcome[V]) (replaced *entry[V]) {
+func (s *space[V]) settle(key Key, o outcome[V], p *Policy) (replaced *entry[V]) {
 	if o.err != nil && o.class != ClassAbsent && o.class != ClassDenied {
 		if kept := s.entry(key); kept != nil {
 			kept.postponeRefresh(time.Now())
 		}
 		return nil
 	}
-	if o.entry != nil && o.entry.retention <= 0 {
+	if o.entry != nil && o.entry.retention(p) <= 0 {
 		return s.setEntry(key, nil)
 	}
 	return s.setEntry(key, o.entry)
 }
 
 // publish brings the store in line with what settle has put into the index. mu must not be held.
-func (c *Cache[V]) publish(o outcome[V], replaced *entry[V]) {
-	if o.entry != nil && o.entry.retention > 0 {
-		if c.store.put(o.entry) {
+func (c *Cache[V]) publish(o outcome[V], replaced *entry[V], p *Policy) {
+	if o.entry != nil && o.entry.retention(p) > 0 {
+		if c.store.put(o.entry, o.entry.retention(p)) {
 			return // in place of the replaced one
 		}
 		c.forget(o.entry)

@@ -10,13 +10,12 @@ import (
 // returned whatever the state of ctx, without a lock shared with loads and without an allocation.
 func (c *Cache[V]) Get(ctx context.Context, l Lookup[V]) (Result[V], error) {
 	arrival := time.Now()
-	hash := c.hash(l.Key)
-	e, open := c.fresh(ctx, &l, hash, arrival)
+	e, open := c.fresh(ctx, &l, arrival)
 	switch {
 	case !open:
 		return Result[V]{}, ErrClosed
 	case e == nil:
-		return c.miss(ctx, l, hash, arrival)
+		return c.miss(ctx, l, arrival)
 	}
 	return e.answer(SourceCache, &l.Policy)
 }
@@ -24,7 +23,7 @@ func (c *Cache[V]) Get(ctx context.Context, l Lookup[V]) (Result[V], error) {
 // GetCached is Get for a caller that has something else to do than to wait: it reports false, and does nothing, where
 // Get would wait for a load or fail by itself. An absence that is remembered is an answer, and its error comes with it.
 func (c *Cache[V]) GetCached(ctx context.Context, l Lookup[V]) (Result[V], bool, error) {
-	e, _ := c.fresh(ctx, &l, c.hash(l.Key), time.Now())
+	e, _ := c.fresh(ctx, &l, time.Now())
 	if e == nil {
 		return Result[V]{}, false, nil
 	}
@@ -33,9 +32,9 @@ func (c *Cache[V]) GetCached(ctx context.Context, l Lookup[V]) (Result[V], bool,
 }
 
 // fresh returns the entry that answers the lookup at once, nil when there is none; and whether the cache is open.
-func (c *Cache[V]) fresh(ctx context.Context, l *Lookup[V], hash uint64, arrival time.Time) (e *entry[V], open bool) {
-	e, open = c.store.get(hash)
-	if !open || e == nil || e.key != l.Key || !e.isFresh(arrival, l) {
+func (c *Cache[V]) fresh(ctx context.Context, l *Lookup[V], arrival time.Time) (e *entry[V], open bool) {
+	e, open = c.store.get(l.Key)
+	if !open || e == nil || !e.isFresh(arrival, l) {
 		return nil, open
 	}
 	if e.isRefreshDue(arrival, &l.Policy) {
@@ -45,7 +44,7 @@ func (c *Cache[V]) fresh(ctx context.Context, l *Lookup[V], hash uint64, arrival
 }
 
 // miss answers what the store could not.
-func (c *Cache[V]) miss(ctx context.Context, l Lookup[V], hash uint64, arrival time.Time) (Result[V], error) {
+func (c *Cache[V]) miss(ctx context.Context, l Lookup[V], arrival time.Time) (Result[V], error) {
 	// A value just loaded is in the index before it is in the store.
 	if e := c.known(l.Key); e != nil && e.isFresh(arrival, &l) {
 		return e.answer(SourceCache, &l.Policy)
@@ -55,10 +54,10 @@ func (c *Cache[V]) miss(ctx context.Context, l Lookup[V], hash uint64, arrival t
 	}
 	if l.Admit != nil {
 		if err := l.Admit(); err != nil {
-			return c.refused(&l, hash, err)
+			return c.refused(&l, err)
 		}
 	}
-	f, e, err := c.join(ctx, l, hash, arrival)
+	f, e, err := c.join(ctx, l, arrival)
 	if err != nil {
 		return Result[V]{}, err
 	}
@@ -87,7 +86,7 @@ func (c *Cache[V]) known(key Key) *entry[V] {
 // join returns the flight to wait for, of which the caller is a waiter from here on; or the fresh entry that came to be
 // known meanwhile.
 func (c *Cache[V]) join(
-	ctx context.Context, l Lookup[V], hash uint64, arrival time.Time,
+	ctx context.Context, l Lookup[V], arrival time.Time,
 ) (*flight[V], *entry[V], error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -107,7 +106,7 @@ func (c *Cache[V]) join(
 		return nil, nil, ErrOverloaded
 	}
 	if f == nil {
-		f = newFlight(ctx, s, l, hash)
+		f = newFlight(ctx, s, l)
 		c.launch(f, running, l.Admit)
 	}
 	f.board()
@@ -126,20 +125,20 @@ func (c *Cache[V]) launch(f, running *flight[V], admit func() error) {
 }
 
 // refused answers a caller whom Admit has refused with err.
-func (c *Cache[V]) refused(l *Lookup[V], hash uint64, err error) (Result[V], error) {
-	o := c.failure(l.Key, hash, err, time.Now(), l.Policy)
+func (c *Cache[V]) refused(l *Lookup[V], err error) (Result[V], error) {
+	o := c.failure(ownKey(l.Key), err, time.Now())
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
 		return Result[V]{}, ErrClosed
 	}
 	s := c.spaceOf(l.Key.Space)
-	replaced := s.settle(l.Key, o)
+	replaced := s.settle(l.Key, o, &l.Policy)
 	standIn := s.entry(l.Key)
 	c.tidy(s)
 	c.mu.Unlock()
 
-	c.publish(o, replaced)
+	c.publish(o, replaced, &l.Policy)
 	return answerFailure(o, standIn, l)
 }
 

@@ -51,7 +51,7 @@ func TestVersionsNamesAndSpacesAreCachedApart(t *testing.T) {
 		{Space: "s", Name: "n"}, {Space: "s", Name: "n", Version: 1}, {Space: "s", Name: "m"}, {Space: "r", Name: "n"},
 		{Space: "sn"}, {Name: "sn"},
 	} {
-		l := cache.Lookup[int]{Key: key, Policy: standard, Load: func(context.Context) (int, error) { return i, nil }}
+		l := cache.Lookup[int]{Key: key, Policy: standard, Load: func(context.Context, cache.Key) (int, error) { return i, nil }}
 		get(t, c, l).wants(t, i, cache.SourceLoad)
 		get(t, c, l).wants(t, i, cache.SourceCache)
 	}
@@ -106,9 +106,9 @@ func TestTheAgeCountsFromWhenTheLoadBegan(t *testing.T) {
 		c, start := newCache(t), time.Now()
 		src := &source{}
 		slow := src.lookup("n")
-		slow.Load = func(ctx context.Context) (int, error) {
+		slow.Load = func(ctx context.Context, _ cache.Key) (int, error) {
 			time.Sleep(time.Minute)
-			return src.load(ctx)
+			return src.load(ctx, cache.Key{})
 		}
 		a := get(t, c, slow)
 		a.wants(t, 1, cache.SourceLoad)
@@ -298,7 +298,7 @@ func TestTheLoadSeesTheCallersValuesButNotItsEnd(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.WithValue(t.Context(), key{}, "trace"), time.Hour)
 	defer cancel()
 	l := (&source{}).lookup("n")
-	l.Load = func(ctx context.Context) (int, error) {
+	l.Load = func(ctx context.Context, _ cache.Key) (int, error) {
 		if _, bounded := ctx.Deadline(); bounded || ctx.Value(key{}) != "trace" {
 			t.Errorf("deadline %v, value %v", bounded, ctx.Value(key{}))
 		}
@@ -321,8 +321,8 @@ func TestAPanicInALoadIsAnErrorForAllWhoWait(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c, src := newCache(t), &source{gate: make(chan struct{})}
 				l := src.lookup("n")
-				l.Load = func(ctx context.Context) (int, error) {
-					_, _ = src.load(ctx)
+				l.Load = func(ctx context.Context, _ cache.Key) (int, error) {
+					_, _ = src.load(ctx, cache.Key{})
 					end()
 					return 0, nil
 				}
@@ -411,7 +411,7 @@ func TestCloseWaitsForLoadsThatDoNotListen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCache(t)
 		l := (&source{}).lookup("n")
-		l.Load = func(context.Context) (int, error) { time.Sleep(time.Minute); return 7, nil }
+		l.Load = func(context.Context, cache.Key) (int, error) { time.Sleep(time.Minute); return 7, nil }
 		waits := goGet(t.Context(), c, l)
 		synctest.Wait()
 		start := time.Now()

@@ -62,7 +62,7 @@ type source struct {
 func (s *source) fail(err error) { s.err.Store(&err) }
 func (s *source) recover()       { s.err.Store(nil) }
 
-func (s *source) load(ctx context.Context) (int, error) {
+func (s *source) load(ctx context.Context, _ cache.Key) (int, error) {
 	n := s.loads.Add(1)
 	if s.began != nil {
 		s.began <- struct{}{}

@@ -24,6 +24,6 @@ func (c *Cache[V]) launchRefresh(ctx context.Context, l Lookup[V], e *entry[V]) 
 	if c.closed || s.entry(l.Key) != e || s.flight(l.Key) != nil || s.isFull(l.Policy.MaxWaiting, nil) {
 		return false
 	}
-	c.launch(newFlight(ctx, s, l, e.hash), nil, nil)
+	c.launch(newFlight(ctx, s, l), nil, nil)
 	return true
 }

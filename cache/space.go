@@ -1,31 +1,150 @@
 package cache
 
-// space is the index of one Key.Space: every entry and every flight in it, and how many wait. It exists while there is
-// any of them. All of it is guarded by Cache.mu, except that a map taken out by DropSpace belongs to the taker.
-type space[V any] struct {
-	name       string
-	generation *generation
-	records    map[string]*record[V] // by Key.Name
-	copies     int                   // records that hold a copy
+import "iter"
 
-	running    map[*flight[V]]struct{} // every flight that has begun and not finished, fenced ones too
-	waiting    int                     // callers
-	unattended int                     // running flights with no waiter
+// space is the index of one Key.Space: every entry and every flight in it, and how many wait. It exists while there is
+// any of them. All of it is guarded by Cache.mu, except that an index taken out by DropSpace belongs to the taker.
+type space[V any] struct {
+	generation *generation // never nil
+	index      index[V]
+	copies     int // names that have a copy
+
+	flights    map[string]map[uint32]*flight[V] // those that may answer new callers, by Key.Name and Key.Version
+	running    map[*flight[V]]struct{}          // every flight that has begun and not finished, fenced ones too
+	waiting    int                              // callers
+	unattended int                              // running flights with no waiter
 }
 
-// record is what the index holds of one name. It exists while it holds something.
-type record[V any] struct {
-	entries map[uint32]*entry[V]  // by Key.Version
-	flights map[uint32]*flight[V] // those that may answer new callers, by Key.Version; nil until there is one
-	copies  int                   // entries that are copies
+// index is the entries of a space. Most names have one entry, of version 0: it takes no map of its own.
+type index[V any] struct {
+	zero   map[string]*entry[V]    // those of version 0, by Key.Name
+	others map[string]*versions[V] // the others, by Key.Name
+}
+
+// versions are the entries of one name. They exist while there is one.
+type versions[V any] struct {
+	entries map[uint32]*entry[V] // by Key.Version, which is not 0
+	copies  int                  // entries that are copies
+}
+
+func newIndex[V any]() index[V] {
+	return index[V]{zero: make(map[string]*entry[V]), others: make(map[string]*versions[V])}
+}
+
+func (x *index[V]) get(name string, version uint32) *entry[V] {
+	if version == 0 {
+		return x.zero[name]
+	}
+	if v := x.others[name]; v != nil {
+		return v.entries[version]
+	}
+	return nil
+}
+
+func (x *index[V]) add(e *entry[V]) {
+	if e.version == 0 {
+		x.zero[e.name] = e
+		return
+	}
+	v := x.others[e.name]
+	if v == nil {
+		v = &versions[V]{entries: make(map[uint32]*entry[V], 1)}
+		x.others[e.name] = v
+	}
+	v.entries[e.version] = e
+	if e.isCopy() {
+		v.copies++
+	}
+}
+
+func (x *index[V]) remove(e *entry[V]) {
+	if e.version == 0 {
+		delete(x.zero, e.name)
+		return
+	}
+	v := x.others[e.name]
+	if e.isCopy() {
+		v.copies--
+	}
+	if delete(v.entries, e.version); len(v.entries) == 0 {
+		delete(x.others, e.name)
+	}
+}
+
+// of yields the entries of a name. They may be removed meanwhile.
+func (x *index[V]) of(name string) iter.Seq[*entry[V]] {
+	return func(yield func(*entry[V]) bool) {
+		if e := x.zero[name]; e != nil && !yield(e) {
+			return
+		}
+		v := x.others[name]
+		if v == nil {
+			return
+		}
+		for _, e := range v.entries {
+			if !yield(e) {
+				return
+			}
+		}
+	}
+}
+
+// all yields every entry. They may be removed meanwhile.
+func (x *index[V]) all(yield func(*entry[V]) bool) {
+	for _, e := range x.zero {
+		if !yield(e) {
+			return
+		}
+	}
+	for _, v := range x.others {
+		for _, e := range v.entries {
+			if !yield(e) {
+				return
+			}
+		}
+	}
+}
+
+// hasCopy reports whether any entry of the name is a copy.
+func (x *index[V]) hasCopy(name string) bool {
+	if e := x.zero[name]; e != nil && e.isCopy() {
+		return true
+	}
+	v := x.others[name]
+	return v != nil && v.copies > 0
+}
+
+// len is about how many entries there are: names with several count once or twice.
+func (x *index[V]) len() int { return len(x.zero) + len(x.others) }
+
+// names yields every name that a flight or an entry has, some of them several times. The flights come first: what one
+// leaves behind when it ends is an entry, which then is still to come.
+func (s *space[V]) names(yield func(string) bool) {
+	for name := range s.flights {
+		if !yield(name) {
+			return
+		}
+	}
+	for name := range s.index.zero {
+		if !yield(name) {
+			return
+		}
+	}
+	for name := range s.index.others {
+		if !yield(name) {
+			return
+		}
+	}
 }
 
 func newSpace[V any](name string) *space[V] {
 	return &space[V]{
-		name: name, generation: new(generation),
-		records: make(map[string]*record[V]), running: make(map[*flight[V]]struct{}),
+		generation: &generation{space: name}, index: newIndex[V](),
+		flights: make(map[string]map[uint32]*flight[V]), running: make(map[*flight[V]]struct{}),
 	}
 }
+
+func (s *space[V]) name() string { return s.generation.space }
 
 // spaceOf returns the space, made when there is none. mu must be held.
 func (c *Cache[V]) spaceOf(name string) *space[V] {
@@ -39,8 +158,9 @@ func (c *Cache[V]) spaceOf(name string) *space[V] {
 
 // tidy lets go of a space in which nothing is left. mu must be held.
 func (c *Cache[V]) tidy(s *space[V]) {
-	if len(s.records) == 0 && len(s.running) == 0 && s.waiting == 0 && c.spaces[s.name] == s {
-		delete(c.spaces, s.name)
+	empty := s.index.len() == 0 && len(s.flights) == 0 && len(s.running) == 0 && s.waiting == 0
+	if empty && c.spaces[s.name()] == s {
+		delete(c.spaces, s.name())
 	}
 }
 
@@ -49,84 +169,43 @@ func (s *space[V]) entry(key Key) *entry[V] {
 	if s == nil {
 		return nil
 	}
-	if r := s.records[key.Name]; r != nil {
-		return r.entries[key.Version]
-	}
-	return nil
+	return s.index.get(key.Name, key.Version)
 }
 
 // flight returns the running flight that may answer new callers; nil when there is none.
-func (s *space[V]) flight(key Key) *flight[V] {
-	if r := s.records[key.Name]; r != nil {
-		return r.flights[key.Version]
-	}
-	return nil
-}
+func (s *space[V]) flight(key Key) *flight[V] { return s.flights[key.Name][key.Version] }
 
 // setEntry makes e, which may be nil, what is known of the key. The entry that it replaces is dropped and returned.
 func (s *space[V]) setEntry(key Key, e *entry[V]) (replaced *entry[V]) {
-	replaced = s.entry(key)
-	if replaced == nil && e == nil {
-		return nil
-	}
-	r := s.record(key.Name)
-	had := r.copies > 0
-	if replaced != nil {
+	had := s.index.hasCopy(key.Name)
+	if replaced = s.entry(key); replaced != nil {
 		replaced.dropped.Store(true)
-		delete(r.entries, key.Version)
-		if replaced.isCopy() {
-			r.copies--
-		}
+		s.index.remove(replaced)
 	}
 	if e != nil {
 		e.generation = s.generation
-		r.entries[key.Version] = e
-		if e.isCopy() {
-			r.copies++
-		}
+		s.index.add(e)
 	}
-	if has := r.copies > 0; has && !had {
+	if has := s.index.hasCopy(key.Name); has && !had {
 		s.copies++
 	} else if had && !has {
 		s.copies--
 	}
-	s.release(key.Name, r)
 	return replaced
 }
 
 // setFlight makes f, which may be nil, the flight that new callers find.
 func (s *space[V]) setFlight(key Key, f *flight[V]) {
-	if f == nil && s.flight(key) == nil {
-		return
-	}
-	r := s.record(key.Name)
 	if f == nil {
-		delete(r.flights, key.Version)
-		s.release(key.Name, r)
+		if delete(s.flights[key.Name], key.Version); len(s.flights[key.Name]) == 0 {
+			delete(s.flights, key.Name)
+		}
 		return
 	}
-	if r.flights == nil {
-		r.flights = make(map[uint32]*flight[V], 1)
+	if s.flights[key.Name] == nil {
+		s.flights[key.Name] = make(map[uint32]*flight[V], 1)
 	}
-	r.flights[key.Version] = f
-}
-
-func (s *space[V]) record(name string) *record[V] {
-	r := s.records[name]
-	if r == nil {
-		r = &record[V]{entries: make(map[uint32]*entry[V], 1)}
-		s.records[name] = r
-	}
-	return r
-}
-
-func (s *space[V]) release(name string, r *record[V]) {
-	if len(r.flights) == 0 {
-		r.flights = nil
-		if len(r.entries) == 0 {
-			delete(s.records, name)
-		}
-	}
+	s.flights[key.Name][key.Version] = f
 }
 
 // isFull reports whether one more caller, who would wait for f or, when f is nil, for a new flight, is too many.
@@ -145,8 +224,9 @@ func (c *Cache[V]) forget(e *entry[V]) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if s := c.spaces[e.key.Space]; s.entry(e.key) == e {
-		s.setEntry(e.key, nil)
+	key := e.key()
+	if s := c.spaces[key.Space]; s.entry(key) == e {
+		s.setEntry(key, nil)
 		c.tidy(s)
 	}
 	e.dropped.Store(true)
@@ -157,14 +237,12 @@ func (c *Cache[V]) takeAny(bytes int64) (taken []*entry[V]) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, s := range c.spaces {
-		for _, r := range s.records {
-			for _, e := range r.entries {
-				if bytes <= 0 {
-					return taken
-				}
-				bytes -= e.cost
-				taken = append(taken, s.setEntry(e.key, nil))
+		for e := range s.index.all {
+			if bytes <= 0 {
+				return taken
 			}
+			bytes -= int64(e.cost)
+			taken = append(taken, s.setEntry(e.key(), nil))
 		}
 		c.tidy(s)
 	}

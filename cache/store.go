@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"hash/maphash"
 	"iter"
 	"sync"
 	"time"
@@ -21,13 +22,14 @@ const (
 
 // store holds entries in ristretto, which decides what stays when memory is short. Ristretto knows entries by hash
 // alone. Its second hash, for telling collisions apart, is left out: its policy goes by the first one, so two keys
-// that share it would spoil each other's accounting. Here one replaces the other, and whoever gets an entry compares
-// the whole key in it.
+// that share it would spoil each other's accounting. Here one replaces the other, and get compares the whole
+// key.
 //
 // Ristretto applies Set later, and refuses a second Set of a new key while the first is on its way. So writers take
 // turns and wait until their write is applied: whenever mu is free, nothing is on its way.
 type store[V any] struct {
 	cache *ristretto.Cache[uint64, *entry[V]]
+	hash  func(Key) uint64 // replaced by the collision test only
 	lanes [laneCount]lane
 
 	// mu is held by whoever writes. It is never taken by a reader, or while Cache.mu is held.
@@ -62,35 +64,40 @@ func newStore[V any](maxBytes int64, onExit func(*entry[V])) (*store[V], error) 
 	if err != nil {
 		return nil, err
 	}
-	return &store[V]{cache: cache}, nil
+	seed := maphash.MakeSeed()
+	return &store[V]{cache: cache, hash: func(k Key) uint64 { return maphash.Comparable(seed, k) }}, nil
 }
 
-// get returns the entry with the hash, nil when there is none, and whether reads are still allowed.
-func (s *store[V]) get(hash uint64) (e *entry[V], open bool) {
+// get returns the entry of the key, nil when there is none, and whether reads are still allowed.
+func (s *store[V]) get(key Key) (e *entry[V], open bool) {
+	hash := s.hash(key)
 	l := &s.lanes[hash%laneCount]
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	if l.closed {
 		return nil, false
 	}
-	e, _ = s.cache.Get(hash)
+	if e, _ = s.cache.Get(hash); e == nil || e.key() != key {
+		return nil, true
+	}
 	return e, true
 }
 
-// put takes in the entry, unless it was dropped meanwhile. When it returns, the entry is visible or has left through
-// onExit. It reports false when the entry was not even tried.
-func (s *store[V]) put(e *entry[V]) bool {
+// put takes in the entry, unless it was dropped meanwhile, and keeps it until it is as old as retention. When it
+// returns, the entry is visible or has left through onExit. It reports false when the entry was not even tried.
+func (s *store[V]) put(e *entry[V], retention time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	left := time.Until(e.fetchedAt.Add(e.retention))
+	left := time.Until(e.fetchedAt.Add(retention))
 	if s.closed || e.isDropped() || left <= 0 {
 		return false
 	}
-	if held, _ := s.cache.Get(e.hash); held == nil || held.cost < e.cost {
+	hash := s.hash(e.key())
+	if held, _ := s.cache.Get(hash); held == nil || held.cost < e.cost {
 		// Ristretto makes no room for what replaces something smaller, only for what is new.
-		s.cache.Del(e.hash)
+		s.cache.Del(hash)
 	}
-	tried := s.cache.SetWithTTL(e.hash, e, e.cost, left)
+	tried := s.cache.SetWithTTL(hash, e, int64(e.cost), left)
 	s.cache.Wait()
 	return tried
 }
@@ -124,8 +131,9 @@ func (s *store[V]) removeAll(entries iter.Seq[*entry[V]]) {
 
 func (s *store[V]) removeLocked(entries []*entry[V]) {
 	for _, e := range entries {
-		if held, _ := s.cache.Get(e.hash); held == e {
-			s.cache.Del(e.hash)
+		hash := s.hash(e.key())
+		if held, _ := s.cache.Get(hash); held == e {
+			s.cache.Del(hash)
 		}
 	}
 	s.cache.Wait()

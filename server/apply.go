@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/secret-sidecar/secret-sidecar/cache"
 	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
@@ -85,9 +86,13 @@ func (s *Server) openSession(wanted Connection) (*session, error) {
 	}
 	s.spaces++
 	one := &session{
-		client:  client,
-		config:  config,
-		space:   fmt.Sprintf("%s#%d", wanted.Name, s.spaces),
+		client: client,
+		config: config,
+		space:  fmt.Sprintf("%s#%d", wanted.Name, s.spaces),
+		admit:  client.Admit,
+		load: func(ctx context.Context, key cache.Key) (*vault.Secret, error) {
+			return client.Read(ctx, key.Name, key.Version)
+		},
 		retired: make(chan struct{}),
 	}
 	one.users.Store(1)

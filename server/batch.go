@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"iter"
 	"slices"
 	"sync"
 
@@ -33,22 +34,12 @@ func (s *Server) BatchResolve(ctx context.Context, request *secretsidecarv1.Batc
 	}
 	outcomes := make([]outcome, len(items))
 	defer releaseAll(outcomes)
-	reads := make(map[readKey][]int, len(items))
-	running := s.current.Load()
-	for i, item := range items {
-		asked, err := s.admit(running, caller, methodBatchResolve, item)
-		if err != nil {
-			outcomes[i].err = err
-			continue
-		}
-		outcomes[i].question = asked
-		reads[readKeyOf(asked)] = append(reads[readKeyOf(asked)], i)
-	}
-	s.readAll(ctx, reads, outcomes)
+	s.admitAll(caller, items, outcomes)
+	s.readAll(ctx, outcomes)
 	fitInto(maxBatchBytes, outcomes)
 	lines := s.audit(ctx, caller, methodBatchResolve)
-	for i, one := range outcomes {
-		lines.note(items[i], one.question.connection, one.secret, one.err)
+	for i := range outcomes {
+		lines.note(items[i], outcomes[i].question.connection, outcomes[i].secret, outcomes[i].err)
 	}
 	if err := lines.write(ctx); err != nil {
 		return nil, err
@@ -56,17 +47,25 @@ func (s *Server) BatchResolve(ctx context.Context, request *secretsidecarv1.Batc
 	return &secretsidecarv1.BatchResolveResponse{Results: results(outcomes)}, nil
 }
 
-// outcome is what became of one item.
+// outcome is what became of one item, with room for the messages that say so: those of a batch are one allocation.
 type outcome struct {
 	question question
 	secret   *secretsidecarv1.ResolveResponse
 	err      error
+
+	// Items that share a read are a chain.
+	follows bool // another one of the chain, which is not its first
+	next    int  // the next one of the chain; 0 after the last
+
+	resolved resolved
+	chosen   secretsidecarv1.BatchResolveResult_Secret
+	result   secretsidecarv1.BatchResolveResult
 }
 
 // releaseAll lets go of the connections that the admitted items hold.
 func releaseAll(outcomes []outcome) {
-	for _, one := range outcomes {
-		if c := one.question.connection; c != nil {
+	for i := range outcomes {
+		if c := outcomes[i].question.connection; c != nil {
 			c.release()
 		}
 	}
@@ -79,45 +78,79 @@ type readKey struct {
 	version uint32
 }
 
-func readKeyOf(asked question) readKey {
-	return readKey{asked.connection.session, asked.reference.Path, asked.version}
+// admitAll fills in the questions of the items that are admitted, chained by the read that they share, and the errors
+// of the others.
+func (s *Server) admitAll(caller Peer, items []*secretsidecarv1.ResolveRequest, outcomes []outcome) {
+	lasts := make(map[readKey]int, len(items))
+	running := s.current.Load()
+	for i, item := range items {
+		one := &outcomes[i]
+		if one.question, one.err = s.admit(running, caller, methodBatchResolve, item); one.err != nil {
+			continue
+		}
+		key := readKey{one.question.connection.session, one.question.reference.Path, one.question.version}
+		if last, ok := lasts[key]; ok {
+			outcomes[last].next, one.follows = i, true
+		}
+		lasts[key] = i
+	}
+}
+
+// chain yields the items that share a read with the first of them, and that one.
+func chain(outcomes []outcome, first int) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		for i, more := first, true; more; i = outcomes[i].next {
+			more = yield(i) && outcomes[i].next != 0
+		}
+	}
 }
 
 // readAll fills in the outcomes: what is cached at once, the rest by reads side by side. Each read has outcomes of its
 // own.
-func (s *Server) readAll(ctx context.Context, reads map[readKey][]int, outcomes []outcome) {
+func (s *Server) readAll(ctx context.Context, outcomes []outcome) {
 	var group sync.WaitGroup
 	defer group.Wait()
-	for _, members := range reads {
-		// The item that demands the freshest copy goes first.
-		slices.SortStableFunc(members, func(a, b int) int {
-			return compareLimits(outcomes[a].question.maxAge, outcomes[b].question.maxAge)
-		})
-		if !s.readCached(ctx, members, outcomes) {
+	for i := range outcomes {
+		if one := &outcomes[i]; !one.follows && one.err == nil && !s.readCached(ctx, i, outcomes) {
+			members := slices.Collect(chain(outcomes, i))
 			group.Go(func() { s.readInto(ctx, members, outcomes) })
 		}
 	}
 }
 
-// readCached resolves the items of one secret from a copy that is fresh enough for the first, and so for all; false is
-// that there is none.
-func (s *Server) readCached(ctx context.Context, members []int, outcomes []outcome) bool {
-	found, ok, err := s.cache.GetCached(ctx, outcomes[members[0]].question.lookup())
+// readCached resolves the items of one read from a copy that is fresh enough for all of them; false is that there is
+// none.
+func (s *Server) readCached(ctx context.Context, first int, outcomes []outcome) bool {
+	strictest := first
+	for i := range chain(outcomes, first) {
+		if compareLimits(outcomes[i].question.maxAge, outcomes[strictest].question.maxAge) < 0 {
+			strictest = i
+		}
+	}
+	found, ok, err := s.cache.GetCached(ctx, outcomes[strictest].question.lookup())
 	if !ok {
 		return false
 	}
-	for _, i := range members {
-		if outcomes[i].err = err; err == nil {
-			outcomes[i].secret, outcomes[i].err = answer(outcomes[i].question.reference.Key, found)
-		}
+	for i := range chain(outcomes, first) {
+		outcomes[i].settle(found, err)
 	}
 	return true
+}
+
+// settle answers the item from what was found of its secret.
+func (o *outcome) settle(found cache.Result[*vault.Secret], err error) {
+	if o.err = err; err == nil {
+		o.secret, o.err = o.resolved.fill(o.question.reference.Key, found)
+	}
 }
 
 // readInto resolves the items of one secret, the one that demands the freshest copy first; what Vault answers to it is
 // fresh enough for all.
 func (s *Server) readInto(ctx context.Context, members []int, outcomes []outcome) {
 	defer s.recoverItems(members, outcomes)
+	slices.SortStableFunc(members, func(a, b int) int {
+		return compareLimits(outcomes[a].question.maxAge, outcomes[b].question.maxAge)
+	})
 	var found cache.Result[*vault.Secret]
 	var err error
 	for n, i := range members {
@@ -126,11 +159,7 @@ func (s *Server) readInto(ctx context.Context, members []int, outcomes []outcome
 		if n == 0 || !readHere && !asked.ages.equal(outcomes[members[n-1]].question.ages) {
 			found, err = s.read(ctx, asked)
 		}
-		if err != nil {
-			outcomes[i].err = err
-			continue
-		}
-		outcomes[i].secret, outcomes[i].err = answer(asked.reference.Key, found)
+		outcomes[i].settle(found, err)
 	}
 }
 
@@ -147,16 +176,28 @@ func (s *Server) recoverItems(members []int, outcomes []outcome) {
 	}
 }
 
+// maxResponseOverhead is more than a ResolveResponse takes beside its value: six fields of at most 12 bytes, three of
+// them in messages of their own.
+const maxResponseOverhead = 128
+
 // fitInto turns values that would make the answer too large for a client's default limit into errors of their items.
 func fitInto(most int, outcomes []outcome) {
+	bound := 0
+	for i := range outcomes {
+		bound += len(outcomes[i].secret.GetValue()) + maxResponseOverhead
+	}
+	if bound <= most {
+		return // nearly always: no need to look closer
+	}
 	size := 0
-	for i, one := range outcomes {
+	for i := range outcomes {
+		one := &outcomes[i]
 		if one.err != nil {
 			continue
 		}
 		if size += proto.Size(one.secret); size > most {
 			size -= proto.Size(one.secret)
-			outcomes[i].secret, outcomes[i].err = nil, errBatchTooLarge()
+			one.secret, one.err = nil, errBatchTooLarge()
 		}
 	}
 }
@@ -164,17 +205,18 @@ func fitInto(most int, outcomes []outcome) {
 // results encodes the outcomes in order.
 func results(outcomes []outcome) []*secretsidecarv1.BatchResolveResult {
 	encoded := make([]*secretsidecarv1.BatchResolveResult, len(outcomes))
-	for i, one := range outcomes {
-		encoded[i] = result(one)
+	for i := range outcomes {
+		encoded[i] = outcomes[i].encode()
 	}
 	return encoded
 }
 
-func result(one outcome) *secretsidecarv1.BatchResolveResult {
-	if one.err != nil {
-		return &secretsidecarv1.BatchResolveResult{
-			Outcome: &secretsidecarv1.BatchResolveResult_Error{Error: problemOf(one.err).resolveError()},
-		}
+func (o *outcome) encode() *secretsidecarv1.BatchResolveResult {
+	if o.err != nil {
+		o.result.Outcome = &secretsidecarv1.BatchResolveResult_Error{Error: problemOf(o.err).resolveError()}
+		return &o.result
 	}
-	return &secretsidecarv1.BatchResolveResult{Outcome: &secretsidecarv1.BatchResolveResult_Secret{Secret: one.secret}}
+	o.chosen.Secret = o.secret
+	o.result.Outcome = &o.chosen
+	return &o.result
 }

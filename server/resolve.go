@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -106,38 +107,50 @@ func (s *Server) read(ctx context.Context, asked question) (cache.Result[*vault.
 
 func (asked question) lookup() cache.Lookup[*vault.Secret] {
 	c := asked.connection
-	path, version := asked.reference.Path, asked.version
 	return cache.Lookup[*vault.Secret]{
-		Key:      cache.Key{Space: c.space, Name: path, Version: version},
+		Key:      cache.Key{Space: c.space, Name: asked.reference.Path, Version: asked.version},
 		Policy:   c.Policy,
 		MaxAge:   asked.maxAge,
 		MaxStale: asked.maxStale,
-		Admit:    c.client.Admit,
-		Load: func(ctx context.Context) (*vault.Secret, error) {
-			return c.client.Read(ctx, path, version)
-		},
+		Admit:    c.admit,
+		Load:     c.load,
 	}
 }
 
 // answer picks the key out of the secret.
 func answer(key string, found cache.Result[*vault.Secret]) (*secretsidecarv1.ResolveResponse, error) {
+	return new(resolved).fill(key, found)
+}
+
+// resolved is a response with the messages that it points to, so that they are one allocation.
+type resolved struct {
+	response                    secretsidecarv1.ResolveResponse
+	created, fetched, expiresAt timestamppb.Timestamp
+}
+
+func (r *resolved) fill(key string, found cache.Result[*vault.Secret]) (*secretsidecarv1.ResolveResponse, error) {
 	value, ok := found.Value.Value(key)
 	if !ok {
 		return nil, errKeyNotFound(key)
 	}
-	kind := secretsidecarv1.ValueType_VALUE_TYPE_STRING
+	response := &r.response
+	response.Value = value.Text.Reveal()
+	response.ValueType = secretsidecarv1.ValueType_VALUE_TYPE_STRING
 	if value.JSON {
-		kind = secretsidecarv1.ValueType_VALUE_TYPE_JSON
+		response.ValueType = secretsidecarv1.ValueType_VALUE_TYPE_JSON
 	}
-	return &secretsidecarv1.ResolveResponse{
-		Value:            value.Text.Reveal(),
-		ValueType:        kind,
-		Version:          found.Value.Version(),
-		VersionCreatedAt: timestamppb.New(found.Value.CreatedAt()),
-		FetchedAt:        timestamppb.New(found.FetchedAt),
-		ExpiresAt:        timestamppb.New(found.ExpiresAt),
-		Source:           sourceOf(found.Source),
-	}, nil
+	response.Version = found.Value.Version()
+	response.VersionCreatedAt = setTime(&r.created, found.Value.CreatedAt())
+	response.FetchedAt = setTime(&r.fetched, found.FetchedAt)
+	response.ExpiresAt = setTime(&r.expiresAt, found.ExpiresAt)
+	response.Source = sourceOf(found.Source)
+	return response, nil
+}
+
+// setTime is timestamppb.New in place.
+func setTime(into *timestamppb.Timestamp, t time.Time) *timestamppb.Timestamp {
+	into.Seconds, into.Nanos = t.Unix(), int32(t.Nanosecond()) // #nosec G115 -- below 1e9
+	return into
 }
 
 func sourceOf(source cache.Source) secretsidecarv1.Source {

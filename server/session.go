@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/secret-sidecar/secret-sidecar/cache"
 	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
@@ -21,6 +22,9 @@ type session struct {
 	// space is the session's part of the cache. It is never used again: a connection that comes back with
 	// other credentials starts with nothing cached.
 	space string
+	// admit and load are the client's, as the cache calls them: made once, and not for each request.
+	admit func() error
+	load  func(ctx context.Context, key cache.Key) (*vault.Secret, error)
 	// users counts the requests in progress, plus one while a snapshot holds the session.
 	users atomic.Int64
 	// retired is closed by retire: when users reaches zero, or when the server stops. The client is closed then.

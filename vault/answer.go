@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/secret-sidecar/secret-sidecar/internal/redact"
 )
 
 const doingRead = "read the secret"
@@ -78,13 +76,13 @@ func decideFound(body kvAnswer) (*Secret, error) {
 		if err := gone(data.Metadata); err != nil {
 			return nil, err
 		}
-		return newSecret(nil, data.Metadata.Version, data.Metadata.CreatedTime), nil
+		return newSecret(nil, nil, data.Metadata.Version, data.Metadata.CreatedTime), nil
 	}
-	values, err := decodeValues(data.Data)
+	texts, others, err := decodeFields(data.Data)
 	if err != nil {
 		return nil, notKVv2()
 	}
-	return newSecret(values, data.Metadata.Version, data.Metadata.CreatedTime), nil
+	return newSecret(texts, others, data.Metadata.Version, data.Metadata.CreatedTime), nil
 }
 
 func decideNotFound(body kvAnswer) error {
@@ -134,24 +132,24 @@ func isPast(deletion string) bool {
 	return err != nil || !at.After(time.Now())
 }
 
-func decodeValues(data json.RawMessage) (map[string]Value, error) {
+// decodeFields returns the strings and the other values of a secret.
+func decodeFields(data json.RawMessage) (texts, others []field, err error) {
 	var raw map[string]json.RawMessage
 	if err := json.Unmarshal(data, &raw); err != nil {
-		return nil, errors.New("the secret's data is not a JSON object")
+		return nil, nil, errors.New("the secret's data is not a JSON object")
 	}
-	values := make(map[string]Value, len(raw))
 	for key, text := range raw {
 		if len(text) == 0 || text[0] != '"' {
-			values[key] = Value{Text: redact.New(string(text)), JSON: true}
+			others = append(others, field{key: key, text: string(text)})
 			continue
 		}
 		var s string
 		if err := json.Unmarshal(text, &s); err != nil {
-			return nil, errors.New("a value of the secret is not valid JSON")
+			return nil, nil, errors.New("a value of the secret is not valid JSON")
 		}
-		values[key] = Value{Text: redact.New(s)}
+		texts = append(texts, field{key: key, text: s})
 	}
-	return values, nil
+	return texts, others, nil
 }
 
 // decode decodes one JSON value; what follows it is an error. Errors never quote the text.

@@ -166,10 +166,15 @@ func checkDecoded(t *testing.T, secret *Secret, body string) {
 	if err := decoder.Decode(&generic); err != nil {
 		t.Fatalf("a secret was made of what is not JSON: %v", err)
 	}
-	if len(secret.values) != len(generic.Data.Data) {
-		t.Errorf("%d keys, want %d", len(secret.values), len(generic.Data.Data))
+	if len(*secret.fields) != len(generic.Data.Data) {
+		t.Errorf("%d keys, want %d", len(*secret.fields), len(generic.Data.Data))
 	}
-	for key, value := range secret.values {
+	for _, f := range *secret.fields {
+		key := f.key
+		value, found := secret.Value(key)
+		if !found {
+			t.Fatalf("%q is not found again", key)
+		}
 		want, isText := generic.Data.Data[key].(string)
 		text := value.Text.Reveal()
 		switch {

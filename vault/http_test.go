@@ -321,9 +321,10 @@ func TestPrintingASecretOrClientShowsNoValue(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	secret := newSecret(map[string]Value{"key": {Text: redact.New("hunter2")}}, 1, time.Time{})
+	secret := newSecret([]field{{key: "key", text: "hunter2"}}, nil, 1, time.Time{})
+	value, _ := secret.Value("key")
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%d", "%q"} {
-		for _, thing := range []any{secret, client, cfg, &cfg, cfg.SecretID} {
+		for _, thing := range []any{secret, struct{ hidden *Secret }{secret}, value, client, cfg, &cfg, cfg.SecretID} {
 			if text := fmt.Sprintf(verb, thing); strings.Contains(text, "hunter2") {
 				t.Errorf("%s prints %s", verb, text)
 			}

@@ -35,18 +35,23 @@ func ParseReference(path, key string) (Reference, error) {
 	if err := checkText("key", key); err != nil {
 		return Reference{}, err
 	}
-	segments, err := splitPath(path)
-	if err != nil {
+	if err := checkPath(path); err != nil {
 		return Reference{}, err
 	}
-	secret := segments
+	secret := path
 	if key == "" {
-		secret, key = segments[:len(segments)-1], segments[len(segments)-1]
+		secret, key = cutLastSegment(path)
 	}
 	if !holdsDataSegment(secret) {
-		return Reference{}, missingPart(segments, len(secret) < len(segments))
+		return Reference{}, missingPart(path, len(secret) < len(path))
 	}
-	return Reference{Path: strings.Join(secret, "/"), Key: key}, nil
+	return Reference{Path: secret, Key: key}, nil
+}
+
+// cutLastSegment returns what stands before the last slash, nothing when there is none, and what stands after it.
+func cutLastSegment(path string) (before, last string) {
+	i := strings.LastIndexByte(path, '/')
+	return path[:max(i, 0)], path[i+1:]
 }
 
 // ParsePrefix checks a prefix of references: it ends in "/" and what stands before obeys the rules of a
@@ -56,38 +61,39 @@ func ParsePrefix(prefix string) (string, error) {
 	if !ok {
 		return "", invalid(`a prefix ends in "/"`)
 	}
-	if _, err := splitPath(path); err != nil {
+	if err := checkPath(path); err != nil {
 		return "", err
 	}
 	return prefix, nil
 }
 
-func splitPath(path string) ([]string, error) {
+func checkPath(path string) error {
 	if path == "" {
-		return nil, invalid("it is empty; write it as mount/data/path/to/secret/key")
+		return invalid("it is empty; write it as mount/data/path/to/secret/key")
 	}
 	if err := checkText("path", path); err != nil {
-		return nil, err
+		return err
 	}
-	segments := strings.Split(path, "/")
-	for _, segment := range segments {
+	for segment := range strings.SplitSeq(path, "/") {
 		switch segment {
 		case "":
-			return nil, invalid("remove leading, trailing and doubled slashes")
+			return invalid("remove leading, trailing and doubled slashes")
 		case ".", "..":
-			return nil, invalid(`remove the "." and ".." segments`)
+			return invalid(`remove the "." and ".." segments`)
 		}
 	}
-	if forbiddenMounts[segments[0]] {
-		return nil, invalid("it points into Vault's own mounts; name a KV v2 mount")
+	if mount, _, _ := strings.Cut(path, "/"); forbiddenMounts[mount] {
+		return invalid("it points into Vault's own mounts; name a KV v2 mount")
 	}
-	return segments, nil
+	return nil
 }
 
 func checkText(what, text string) error {
 	switch {
 	case len(text) > maxReferenceBytes:
 		return invalid(fmt.Sprintf("the %s is longer than %d bytes", what, maxReferenceBytes))
+	case isPrintableASCII(text): // nearly always, and far quicker than what follows
+		return nil
 	case !utf8.ValidString(text):
 		return invalid(fmt.Sprintf("the %s is not valid UTF-8", what))
 	case strings.ContainsFunc(text, unicode.IsControl):
@@ -96,20 +102,23 @@ func checkText(what, text string) error {
 	return nil
 }
 
-// holdsDataSegment reports whether a `data` segment stands after at least one mount segment and before at
-// least one secret segment.
-func holdsDataSegment(segments []string) bool {
-	for i := 1; i < len(segments)-1; i++ {
-		if segments[i] == "data" {
-			return true
+func isPrintableASCII(text string) bool {
+	for i := range len(text) {
+		if text[i] < ' ' || text[i] > '~' {
+			return false
 		}
 	}
-	return false
+	return true
 }
+
+// holdsDataSegment reports whether a `data` segment stands after at least one mount segment and before at
+// least one secret segment. No segment of the path is empty.
+func holdsDataSegment(path string) bool { return strings.Contains(path, "/data/") }
 
 // missingPart says what a path lacks whose secret holdsDataSegment refuses. endsInKey says that its last segment
 // was taken for the key.
-func missingPart(segments []string, endsInKey bool) error {
+func missingPart(path string, endsInKey bool) error {
+	segments := strings.Split(path, "/")
 	after := slices.Index(segments[1:], "data") + 2 // where the path of the secret begins
 	switch {
 	case after < 2:

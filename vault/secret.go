@@ -1,57 +1,108 @@
 package vault
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
 )
 
-// perKeyOverhead is about what a key costs in memory besides its texts: two string headers, a flag, its share
-// of the map.
-const perKeyOverhead = 64
+const (
+	// secretOverhead is about what a secret costs in memory besides its keys.
+	secretOverhead = 48
+	// keyOverhead is about what a key costs besides its texts: two string headers, and the rounding up of the
+	// allocations.
+	keyOverhead = 48
+)
 
 // Secret is one version of a KV v2 secret. It is immutable and safe for concurrent use. It prints no value.
 type Secret struct {
-	values    map[string]Value
+	// fields are the texts by key, then the other values by key. They stand behind a pointer, where fmt does not look
+	// when it prints what holds a Secret.
+	fields    *[]field
+	createdAt int64 // in nanoseconds since 1970, or notDated: a time.Time is three times as large
 	version   uint32
-	createdAt time.Time
-	size      int
+	texts     uint32 // how many fields are texts
+}
+
+// notDated stands for the zero time, and for every time that nanoseconds since 1970 cannot hold.
+const notDated = -1 << 63
+
+// field is one key with its value.
+type field struct {
+	key, text string
 }
 
 // Value is the value of one key.
 type Value struct {
 	// Text is a JSON string's text verbatim, or any other JSON value as the JSON text that Vault sent.
-	Text redact.String
+	Text redact.Text
 	// JSON is false for a string and true for any other JSON value.
 	JSON bool
 }
 
-func newSecret(values map[string]Value, version uint32, createdAt time.Time) *Secret {
-	size := perKeyOverhead
-	for key, value := range values {
-		size += len(key) + len(value.Text.Reveal()) + perKeyOverhead
+// newSecret makes a secret of strings and of other JSON values. No key may stand in them twice.
+func newSecret(texts, others []field, version uint32, createdAt time.Time) *Secret {
+	sortByKey(texts)
+	sortByKey(others)
+	fields := slices.Concat(texts, others)
+	s := &Secret{fields: &fields, texts: uint32(len(texts)), version: version, createdAt: notDated} // #nosec G115 -- an answer of Vault's is smaller
+	if year := createdAt.Year(); 1677 < year && year < 2262 {
+		s.createdAt = createdAt.UnixNano()
 	}
-	return &Secret{values: values, version: version, createdAt: createdAt, size: size}
+	return s
 }
 
 // Value returns the value of key, and false when the secret has no such key.
 func (s *Secret) Value(key string) (Value, bool) {
-	value, ok := s.values[key]
-	return value, ok
+	texts, others := (*s.fields)[:s.texts], (*s.fields)[s.texts:]
+	if f := find(texts, key); f != nil {
+		return Value{Text: redact.NewText(&f.text)}, true
+	}
+	if f := find(others, key); f != nil {
+		return Value{Text: redact.NewText(&f.text), JSON: true}, true
+	}
+	return Value{}, false
+}
+
+func sortByKey(fields []field) {
+	slices.SortFunc(fields, func(a, b field) int { return cmp.Compare(a.key, b.key) })
+}
+
+// find returns the field with the key of those that are sorted by key; nil when there is none.
+func find(fields []field, key string) *field {
+	i, ok := slices.BinarySearchFunc(fields, key, func(f field, key string) int { return cmp.Compare(f.key, key) })
+	if !ok {
+		return nil
+	}
+	return &fields[i]
 }
 
 // Version returns the version's number, counted from 1.
 func (s *Secret) Version() uint32 { return s.version }
 
-// CreatedAt returns when the version was written, by Vault's clock.
-func (s *Secret) CreatedAt() time.Time { return s.createdAt }
+// CreatedAt returns when the version was written, by Vault's clock; the zero time when Vault named none, or one that is
+// more than 250 years from now.
+func (s *Secret) CreatedAt() time.Time {
+	if s.createdAt == notDated {
+		return time.Time{}
+	}
+	return time.Unix(0, s.createdAt)
+}
 
 // Size returns about how many bytes of memory the secret takes.
-func (s *Secret) Size() int { return s.size }
+func (s *Secret) Size() int {
+	size := secretOverhead
+	for _, f := range *s.fields {
+		size += len(f.key) + len(f.text) + keyOverhead
+	}
+	return size
+}
 
 // Format prints a Secret without its values, whatever the verb: fmt does not ask unexported fields how they
 // want to be printed.
 func (s *Secret) Format(f fmt.State, _ rune) {
-	_, _ = fmt.Fprintf(f, "secret version %d with %d keys", s.version, len(s.values))
+	_, _ = fmt.Fprintf(f, "secret version %d with %d keys", s.version, len(*s.fields))
 }

@@ -218,7 +218,7 @@ func (t *stagedTest) path(ctx context.Context) Check {
 	}
 	if _, ok := secret.Value(t.ref.Key); !ok {
 		return failed("the secret can be read, but has no such key",
-			fmt.Sprintf("check the key, the last part of the path: the secret has %d others", len(secret.values)))
+			fmt.Sprintf("check the key, the last part of the path: the secret has %d others", len(*secret.fields)))
 	}
 	return passed("the key can be read, version %d of the secret", secret.Version())
 }

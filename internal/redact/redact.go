@@ -1,4 +1,4 @@
-// Package redact holds the type that secret-sidecar carries credentials in, so that printing, logging or
+// Package redact holds the types that secret-sidecar carries credentials and secrets in, so that printing, logging or
 // encoding a struct by mistake cannot show them.
 package redact
 
@@ -17,6 +17,7 @@ const mask = "[redacted]"
 // The text stands behind a pointer: fmt looks into the unexported fields of a struct without asking the methods
 // of what it finds there.
 type String struct {
+	masked
 	text unique.Handle[string] // the zero Handle is the empty credential
 }
 
@@ -39,20 +40,42 @@ func (s String) Reveal() string {
 // IsEmpty reports whether the text is empty.
 func (s String) IsEmpty() bool { return s == String{} }
 
+// Text is a String for what is many or large: it points to its text instead of keeping one copy of every text that
+// there is, and so does not compare by it. The zero value is the empty text. It is safe for concurrent use as long as
+// nobody changes the text.
+type Text struct {
+	masked
+	text *string
+}
+
+// NewText returns the text that stands at an address. It allocates nothing.
+func NewText(text *string) Text { return Text{text: text} }
+
+// Reveal returns the text.
+func (t Text) Reveal() string {
+	if t.text == nil {
+		return ""
+	}
+	return *t.text
+}
+
+// masked is every way of printing that must not show a text.
+type masked struct{}
+
 // String implements fmt.Stringer.
-func (s String) String() string { return mask }
+func (masked) String() string { return mask }
 
 // GoString implements fmt.GoStringer.
-func (s String) GoString() string { return mask }
+func (masked) GoString() string { return mask }
 
 // Format implements fmt.Formatter for every verb and flag.
-func (s String) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(mask)) }
+func (masked) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(mask)) }
 
 // LogValue implements slog.LogValuer.
-func (s String) LogValue() slog.Value { return slog.StringValue(mask) }
+func (masked) LogValue() slog.Value { return slog.StringValue(mask) }
 
 // MarshalText implements encoding.TextMarshaler, which encoding/json, YAML and flag packages use too.
-func (s String) MarshalText() ([]byte, error) { return []byte(mask), nil }
+func (masked) MarshalText() ([]byte, error) { return []byte(mask), nil }
 
 // MarshalJSON implements json.Marshaler.
-func (s String) MarshalJSON() ([]byte, error) { return []byte(`"` + mask + `"`), nil }
+func (masked) MarshalJSON() ([]byte, error) { return []byte(`"` + mask + `"`), nil }

@@ -22,20 +22,32 @@ func TestNoWayOfPrintingShowsTheText(t *testing.T) {
 		deep   struct{ hidden []redact.String }
 	}{Name: "n", Secret: secret, Inner: &secret, hidden: secret}
 	nested.deep.hidden = []redact.String{secret}
+	where := text
+	value := redact.NewText(&where)
+	values := struct {
+		Text   redact.Text
+		Inner  *redact.Text
+		hidden redact.Text
+		deep   struct{ hidden []redact.Text }
+	}{Text: value, Inner: &value, hidden: value}
+	values.deep.hidden = []redact.Text{value}
 
 	var out bytes.Buffer
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%T %v"} {
-		args := []any{nested}
-		if strings.HasPrefix(verb, "%T") {
-			args = []any{secret, secret}
+		for _, thing := range []any{nested, values, secret, &secret, value, &value} {
+			args := []any{thing}
+			if strings.HasPrefix(verb, "%T") {
+				args = []any{thing, thing}
+			}
+			fmt.Fprintf(&out, verb, args...)
 		}
-		fmt.Fprintf(&out, verb, args...)
-		fmt.Fprintf(&out, verb, secret, &secret)
 	}
-	slog.New(slog.NewTextHandler(&out, nil)).Info("m", "secret", secret, "nested", nested)
-	slog.New(slog.NewJSONHandler(&out, nil)).Info("m", "secret", secret, "nested", nested)
-	if err := json.NewEncoder(&out).Encode(nested); err != nil {
-		t.Fatal(err)
+	slog.New(slog.NewTextHandler(&out, nil)).Info("m", "secret", secret, "nested", nested, "value", value, "values", values)
+	slog.New(slog.NewJSONHandler(&out, nil)).Info("m", "secret", secret, "nested", nested, "value", value, "values", values)
+	for _, thing := range []any{nested, values} {
+		if err := json.NewEncoder(&out).Encode(thing); err != nil {
+			t.Fatal(err)
+		}
 	}
 
 	hex := fmt.Sprintf("%x", text)
@@ -49,5 +61,8 @@ func TestNoWayOfPrintingShowsTheText(t *testing.T) {
 	}
 	if secret.Reveal() != text || secret.IsEmpty() || !(redact.String{}).IsEmpty() {
 		t.Error("Reveal or IsEmpty is wrong")
+	}
+	if value.Reveal() != text || (redact.Text{}).Reveal() != "" {
+		t.Error("Reveal of a Text is wrong")
 	}
 }

@@ -77,12 +77,16 @@ fuzz: ## fuzz every target for FUZZ, two at a time
 	scripts/fuzz.sh $(FUZZ)
 
 .PHONY: bench
-bench: build ## measure the sidecar against a bare gRPC server, and write docs/benchmarks.md
-	go run -trimpath ./bench -report docs/benchmarks.md
+bench: build ## measure against a bare gRPC server, Vault and Vault Proxy (see make real-vault), and write docs/benchmarks.md
+	go run -trimpath ./bench -vault '$(VAULT_BINARY)'
 
 .PHONY: bench-quick
-bench-quick: build ## the same in less than a minute, the ratios alone
-	go run -trimpath ./bench -quick
+bench-quick: build ## the first ratios of it, in less than a minute
+	go run -trimpath ./bench -quick -vault '$(VAULT_BINARY)'
+
+.PHONY: profile
+profile: build ## write CPU, heap, mutex and block profiles of cached Resolves to profiles/, and show where they begin
+	go run -trimpath ./bench -profile profiles
 
 .PHONY: lint
 lint: lint-mod lint-proto lint-gen lint-imports lint-go ## check code, protos, generated code and import directions

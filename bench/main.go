@@ -1,6 +1,6 @@
-// Bench measures the sidecar against a bare gRPC server and against Vault itself, on one machine in one run: `make
-// bench` and `make bench-quick`. Every server is a process of its own, the load comes from this one, and rounds are
-// interleaved, so that what slows the machine down slows all of them down.
+// Bench measures the sidecar against a bare gRPC server, against Vault itself and against Vault Proxy, on one machine in
+// one run: `make bench`, `make bench-quick` and `make profile`. Every server is a process of its own, the load comes from
+// this one, and rounds are interleaved, so that what slows the machine down slows all of them down.
 package main
 
 import (
@@ -10,16 +10,20 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"syscall"
 	"time"
 )
 
 // plan says what to measure, and for how long.
 type plan struct {
-	binary  string
+	binary  string // the sidecar
+	vault   string // the real Vault; empty: there is none
+	quick   bool
 	rounds  int
 	each    time.Duration // one measurement
 	callers []int
-	report  string // the file of the report; empty prints its ratios alone
+	report  string // the file of the report
+	profile string // the folder of the profiles; empty: measure instead
 }
 
 func main() {
@@ -28,17 +32,22 @@ func main() {
 		return
 	}
 	var p plan
-	quick := flag.Bool("quick", false, "measure for less than a minute, and print the ratios alone")
 	flag.StringVar(&p.binary, "binary", "bin/secret-sidecar", "the sidecar to measure")
+	flag.StringVar(&p.vault, "vault", "", "the real Vault, for Vault Proxy; left out where there is no such file")
+	flag.BoolVar(&p.quick, "quick", false, "measure for less than a minute, and print the first ratios alone")
 	flag.IntVar(&p.rounds, "rounds", 7, "rounds, of which the median is reported")
 	flag.DurationVar(&p.each, "each", time.Second, "how long one measurement takes")
-	flag.StringVar(&p.report, "report", "", "file to write the report to, in Markdown; beside it, in JSON")
+	flag.StringVar(&p.report, "report", "docs/benchmarks.md", "file to write the report to, in Markdown; beside it, in JSON and with its charts")
+	flag.StringVar(&p.profile, "profile", "", "folder to write profiles of the server to, instead of measuring")
 	flag.Parse()
 	p.callers = []int{1, 16, 64, 256}
-	if *quick {
+	if p.quick {
 		p.rounds, p.each, p.callers = 3, 500*time.Millisecond, []int{16, 64}
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	if _, err := os.Stat(p.vault); err != nil {
+		p.vault = ""
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	exitOn(run(ctx, p))
 }
@@ -53,24 +62,47 @@ func exitOn(err error) {
 }
 
 func run(ctx context.Context, p plan) error {
-	stage, err := newStage(ctx, p.binary)
+	s, err := newStage(p)
 	if err != nil {
 		return err
 	}
-	defer stage.close()
-	results := map[key][]measurement{}
-	for round := range p.rounds {
-		fmt.Fprintf(os.Stderr, "round %d of %d\n", round+1, p.rounds)
-		for _, callers := range p.callers {
-			for _, subject := range stage.subjects {
-				one, err := measure(ctx, subject, callers, p.each)
-				if err != nil {
-					return fmt.Errorf("%s with %d callers: %w", subject.name, callers, err)
-				}
-				k := key{subject.name, callers}
-				results[k] = append(results[k], one)
-			}
+	defer s.close()
+	switch {
+	case p.profile != "":
+		return profile(ctx, s, p)
+	case p.quick:
+		load, err := measureLoad(ctx, s, p)
+		if err != nil {
+			return err
+		}
+		printTargets(loadTargets(load))
+		return nil
+	}
+	r, err := measureAll(ctx, s, p)
+	if err != nil {
+		return err
+	}
+	printTargets(r.Targets)
+	return r.write(p.report)
+}
+
+// measureAll is the whole of `make bench`.
+func measureAll(ctx context.Context, s *stage, p plan) (*results, error) {
+	r := newResults(p)
+	load, err := measureLoad(ctx, s, p)
+	if err != nil {
+		return nil, err
+	}
+	r.Load, r.Targets = load, loadTargets(load)
+	for _, part := range []func(context.Context, *stage, plan, *results) error{
+		measureCalls, measureMemory, measureStart, measureBurst,
+		growSecrets, growConnections, growClients, growValues, growBatches,
+	} {
+		if err := part(ctx, s, p, r); err != nil {
+			return nil, err
 		}
 	}
-	return report(p, stage, results)
+	return r, nil
 }
+
+func say(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }

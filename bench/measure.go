@@ -1,64 +1,80 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"fmt"
-	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 )
 
-// key is what measurements are of.
-type key struct {
-	subject string
-	callers int
+// subject is something to measure: a call, and the process that answers it.
+type subject struct {
+	name    string
+	secrets int      // how many of them one call resolves
+	process *process // nil: it is not known what answers
+	call    func(ctx context.Context, caller, turn int) error
 }
 
 // measurement is what one subject did for a while.
 type measurement struct {
 	PerSecond float64       // secrets
 	P50, P99  time.Duration // of a call
-	CPU       time.Duration // of the server, for 100,000 secrets; 0 where there is none
+	CPU       time.Duration // of the server, for 100,000 secrets; 0 where it is not known
+	RSS       float64       // of the server at the end, in MB; 0 where it is not known
 }
 
 // measure lets callers call in a closed loop, each as soon as it is answered.
 func measure(ctx context.Context, s subject, callers int, each time.Duration) (measurement, error) {
-	if err := drive(ctx, s, callers, each/10, nil); err != nil { // warm up
+	if err := drive(ctx, s.call, callers, until(each/10), nil); err != nil { // warm up
 		return measurement{}, err
 	}
 	took := make([][]time.Duration, callers)
 	before, began := s.process.cpu(), time.Now()
-	if err := drive(ctx, s, callers, each, took); err != nil {
+	if err := drive(ctx, s.call, callers, until(each), took); err != nil {
 		return measurement{}, err
 	}
 	elapsed, cpu := time.Since(began), s.process.cpu()-before
-	all := slices.Concat(took...)
-	slices.Sort(all)
+	all := sorted(took)
 	resolved := len(all) * s.secrets
 	return measurement{
 		PerSecond: float64(resolved) / elapsed.Seconds(),
 		P50:       all[len(all)/2], P99: all[len(all)*99/100],
 		CPU: time.Duration(float64(cpu) * 100_000 / float64(resolved)),
+		RSS: s.process.resident(),
 	}, nil
 }
 
-// drive runs the callers, and keeps how long each call took where took is given.
-func drive(ctx context.Context, s subject, callers int, each time.Duration, took [][]time.Duration) error {
+func sorted(took [][]time.Duration) []time.Duration {
+	all := slices.Concat(took...)
+	slices.Sort(all)
+	return all
+}
+
+// until is a condition to go on: for so long.
+func until(each time.Duration) func(caller, turn int, now time.Time) bool {
+	end := time.Now().Add(each)
+	return func(_, _ int, now time.Time) bool { return now.Before(end) }
+}
+
+// times is a condition to go on: so many calls of each caller.
+func times(n int) func(caller, turn int, now time.Time) bool {
+	return func(_, turn int, _ time.Time) bool { return turn < n }
+}
+
+// drive runs the callers as long as they may go on, and keeps how long each call took where took is given.
+func drive(ctx context.Context, call func(context.Context, int, int) error, callers int, more func(int, int, time.Time) bool, took [][]time.Duration) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	end := time.Now().Add(each)
 	var group sync.WaitGroup
 	for caller := range callers {
 		group.Go(func() {
 			for turn := 0; ; turn++ {
 				began := time.Now()
-				if began.After(end) || ctx.Err() != nil {
+				if !more(caller, turn, began) || ctx.Err() != nil {
 					return
 				}
-				if err := s.call(ctx, caller, turn); err != nil {
+				if err := call(ctx, caller, turn); err != nil {
 					cancel(err)
 					return
 				}
@@ -72,36 +88,50 @@ func drive(ctx context.Context, s subject, callers int, each time.Duration, took
 	return context.Cause(ctx)
 }
 
-// ticksPerSecond is the unit of CPU time in /proc on every Linux of today; see proc(5).
-const ticksPerSecond = 100
+// spread is a median with the least and the most.
+type spread struct{ Median, Least, Most float64 }
 
-// cpu returns the CPU time that the process has used; 0 for none.
-func (p *process) cpu() time.Duration {
-	if p == nil {
-		return 0
+func spreadOf(values []float64) spread {
+	if len(values) == 0 {
+		return spread{}
 	}
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.command.Process.Pid))
-	if err != nil {
-		return 0
-	}
-	_, after, _ := strings.Cut(string(text), ") ") // the name before it may hold anything
-	fields := strings.Fields(after)
-	const utime, stime = 11, 12
-	var ticks int64
-	for _, field := range []int{utime, stime} {
-		n, _ := strconv.ParseInt(fields[field], 10, 64)
-		ticks += n
-	}
-	return time.Duration(ticks) * time.Second / ticksPerSecond
+	slices.Sort(values)
+	return spread{values[len(values)/2], values[0], values[len(values)-1]}
 }
 
-// resident returns the memory that the process has, in bytes.
-func (p *process) resident() int64 {
-	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.command.Process.Pid))
-	fields := strings.Fields(string(text))
-	if len(fields) < 2 {
-		return 0
+// interleave measures the subjects one after the other, round by round, and returns what each did in every round.
+func interleave(ctx context.Context, subjects []subject, callers, rounds int, each time.Duration) ([][]measurement, error) {
+	all := make([][]measurement, len(subjects))
+	for range rounds {
+		for i, one := range subjects {
+			m, err := measure(ctx, one, callers, each)
+			if err != nil {
+				return nil, err
+			}
+			all[i] = append(all[i], m)
+		}
 	}
-	pages, _ := strconv.ParseInt(fields[1], 10, 64)
-	return pages * int64(os.Getpagesize())
+	return all, nil
 }
+
+// median returns the median of a number of each measurement.
+func median[T cmp.Ordered](of func(measurement) T, all []measurement) T {
+	var none T
+	if len(all) == 0 {
+		return none
+	}
+	numbers := make([]T, len(all))
+	for i, one := range all {
+		numbers[i] = of(one)
+	}
+	slices.Sort(numbers)
+	return numbers[len(numbers)/2]
+}
+
+func perSecond(m measurement) float64     { return m.PerSecond }
+func p50(m measurement) time.Duration     { return m.P50 }
+func p99(m measurement) time.Duration     { return m.P99 }
+func cpuTime(m measurement) time.Duration { return m.CPU }
+func resident(m measurement) float64      { return m.RSS }
+func micros(d time.Duration) float64      { return float64(d) / float64(time.Microsecond) }
+func millis(d time.Duration) float64      { return float64(d) / float64(time.Millisecond) }

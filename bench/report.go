@@ -1,123 +1,145 @@
 package main
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"os"
+	"path/filepath"
 	"runtime"
-	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
 
-// median returns the middle one by what less compares; sorted is left sorted.
-func median[T cmp.Ordered](of func(measurement) T, all []measurement) (middle, least, most T) {
-	var values []T
-	for _, one := range all {
-		values = append(values, of(one))
-	}
-	slices.Sort(values)
-	return values[len(values)/2], values[0], values[len(values)-1]
+// results are what a run has found.
+type results struct {
+	Made    string // the day
+	Machine string
+	Each    string // the length of a measurement
+	Rounds  int
+	Callers []int
+	Targets []target
+	Load    []loadLine // durations in nanoseconds
+	Growth  []growth
+	Notes   []string
 }
 
-func perSecond(m measurement) float64   { return m.PerSecond }
-func p99(m measurement) time.Duration   { return m.P99 }
-func p50(m measurement) time.Duration   { return m.P50 }
-func cpuOf(m measurement) time.Duration { return m.CPU }
-
-// ratio is one line of what the project promises of its speed.
-type ratio struct {
-	Measure string
-	Value   float64
-	Target  string
-}
-
-// ratios compares medians of one run.
-func ratios(results map[key][]measurement) []ratio {
-	rate := func(subject string, callers int) float64 {
-		m, _, _ := median(perSecond, results[key{subject, callers}])
-		return m
-	}
-	tail := func(subject string, callers int) float64 {
-		m, _, _ := median(p99, results[key{subject, callers}])
-		return float64(m)
-	}
-	cpu := func(subject string, callers int) float64 {
-		m, _, _ := median(cpuOf, results[key{subject, callers}])
-		return float64(m)
-	}
-	return []ratio{
-		{"cached Resolve throughput / echo, 64 callers", rate("cached Resolve", 64) / rate("echo", 64), "at least 0.95"},
-		{"server CPU of a cached Resolve / echo, 64 callers", cpu("cached Resolve", 64) / cpu("echo", 64), "at most 1.10"},
-		{"p99 of a cached Resolve / echo, 16 callers", tail("cached Resolve", 16) / tail("echo", 16), "at most 1.15"},
-		{"secrets a second, BatchResolve of 10 / Resolve, 16 callers", rate("BatchResolve of 10", 16) / rate("cached Resolve", 16), "at least 6"},
-		{"cached Resolve throughput / vault/api without a sidecar, 16 callers", rate("cached Resolve", 16) / rate("vault/api, Vault 0 ms", 16), "-"},
+func newResults(p plan) *results {
+	return &results{
+		Made: time.Now().UTC().Format("2006-01-02"), Machine: machine(), Each: p.each.String(), Rounds: p.rounds, Callers: p.callers,
 	}
 }
 
-// report prints the ratios, and writes the whole report where the plan says.
-func report(p plan, s *stage, results map[key][]measurement) error {
-	all := ratios(results)
-	for _, one := range all {
-		fmt.Printf("%-70s %5.2f   (%s)\n", one.Measure, one.Value, one.Target)
+// machine says where the numbers come from.
+func machine() string {
+	model := "unknown processor"
+	text, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range strings.Lines(string(text)) {
+		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+			model = strings.TrimSpace(value)
+			break
+		}
 	}
-	fmt.Printf("%-70s %5.0f ms (at most 60)\n", "process start to socket answering", float64(s.started.Milliseconds()))
-	fmt.Printf("%-70s %5.0f MB\n", "resident memory after the run", float64(s.sidecar.resident())/(1<<20))
-	if p.report == "" {
-		return nil
-	}
-	var page strings.Builder
-	writePage(&page, p, s, results, all)
-	if err := os.WriteFile(p.report, []byte(page.String()), 0o644); err != nil {
+	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	release, _, _ := strings.Cut(strings.TrimSpace(string(kernel)), "-")
+	return fmt.Sprintf("%d × %s, Linux %s, %s %s/%s", runtime.NumCPU(), model, release, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+// write writes the page, the same in JSON, and the charts.
+func (r *results) write(page string) error {
+	base := strings.TrimSuffix(page, ".md")
+	if err := os.MkdirAll(base, 0o755); err != nil {
 		return err
 	}
-	return writeJSON(strings.TrimSuffix(p.report, ".md")+".json", p, results, all)
+	var text strings.Builder
+	r.writePage(&text, filepath.Base(base))
+	if err := os.WriteFile(page, []byte(text.String()), 0o644); err != nil {
+		return err
+	}
+	encoded, err := json.MarshalIndent(r, "", " ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(base+".json", append(encoded, '\n'), 0o644); err != nil {
+		return err
+	}
+	return r.drawCharts(base)
 }
 
-func writePage(w io.Writer, p plan, s *stage, results map[key][]measurement, all []ratio) {
-	fmt.Fprintf(w, "# Benchmarks\n\nMade by `make bench` on %s, %d processors, %s, %s/%s. Medians of %d rounds of %v, with the least and the most.\n"+
-		"Compare within this page: every machine has its own numbers.\n\n",
-		time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), runtime.Version(), runtime.GOOS, runtime.GOARCH, p.rounds, p.each)
-	fmt.Fprint(w, "| measure | ratio | target |\n|---|---|---|\n")
-	for _, one := range all {
-		fmt.Fprintf(w, "| %s | %.2f | %s |\n", one.Measure, one.Value, one.Target)
+func (r *results) writePage(w io.Writer, charts string) {
+	fmt.Fprintf(w, "# Benchmarks\n\nMade by `make bench` on %s: %s. Every number is the median of %d rounds of %s, interleaved; the load\n"+
+		"and the servers share the machine. Compare within this page: every machine has its own numbers, and they are in\n"+
+		"[benchmarks.json](benchmarks.json) too. [performance.md](performance.md) says what the measures mean, and what was done for them.\n\n",
+		r.Made, r.Machine, r.Rounds, r.Each)
+	fmt.Fprint(w, "## Targets\n\n| measure | value | target | |\n|---|---|---|---|\n")
+	for _, one := range r.Targets {
+		verdict := "met"
+		if !one.isMet() {
+			verdict = "**not met**"
+		}
+		fmt.Fprintf(w, "| %s | %s | %s | %s |\n", one.Measure, withUnit(number(one.Value), one.Unit), withUnit(one.bound(), one.Unit), verdict)
 	}
-	fmt.Fprintf(w, "| process start to socket answering | %d ms | at most 60 ms |\n", s.started.Milliseconds())
-	fmt.Fprintf(w, "| resident memory after the run | %d MB | |\n", s.sidecar.resident()>>20)
-	fmt.Fprint(w, "\n| what | callers | secrets a second | p50 | p99 | server CPU for 100,000 |\n|---|---|---|---|---|---|\n")
-	for _, subject := range s.subjects {
-		for _, callers := range p.callers {
-			measured := results[key{subject.name, callers}]
-			rate, least, most := median(perSecond, measured)
-			middle, _, _ := median(p50, measured)
-			tail, _, _ := median(p99, measured)
-			cpu, _, _ := median(cpuOf, measured)
-			fmt.Fprintf(w, "| %s | %d | %.0f (%.0f to %.0f) | %v | %v | %v |\n", subject.name, callers, rate, least, most,
-				middle.Round(time.Microsecond), tail.Round(time.Microsecond), cpu.Round(10*time.Millisecond))
+	for _, note := range r.Notes {
+		fmt.Fprintf(w, "\n%s\n", note)
+	}
+	fmt.Fprintf(w, "\n## Load\n\n![Throughput by callers](%[1]s/throughput.svg)\n![p99 by callers](%[1]s/p99.svg)\n\n", charts)
+	fmt.Fprint(w, "| what | callers | secrets a second (least to most) | p50 | p99 | server CPU for 100,000 | server resident |\n|---|---|---|---|---|---|---|\n")
+	for _, one := range r.Load {
+		var rates []float64
+		for _, m := range one.Rounds {
+			rates = append(rates, m.PerSecond)
+		}
+		rate := spreadOf(rates)
+		cpu, memory := "", ""
+		if median(cpuTime, one.Rounds) > 0 {
+			cpu = median(cpuTime, one.Rounds).Round(10 * time.Millisecond).String()
+			memory = withUnit(number(median(resident, one.Rounds)), "MB")
+		}
+		fmt.Fprintf(w, "| %s | %d | %s (%s to %s) | %v | %v | %s | %s |\n", one.Subject, one.Callers, number(rate.Median), number(rate.Least), number(rate.Most),
+			median(p50, one.Rounds).Round(time.Microsecond), median(p99, one.Rounds).Round(time.Microsecond), cpu, memory)
+	}
+	fmt.Fprint(w, "\n## Cost as it grows\n")
+	for _, g := range r.Growth {
+		fmt.Fprintf(w, "\n### %s\n\n![%[1]s](%s/%s.svg)\n\n| %s | %s |\n|%s\n", g.Title, charts, g.file(), g.X, strings.Join(g.Columns, " | "),
+			strings.Repeat("---|", len(g.Columns)+1))
+		for _, one := range g.Points {
+			fmt.Fprintf(w, "| %s |", number(one.X))
+			for _, value := range one.Values {
+				fmt.Fprintf(w, " %s |", number(value))
+			}
+			fmt.Fprintln(w)
 		}
 	}
 }
 
-// line is one measurement of the report in JSON, with durations in nanoseconds.
-type line struct {
-	Subject string
-	Callers int
-	Rounds  []measurement
+// file is the name of the growth's chart.
+func (g growth) file() string {
+	return strings.ToLower(strings.ReplaceAll(strings.ReplaceAll(g.X, ",", ""), " ", "-"))
 }
 
-func writeJSON(name string, p plan, results map[key][]measurement, all []ratio) error {
-	var lines []line
-	for k, rounds := range results {
-		lines = append(lines, line{k.subject, k.callers, rounds})
+func withUnit(number, unit string) string { return strings.TrimSpace(number + " " + unit) }
+
+// number shows three digits that count, and thousands in full.
+func number(v float64) string {
+	if v == math.Trunc(v) && math.Abs(v) < 100 {
+		return strconv.FormatFloat(v, 'f', 0, 64)
 	}
-	slices.SortFunc(lines, func(a, b line) int {
-		return cmp.Or(cmp.Compare(a.Subject, b.Subject), cmp.Compare(a.Callers, b.Callers))
-	})
-	text, err := json.MarshalIndent(map[string]any{"rounds": p.rounds, "each": p.each, "ratios": all, "measurements": lines}, "", "  ")
-	if err != nil {
-		return err
+	switch {
+	case math.Abs(v) >= 100:
+		return grouped(int64(math.Round(v)))
+	case math.Abs(v) >= 10:
+		return strconv.FormatFloat(v, 'f', 1, 64)
 	}
-	return os.WriteFile(name, append(text, '\n'), 0o644)
+	return strconv.FormatFloat(v, 'f', 2, 64)
+}
+
+// grouped writes 1234567 as 1,234,567.
+func grouped(n int64) string {
+	text := strconv.FormatInt(n, 10)
+	for i := len(text) - 3; i > 0 && text[i-1] != '-'; i -= 3 {
+		text = text[:i] + "," + text[i:]
+	}
+	return text
 }

@@ -8,15 +8,24 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"os"
 	"os/signal"
+	"runtime"
+	"runtime/metrics"
+	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/secret-sidecar/secret-sidecar/cache"
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/internal/redact"
+	"github.com/secret-sidecar/secret-sidecar/server"
+	"github.com/secret-sidecar/secret-sidecar/vault"
 	"github.com/secret-sidecar/secret-sidecar/vault/devvault"
 )
 
@@ -24,44 +33,168 @@ import (
 // that it is ready.
 func serve(args []string) error {
 	flags := flag.NewFlagSet("serve", flag.ExitOnError)
-	socket := flags.String("echo", "", "serve the echo on this socket")
-	latency := flags.Duration("vault", -1, "serve a development Vault whose answers take so long")
+	echoing := flags.String("echo", "", "serve the echo on this socket")
+	hosting := flags.String("hosted", "", "serve the sidecar's server package on this socket")
+	stats := flags.String("stats", "", "serve statistics and profiles of this process on this socket")
+	contention := flags.Bool("contention", false, "profile mutexes and blocking, which costs time")
+	latency := flags.Duration("vault", 0, "serve a Vault whose reads take so long")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if *socket != "" {
-		return serveEcho(ctx, *socket)
+	if *contention {
+		runtime.SetMutexProfileFraction(10)
+		runtime.SetBlockProfileRate(10_000)
+	}
+	if *stats != "" {
+		if err := serveStats(ctx, *stats); err != nil {
+			return err
+		}
+	}
+	switch {
+	case *echoing != "":
+		return serveEcho(ctx, *echoing)
+	case *hosting != "":
+		return serveHosted(ctx, *hosting)
 	}
 	return serveVault(ctx, *latency)
 }
 
-// echo answers every Resolve with the same message, of the size that the sidecar's has: the least that gRPC costs.
+// ready says that the server answers, and how.
+func ready(with any) error { return json.NewEncoder(os.Stdout).Encode(with) }
+
+func listenUnix(ctx context.Context, socket string) (net.Listener, error) {
+	return (&net.ListenConfig{}).Listen(ctx, "unix", socket)
+}
+
+// echo answers every Resolve at once with a message of the size that the sidecar's has: the least that gRPC costs.
 type echo struct {
 	secretsidecarv1.UnimplementedSecretServiceServer
+	usual string
 }
 
 // Resolve implements the API.
-func (echo) Resolve(context.Context, *secretsidecarv1.ResolveRequest) (*secretsidecarv1.ResolveResponse, error) {
+func (e echo) Resolve(_ context.Context, request *secretsidecarv1.ResolveRequest) (*secretsidecarv1.ResolveResponse, error) {
 	now := time.Now()
 	return &secretsidecarv1.ResolveResponse{
-		Value: value, ValueType: secretsidecarv1.ValueType_VALUE_TYPE_STRING, Version: 1,
+		Value: e.value(request.GetPath()), ValueType: secretsidecarv1.ValueType_VALUE_TYPE_STRING, Version: 1,
 		VersionCreatedAt: timestamppb.New(now), FetchedAt: timestamppb.New(now), ExpiresAt: timestamppb.New(now),
 		Source: secretsidecarv1.Source_SOURCE_CACHE,
 	}, nil
 }
 
+// values are the echo's by their size.
+var values = map[int]string{}
+
+func (e echo) value(path string) string {
+	if strings.HasPrefix(path, "secret/data/size-256-") {
+		return e.usual
+	}
+	size, _, _ := parseName(strings.TrimSuffix(strings.TrimPrefix(path, mount), key))
+	return values[size]
+}
+
 func serveEcho(ctx context.Context, socket string) error {
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "unix", socket)
+	for _, size := range valueSizes {
+		values[size] = strings.Repeat("x", size)
+	}
+	listener, err := listenUnix(ctx, socket)
 	if err != nil {
 		return err
 	}
-	server := grpc.NewServer()
-	secretsidecarv1.RegisterSecretServiceServer(server, echo{})
+	server := grpc.NewServer(grpc.MaxConcurrentStreams(burst))
+	secretsidecarv1.RegisterSecretServiceServer(server, echo{usual: values[usualSize]})
 	context.AfterFunc(ctx, server.Stop)
-	fmt.Println("{}")
+	if err := ready(struct{}{}); err != nil {
+		return err
+	}
 	return server.Serve(listener)
+}
+
+// hostedSettings come on the standard input: they hold a credential.
+type hostedSettings struct {
+	Vault    vaultReady
+	MaxBytes int64
+}
+
+// serveHosted serves what the sidecar's binary serves, and can be looked into. Its connections are few and many, to one
+// Vault.
+func serveHosted(ctx context.Context, socket string) error {
+	var settings hostedSettings
+	if err := json.NewDecoder(os.Stdin).Decode(&settings); err != nil {
+		return err
+	}
+	s, err := server.New(server.Options{})
+	if err != nil {
+		return err
+	}
+	listener, err := server.Listen(server.Socket{Path: socket, Mode: 0o600})
+	if err != nil {
+		return err
+	}
+	connection := func(name string) server.Connection {
+		v := settings.Vault
+		return server.Connection{
+			Name: name, Scope: server.ScopePlatform,
+			Vault: vault.Config{Name: name, Address: v.Address, RoleID: vault.Credential{Value: redact.New(v.RoleID)},
+				SecretID: vault.Credential{Value: redact.New(v.SecretID)}},
+			Policy: cache.Policy{TTL: time.Hour, MaxStale: time.Hour, NegativeTTL: 10 * time.Second,
+				RefreshAhead: 5 * time.Minute, MaxWaiting: burst},
+		}
+	}
+	err = s.Apply(ctx, server.Settings{
+		CacheBytes: settings.MaxBytes, Connections: []server.Connection{connection("few"), connection("many")},
+	})
+	if err != nil {
+		return err
+	}
+	if err := ready(struct{}{}); err != nil {
+		return err
+	}
+	return s.Serve(ctx, listener)
+}
+
+// processStats are what a server says of itself.
+type processStats struct {
+	Mallocs, Switches uint64 // so far: allocations, and how often a goroutine was put on a processor
+	Heap              uint64 // bytes in use
+	Goroutines        int
+}
+
+// serveStats serves statistics, with ?gc of what is left after a garbage collection, and Go's profiles.
+func serveStats(ctx context.Context, socket string) error {
+	listener, err := listenUnix(ctx, socket)
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/stats", func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Has("gc") {
+			runtime.GC()
+			runtime.GC()
+		}
+		_ = json.NewEncoder(w).Encode(readStats())
+	})
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	s := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
+	context.AfterFunc(ctx, func() { _ = s.Close() })
+	go func() { _ = s.Serve(listener) }()
+	return nil
+}
+
+func readStats() processStats {
+	var memory runtime.MemStats
+	runtime.ReadMemStats(&memory)
+	// Every time that a goroutine begins to run is counted in the histogram of how long it waited for that.
+	waits := []metrics.Sample{{Name: "/sched/latencies:seconds"}}
+	metrics.Read(waits)
+	var switches uint64
+	for _, n := range waits[0].Value.Float64Histogram().Counts {
+		switches += n
+	}
+	return processStats{Mallocs: memory.Mallocs, Switches: switches, Heap: memory.HeapAlloc, Goroutines: runtime.NumGoroutine()}
 }
 
 // vaultReady is what a Vault prints once it is ready.
@@ -69,45 +202,63 @@ type vaultReady struct {
 	Address, RoleID, SecretID, RootToken string
 }
 
+// benchPolicy is what the AppRole of the benchmark may do.
+const benchPolicy = `path "secret/*" { capabilities = ["read"] }`
+
+// serveVault serves the development Vault. The secrets of the benchmark it makes up as they are asked for, whatever the
+// token.
 func serveVault(ctx context.Context, latency time.Duration) error {
-	vault := devvault.New(devvault.Options{})
-	roleID, secretID, err := vault.SetupAppRole("bench", `path "secret/*" { capabilities = ["read"] }`)
+	dev := devvault.New(devvault.Options{})
+	roleID, secretID, err := dev.SetupAppRole("bench", benchPolicy)
 	if err != nil {
 		return err
-	}
-	for i := range secrets {
-		if err := vault.WriteSecret(secretName(i), map[string]any{"key": value}); err != nil {
-			return err
-		}
 	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: delayed(vault, latency), ReadHeaderTimeout: time.Minute}
-	context.AfterFunc(ctx, func() { _ = server.Close() })
-	ready := vaultReady{"http://" + listener.Addr().String(), roleID, secretID, vault.RootToken()}
-	if err := json.NewEncoder(os.Stdout).Encode(ready); err != nil {
+	s := &http.Server{Handler: &madeUp{behind: dev, latency: latency}, ReadHeaderTimeout: time.Minute}
+	context.AfterFunc(ctx, func() { _ = s.Close() })
+	if err := ready(vaultReady{"http://" + listener.Addr().String(), roleID, secretID, dev.RootToken()}); err != nil {
 		return err
 	}
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+	if err := s.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
 }
 
-// delayed makes each answer take longer, as a network does.
-func delayed(handler http.Handler, latency time.Duration) http.Handler {
-	if latency <= 0 {
-		return handler
+// madeUp answers for the secrets of the benchmark; all else it leaves to the Vault behind.
+type madeUp struct {
+	behind  http.Handler
+	latency time.Duration
+	reads   atomic.Int64
+}
+
+const readsPath = "/bench/reads"
+
+func (m *madeUp) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == readsPath {
+		fmt.Fprint(w, m.reads.Load())
+		return
 	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		timer := time.NewTimer(latency)
+	size, number, ok := parseName(strings.TrimPrefix(r.URL.Path, "/v1/"+mount))
+	if !ok {
+		m.behind.ServeHTTP(w, r)
+		return
+	}
+	m.reads.Add(1)
+	if m.latency > 0 { // as a network takes it
+		timer := time.NewTimer(m.latency)
 		defer timer.Stop()
 		select {
 		case <-timer.C:
-			handler.ServeHTTP(w, r)
 		case <-r.Context().Done():
+			return
 		}
-	})
+	}
+	w.Header().Set("Content-Type", "application/json")
+	fmt.Fprintf(w, `{"request_id":"8b0cbd2b-9b61-4f2f-9d2c-0f2d3d2a4f9e","lease_id":"","renewable":false,"lease_duration":0,`+
+		`"data":{"data":{"key":%q},"metadata":{"created_time":"2026-01-01T00:00:00.123456789Z","custom_metadata":null,`+
+		`"deletion_time":"","destroyed":false,"version":1}},"wrap_info":null,"warnings":null,"auth":null}`, valueOf(size, number))
 }

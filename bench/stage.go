@@ -1,175 +1,158 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
-	"github.com/hashicorp/vault/api"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 )
 
-const (
-	secrets  = 100 // how many there are
-	batch    = 10  // of one BatchResolve
-	channels = 4   // that the callers share
-)
-
-// value is what every secret holds: 256 bytes.
-var value = strings.Repeat("0123456789abcdef", 16)
-
-func secretName(i int) string { return fmt.Sprintf("app-%d", i%secrets) }
-
-func reference(i int) string { return "secret/data/" + secretName(i) + "/key" }
-
-// subject is something to measure: a call, and the process that answers it.
-type subject struct {
-	name string
-	// secrets is how many of them one call resolves.
-	secrets int
-	process *process
-	call    func(ctx context.Context, caller, turn int) error
-}
-
-// process is a server that is measured.
-type process struct {
-	command *exec.Cmd
-}
-
 // stage is all that runs during a benchmark.
 type stage struct {
 	folder    string
+	started   int // how many processes there were
 	processes []*process
 	channels  []*grpc.ClientConn
-	subjects  []subject
-	started   time.Duration // from the sidecar's start to its first answer
-	sidecar   *process
+	collector *httptest.Server // takes in metrics, and forgets them
+
+	quick, slow vaultReady // Vaults whose reads take 0 and 5 ms
+	sidecar     *process   // the product, with the connections quick and slow
+	bare        *process   // the echo
+	echo        []secretsidecarv1.SecretServiceClient
+	clients     []secretsidecarv1.SecretServiceClient // of sidecar
+	binary      string
 }
 
-func newStage(ctx context.Context, binary string) (*stage, error) {
+// channels are as many client connections as most measurements share.
+const usualChannels = 4
+
+func newStage(p plan) (*stage, error) {
 	folder, err := os.MkdirTemp("", "bench")
 	if err != nil {
 		return nil, err
 	}
-	s := &stage{folder: folder}
-	if err := s.setUp(ctx, binary); err != nil {
-		s.close()
-		return nil, err
-	}
+	s := &stage{folder: folder, binary: p.binary}
+	s.collector = httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	return s, nil
 }
 
-func (s *stage) setUp(ctx context.Context, binary string) error {
-	quick, slow := new(vaultReady), new(vaultReady)
-	for ready, latency := range map[*vaultReady]string{quick: "0", slow: "5ms"} {
-		if _, err := s.startSelf(ready, "-vault", latency); err != nil {
+// setUp starts what most measurements need, once.
+func (s *stage) setUp(ctx context.Context) error {
+	if s.sidecar != nil {
+		return nil
+	}
+	for ready, latency := range map[*vaultReady]string{&s.quick: "0", &s.slow: "5ms"} {
+		if _, err := s.startVault(ready, latency); err != nil {
 			return err
 		}
 	}
-	echoSocket, socket := filepath.Join(s.folder, "echo.sock"), filepath.Join(s.folder, "run", "s.sock")
-	echoing, err := s.startSelf(&struct{}{}, "-echo", echoSocket)
-	if err != nil {
+	var err error
+	if s.bare, s.echo, err = s.startEcho(); err != nil {
 		return err
 	}
-	if err := s.startSidecar(ctx, binary, socket, quick, slow); err != nil {
-		return err
-	}
-	direct, err := directClient(quick)
-	if err != nil {
-		return err
-	}
-	bare, err := s.dial(echoSocket)
-	if err != nil {
-		return err
-	}
-	clients, err := s.dial(socket)
-	if err != nil {
-		return err
-	}
-	s.subjects = []subject{
-		{"echo", 1, echoing, resolve(bare, "", nil)},
-		{"cached Resolve", 1, s.sidecar, resolve(clients, "quick", nil)},
-		{"BatchResolve of 10", batch, s.sidecar, resolveBatch(clients)},
-		{"miss, Vault 0 ms", 1, s.sidecar, resolve(clients, "quick", durationpb.New(0))},
-		{"miss, Vault 5 ms", 1, s.sidecar, resolve(clients, "slow", durationpb.New(0))},
-		{"vault/api, Vault 0 ms", 1, nil, direct},
-	}
-	return nil
+	s.sidecar, s.clients, err = s.startSidecar(ctx, s.quickAndSlow())
+	return err
 }
 
-// startSelf starts this binary as a server, and waits until it says that it is ready.
-func (s *stage) startSelf(ready any, args ...string) (*process, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	command := exec.Command(self, append([]string{"serve"}, args...)...)
-	output, err := command.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	p, err := s.start(command)
-	if err != nil {
-		return nil, err
-	}
-	line, err := bufio.NewReader(output).ReadBytes('\n')
-	if err != nil {
-		return nil, fmt.Errorf("wait for %v: %w", args, err)
-	}
-	return p, json.Unmarshal(line, ready)
+func (s *stage) quickAndSlow() string {
+	return "connections:\n" + connection("quick", s.quick) + connection("slow", s.slow)
 }
 
-func (s *stage) start(command *exec.Cmd) (*process, error) {
-	command.Stderr = os.Stderr
-	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := command.Start(); err != nil {
-		return nil, err
-	}
-	p := &process{command: command}
-	s.processes = append(s.processes, p)
-	return p, nil
+// connection is one in the configuration file.
+func connection(name string, v vaultReady) string {
+	return fmt.Sprintf("  - {name: %s, address: %q, role_id: %q, secret_id: %q}\n", name, v.Address, v.RoleID, v.SecretID)
 }
 
-func (s *stage) startSidecar(ctx context.Context, binary, socket string, quick, slow *vaultReady) error {
-	connection := func(name string, v *vaultReady) string {
-		return fmt.Sprintf("  - {name: %s, address: %q, role_id: %q, secret_id: %q}\n", name, v.Address, v.RoleID, v.SecretID)
+// socket returns a path that was not used yet.
+func (s *stage) socket() string {
+	s.started++
+	return filepath.Join(s.folder, fmt.Sprintf("run%d", s.started), "s.sock")
+}
+
+func (s *stage) keep(p *process, err error) (*process, error) {
+	if p != nil {
+		s.processes = append(s.processes, p)
 	}
-	text := "socket: {path: " + socket + "}\nconnections:\n" + connection("quick", quick) + connection("slow", slow)
-	config := filepath.Join(s.folder, "config.yaml")
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		return err
+	return p, err
+}
+
+func (s *stage) startVault(ready *vaultReady, latency string) (*process, error) {
+	return s.keep(startSelf(nil, ready, "-vault", latency))
+}
+
+func (s *stage) startEcho() (*process, []secretsidecarv1.SecretServiceClient, error) {
+	socket := s.socket()
+	if err := os.Mkdir(filepath.Dir(socket), 0o700); err != nil {
+		return nil, nil, err
 	}
-	command := exec.Command(binary, "serve", "--log-level", "error", "--config", config)
-	command.Env = []string{"HOME=" + s.folder}
-	began := time.Now()
-	sidecar, err := s.start(command)
+	p, err := s.keep(startSelf(nil, &struct{}{}, "-echo", socket, "-stats", socket+".stats"))
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	s.sidecar = sidecar
-	if err := answers(ctx, socket, "liveness"); err != nil {
-		return err
+	clients, err := s.dial(socket, usualChannels)
+	return p.withStats(socket + ".stats"), clients, err
+}
+
+// startHosted starts the server package in this binary, where it can be looked into.
+func (s *stage) startHosted(ctx context.Context, maxBytes int64, args ...string) (*process, []secretsidecarv1.SecretServiceClient, error) {
+	socket := s.socket()
+	if err := os.Mkdir(filepath.Dir(socket), 0o700); err != nil {
+		return nil, nil, err
 	}
-	s.started = time.Since(began)
-	return answers(ctx, socket, "")
+	args = append([]string{"-hosted", socket, "-stats", socket + ".stats"}, args...)
+	p, err := s.keep(startSelf(hostedSettings{Vault: s.quick, MaxBytes: maxBytes}, &struct{}{}, args...))
+	if err != nil {
+		return nil, nil, err
+	}
+	p.withStats(socket + ".stats")
+	if err := answers(ctx, socket, ""); err != nil {
+		return nil, nil, err
+	}
+	clients, err := s.dial(socket, usualChannels)
+	return p, clients, err
+}
+
+// startSidecar starts the product with what follows the socket in its configuration, and waits until it is ready.
+func (s *stage) startSidecar(ctx context.Context, config string, env ...string) (*process, []secretsidecarv1.SecretServiceClient, error) {
+	p, socket, err := s.launch(config, env...)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := answers(ctx, socket, ""); err != nil {
+		return nil, nil, err
+	}
+	clients, err := s.dial(socket, usualChannels)
+	return p, clients, err
+}
+
+// launch starts the product and does not wait.
+func (s *stage) launch(config string, env ...string) (p *process, socket string, err error) {
+	socket = s.socket()
+	file := filepath.Join(s.folder, fmt.Sprintf("config%d.yaml", s.started))
+	if err := os.WriteFile(file, []byte("socket: {path: "+socket+"}\n"+config), 0o600); err != nil {
+		return nil, "", err
+	}
+	command := exec.Command(s.binary, "serve", "--log-level", "error", "--config", file)
+	command.Env = append([]string{"HOME=" + s.folder}, env...)
+	p, err = s.keep(startProcess(command))
+	return p, socket, err
 }
 
 // answers waits until the health service says SERVING for a name. It asks again at once: it measures a start.
 func answers(ctx context.Context, socket, service string) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for ctx.Err() == nil {
 		channel, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -185,59 +168,41 @@ func answers(ctx context.Context, socket, service string) error {
 	return errors.New("the sidecar does not become ready")
 }
 
-func (s *stage) dial(socket string) ([]secretsidecarv1.SecretServiceClient, error) {
-	var clients []secretsidecarv1.SecretServiceClient
-	for range channels {
-		channel, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+// dial opens so many client connections to the socket.
+func (s *stage) dial(socket string, count int) ([]secretsidecarv1.SecretServiceClient, error) {
+	const largest = 8 << 20
+	clients := make([]secretsidecarv1.SecretServiceClient, count)
+	for i := range clients {
+		channel, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(largest)))
 		if err != nil {
 			return nil, err
 		}
 		s.channels = append(s.channels, channel)
-		clients = append(clients, secretsidecarv1.NewSecretServiceClient(channel))
+		clients[i] = secretsidecarv1.NewSecretServiceClient(channel)
 	}
 	return clients, nil
 }
 
-func resolve(clients []secretsidecarv1.SecretServiceClient, connection string, maxAge *durationpb.Duration) func(context.Context, int, int) error {
-	return func(ctx context.Context, caller, turn int) error {
-		answer, err := clients[caller%channels].Resolve(ctx, &secretsidecarv1.ResolveRequest{
-			Connection: connection, Path: reference(caller + turn), MaxAge: maxAge})
-		if err == nil && answer.GetValue() != value {
-			err = errors.New("a wrong value")
-		}
-		return err
-	}
+// metricsVariables make a sidecar export its metrics every second.
+func (s *stage) metricsVariables() []string {
+	return []string{"OTEL_METRICS_EXPORTER=otlp", "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf",
+		"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=" + s.collector.URL, "OTEL_METRIC_EXPORT_INTERVAL=1000"}
 }
 
-func resolveBatch(clients []secretsidecarv1.SecretServiceClient) func(context.Context, int, int) error {
-	return func(ctx context.Context, caller, turn int) error {
-		request := &secretsidecarv1.BatchResolveRequest{}
-		for i := range batch {
-			request.Requests = append(request.Requests, &secretsidecarv1.ResolveRequest{Connection: "quick", Path: reference(caller + turn + i)})
-		}
-		answer, err := clients[caller%channels].BatchResolve(ctx, request)
-		for _, result := range answer.GetResults() {
-			if result.GetSecret().GetValue() != value {
-				return errors.New("a wrong value")
-			}
-		}
-		return err
-	}
-}
-
-// directClient reads with the library that a worker would use without a sidecar.
-func directClient(v *vaultReady) (func(context.Context, int, int) error, error) {
-	config := api.DefaultConfig()
-	config.Address = v.Address
-	client, err := api.NewClient(config)
+// readsOf returns how many of the benchmark's secrets the Vault was asked for.
+func readsOf(ctx context.Context, v vaultReady) (reads int, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(v.Address, "/")+readsPath, nil)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
-	client.SetToken(v.RootToken)
-	return func(ctx context.Context, caller, turn int) error {
-		_, err := client.KVv2("secret").Get(ctx, secretName(caller+turn))
-		return err
-	}, nil
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = answer.Body.Close() }()
+	_, err = fmt.Fscan(answer.Body, &reads)
+	return reads, err
 }
 
 // close ends every process and waits for it.
@@ -246,8 +211,13 @@ func (s *stage) close() {
 		_ = channel.Close()
 	}
 	for _, p := range s.processes {
-		_ = p.command.Process.Signal(syscall.SIGTERM)
-		_ = p.command.Wait()
+		p.stop()
 	}
+	s.collector.Close()
 	_ = os.RemoveAll(s.folder)
+}
+
+// lastSocket returns the socket of the process that was started last.
+func (s *stage) lastSocket() string {
+	return filepath.Join(s.folder, fmt.Sprintf("run%d", s.started), "s.sock")
 }

@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc/filters"
 	"go.opentelemetry.io/contrib/instrumentation/runtime"
 	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/metric/noop"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/resource"
@@ -49,9 +50,6 @@ func Setup(ctx context.Context, getenv func(string) (string, bool)) (*Telemetry,
 	}
 	otel.SetErrorHandler(newErrorLogger())
 	otel.SetTextMapPropagator(propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{}))
-	telemetry.options = []grpc.ServerOption{grpc.StatsHandler(otelgrpc.NewServerHandler(
-		otelgrpc.WithFilter(filters.Not(filters.HealthCheck())),
-	))}
 	return telemetry, nil
 }
 
@@ -92,6 +90,10 @@ func (t *Telemetry) startTraces(ctx context.Context, about *resource.Resource) e
 	provider := trace.NewTracerProvider(trace.WithBatcher(exporter), trace.WithResource(about))
 	t.stops = append(t.stops, provider.Shutdown)
 	otel.SetTracerProvider(provider)
+	t.options = append(t.options, grpc.StatsHandler(otelgrpc.NewServerHandler(
+		otelgrpc.WithFilter(filters.Not(filters.HealthCheck())),
+		otelgrpc.WithMeterProvider(noop.NewMeterProvider()), // callDurations records
+	)))
 	return nil
 }
 
@@ -103,6 +105,11 @@ func (t *Telemetry) startMetrics(ctx context.Context, about *resource.Resource) 
 	provider := metric.NewMeterProvider(metric.WithReader(reader), metric.WithResource(about), metric.WithView(fineDurations()))
 	t.stops = append(t.stops, provider.Shutdown)
 	otel.SetMeterProvider(provider)
+	calls, err := newCallDurations(provider.Meter(serviceName))
+	if err != nil {
+		return err
+	}
+	t.options = append(t.options, grpc.UnaryInterceptor(calls.intercept)) // before all that are chained
 	// Goroutines, memory and garbage collection, read when metrics are exported. It has nothing to stop.
 	if err := runtime.Start(runtime.WithMeterProvider(provider)); err != nil {
 		return fmt.Errorf("set up the metrics of the Go runtime: %w", err)

@@ -68,9 +68,6 @@ func measureMemory(ctx context.Context, s *stage, _ plan, r *results) error {
 	idle := sidecar.resident()
 	const cached, callers, calls = 10_000, 64, 1_000_000
 	all := requests("quick", usualSize, 0, cached)
-	if err := fill(ctx, clients, all); err != nil {
-		return err
-	}
 	if err := drive(ctx, resolve(clients, all), callers, times(calls/callers), nil); err != nil {
 		return err
 	}

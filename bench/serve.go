@@ -23,6 +23,7 @@ import (
 
 	"github.com/secret-sidecar/secret-sidecar/cache"
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/internal/harden"
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
 	"github.com/secret-sidecar/secret-sidecar/server"
 	"github.com/secret-sidecar/secret-sidecar/vault"
@@ -121,6 +122,7 @@ type hostedSettings struct {
 // serveHosted serves what the sidecar's binary serves, and can be looked into. Its connections are few and many, to one
 // Vault.
 func serveHosted(ctx context.Context, socket string) error {
+	harden.TrimHeap(os.LookupEnv) // as the sidecar does
 	var settings hostedSettings
 	if err := json.NewDecoder(os.Stdin).Decode(&settings); err != nil {
 		return err

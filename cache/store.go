@@ -14,8 +14,9 @@ const (
 	laneCount = 64
 	// removeChunk bounds how many entries are removed before a writer that waits gets its turn.
 	removeChunk = 2048
-	// bytesPerCounter sizes ristretto's sketch: about ten counters for each entry of the usual size, at 4.5 bytes.
-	bytesPerCounter = 64
+	// bytesPerCounter sizes ristretto's sketch and filter: about three counters, at 4 bytes, for each entry of the usual
+	// size. Two entries then share their counters in all of the four rows one time in a hundred.
+	bytesPerCounter = 256
 	minCounters     = 1 << 12
 	maxCounters     = 1 << 24
 )

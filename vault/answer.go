@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unique"
 )
 
 const doingRead = "read the secret"
@@ -139,6 +140,7 @@ func decodeFields(data json.RawMessage) (texts, others []field, err error) {
 		return nil, nil, errors.New("the secret's data is not a JSON object")
 	}
 	for key, text := range raw {
+		key = unique.Make(key).Value() // most secrets have the same few keys: one copy of each is enough
 		if len(text) == 0 || text[0] != '"' {
 			others = append(others, field{key: key, text: string(text)})
 			continue

@@ -18,6 +18,7 @@ func hardenProcess(log *slog.Logger, getenv lookup) []server.Protection {
 	for _, step := range harden.Process() {
 		protections = append(protections, protection(log, step))
 	}
+	harden.TrimHeap(getenv)
 	return append(protections, limitMemory(log, getenv))
 }
 

@@ -28,35 +28,48 @@ type point struct {
 // growthCallers is how many callers growth is measured with.
 const growthCallers = 16
 
+// filled is a server with so many cached secrets in the connection many.
+type filled struct {
+	size    int
+	server  *process
+	clients []secretsidecarv1.SecretServiceClient
+	heap    float64 // bytes for each secret
+	subject subject
+}
+
+// startFilled starts a server and caches so many secrets in it.
+func (s *stage) startFilled(ctx context.Context, size int) (*filled, error) {
+	const maxBytes = 2 << 30
+	server, clients, err := s.startHosted(ctx, maxBytes)
+	if err != nil {
+		return nil, err
+	}
+	empty, err := server.stats(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	all := requests("many", usualSize, 0, size)
+	if err := fill(ctx, clients, all); err != nil {
+		return nil, err
+	}
+	full, err := server.stats(ctx, true)
+	return &filled{
+		size: size, server: server, clients: clients, heap: (float64(full.Heap) - float64(empty.Heap)) / float64(size),
+		subject: subject{strconv.Itoa(size), 1, server, resolve(clients, all)},
+	}, err
+}
+
 // growSecrets measures hits and memory from 100 to 1,000,000 cached secrets, and what dropping them all costs others.
 func growSecrets(ctx context.Context, s *stage, p plan, r *results) error {
-	sizes := []int{100, 1_000, 10_000, 100_000, 1_000_000}
-	const maxBytes = 2 << 30
+	var all []*filled
 	var subjects []subject
-	var hosted []*process
-	var clients [][]secretsidecarv1.SecretServiceClient
-	heaps := make([]float64, len(sizes))
-	for i, size := range sizes {
+	for _, size := range []int{100, 1_000, 10_000, 100_000, 1_000_000} {
 		say("growth: %d cached secrets", size)
-		server, its, err := s.startHosted(ctx, maxBytes)
+		one, err := s.startFilled(ctx, size)
 		if err != nil {
 			return err
 		}
-		empty, err := server.stats(ctx, true)
-		if err != nil {
-			return err
-		}
-		all := requests("many", usualSize, 0, size)
-		if err := fill(ctx, its, all); err != nil {
-			return err
-		}
-		filled, err := server.stats(ctx, true)
-		if err != nil {
-			return err
-		}
-		heaps[i] = (float64(filled.Heap) - float64(empty.Heap)) / float64(size)
-		hosted, clients = append(hosted, server), append(clients, its)
-		subjects = append(subjects, subject{strconv.Itoa(size), 1, server, resolve(its, all)})
+		all, subjects = append(all, one), append(subjects, one.subject)
 	}
 	single, err := interleave(ctx, subjects, 1, p.rounds, p.each/2)
 	if err != nil {
@@ -66,33 +79,57 @@ func growSecrets(ctx context.Context, s *stage, p plan, r *results) error {
 	if err != nil {
 		return err
 	}
-	hits := growth{Title: "Cached secrets of 256 bytes", X: "cached secrets",
+	hits := growth{
+		Title: "Cached secrets of 256 bytes", X: "cached secrets",
 		Columns: []string{"p50 of a hit, 1 caller, µs", "p50, 16 callers, µs", "p99, 16 callers, µs", "hits a second, 16 callers", "resident, MB", "heap for each secret, B"},
-		Chart:   []int{0, 1, 2}}
-	drops := growth{Title: "Invalidate of a whole connection, while 4 callers hit another one", X: "secrets invalidated",
-		Columns: []string{"Invalidate took, ms", "p99 of hits meanwhile, µs", "longest hit, ms", "p99 before, µs", "longest before, ms"}, Chart: []int{1, 3}}
-	for i, size := range sizes {
-		hits.Points = append(hits.Points, point{float64(size), []float64{
+		Chart:   []int{0, 1, 2},
+	}
+	for i, one := range all {
+		hits.Points = append(hits.Points, point{float64(one.size), []float64{
 			micros(median(p50, single[i])), micros(median(p50, many[i])), micros(median(p99, many[i])), median(perSecond, many[i]),
-			hosted[i].resident(), heaps[i]}})
-		values, err := measureDrop(ctx, clients[i], size)
+			one.server.resident(), one.heap,
+		}})
+	}
+	last := len(all) - 1
+	r.Growth = append(r.Growth, hits)
+	r.Targets = append(r.Targets,
+		target{Measure: "p50 of a hit among 1,000,000 secrets / among 100, 16 callers", Value: hits.Points[last].Values[1] / hits.Points[0].Values[1], AtMost: 1.2},
+		target{Measure: "heap for each cached secret of 256 B, with 100,000 of them", Value: all[last-1].heap, Unit: "B", AtMost: 700},
+		target{Measure: "the same with 1,000,000 of them", Value: all[last].heap, Unit: "B", AtMost: 700})
+	return growDrops(ctx, all, r)
+}
+
+// growDrops measures Invalidate of whole connections, and ends the servers.
+func growDrops(ctx context.Context, all []*filled, r *results) error {
+	drops := growth{
+		Title: "Invalidate, while 4 callers hit another connection", X: "secrets invalidated",
+		Columns: []string{"Invalidate took, ms", "p99 of hits meanwhile, µs", "longest hit, ms", "p99 before, µs", "longest before, ms"}, Chart: []int{1, 3},
+	}
+	single := requests("many", usualSize, 0, 1)
+	values, err := measureDrop(ctx, all[0].clients, 1, &secretsidecarv1.InvalidateRequest{
+		Connection: "many", Path: single[0].GetPath(),
+	})
+	if err != nil {
+		return err
+	}
+	drops.Points = append(drops.Points, point{1, values})
+	if err := fill(ctx, all[0].clients, single); err != nil {
+		return err
+	}
+	for _, one := range all {
+		values, err := measureDrop(ctx, one.clients, one.size, &secretsidecarv1.InvalidateRequest{Connection: "many"})
 		if err != nil {
 			return err
 		}
-		drops.Points = append(drops.Points, point{float64(size), values})
-		hosted[i].stop()
+		drops.Points = append(drops.Points, point{float64(one.size), values})
+		one.server.stop()
 	}
-	last := len(sizes) - 1
-	r.Growth = append(r.Growth, hits, drops)
-	r.Targets = append(r.Targets,
-		target{Measure: "p50 of a hit among 1,000,000 secrets / among 100, 16 callers", Value: hits.Points[last].Values[1] / hits.Points[0].Values[1], AtMost: 1.2},
-		target{Measure: "heap for each cached secret of 256 B, with 100,000 of them", Value: heaps[last-1], Unit: "B", AtMost: 700},
-		target{Measure: "the same with 1,000,000 of them", Value: heaps[last], Unit: "B", AtMost: 700})
+	r.Growth = append(r.Growth, drops)
 	return nil
 }
 
-// measureDrop invalidates the connection many under hits on the connection few.
-func measureDrop(ctx context.Context, clients []secretsidecarv1.SecretServiceClient, size int) ([]float64, error) {
+// measureDrop invalidates size secrets of the connection many under hits on the connection few.
+func measureDrop(ctx context.Context, clients []secretsidecarv1.SecretServiceClient, size int, request *secretsidecarv1.InvalidateRequest) ([]float64, error) {
 	hits := requests("few", usualSize, 0, usual)
 	if err := fill(ctx, clients, hits); err != nil {
 		return nil, err
@@ -105,7 +142,7 @@ func measureDrop(ctx context.Context, clients []secretsidecarv1.SecretServiceCli
 	driven := make(chan error, 1)
 	go func() { driven <- drive(ctx, resolve(clients, hits), callers, until(window), during) }()
 	began := time.Now()
-	dropped, err := clients[0].Invalidate(ctx, &secretsidecarv1.InvalidateRequest{Connection: "many"})
+	dropped, err := clients[0].Invalidate(ctx, request)
 	took := time.Since(began)
 	if err := <-driven; err != nil {
 		return nil, err

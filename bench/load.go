@@ -162,8 +162,8 @@ func (s *stage) loadSubjects(ctx context.Context, p plan) ([]subject, error) {
 		say("there is no real Vault to compare with: make real-vault builds it")
 		return subjects, nil
 	}
-	real, err := s.realVaultSubjects(ctx, p)
-	return append(subjects, real...), err
+	more, err := s.realVaultSubjects(ctx, p)
+	return append(subjects, more...), err
 }
 
 // realVaultSubjects are those that need the real Vault's binary.

@@ -24,6 +24,8 @@ type plan struct {
 	callers []int
 	report  string // the file of the report
 	profile string // the folder of the profiles; empty: measure instead
+
+	profileFor time.Duration // the CPU's
 }
 
 func main() {
@@ -39,6 +41,7 @@ func main() {
 	flag.DurationVar(&p.each, "each", time.Second, "how long one measurement takes")
 	flag.StringVar(&p.report, "report", "docs/benchmarks.md", "file to write the report to, in Markdown; beside it, in JSON and with its charts")
 	flag.StringVar(&p.profile, "profile", "", "folder to write profiles of the server to, instead of measuring")
+	flag.DurationVar(&p.profileFor, "profile-for", 10*time.Second, "how long to profile the CPU, in full seconds")
 	flag.Parse()
 	p.callers = []int{1, 16, 64, 256}
 	if p.quick {

@@ -77,7 +77,7 @@ func (p *process) withStats(socket string) *process {
 
 // open asks the process for something. The caller closes the body.
 func (p *process) open(ctx context.Context, path string) (*http.Response, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://process"+path, nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://process"+path, http.NoBody)
 	if err != nil {
 		return nil, err
 	}

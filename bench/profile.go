@@ -31,7 +31,7 @@ func profile(ctx context.Context, s *stage, p plan) error {
 		driven <- drive(loaded, resolve(clients, hits), 64, times(1<<30), nil)
 	}()
 	kinds := []struct{ name, path, sample string }{
-		{"cpu", "/debug/pprof/profile?seconds=10", ""},
+		{"cpu", fmt.Sprintf("/debug/pprof/profile?seconds=%.0f", p.profileFor.Seconds()), ""},
 		{"heap", "/debug/pprof/heap", "alloc_space"},
 		{"mutex", "/debug/pprof/mutex", ""},
 		{"block", "/debug/pprof/block", ""},
@@ -57,7 +57,7 @@ func profile(ctx context.Context, s *stage, p plan) error {
 		return fmt.Errorf("the load ended: %w", err)
 	default:
 		stop()
-		<-driven
+		_ = <-driven // its calls were cut off
 		return nil
 	}
 }

@@ -104,13 +104,13 @@ func serveEcho(ctx context.Context, socket string) error {
 	if err != nil {
 		return err
 	}
-	server := grpc.NewServer(grpc.MaxConcurrentStreams(burst))
-	secretsidecarv1.RegisterSecretServiceServer(server, echo{usual: values[usualSize]})
-	context.AfterFunc(ctx, server.Stop)
+	g := grpc.NewServer(grpc.MaxConcurrentStreams(burst))
+	secretsidecarv1.RegisterSecretServiceServer(g, echo{usual: values[usualSize]})
+	context.AfterFunc(ctx, g.Stop)
 	if err := ready(struct{}{}); err != nil {
 		return err
 	}
-	return server.Serve(listener)
+	return g.Serve(listener)
 }
 
 // hostedSettings come on the standard input: they hold a credential.
@@ -122,7 +122,7 @@ type hostedSettings struct {
 // serveHosted serves what the sidecar's binary serves, and can be looked into. Its connections are few and many, to one
 // Vault.
 func serveHosted(ctx context.Context, socket string) error {
-	harden.TrimHeap(os.LookupEnv) // as the sidecar does
+	harden.PaceGC(os.LookupEnv) // as the sidecar does
 	var settings hostedSettings
 	if err := json.NewDecoder(os.Stdin).Decode(&settings); err != nil {
 		return err

@@ -192,7 +192,7 @@ func (s *stage) metricsVariables() []string {
 
 // readsOf returns how many of the benchmark's secrets the Vault was asked for.
 func readsOf(ctx context.Context, v vaultReady) (reads int, err error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(v.Address, "/")+readsPath, nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(v.Address, "/")+readsPath, http.NoBody)
 	if err != nil {
 		return 0, err
 	}

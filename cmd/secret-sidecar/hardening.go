@@ -18,7 +18,7 @@ func hardenProcess(log *slog.Logger, getenv lookup) []server.Protection {
 	for _, step := range harden.Process() {
 		protections = append(protections, protection(log, step))
 	}
-	harden.TrimHeap(getenv)
+	harden.PaceGC(getenv)
 	return append(protections, limitMemory(log, getenv))
 }
 

@@ -15,14 +15,3 @@ func LimitMemory(getenv func(string) (string, bool)) int64 {
 	}
 	return limit
 }
-
-// gcPercent makes the heap grow by three quarters between two garbage collections, not double. A sidecar's memory counts
-// once for each worker; `make bench` shows that a call does not get dearer by as much as it measures.
-const gcPercent = 75
-
-// TrimHeap makes the garbage collector run somewhat more often than Go's default, unless GOGC says how often.
-func TrimHeap(getenv func(string) (string, bool)) {
-	if text, _ := getenv("GOGC"); text == "" {
-		debug.SetGCPercent(gcPercent)
-	}
-}

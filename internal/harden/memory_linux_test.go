@@ -1,7 +1,6 @@
 package harden
 
 import (
-	"runtime/debug"
 	"testing"
 	"testing/fstest"
 )
@@ -44,18 +43,5 @@ func TestAGivenGOMEMLIMITIsLeftAlone(t *testing.T) {
 	given := func(name string) (string, bool) { return "1GiB", name == "GOMEMLIMIT" }
 	if limit := LimitMemory(given); limit != 0 {
 		t.Errorf("set a limit of %d although one was given", limit)
-	}
-}
-
-func TestAGivenGOGCIsLeftAlone(t *testing.T) {
-	const given = 123
-	defer debug.SetGCPercent(debug.SetGCPercent(given))
-	TrimHeap(func(name string) (string, bool) { return "200", name == "GOGC" })
-	if percent := debug.SetGCPercent(given); percent != given {
-		t.Errorf("GOGC became %d although one was given", percent)
-	}
-	TrimHeap(func(string) (string, bool) { return "", false })
-	if percent := debug.SetGCPercent(given); percent != gcPercent {
-		t.Errorf("GOGC is %d, want %d", percent, gcPercent)
 	}
 }

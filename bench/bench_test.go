@@ -1,0 +1,121 @@
+package main
+
+import (
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestMain lets this binary be started again as a server, as the benchmark does.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "serve" {
+		exitOn(serve(os.Args[2:]))
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// shortPlan is one that ends soon. Its numbers mean nothing.
+func shortPlan(t *testing.T) plan {
+	t.Helper()
+	p := plan{quick: true, rounds: 1, each: 20 * time.Millisecond, callers: []int{16, 64}, binary: filepath.Join(t.TempDir(), "secret-sidecar")}
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", p.binary, "../cmd/secret-sidecar")
+	if output, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, output)
+	}
+	return p
+}
+
+func newTestStage(t *testing.T, p plan) *stage {
+	t.Helper()
+	s, err := newStage(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.close)
+	return s
+}
+
+func TestTheQuickBenchmarkComparesWhatItPromises(t *testing.T) {
+	p := shortPlan(t)
+	lines, err := measureLoad(t.Context(), newTestStage(t, p), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	targets := loadTargets(lines)
+	if len(targets) != 5 { // the sixth needs the real Vault
+		t.Errorf("%d targets: %+v", len(targets), targets)
+	}
+	for _, one := range targets {
+		if one.Value <= 0 || math.IsInf(one.Value, 0) || math.IsNaN(one.Value) {
+			t.Errorf("%s is %v", one.Measure, one.Value)
+		}
+	}
+}
+
+func TestAReportHasItsPageItsNumbersAndItsCharts(t *testing.T) {
+	p := shortPlan(t)
+	s, r := newTestStage(t, p), newResults(p)
+	if err := s.setUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := growValues(t.Context(), s, p, r); err != nil {
+		t.Fatal(err)
+	}
+	r.Targets = []target{{Measure: "something", Value: 2, AtMost: 1}}
+	folder := t.TempDir()
+	if err := r.write(filepath.Join(folder, "benchmarks.md")); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"benchmarks.md": "| something | 2 | at most 1 | **not met** |", "benchmarks.json": `"Measure": "something"`, "benchmarks/bytes.svg": "<svg",
+	} {
+		text, err := os.ReadFile(filepath.Join(folder, name))
+		if err != nil || !strings.Contains(string(text), want) {
+			t.Errorf("%s lacks %q: %v", name, want, err)
+		}
+	}
+}
+
+func TestProfilesAreWritten(t *testing.T) {
+	p := shortPlan(t)
+	p.profile, p.profileFor = t.TempDir(), time.Second
+	if err := profile(t.Context(), newTestStage(t, p), p); err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range []string{"cpu", "heap", "mutex", "block"} {
+		if info, err := os.Stat(filepath.Join(p.profile, kind+".pprof")); err != nil || info.Size() == 0 {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+}
+
+func TestNamesOfSecretsSayWhatTheirValuesAre(t *testing.T) {
+	size, number, ok := parseName(secretName(1024, 42))
+	if size != 1024 || number != "0000042" || !ok {
+		t.Errorf("%d, %q, %v", size, number, ok)
+	}
+	request := requests("c", 1024, 42, 1)[0]
+	if value := valueOf(size, number); len(value) != 1024 || !isRight(request, value) || isRight(request, valueOf(size, "0000043")) {
+		t.Error("a value is not told from another")
+	}
+	for _, other := range []string{"app", "size-", "size-x-0000001", "size-16-1", "size-3-0000001"} {
+		if _, _, ok := parseName(other); ok {
+			t.Errorf("%q is taken for one of ours", other)
+		}
+	}
+}
+
+func TestNumbersAreShort(t *testing.T) {
+	for value, want := range map[float64]string{
+		0: "0", 0.954: "0.95", 7: "7", 12.34: "12.3", 123.4: "123", 1234567: "1,234,567", -1.02: "-1.02", -123456: "-123,456",
+	} {
+		if got := number(value); got != want {
+			t.Errorf("%v is %q, want %q", value, got, want)
+		}
+	}
+}

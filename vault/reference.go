@@ -16,9 +16,6 @@ const maxReferenceBytes = 1024
 // quotes the reference: flows put user input there.
 var ErrInvalidReference = errors.New("invalid secret reference")
 
-// forbiddenMounts are Vault's own mounts: they hold tokens and configuration, never KV secrets.
-var forbiddenMounts = map[string]bool{"sys": true, "auth": true, "identity": true, "cubbyhole": true}
-
 // Reference points to one key of one KV v2 secret. The zero value is no reference; ParseReference makes
 // them. It is comparable.
 type Reference struct {
@@ -74,6 +71,21 @@ func checkPath(path string) error {
 	if err := checkText("path", path); err != nil {
 		return err
 	}
+	if err := checkSegments(path); err != nil {
+		return err
+	}
+	if mount, _, _ := strings.Cut(path, "/"); isVaultsOwn(mount) {
+		return invalid("it points into Vault's own mounts; name a KV v2 mount")
+	}
+	return nil
+}
+
+// checkSegments refuses empty segments, "." and "..", each of which begins the path, ends it, or stands behind a slash.
+func checkSegments(path string) error {
+	ends := path[0] == '/' || path[0] == '.' || path[len(path)-1] == '/'
+	if !ends && !strings.Contains(path, "//") && !strings.Contains(path, "/.") {
+		return nil // nearly always, without a closer look
+	}
 	for segment := range strings.SplitSeq(path, "/") {
 		switch segment {
 		case "":
@@ -82,10 +94,17 @@ func checkPath(path string) error {
 			return invalid(`remove the "." and ".." segments`)
 		}
 	}
-	if mount, _, _ := strings.Cut(path, "/"); forbiddenMounts[mount] {
-		return invalid("it points into Vault's own mounts; name a KV v2 mount")
-	}
 	return nil
+}
+
+// isVaultsOwn reports whether Vault keeps tokens or configuration in the mount, never KV secrets.
+func isVaultsOwn(mount string) bool {
+	switch mount {
+	case "sys", "auth", "identity", "cubbyhole":
+		return true
+	default:
+		return false
+	}
 }
 
 func checkText(what, text string) error {

@@ -144,6 +144,10 @@ func (s *stage) loadSubjects(ctx context.Context, p plan) ([]subject, error) {
 	if err != nil {
 		return nil, err
 	}
+	missing, missingClients, err := s.startSidecar(ctx, s.quickAndSlow())
+	if err != nil {
+		return nil, err
+	}
 	direct, err := vaultClient(s.quick.Address, s.quick.RootToken)
 	if err != nil {
 		return nil, err
@@ -154,8 +158,8 @@ func (s *stage) loadSubjects(ctx context.Context, p plan) ([]subject, error) {
 		{subjectCached, 1, s.sidecar, resolve(s.clients, hits)},
 		{subjectMetrics, 1, exporting, resolve(exportingClients, hits)},
 		{subjectBatch, usualBatch, s.sidecar, resolveBatches(s.clients, hits, usualBatch)},
-		{"miss, Vault 0 ms", 1, s.sidecar, resolve(s.clients, fresh(requests("quick", usualSize, 0, usual)))},
-		{"miss, Vault 5 ms", 1, s.sidecar, resolve(s.clients, fresh(requests("slow", usualSize, 0, usual)))},
+		{"miss, Vault 0 ms", 1, missing, resolve(missingClients, fresh(requests("quick", usualSize, 0, usual)))},
+		{"miss, Vault 5 ms", 1, missing, resolve(missingClients, fresh(requests("slow", usualSize, 0, usual)))},
 		{subjectDirect, 1, nil, readDirect(direct)},
 	}
 	if p.vault == "" {

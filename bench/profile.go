@@ -57,7 +57,7 @@ func profile(ctx context.Context, s *stage, p plan) error {
 		return fmt.Errorf("the load ended: %w", err)
 	default:
 		stop()
-		_ = <-driven // its calls were cut off
+		<-driven //nolint:errcheck // its calls were cut off
 		return nil
 	}
 }

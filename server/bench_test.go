@@ -97,8 +97,8 @@ func BenchmarkEcho(b *testing.B) {
 	}
 	g := grpc.NewServer()
 	secretsidecarv1.RegisterSecretServiceServer(g, echo{})
-	served := make(chan error, 1)
-	go func() { served <- g.Serve(listener) }()
+	served := make(chan struct{})
+	go func() { defer close(served); _ = g.Serve(listener) }()
 	b.Cleanup(func() { g.Stop(); <-served })
 	channel, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-func TestTheHeapMayGrowToTheFloorAndByThreeQuarters(t *testing.T) {
+func TestTheHeapMayGrowToTheFloorAndByAShare(t *testing.T) {
 	for name, test := range map[string]struct {
 		use  heapUse
 		want int64

@@ -65,7 +65,12 @@ type curve struct {
 	points plotter.XYs
 }
 
+// draw draws the curves that have points; where none has any, nothing.
 func draw(file, title, x, y string, logY bool, curves []curve) error {
+	curves = slices.DeleteFunc(curves, func(c curve) bool { return len(c.points) == 0 }) // without a real Vault, for example
+	if len(curves) == 0 {
+		return nil
+	}
 	p := plot.New()
 	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = title, x, y
 	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, ticksAt(curves)
@@ -78,9 +83,6 @@ func draw(file, title, x, y string, logY bool, curves []curve) error {
 		p.Y.Min = 0
 	}
 	for i, one := range curves {
-		if len(one.points) == 0 {
-			continue // not measured: there is no real Vault
-		}
 		line, dots, err := plotter.NewLinePoints(one.points)
 		if err != nil {
 			return err

@@ -189,12 +189,14 @@ func serveStats(ctx context.Context, socket string) error {
 func readStats() processStats {
 	var memory runtime.MemStats
 	runtime.ReadMemStats(&memory)
-	// Every time that a goroutine begins to run is counted in the histogram of how long it waited for that.
+	// When a goroutine begins to run, a histogram counts how long it waited for that: of each goroutine, one time in eight
+	// (gTrackingPeriod in Go's runtime).
+	const tracked = 8
 	waits := []metrics.Sample{{Name: "/sched/latencies:seconds"}}
 	metrics.Read(waits)
 	var switches uint64
 	for _, n := range waits[0].Value.Float64Histogram().Counts {
-		switches += n
+		switches += n * tracked
 	}
 	return processStats{Mallocs: memory.Mallocs, Switches: switches, Heap: memory.HeapAlloc, Goroutines: runtime.NumGoroutine()}
 }

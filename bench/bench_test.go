@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 // shortPlan is one that ends soon. Its numbers mean nothing.
 func shortPlan(t *testing.T) plan {
 	t.Helper()
-	p := plan{quick: true, rounds: 1, each: 20 * time.Millisecond, callers: []int{16, 64}, binary: filepath.Join(t.TempDir(), "secret-sidecar")}
+	p := plan{quick: true, rounds: 1, each: 200 * time.Millisecond, callers: []int{16, 64}, binary: filepath.Join(t.TempDir(), "secret-sidecar")}
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", p.binary, "../cmd/secret-sidecar")
 	if output, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, output)

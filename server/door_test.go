@@ -44,7 +44,6 @@ func TestAPanicIsAnErrorWithoutItsValue(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.cache.Close()
-	defer s.endStreams()
 	info := &grpc.UnaryServerInfo{Server: s, FullMethod: "/secretsidecar.v1.SecretService/Resolve"}
 	_, err = s.finishUnary(t.Context(), nil, info, func(context.Context, any) (any, error) { panic("top-secret") })
 	if status.Code(err) != codes.Internal || strings.Contains(err.Error(), "top-secret") {

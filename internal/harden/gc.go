@@ -13,7 +13,7 @@ const (
 	heapFloor = 16 << 20
 	// leastGCPercent is how much a larger heap may grow, in percent of what is in use. Go's default of 100 would take
 	// more memory, and a sidecar's counts once for each worker.
-	leastGCPercent = 60
+	leastGCPercent = 50
 	// changeWorth is how far the percentage must be off to be set anew, which stops the world for some microseconds.
 	changeWorth = 10
 )

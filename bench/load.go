@@ -34,22 +34,25 @@ type loadLine struct {
 
 var errWrongValue = errors.New("a wrong value")
 
-// resolve calls Resolve for one request after the other.
+// resolve calls Resolve for one request after the other, and checks the values.
 func resolve(clients []secretsidecarv1.SecretServiceClient, all []*secretsidecarv1.ResolveRequest) func(context.Context, int, int) error {
-	return func(ctx context.Context, caller, turn int) error {
-		request := all[(caller*7919+turn)%len(all)]
-		answer, err := clients[caller%len(clients)].Resolve(ctx, request)
-		if err == nil && !isRight(request, answer.GetValue()) {
-			return errWrongValue
-		}
-		return err
-	}
+	return resolveAs(isRight, clients, all)
 }
 
 // echoed is resolve for the echo, which does not know which value is right.
 func echoed(clients []secretsidecarv1.SecretServiceClient, all []*secretsidecarv1.ResolveRequest) func(context.Context, int, int) error {
+	return resolveAs(func(*secretsidecarv1.ResolveRequest, string) bool { return true }, clients, all)
+}
+
+func resolveAs(right func(*secretsidecarv1.ResolveRequest, string) bool, clients []secretsidecarv1.SecretServiceClient,
+	all []*secretsidecarv1.ResolveRequest,
+) func(context.Context, int, int) error {
 	return func(ctx context.Context, caller, turn int) error {
-		_, err := clients[caller%len(clients)].Resolve(ctx, all[(caller*7919+turn)%len(all)])
+		request := all[(caller*7919+turn)%len(all)]
+		answer, err := clients[caller%len(clients)].Resolve(ctx, request)
+		if err == nil && !right(request, answer.GetValue()) {
+			return errWrongValue
+		}
 		return err
 	}
 }

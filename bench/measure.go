@@ -52,18 +52,18 @@ func sorted(took [][]time.Duration) []time.Duration {
 }
 
 // until is a condition to go on: for so long.
-func until(each time.Duration) func(caller, turn int, now time.Time) bool {
+func until(each time.Duration) func(turn int, now time.Time) bool {
 	end := time.Now().Add(each)
-	return func(_, _ int, now time.Time) bool { return now.Before(end) }
+	return func(_ int, now time.Time) bool { return now.Before(end) }
 }
 
 // times is a condition to go on: so many calls of each caller.
-func times(n int) func(caller, turn int, now time.Time) bool {
-	return func(_, turn int, _ time.Time) bool { return turn < n }
+func times(n int) func(turn int, now time.Time) bool {
+	return func(turn int, _ time.Time) bool { return turn < n }
 }
 
 // drive runs the callers as long as they may go on, and keeps how long each call took where took is given.
-func drive(ctx context.Context, call func(context.Context, int, int) error, callers int, more func(int, int, time.Time) bool, took [][]time.Duration) error {
+func drive(ctx context.Context, call func(context.Context, int, int) error, callers int, more func(int, time.Time) bool, took [][]time.Duration) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var group sync.WaitGroup
@@ -71,7 +71,7 @@ func drive(ctx context.Context, call func(context.Context, int, int) error, call
 		group.Go(func() {
 			for turn := 0; ; turn++ {
 				began := time.Now()
-				if !more(caller, turn, began) || ctx.Err() != nil {
+				if !more(turn, began) || ctx.Err() != nil {
 					return
 				}
 				if err := call(ctx, caller, turn); err != nil {

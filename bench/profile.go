@@ -39,7 +39,7 @@ func profile(ctx context.Context, s *stage, p plan) error {
 	for _, kind := range kinds {
 		file := filepath.Join(p.profile, kind.name+".pprof")
 		if err := save(ctx, hosted, kind.path, file); err != nil {
-			return errors.Join(fmt.Errorf("read the %s profile: %w", kind.name, err))
+			return fmt.Errorf("read the %s profile: %w", kind.name, err)
 		}
 		fmt.Printf("\n%s: go tool pprof -http=: %s\n", kind.name, file)
 		args := []string{"tool", "pprof", "-top", "-nodecount=12"}

@@ -116,7 +116,7 @@ func (r *results) writePage(w io.Writer, charts string) {
 
 // file is the name of the growth's chart.
 func (g growth) file() string {
-	return strings.ToLower(strings.ReplaceAll(strings.ReplaceAll(g.X, ",", ""), " ", "-"))
+	return strings.ReplaceAll(g.X, " ", "-")
 }
 
 func withUnit(number, unit string) string { return strings.TrimSpace(number + " " + unit) }

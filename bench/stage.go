@@ -35,7 +35,7 @@ type stage struct {
 	binary      string
 }
 
-// channels are as many client connections as most measurements share.
+// usualChannels is how many client connections the callers of most measurements share.
 const usualChannels = 4
 
 func newStage(p plan) (*stage, error) {
@@ -78,7 +78,7 @@ func connection(name string, v vaultReady) string {
 // socket returns a path that was not used yet.
 func (s *stage) socket() string {
 	s.started++
-	return filepath.Join(s.folder, fmt.Sprintf("run%d", s.started), "s.sock")
+	return s.lastSocket()
 }
 
 func (s *stage) keep(p *process, err error) (*process, error) {

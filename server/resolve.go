@@ -37,7 +37,7 @@ func (s *Server) resolve(ctx context.Context, caller Peer, request *secretsideca
 	if err != nil {
 		return nil, asked.connection, err
 	}
-	secret, err := answer(asked.reference.Key, found)
+	secret, err := new(resolved).fill(asked.reference.Key, found)
 	return secret, asked.connection, err
 }
 
@@ -117,17 +117,13 @@ func (asked question) lookup() cache.Lookup[*vault.Secret] {
 	}
 }
 
-// answer picks the key out of the secret.
-func answer(key string, found cache.Result[*vault.Secret]) (*secretsidecarv1.ResolveResponse, error) {
-	return new(resolved).fill(key, found)
-}
-
 // resolved is a response with the messages that it points to, so that they are one allocation.
 type resolved struct {
 	response                    secretsidecarv1.ResolveResponse
 	created, fetched, expiresAt timestamppb.Timestamp
 }
 
+// fill picks the key out of the secret.
 func (r *resolved) fill(key string, found cache.Result[*vault.Secret]) (*secretsidecarv1.ResolveResponse, error) {
 	value, ok := found.Value.Value(key)
 	if !ok {

@@ -82,6 +82,16 @@ func measureMemory(ctx context.Context, s *stage, _ plan, r *results) error {
 	return nil
 }
 
+// settle waits a moment for what a process still does after its start.
+func settle(ctx context.Context) {
+	timer := time.NewTimer(2 * time.Second)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
 // measureStart measures from the start of the process to the first answer.
 func measureStart(ctx context.Context, s *stage, p plan, r *results) error {
 	say("start")

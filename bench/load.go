@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -263,14 +262,4 @@ func (t target) bound() string {
 		return "at most " + number(t.AtMost)
 	}
 	return "at least " + number(t.AtLeast)
-}
-
-// settle waits a moment for what a process still does after its start.
-func settle(ctx context.Context) {
-	timer := time.NewTimer(2 * time.Second)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
 }

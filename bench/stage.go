@@ -93,35 +93,31 @@ func (s *stage) startVault(ready *vaultReady, latency string) (*process, error) 
 }
 
 func (s *stage) startEcho() (*process, []secretsidecarv1.SecretServiceClient, error) {
+	return s.startOwn(nil, "-echo")
+}
+
+// startHosted starts the server package in this binary, where it can be looked into.
+func (s *stage) startHosted(ctx context.Context, maxBytes int64, args ...string) (*process, []secretsidecarv1.SecretServiceClient, error) {
+	p, clients, err := s.startOwn(hostedSettings{Vault: s.quick, MaxBytes: maxBytes}, "-hosted", args...)
+	if err != nil {
+		return nil, nil, err
+	}
+	return p, clients, answers(ctx, s.lastSocket(), "")
+}
+
+// startOwn starts this binary as a server of the kind, which is the flag that takes its socket, with statistics.
+func (s *stage) startOwn(input any, kind string, args ...string) (*process, []secretsidecarv1.SecretServiceClient, error) {
 	socket := s.socket()
 	if err := os.Mkdir(filepath.Dir(socket), 0o700); err != nil {
 		return nil, nil, err
 	}
-	p, err := s.keep(startSelf(nil, &struct{}{}, "-echo", socket, "-stats", socket+".stats"))
+	args = append([]string{kind, socket, "-stats", socket + ".stats"}, args...)
+	p, err := s.keep(startSelf(input, &struct{}{}, args...))
 	if err != nil {
 		return nil, nil, err
 	}
 	clients, err := s.dial(socket, usualChannels)
 	return p.withStats(socket + ".stats"), clients, err
-}
-
-// startHosted starts the server package in this binary, where it can be looked into.
-func (s *stage) startHosted(ctx context.Context, maxBytes int64, args ...string) (*process, []secretsidecarv1.SecretServiceClient, error) {
-	socket := s.socket()
-	if err := os.Mkdir(filepath.Dir(socket), 0o700); err != nil {
-		return nil, nil, err
-	}
-	args = append([]string{"-hosted", socket, "-stats", socket + ".stats"}, args...)
-	p, err := s.keep(startSelf(hostedSettings{Vault: s.quick, MaxBytes: maxBytes}, &struct{}{}, args...))
-	if err != nil {
-		return nil, nil, err
-	}
-	p.withStats(socket + ".stats")
-	if err := answers(ctx, socket, ""); err != nil {
-		return nil, nil, err
-	}
-	clients, err := s.dial(socket, usualChannels)
-	return p, clients, err
 }
 
 // startSidecar starts the product with what follows the socket in its configuration, and waits until it is ready.

@@ -91,9 +91,16 @@ type Lookup[V any] struct {
 	// soon. Callers wait as long as Load takes: it has to bound itself. It is told the key, so that one function serves
 	// every key of a space.
 	Load func(ctx context.Context, key Key) (V, error)
+	// Joined is told of a Get that is going to wait for a load which another one has caused: waiter is the Get's ctx,
+	// load the one that the load runs, or will run, under. It must return at once: locks are held. Nil is told nothing.
+	Joined func(waiter, load context.Context)
+	// Refreshing is told when the Get begins a load in the background. It must return at once: locks are held. Nil is
+	// told nothing.
+	Refreshing func()
 }
 
-// Result is the answer to a Lookup.
+// Result is the answer to a Lookup. Beside an error only Source may be set: SourceCache says that the error was
+// remembered.
 type Result[V any] struct {
 	Value V
 	// FetchedAt is when the load that produced Value began.
@@ -157,6 +164,20 @@ func (c *Cache[V]) Len(space string) int {
 	}
 	return 0
 }
+
+// Stats is what a Cache holds and what became of the rest.
+type Stats struct {
+	// Bytes is what all entries count together, MaxBytes what they may.
+	Bytes, MaxBytes int64
+	// Evictions counts the entries that made room for others since New.
+	Evictions uint64
+	// Rejections counts the entries that were not taken in: all that is there is used more often, or they are larger
+	// than MaxBytes.
+	Rejections uint64
+}
+
+// Stats returns the present numbers; those of the end once the Cache is closed.
+func (c *Cache[V]) Stats() Stats { return c.store.stats() }
 
 // SetMaxBytes changes Config.MaxBytes; n of zero or less means 64 MiB. Shrinking drops entries before it returns, not
 // the least used ones first. How often keys are used stays counted as finely as the first bound asked for. On a closed

@@ -134,7 +134,7 @@ func (e *entry[V]) postponeRefresh(now time.Time) {
 // answer returns the entry to a caller: its value, or the error that it remembers.
 func (e *entry[V]) answer(source Source, p *Policy) (Result[V], error) {
 	if !e.isCopy() {
-		return Result[V]{}, e.absence.err
+		return Result[V]{Source: source}, e.absence.err
 	}
 	return Result[V]{
 		Value: e.value, FetchedAt: e.fetchedAt, ExpiresAt: e.fetchedAt.Add(e.lifetime(p)), Source: source,

@@ -14,7 +14,8 @@ type flight[V any] struct {
 	key    Key
 	policy Policy // of the Get that caused it
 	load   func() (V, error)
-	cancel context.CancelFunc // ends what load runs under
+	joined func(waiter context.Context) // tells that a Get waits which did not cause the flight
+	cancel context.CancelFunc           // ends what load runs under
 
 	// Guarded by Cache.mu. began is set before the flight's goroutine starts, and never changes.
 	began    time.Time
@@ -40,11 +41,16 @@ type outcome[V any] struct {
 // newFlight returns a flight that has not begun.
 func newFlight[V any](ctx context.Context, s *space[V], l Lookup[V]) *flight[V] {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) //nolint:gosec // fly, leave or beginNext calls cancel
-	load, key := l.Load, ownKey(l.Key)
-	return &flight[V]{
+	load, joined, key := l.Load, l.Joined, ownKey(l.Key)
+	f := &flight[V]{
 		space: s, key: key, policy: l.Policy,
-		load: func() (V, error) { return load(ctx, key) }, cancel: cancel, done: make(chan struct{}),
+		load: func() (V, error) { return load(ctx, key) }, joined: func(context.Context) {},
+		cancel: cancel, done: make(chan struct{}),
 	}
+	if joined != nil {
+		f.joined = func(waiter context.Context) { joined(waiter, ctx) }
+	}
+	return f
 }
 
 // ownKey returns the key with a name of its own: a caller's may be a part of a text that is better not kept.

@@ -108,6 +108,8 @@ func (c *Cache[V]) join(
 	if f == nil {
 		f = newFlight(ctx, s, l)
 		c.launch(f, running, l.Admit)
+	} else {
+		f.joined(ctx)
 	}
 	f.board()
 	return f, nil, nil

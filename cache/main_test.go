@@ -123,7 +123,7 @@ func (a answer) wants(t testing.TB, value int, source cache.Source) {
 
 func (a answer) wantsErr(t testing.TB, err error) {
 	t.Helper()
-	if !errors.Is(a.err, err) || a.Result != (cache.Result[int]{}) {
+	if !errors.Is(a.err, err) || a.Result != (cache.Result[int]{Source: a.Source}) {
 		t.Fatalf("got %+v, error %v; want error %v", a.Result, a.err, err)
 	}
 }

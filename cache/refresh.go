@@ -25,5 +25,8 @@ func (c *Cache[V]) launchRefresh(ctx context.Context, l Lookup[V], e *entry[V]) 
 		return false
 	}
 	c.launch(newFlight(ctx, s, l), nil, nil)
+	if l.Refreshing != nil {
+		l.Refreshing()
+	}
 	return true
 }

@@ -4,6 +4,7 @@ import (
 	"hash/maphash"
 	"iter"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dgraph-io/ristretto/v2"
@@ -35,7 +36,10 @@ type store[V any] struct {
 
 	// mu is held by whoever writes. It is never taken by a reader, or while Cache.mu is held.
 	mu     sync.Mutex
-	closed bool // guarded by mu
+	closed bool  // guarded by mu
+	last   Stats // guarded by mu; set when closed is
+
+	evictions, rejections atomic.Uint64
 
 	release sync.Once // closes ristretto
 }
@@ -50,12 +54,19 @@ type lane struct {
 // newStore returns an empty store. It calls onExit with every entry that leaves, for whatever reason, on a goroutine
 // that may hold mu.
 func newStore[V any](maxBytes int64, onExit func(*entry[V])) (*store[V], error) {
+	s := &store[V]{}
 	cache, err := ristretto.NewCache(&ristretto.Config[uint64, *entry[V]]{
 		NumCounters:        min(max(maxBytes/bytesPerCounter, minCounters), maxCounters),
 		MaxCost:            maxBytes,
 		BufferItems:        64,
 		IgnoreInternalCost: true,
 		KeyToHash:          func(hash uint64) (uint64, uint64) { return hash, 0 },
+		OnEvict: func(item *ristretto.Item[*entry[V]]) {
+			if item.Expiration.IsZero() { // only what made room: what has expired, or is cleared at the end, says when
+				s.evictions.Add(1)
+			}
+		},
+		OnReject: func(*ristretto.Item[*entry[V]]) { s.rejections.Add(1) },
 		OnExit: func(e *entry[V]) {
 			if e != nil { // ristretto also reports the exit of what was not there
 				onExit(e)
@@ -66,7 +77,27 @@ func newStore[V any](maxBytes int64, onExit func(*entry[V])) (*store[V], error) 
 		return nil, err
 	}
 	seed := maphash.MakeSeed()
-	return &store[V]{cache: cache, hash: func(k Key) uint64 { return maphash.Comparable(seed, k) }}, nil
+	s.cache, s.hash = cache, func(k Key) uint64 { return maphash.Comparable(seed, k) }
+	return s, nil
+}
+
+// stats returns the present numbers, or the last ones.
+func (s *store[V]) stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.statsLocked()
+}
+
+// statsLocked must be called with mu held.
+func (s *store[V]) statsLocked() Stats {
+	if s.closed {
+		return s.last
+	}
+	bound := s.cache.MaxCost()
+	return Stats{
+		Bytes: bound - s.cache.RemainingCost(), MaxBytes: bound,
+		Evictions: s.evictions.Load(), Rejections: s.rejections.Load(),
+	}
 }
 
 // get returns the entry of the key, nil when there is none, and whether reads are still allowed.
@@ -158,6 +189,7 @@ func (s *store[V]) resize(maxBytes int64, take func(bytes int64) []*entry[V]) {
 		if len(victims) == 0 {
 			return
 		}
+		s.evictions.Add(uint64(len(victims)))
 		s.removeLocked(victims)
 	}
 }
@@ -171,6 +203,7 @@ func (s *store[V]) refuse() {
 		l.mu.Unlock()
 	}
 	s.mu.Lock()
+	s.last = s.statsLocked()
 	s.closed = true
 	s.mu.Unlock()
 }

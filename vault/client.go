@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/secret-sidecar/secret-sidecar/internal/filewatch"
@@ -56,6 +57,18 @@ type Config struct {
 	// OnChange is called after the Status changed, from one goroutine, with no lock held. It must return soon
 	// and must not call Close. Nil is nothing.
 	OnChange func()
+	// OnCall is told of every request that went out to Vault, after its end, by the goroutine that made it. It must
+	// return at once. Nil is told nothing.
+	OnCall func(Call)
+	// OnLoginRejected is told when Vault has rejected a login of the client's own, or the login budget has refused one.
+	// It must return at once. Nil is told nothing.
+	OnLoginRejected func()
+	// Tracer makes a span of every request. Nil makes none.
+	Tracer trace.Tracer
+	// TracePaths puts the paths of secrets into the spans.
+	TracePaths bool
+	// LookUpSecretID makes the client ask Vault once when a new secret_id expires: see Status.SecretIDExpiresAt.
+	LookUpSecretID bool
 
 	// For tests in a bubble, where neither sockets nor inotify work.
 	transport http.RoundTripper
@@ -76,6 +89,10 @@ type Client struct {
 	keeper  *keeper
 	status  *statusBoard
 	session atomic.Pointer[session] // written by the keeper alone
+
+	lookUpSecretID  bool
+	secretIDExpires atomic.Pointer[time.Time] // nil or zero: not known, or never
+	onLoginRejected func()                    // never nil
 
 	closeOnce sync.Once
 	closing   sync.Mutex         // held while closed is closed, and while a test is added
@@ -134,9 +151,18 @@ func newClient(cfg Config) (*Client, error) {
 		reads:   semaphore.NewWeighted(maxConcurrentReads),
 		engines: newEngineMemory(),
 		closed:  make(chan struct{}),
+
+		lookUpSecretID: cfg.LookUpSecretID, onLoginRejected: cfg.OnLoginRejected,
+	}
+	if c.onLoginRejected == nil {
+		c.onLoginRejected = func() {}
 	}
 	c.gate = newGate(c.gateChanged)
 	c.api = newAPI(address, strings.Trim(cfg.Namespace, "/"), transport, c.gate)
+	c.api.tracer = newTracer(cfg, c.api)
+	if cfg.OnCall != nil {
+		c.api.onCall = cfg.OnCall
+	}
 	c.auth = &authenticator{api: c.api, guard: guard(cfg), mount: authMount(cfg), wrapped: cfg.SecretIDWrapped}
 	c.session.Store(newSession())
 	c.status = newStatusBoard(c, cfg.OnChange)

@@ -75,8 +75,8 @@ func (m *engineMemory) remember(mount string, notKVv2 bool) {
 // askEngine asks Vault whose path it is. Vault tells every token that may read there; when it does not tell, the
 // mount is taken for KV v2, and not named. Errors: an outage, or ctx's.
 func (a *vaultAPI) askEngine(ctx context.Context, tok *token, path string) (mount string, notKVv2 bool, err error) {
-	ans, err := a.call(ctx, request{doing: doingRead, method: http.MethodGet,
-		path: "sys/internal/ui/mounts/" + path, token: tok.id})
+	ans, err := a.call(ctx, request{doing: doingRead, kind: CallMount, method: http.MethodGet,
+		path: "sys/internal/ui/mounts/" + path, template: "sys/internal/ui/mounts/{path}", token: tok.id})
 	var body struct {
 		Data struct {
 			Path    string            `json:"path"`

@@ -58,13 +58,16 @@ func newLoginTarget(address *url.URL, namespace, mount string, roleID redact.Str
 
 // normalAddress spells an address one way: lower case, no default port, no trailing dot or slash.
 func normalAddress(address *url.URL) string {
-	scheme, port := strings.ToLower(address.Scheme), address.Port()
 	host := strings.TrimSuffix(strings.ToLower(address.Hostname()), ".")
-	if port == "" {
-		port = map[string]string{"http": "80", "https": "443"}[scheme]
+	return fmt.Sprintf("%s://[%s]:%s%s", strings.ToLower(address.Scheme), host, port(address), strings.TrimRight(address.EscapedPath(), "/"))
+}
+
+// port returns the address's port, or its scheme's.
+func port(address *url.URL) string {
+	if given := strings.TrimLeft(address.Port(), "0"); given != "" {
+		return given
 	}
-	port = strings.TrimLeft(port, "0")
-	return fmt.Sprintf("%s://[%s]:%s%s", scheme, host, port, strings.TrimRight(address.EscapedPath(), "/"))
+	return map[string]string{"http": "80", "https": "443"}[strings.ToLower(address.Scheme)]
 }
 
 // protect keeps the last of the target's budget for credentials that Vault has accepted before, until the

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
@@ -38,13 +39,20 @@ type vaultAPI struct {
 	namespace string
 	client    *http.Client
 	gate      *gate // nil: requests are always let through
+	forTest   bool  // every request is a connection test's
+
+	tracer     *tracer       // nil: no spans
+	onCall     func(Call)    // never nil
+	lastAnswer *atomic.Int64 // when Vault last answered, in Unix nanoseconds; 0 is never
 }
 
 // request is one call of Vault's HTTP API.
 type request struct {
 	doing      string // for errors, "read the secret"
+	kind       CallKind
 	method     string
 	path       string // below /v1/, segments not escaped
+	template   string // path with placeholders, for spans; empty: the path is the same for everybody
 	query      string // encoded
 	token      redact.String
 	body       any  // encoded as JSON; nil for none
@@ -53,14 +61,15 @@ type request struct {
 	rootLevel  bool // sent without the namespace: sys/health answers in the root namespace only
 }
 
-// answer is what Vault said: an HTTP status that is no outage, and a body that is JSON or empty.
+// answer is what Vault said: an HTTP status that is no outage, and a body that is JSON or empty. Beside an error it
+// has at most the status.
 type answer struct {
 	status int
 	body   []byte
 }
 
 func newAPI(address *url.URL, namespace string, transport http.RoundTripper, g *gate) *vaultAPI {
-	return &vaultAPI{base: address, namespace: namespace, gate: g, client: &http.Client{
+	return &vaultAPI{base: address, namespace: namespace, gate: g, onCall: func(Call) {}, lastAnswer: new(atomic.Int64), client: &http.Client{
 		Transport: transport,
 		// Following a redirect would carry the token to another host.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -101,6 +110,13 @@ func (a *vaultAPI) ungated() *vaultAPI {
 	free := *a
 	free.gate = nil
 	return &free
+}
+
+// testing returns an ungated vaultAPI whose requests are a connection test's.
+func (a *vaultAPI) testing() *vaultAPI {
+	free := a.ungated()
+	free.forTest = true
+	return free
 }
 
 // call sends r and returns Vault's answer. Errors: an outage (see Outage), ErrTooLarge, or ctx's own error
@@ -144,7 +160,21 @@ func (a *vaultAPI) callPath(ctx context.Context, r request) (answer, error) {
 	return ans, err
 }
 
+// send sends r whatever the gate says, and tells of it.
 func (a *vaultAPI) send(ctx context.Context, r request) (answer, error) {
+	began := time.Now()
+	ctx, span := a.tracer.begin(ctx, a, r)
+	ans, err := a.exchange(ctx, r)
+	call := a.endedCall(ctx, r, ans, err, time.Since(began))
+	span.end(ctx, call)
+	if err == nil {
+		a.lastAnswer.Store(time.Now().UnixNano())
+	}
+	a.onCall(call)
+	return ans, err
+}
+
+func (a *vaultAPI) exchange(ctx context.Context, r request) (answer, error) {
 	req, err := a.newRequest(ctx, r)
 	if err != nil {
 		return answer{}, unreachable(r.doing, "check the address of the connection", err)
@@ -157,13 +187,13 @@ func (a *vaultAPI) send(ctx context.Context, r request) (answer, error) {
 	body, err := readBody(resp)
 	switch {
 	case errors.Is(err, ErrTooLarge):
-		return answer{}, &CallError{Sentinel: ErrTooLarge, Doing: r.doing,
+		return answer{status: resp.StatusCode}, &CallError{Sentinel: ErrTooLarge, Doing: r.doing,
 			Remedy: "make the secret smaller, or split it: answers of up to 4 MiB are read"}
 	case err != nil:
-		return answer{}, transportError(ctx, r.doing, err)
+		return answer{status: resp.StatusCode}, transportError(ctx, r.doing, err)
 	}
 	if err := outageOf(r, resp, body); err != nil {
-		return answer{}, err
+		return answer{status: resp.StatusCode}, err
 	}
 	return answer{status: resp.StatusCode, body: body}, nil
 }
@@ -191,6 +221,7 @@ func (a *vaultAPI) newRequest(ctx context.Context, r request) (*http.Request, er
 	if !r.token.IsEmpty() {
 		req.Header.Set("X-Vault-Token", r.token.Reveal())
 	}
+	a.tracer.propagate(ctx, req.Header)
 	return req, nil
 }
 

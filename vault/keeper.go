@@ -34,6 +34,7 @@ type keeper struct {
 	serial       uint64      // of the last token
 	active       credentials // of the last successful login; zero before it
 	newest       credentials // as last read from the files; active until Vault has accepted them
+	lookedUp     credentials // whose secret_id's expiry was asked for last
 	everLoggedIn bool
 	unprotect    func()                    // gives up the part of the login budget that is kept for active
 	unreadable   error                     // why the credential files could not be read the last time
@@ -340,7 +341,7 @@ func (k *keeper) hold(creds credentials, err error) {
 	maps.DeleteFunc(k.holds, func(held credentials, _ rejection) bool { return held != k.active && held != k.newest })
 	until := time.Now().Add(pause)
 	k.holds[creds] = rejection{until: until, err: untilNextTry(err, until)}
-	countRejection(k.c.name)
+	k.c.onLoginRejected()
 	k.log.Error("Vault rejects the login", append(errorAttrs(err), "next_try_in", pause.Round(time.Second))...)
 }
 
@@ -378,6 +379,7 @@ func (k *keeper) swap(ctx context.Context, granted *token, creds credentials) {
 	}
 	k.publish()
 	k.log.Debug("logged in to Vault", "token_ttl", granted.ttl)
+	k.lookUpSecretID(ctx, granted, creds)
 	k.retire(ctx, old)
 }
 

@@ -72,8 +72,8 @@ func (a *authenticator) callLogin(ctx context.Context, roleID, secretID redact.S
 	if !secretID.IsEmpty() {
 		body["secret_id"] = secretID.Reveal()
 	}
-	ans, err := a.api.call(ctx, request{doing: doingLogin, method: http.MethodPost,
-		path: "auth/" + a.mount + "/login", body: body})
+	ans, err := a.api.call(ctx, request{doing: doingLogin, kind: CallLogin, method: http.MethodPost,
+		path: "auth/" + a.mount + "/login", template: "auth/{mount}/login", body: body})
 	done(isRejection(ans, err))
 	return ans, err
 }

@@ -85,7 +85,8 @@ func (c *Client) awaitTurn(ctx context.Context) error {
 
 // readSecret makes the read. Its errors are decideRead's.
 func (a *vaultAPI) readSecret(ctx context.Context, tok *token, path string, version uint32) (*Secret, error) {
-	r := request{doing: doingRead, method: http.MethodGet, path: path, token: tok.id, isRead: true}
+	r := request{doing: doingRead, kind: CallRead, method: http.MethodGet, path: path, template: "{mount}/data/{path}",
+		token: tok.id, isRead: true}
 	if version != 0 {
 		r.query = "version=" + strconv.FormatUint(uint64(version), 10)
 	}

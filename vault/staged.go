@@ -23,7 +23,7 @@ const (
 // step within Config.Timeout, and counts against the login budget. A bad connection is a report that is not
 // OK, never an error; so is one that is closed meanwhile.
 func (c *Client) Test(ctx context.Context, ref *Reference) Report {
-	t := &stagedTest{c: c, api: c.api.ungated(), ref: ref}
+	t := &stagedTest{c: c, api: c.api.testing(), ref: ref}
 	if c.beginTest() {
 		defer c.tests.Done()
 	}
@@ -91,7 +91,7 @@ func (t *stagedTest) add(name string, check Check, took time.Duration) {
 }
 
 func (t *stagedTest) reach(ctx context.Context) Check {
-	ans, err := t.api.call(ctx, request{doing: doingReach, method: http.MethodGet, path: "sys/health", rootLevel: true,
+	ans, err := t.api.call(ctx, request{doing: doingReach, kind: CallTest, method: http.MethodGet, path: "sys/health", rootLevel: true,
 		query: "standbyok=true&perfstandbyok=true&sealedcode=200&uninitcode=200&drsecondarycode=200"})
 	if err != nil {
 		return failedBy(err)
@@ -147,7 +147,7 @@ func (t *stagedTest) credentials() (creds credentials, proven bool, err error) {
 }
 
 func (t *stagedTest) mounts(ctx context.Context) Check {
-	ans, err := t.api.call(ctx, request{doing: doingMounts, method: http.MethodGet, path: "sys/mounts", token: t.token.id})
+	ans, err := t.api.call(ctx, request{doing: doingMounts, kind: CallTest, method: http.MethodGet, path: "sys/mounts", token: t.token.id})
 	if err != nil {
 		return failedBy(err)
 	}

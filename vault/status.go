@@ -50,6 +50,11 @@ type Status struct {
 	// LastError is why the state is not ready. When it is, LastError is nil, or wraps ErrLoginPending: the credential
 	// files cannot be read just now, and what was read before is in use.
 	LastError error
+	// LastAnswerAt is when Vault last answered a call of any kind with what is no outage; zero is never.
+	LastAnswerAt time.Time
+	// SecretIDExpiresAt is when the secret_id in use expires. Zero: never, or it is not known, because
+	// Config.LookUpSecretID is not set or the role's policies do not allow it.
+	SecretIDExpiresAt time.Time
 }
 
 // Status returns the state of the connection now.
@@ -85,6 +90,12 @@ func (b *statusBoard) now() Status {
 		b.state, b.since = status.State, now
 	}
 	status.Since = b.since
+	if nanos := b.c.api.lastAnswer.Load(); nanos != 0 {
+		status.LastAnswerAt = time.Unix(0, nanos)
+	}
+	if expires := b.c.secretIDExpires.Load(); expires != nil {
+		status.SecretIDExpiresAt = *expires
+	}
 	return status
 }
 

@@ -27,6 +27,7 @@ type token struct {
 	ttl       time.Duration // what the last renewal granted; 0 = never expires
 	granted   time.Time     // when the request that granted ttl was sent
 	policies  []string
+	role      string // the AppRole's name; empty where Vault does not tell
 }
 
 // newToken reads the token out of a login's answer; sent is when the login went out.
@@ -40,6 +41,7 @@ func newToken(auth *grantedAuth, sent time.Time) *token {
 		ttl:       ttl,
 		granted:   sent,
 		policies:  slices.Clone(auth.Policies),
+		role:      auth.Metadata["role_name"],
 	}
 }
 
@@ -76,7 +78,7 @@ func (t *token) cutShort() bool { return t.ttl*3 < t.firstTTL*2 }
 // the login that follows will show.
 func (a *vaultAPI) renew(ctx context.Context, t *token) (*token, error) {
 	sent := time.Now()
-	ans, err := a.call(ctx, request{doing: doingRenew, method: http.MethodPost, path: "auth/token/renew-self",
+	ans, err := a.call(ctx, request{doing: doingRenew, kind: CallRenew, method: http.MethodPost, path: "auth/token/renew-self",
 		token: t.id, body: struct{}{}, answers500: true})
 	if err != nil {
 		return nil, err
@@ -104,7 +106,7 @@ func (a *vaultAPI) revoke(ctx context.Context, t *token) error {
 	if t == nil || t.batch || !t.valid(time.Now()) {
 		return nil
 	}
-	ans, err := a.ungated().call(ctx, request{doing: doingRevoke, method: http.MethodPost, path: "auth/token/revoke-self",
+	ans, err := a.ungated().call(ctx, request{doing: doingRevoke, kind: CallRevoke, method: http.MethodPost, path: "auth/token/revoke-self",
 		token: t.id})
 	if err != nil {
 		return err

@@ -69,7 +69,7 @@ func (g *Guard) unwrappedEntry(key [32]byte) *unwrapped {
 // checkWrapping refuses a wrapping token that Vault did not make for a secret_id: somebody may have opened the
 // right one and put another in its place.
 func (a *vaultAPI) checkWrapping(ctx context.Context, wrappingToken redact.String) error {
-	ans, err := a.call(ctx, request{doing: doingUnwrap, method: http.MethodPost, path: "sys/wrapping/lookup",
+	ans, err := a.call(ctx, request{doing: doingUnwrap, kind: CallUnwrap, method: http.MethodPost, path: "sys/wrapping/lookup",
 		body: map[string]string{"token": wrappingToken.Reveal()}})
 	if err != nil {
 		return err
@@ -92,7 +92,7 @@ func (a *vaultAPI) checkWrapping(ctx context.Context, wrappingToken redact.Strin
 }
 
 func (a *vaultAPI) unwrapSecretID(ctx context.Context, wrappingToken redact.String) (redact.String, error) {
-	ans, err := a.call(ctx, request{doing: doingUnwrap, method: http.MethodPost, path: "sys/wrapping/unwrap",
+	ans, err := a.call(ctx, request{doing: doingUnwrap, kind: CallUnwrap, method: http.MethodPost, path: "sys/wrapping/unwrap",
 		token: wrappingToken})
 	switch {
 	case err != nil:

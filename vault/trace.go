@@ -1,0 +1,144 @@
+package vault
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// Attributes of spans. Those without a comment are the semantic conventions' for HTTP clients, version 1.43; see
+// https://opentelemetry.io/docs/specs/semconv/http/http-spans/.
+const (
+	attrMethod     = "http.request.method"
+	attrStatus     = "http.response.status_code"
+	attrAddress    = "server.address"
+	attrPort       = "server.port"
+	attrTemplate   = "url.template"
+	attrURL        = "url.full" // only when paths are asked for
+	attrErrorType  = "error.type"
+	attrConnection = "connection" // the connection's name
+	attrCall       = "vault.call" // a CallKind
+)
+
+// tracer makes a span of each request. Nil makes none. It is immutable and safe for concurrent use.
+type tracer struct {
+	trace.Tracer
+	paths bool                 // spans hold the path
+	base  []attribute.KeyValue // of every span
+}
+
+// newTracer returns nil when cfg wants no spans.
+func newTracer(cfg Config, a *vaultAPI) *tracer {
+	if cfg.Tracer == nil {
+		return nil
+	}
+	base := []attribute.KeyValue{attribute.String(attrConnection, cfg.Name), attribute.String(attrAddress, a.base.Hostname())}
+	if port, err := strconv.Atoi(port(a.base)); err == nil {
+		base = append(base, attribute.Int(attrPort, port))
+	}
+	return &tracer{Tracer: cfg.Tracer, paths: cfg.TracePaths, base: base}
+}
+
+// begin starts the span of a request; nil without a tracer. Call its end with what became of the request.
+func (t *tracer) begin(ctx context.Context, a *vaultAPI, r request) (context.Context, *callSpan) {
+	if t == nil {
+		return ctx, nil
+	}
+	attributes := append(slices.Clip(t.base), attribute.String(attrCall, string(a.kindOf(r))),
+		attribute.String(attrMethod, r.method), attribute.String(attrTemplate, r.route()))
+	if t.paths {
+		attributes = append(attributes, attribute.String(attrURL, a.url(r.path, r.query).String()))
+	}
+	ctx, span := t.Start(ctx, r.method+" "+r.route(), trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(attributes...))
+	return ctx, &callSpan{span}
+}
+
+// propagate lets Vault's audit log show the trace, where it is told to log the header: see
+// https://developer.hashicorp.com/vault/api-docs/system/config-auditing. Baggage stays here.
+func (t *tracer) propagate(ctx context.Context, header http.Header) {
+	if t != nil {
+		propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(header))
+	}
+}
+
+// callSpan is the span of one request; nil when there is none.
+type callSpan struct{ trace.Span }
+
+// end ends the span, and links the callers who waited for the request.
+func (s *callSpan) end(ctx context.Context, call Call) {
+	if s == nil {
+		return
+	}
+	if call.Status != 0 {
+		s.SetAttributes(attribute.Int(attrStatus, call.Status))
+	}
+	if call.ErrorType != "" {
+		s.SetAttributes(attribute.String(attrErrorType, call.ErrorType))
+		s.SetStatus(codes.Error, "") // Vault's own words go nowhere
+	}
+	for _, link := range linksOf(ctx) {
+		s.AddLink(link)
+	}
+	s.End()
+}
+
+// route is the path with placeholders for what must not be shown and what there is no end of.
+func (r request) route() string {
+	if r.template != "" {
+		return "/v1/" + r.template
+	}
+	return "/v1/" + r.path
+}
+
+// maxLinks is how many links OpenTelemetry's SDK keeps of a span by default.
+const maxLinks = 128
+
+type linksKey struct{}
+
+// links are the callers who wait for a read that somebody else caused.
+type links struct {
+	mu  sync.Mutex
+	all []trace.Link // guarded by mu
+}
+
+// WithCallers returns a ctx for a read that others may come to wait for: see JoinCaller. Without a span that is
+// recorded it returns ctx.
+func WithCallers(ctx context.Context) context.Context {
+	if !trace.SpanFromContext(ctx).IsRecording() {
+		return ctx
+	}
+	return context.WithValue(ctx, linksKey{}, &links{})
+}
+
+// JoinCaller links two spans: that of the caller who waits for a read, and the spans of the calls of Vault that the
+// read makes from here on, whose ctx comes from WithCallers. It links the first 128 callers.
+func JoinCaller(caller, read context.Context) {
+	waiting, ok := read.Value(linksKey{}).(*links)
+	span := trace.SpanFromContext(caller)
+	if !ok || !span.SpanContext().IsValid() {
+		return
+	}
+	span.AddLink(trace.Link{SpanContext: trace.SpanContextFromContext(read)})
+	waiting.mu.Lock()
+	defer waiting.mu.Unlock()
+	if len(waiting.all) < maxLinks {
+		waiting.all = append(waiting.all, trace.Link{SpanContext: span.SpanContext()})
+	}
+}
+
+func linksOf(ctx context.Context) []trace.Link {
+	waiting, ok := ctx.Value(linksKey{}).(*links)
+	if !ok {
+		return nil
+	}
+	waiting.mu.Lock()
+	defer waiting.mu.Unlock()
+	return waiting.all[:len(waiting.all):len(waiting.all)]
+}

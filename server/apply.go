@@ -35,7 +35,7 @@ func (s *Server) Apply(ctx context.Context, settings Settings) error {
 		return err
 	}
 	s.cache.SetMaxBytes(settings.CacheBytes)
-	s.current.Store(next)
+	s.show(next)
 	for _, c := range before.connections {
 		if !next.holds(c.session) {
 			c.release()
@@ -62,24 +62,39 @@ func (s *Server) openSnapshot(settings Settings, before *snapshot) (*snapshot, [
 			return nil, opened, fmt.Errorf("two connections are called %q", wanted.Name)
 		}
 		if old, ok := before.connections[wanted.Name]; ok && sameVault(old.session.config, wanted.Vault) {
-			next.connections[wanted.Name] = &connection{Connection: wanted, session: old.session}
+			next.connections[wanted.Name] = &connection{Connection: wanted, session: old.session, tally: old.tally}
 			continue
 		}
-		one, err := s.openSession(wanted)
+		counts := tallyFor(wanted.Name, before)
+		one, err := s.openSession(wanted, counts)
 		if err != nil {
 			return nil, opened, fmt.Errorf("connection %q: %w", wanted.Name, err)
 		}
 		opened = append(opened, one)
-		next.connections[wanted.Name] = &connection{Connection: wanted, session: one}
+		next.connections[wanted.Name] = &connection{Connection: wanted, session: one, tally: counts}
 	}
 	return next, opened, nil
 }
 
-func (s *Server) openSession(wanted Connection) (*session, error) {
+// tallyFor returns the connection's tally, which goes on when a connection changes and keeps its name.
+func tallyFor(name string, before *snapshot) *tally {
+	if old, ok := before.connections[name]; ok {
+		return old.tally
+	}
+	return &tally{connection: name}
+}
+
+func (s *Server) openSession(wanted Connection, counts *tally) (*session, error) {
 	config := wanted.Vault
 	config.Logger = s.log
 	config.Guard = s.guard
 	config.OnChange = s.reportHealth
+	config.OnLoginRejected = func() { counts.loginRejections.Add(1) }
+	recorder := s.instruments.recorder(wanted.Name, wanted.Vault.Address)
+	if recorder != nil {
+		config.OnCall = recorder.call
+	}
+	config.Tracer, config.TracePaths, config.LookUpSecretID = s.tracer, s.tracePaths, s.instruments != nil
 	client, err := vault.Open(config)
 	if err != nil {
 		return nil, err
@@ -93,6 +108,12 @@ func (s *Server) openSession(wanted Connection) (*session, error) {
 		load: func(ctx context.Context, key cache.Key) (*vault.Secret, error) {
 			return client.Read(ctx, key.Name, key.Version)
 		},
+		joined: func(waiter, load context.Context) {
+			counts.coalesced.Add(1)
+			vault.JoinCaller(waiter, load)
+		},
+		refreshing: func() { counts.refreshes.Add(1) },
+		recorder:   recorder,
 		retired: make(chan struct{}),
 	}
 	one.users.Store(1)

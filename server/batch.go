@@ -41,10 +41,26 @@ func (s *Server) BatchResolve(ctx context.Context, request *secretsidecarv1.Batc
 	for i := range outcomes {
 		lines.note(items[i], outcomes[i].question.connection, outcomes[i].secret, outcomes[i].err)
 	}
-	if err := lines.write(ctx); err != nil {
-		return nil, err
+	auditErr := lines.write(ctx)
+	s.countAll(ctx, outcomes, auditErr)
+	s.describeBatch(ctx, items)
+	if auditErr != nil {
+		return nil, auditErr
 	}
 	return &secretsidecarv1.BatchResolveResponse{Results: results(outcomes)}, nil
+}
+
+// countAll notes how the items ended; with auditErr, all of them in it.
+func (s *Server) countAll(ctx context.Context, outcomes []outcome, auditErr error) {
+	for i := range outcomes {
+		one := &outcomes[i]
+		if auditErr != nil {
+			s.count(ctx, one.question.connection, nil, auditErr)
+			continue
+		}
+		s.count(ctx, one.question.connection, one.secret, one.err)
+		s.refusals.note(methodBatchResolve, one.err)
+	}
 }
 
 // outcome is what became of one item, with room for the messages that say so: those of a batch are one allocation.
@@ -131,6 +147,7 @@ func (s *Server) readCached(ctx context.Context, first int, outcomes []outcome) 
 	if !ok {
 		return false
 	}
+	err = orRemembered(found.Source, err)
 	for i := range chain(outcomes, first) {
 		outcomes[i].settle(found, err)
 	}

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -54,14 +55,24 @@ func (s *Server) statusOf(c *connection) *secretsidecarv1.ConnectionStatus {
 		Namespace:     c.Vault.Namespace,
 		State:         stateOf(status.State),
 		CachedSecrets: uint32(s.cache.Len(c.space)), // #nosec G115 -- bounded by memory
+		StateSince:    known(status.Since), LastAnswerAt: known(status.LastAnswerAt), SecretIdExpiresAt: known(status.SecretIDExpiresAt),
+		Resolves: c.tally.resolveCounts(),
 	}
-	if status.TokenValid && !status.TokenExpiresAt.IsZero() {
-		result.TokenExpiresAt = timestamppb.New(status.TokenExpiresAt)
+	if status.TokenValid {
+		result.TokenExpiresAt = known(status.TokenExpiresAt)
 	}
 	if status.LastError != nil {
 		result.LastError = problemOf(status.LastError).resolveError()
 	}
 	return result
+}
+
+// known returns nil for the zero time.
+func known(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
 }
 
 func stateOf(state vault.State) secretsidecarv1.ConnectionState {

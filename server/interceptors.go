@@ -29,6 +29,7 @@ func (s *Server) finishUnary(ctx context.Context, request any, info *grpc.UnaryS
 	}()
 	answer, err = s.metered(ctx, request, handler)
 	if err != nil {
+		s.refusals.note(path.Base(info.FullMethod), err)
 		return nil, publicError(err)
 	}
 	return answer, nil

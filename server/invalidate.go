@@ -33,7 +33,10 @@ func (s *Server) Invalidate(ctx context.Context, request *secretsidecarv1.Invali
 	}
 	dropped := 0
 	for _, c := range connections {
-		dropped += target.drop(s, c.space)
+		here := target.drop(s, c.space)
+		c.tally.invalidations.Add(1)
+		c.tally.invalidated.Add(uint64(here)) // #nosec G115 -- a count
+		dropped += here
 		c.release()
 	}
 	if loginErr != nil {

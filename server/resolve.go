@@ -20,9 +20,11 @@ func (s *Server) Resolve(ctx context.Context, request *secretsidecarv1.ResolveRe
 	secret, connection, err := s.resolve(ctx, caller, request)
 	lines := s.audit(ctx, caller, methodResolve)
 	lines.note(request, connection, secret, err)
-	if err := lines.write(ctx); err != nil {
-		return nil, err
+	if auditErr := lines.write(ctx); auditErr != nil {
+		secret, err = nil, auditErr
 	}
+	ended := s.count(ctx, connection, secret, err)
+	s.describe(ctx, connection, request, ended)
 	return secret, err
 }
 
@@ -102,7 +104,11 @@ func (s *Server) enter(running *snapshot, caller Peer, want access) (*connection
 
 // read returns the secret that holds the value asked for, from the cache or from Vault.
 func (s *Server) read(ctx context.Context, asked question) (cache.Result[*vault.Secret], error) {
-	return s.cache.Get(ctx, asked.lookup())
+	if s.tracer != nil {
+		ctx = vault.WithCallers(ctx)
+	}
+	found, err := s.cache.Get(ctx, asked.lookup())
+	return found, orRemembered(found.Source, err)
 }
 
 func (asked question) lookup() cache.Lookup[*vault.Secret] {
@@ -114,6 +120,8 @@ func (asked question) lookup() cache.Lookup[*vault.Secret] {
 		MaxStale: asked.maxStale,
 		Admit:    c.admit,
 		Load:     c.load,
+
+		Joined: c.joined, Refreshing: c.refreshing,
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
@@ -62,6 +64,13 @@ type Options struct {
 	// Version and Protections are what ListConnections says of the process.
 	Version     string
 	Protections []Protection
+	// Meter makes the metrics. Nil makes none.
+	Meter metric.Meter
+	// Tracer makes the spans of Vault's calls, below the span in a request's ctx, which ServerOptions have to begin. Nil
+	// makes none.
+	Tracer trace.Tracer
+	// TracePaths puts the paths of secrets into the spans.
+	TracePaths bool
 	// ServerOptions are added to the gRPC server's, for example a stats handler.
 	ServerOptions []grpc.ServerOption
 }
@@ -91,6 +100,14 @@ type Server struct {
 	health        *health.Server
 	cache         *cache.Cache[*vault.Secret]
 	current       atomic.Pointer[snapshot]
+
+	strays      *tally // of requests that found no connection
+	refusals    refusals
+	reloads     reloadCounts
+	instruments *instruments             // nil: no metrics
+	observed    atomic.Pointer[snapshot] // what metrics show: current, and its last connections after the end
+	tracer      trace.Tracer             // nil: no spans
+	tracePaths  bool
 
 	applying sync.Mutex // serialises Apply and the end of Serve
 	spaces   int        // guarded by applying: how many sessions were ever opened
@@ -126,6 +143,8 @@ func New(opts Options) (*Server, error) {
 		cache:     secrets,
 
 		serverOptions: opts.ServerOptions,
+		strays:        &tally{},
+		tracer:        opts.Tracer, tracePaths: opts.TracePaths,
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -136,9 +155,22 @@ func New(opts Options) (*Server, error) {
 	if s.drainTimeout == 0 {
 		s.drainTimeout = 10 * time.Second
 	}
-	s.current.Store(&snapshot{})
+	s.show(&snapshot{})
 	s.initHealth()
+	if opts.Meter == nil {
+		return s, nil
+	}
+	if s.instruments, err = newMetrics(opts.Meter, s); err != nil {
+		s.cache.Close()
+		return nil, err
+	}
 	return s, nil
+}
+
+// show makes the snapshot the running one.
+func (s *Server) show(next *snapshot) {
+	s.observed.Store(next)
+	s.current.Store(next)
 }
 
 func (s *Server) newGRPCServer(extra []grpc.ServerOption) *grpc.Server {

@@ -22,9 +22,13 @@ type session struct {
 	// space is the session's part of the cache. It is never used again: a connection that comes back with
 	// other credentials starts with nothing cached.
 	space string
-	// admit and load are the client's, as the cache calls them: made once, and not for each request.
+	// admit and load are the client's, as the cache calls them. They and the next are made once, and not for each request.
 	admit func() error
 	load  func(ctx context.Context, key cache.Key) (*vault.Secret, error)
+	// joined and refreshing count for the tally of the connection.
+	joined     func(waiter, load context.Context)
+	refreshing func()
+	recorder   *recorder // nil: no metrics
 	// users counts the requests in progress, plus one while a snapshot holds the session.
 	users atomic.Int64
 	// retired is closed by retire: when users reaches zero, or when the server stops. The client is closed then.
@@ -67,6 +71,7 @@ func (s *session) close(ctx context.Context) error {
 type connection struct {
 	Connection
 	*session
+	tally *tally // goes on from session to session
 }
 
 // allowsProject is promise 10: scope fails closed.

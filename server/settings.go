@@ -46,7 +46,8 @@ type Connection struct {
 	ProjectIDs []string
 	// Required makes the overall health wait for this connection's first login.
 	Required bool
-	// Vault is how to reach and log in to it. Logger, Guard and OnChange are set by the Server.
+	// Vault is how to reach and log in to it. Logger, Guard, the hooks and what telemetry
+	// needs are set by the Server.
 	Vault vault.Config
 	// Policy is how its secrets are cached.
 	Policy cache.Policy
@@ -81,7 +82,12 @@ type CallerRule struct {
 // sameVault reports whether two connections would log in to the same Vault in the same way, so that the
 // running client, its token and its cached secrets can be kept.
 func sameVault(a, b vault.Config) bool {
-	a.Logger, a.Guard, a.OnChange = nil, nil, nil
-	b.Logger, b.Guard, b.OnChange = nil, nil, nil
-	return reflect.DeepEqual(a, b)
+	return reflect.DeepEqual(asWanted(a), asWanted(b))
+}
+
+// asWanted leaves out what the Server sets.
+func asWanted(c vault.Config) vault.Config {
+	c.Logger, c.Guard, c.OnChange, c.OnCall, c.OnLoginRejected, c.Tracer = nil, nil, nil, nil, nil, nil
+	c.TracePaths, c.LookUpSecretID = false, false
+	return c
 }

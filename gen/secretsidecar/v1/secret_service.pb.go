@@ -1563,8 +1563,17 @@ type ConnectionStatus struct {
 	LastError *ResolveError `protobuf:"bytes,8,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
 	// Cached secrets of this connection. A secret cached in several versions counts once.
 	CachedSecrets uint32 `protobuf:"varint,9,opt,name=cached_secrets,json=cachedSecrets,proto3" json:"cached_secrets,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// When the state began.
+	StateSince *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=state_since,json=stateSince,proto3" json:"state_since,omitempty"`
+	// What became of the values asked for since the sidecar started.
+	Resolves *ResolveCounts `protobuf:"bytes,11,opt,name=resolves,proto3" json:"resolves,omitempty"`
+	// When Vault last answered a call of any kind; unset when it never has.
+	LastAnswerAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=last_answer_at,json=lastAnswerAt,proto3" json:"last_answer_at,omitempty"`
+	// When the secret_id in use expires. Unset when it never does, or when it is not known: the sidecar asks Vault only
+	// while metrics are exported, and needs a policy that allows it.
+	SecretIdExpiresAt *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=secret_id_expires_at,json=secretIdExpiresAt,proto3" json:"secret_id_expires_at,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *ConnectionStatus) Reset() {
@@ -1660,6 +1669,116 @@ func (x *ConnectionStatus) GetCachedSecrets() uint32 {
 	return 0
 }
 
+func (x *ConnectionStatus) GetStateSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StateSince
+	}
+	return nil
+}
+
+func (x *ConnectionStatus) GetResolves() *ResolveCounts {
+	if x != nil {
+		return x.Resolves
+	}
+	return nil
+}
+
+func (x *ConnectionStatus) GetLastAnswerAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastAnswerAt
+	}
+	return nil
+}
+
+func (x *ConnectionStatus) GetSecretIdExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SecretIdExpiresAt
+	}
+	return nil
+}
+
+// ResolveCounts says what became of the values asked for, one by one, those of batches too.
+type ResolveCounts struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Read from Vault.
+	Vault uint64 `protobuf:"varint,1,opt,name=vault,proto3" json:"vault,omitempty"`
+	// Answered from a fresh copy.
+	Cache uint64 `protobuf:"varint,2,opt,name=cache,proto3" json:"cache,omitempty"`
+	// Answered from a stale copy during an outage.
+	Stale uint64 `protobuf:"varint,3,opt,name=stale,proto3" json:"stale,omitempty"`
+	// Answered from the memory that Vault has no such secret.
+	Negative uint64 `protobuf:"varint,4,opt,name=negative,proto3" json:"negative,omitempty"`
+	// Refused with an error.
+	Errors        uint64 `protobuf:"varint,5,opt,name=errors,proto3" json:"errors,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResolveCounts) Reset() {
+	*x = ResolveCounts{}
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResolveCounts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResolveCounts) ProtoMessage() {}
+
+func (x *ResolveCounts) ProtoReflect() protoreflect.Message {
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResolveCounts.ProtoReflect.Descriptor instead.
+func (*ResolveCounts) Descriptor() ([]byte, []int) {
+	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ResolveCounts) GetVault() uint64 {
+	if x != nil {
+		return x.Vault
+	}
+	return 0
+}
+
+func (x *ResolveCounts) GetCache() uint64 {
+	if x != nil {
+		return x.Cache
+	}
+	return 0
+}
+
+func (x *ResolveCounts) GetStale() uint64 {
+	if x != nil {
+		return x.Stale
+	}
+	return 0
+}
+
+func (x *ResolveCounts) GetNegative() uint64 {
+	if x != nil {
+		return x.Negative
+	}
+	return 0
+}
+
+func (x *ResolveCounts) GetErrors() uint64 {
+	if x != nil {
+		return x.Errors
+	}
+	return 0
+}
+
 // WatchRequest is reserved for fleet-wide invalidation.
 type WatchRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1669,7 +1788,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[18]
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1681,7 +1800,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[18]
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1694,7 +1813,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{18}
+	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{19}
 }
 
 // WatchResponse is reserved for fleet-wide invalidation.
@@ -1706,7 +1825,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[19]
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1718,7 +1837,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[19]
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1731,7 +1850,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{19}
+	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{20}
 }
 
 var File_secretsidecar_v1_secret_service_proto protoreflect.FileDescriptor
@@ -1831,7 +1950,7 @@ const file_secretsidecar_v1_secret_service_proto_rawDesc = "" +
 	"Protection\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
 	"\bin_force\x18\x02 \x01(\bR\ainForce\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x93\x03\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x9c\x05\n" +
 	"\x10ConnectionStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12-\n" +
 	"\x05scope\x18\x02 \x01(\x0e2\x17.secretsidecar.v1.ScopeR\x05scope\x12\x1f\n" +
@@ -1843,7 +1962,19 @@ const file_secretsidecar_v1_secret_service_proto_rawDesc = "" +
 	"\x10token_expires_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x0etokenExpiresAt\x12=\n" +
 	"\n" +
 	"last_error\x18\b \x01(\v2\x1e.secretsidecar.v1.ResolveErrorR\tlastError\x12%\n" +
-	"\x0ecached_secrets\x18\t \x01(\rR\rcachedSecrets\"\x0e\n" +
+	"\x0ecached_secrets\x18\t \x01(\rR\rcachedSecrets\x12;\n" +
+	"\vstate_since\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"stateSince\x12;\n" +
+	"\bresolves\x18\v \x01(\v2\x1f.secretsidecar.v1.ResolveCountsR\bresolves\x12@\n" +
+	"\x0elast_answer_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\flastAnswerAt\x12K\n" +
+	"\x14secret_id_expires_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x11secretIdExpiresAt\"\x85\x01\n" +
+	"\rResolveCounts\x12\x14\n" +
+	"\x05vault\x18\x01 \x01(\x04R\x05vault\x12\x14\n" +
+	"\x05cache\x18\x02 \x01(\x04R\x05cache\x12\x14\n" +
+	"\x05stale\x18\x03 \x01(\x04R\x05stale\x12\x1a\n" +
+	"\bnegative\x18\x04 \x01(\x04R\bnegative\x12\x16\n" +
+	"\x06errors\x18\x05 \x01(\x04R\x06errors\"\x0e\n" +
 	"\fWatchRequest\"\x0f\n" +
 	"\rWatchResponse*S\n" +
 	"\tValueType\x12\x1a\n" +
@@ -1893,7 +2024,7 @@ func file_secretsidecar_v1_secret_service_proto_rawDescGZIP() []byte {
 }
 
 var file_secretsidecar_v1_secret_service_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_secretsidecar_v1_secret_service_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_secretsidecar_v1_secret_service_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_secretsidecar_v1_secret_service_proto_goTypes = []any{
 	(ValueType)(0),                  // 0: secretsidecar.v1.ValueType
 	(Source)(0),                     // 1: secretsidecar.v1.Source
@@ -1918,18 +2049,19 @@ var file_secretsidecar_v1_secret_service_proto_goTypes = []any{
 	(*ProcessStatus)(nil),           // 20: secretsidecar.v1.ProcessStatus
 	(*Protection)(nil),              // 21: secretsidecar.v1.Protection
 	(*ConnectionStatus)(nil),        // 22: secretsidecar.v1.ConnectionStatus
-	(*WatchRequest)(nil),            // 23: secretsidecar.v1.WatchRequest
-	(*WatchResponse)(nil),           // 24: secretsidecar.v1.WatchResponse
-	(*durationpb.Duration)(nil),     // 25: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 26: google.protobuf.Timestamp
+	(*ResolveCounts)(nil),           // 23: secretsidecar.v1.ResolveCounts
+	(*WatchRequest)(nil),            // 24: secretsidecar.v1.WatchRequest
+	(*WatchResponse)(nil),           // 25: secretsidecar.v1.WatchResponse
+	(*durationpb.Duration)(nil),     // 26: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 27: google.protobuf.Timestamp
 }
 var file_secretsidecar_v1_secret_service_proto_depIdxs = []int32{
-	25, // 0: secretsidecar.v1.ResolveRequest.max_age:type_name -> google.protobuf.Duration
-	25, // 1: secretsidecar.v1.ResolveRequest.max_stale:type_name -> google.protobuf.Duration
+	26, // 0: secretsidecar.v1.ResolveRequest.max_age:type_name -> google.protobuf.Duration
+	26, // 1: secretsidecar.v1.ResolveRequest.max_stale:type_name -> google.protobuf.Duration
 	0,  // 2: secretsidecar.v1.ResolveResponse.value_type:type_name -> secretsidecar.v1.ValueType
-	26, // 3: secretsidecar.v1.ResolveResponse.version_created_at:type_name -> google.protobuf.Timestamp
-	26, // 4: secretsidecar.v1.ResolveResponse.fetched_at:type_name -> google.protobuf.Timestamp
-	26, // 5: secretsidecar.v1.ResolveResponse.expires_at:type_name -> google.protobuf.Timestamp
+	27, // 3: secretsidecar.v1.ResolveResponse.version_created_at:type_name -> google.protobuf.Timestamp
+	27, // 4: secretsidecar.v1.ResolveResponse.fetched_at:type_name -> google.protobuf.Timestamp
+	27, // 5: secretsidecar.v1.ResolveResponse.expires_at:type_name -> google.protobuf.Timestamp
 	1,  // 6: secretsidecar.v1.ResolveResponse.source:type_name -> secretsidecar.v1.Source
 	5,  // 7: secretsidecar.v1.BatchResolveRequest.requests:type_name -> secretsidecar.v1.ResolveRequest
 	9,  // 8: secretsidecar.v1.BatchResolveResponse.results:type_name -> secretsidecar.v1.BatchResolveResult
@@ -1937,35 +2069,39 @@ var file_secretsidecar_v1_secret_service_proto_depIdxs = []int32{
 	10, // 10: secretsidecar.v1.BatchResolveResult.error:type_name -> secretsidecar.v1.ResolveError
 	12, // 11: secretsidecar.v1.TestConnectionRequest.spec:type_name -> secretsidecar.v1.ConnectionSpec
 	14, // 12: secretsidecar.v1.TestConnectionResponse.checks:type_name -> secretsidecar.v1.ConnectionCheck
-	25, // 13: secretsidecar.v1.TestConnectionResponse.token_ttl:type_name -> google.protobuf.Duration
+	26, // 13: secretsidecar.v1.TestConnectionResponse.token_ttl:type_name -> google.protobuf.Duration
 	15, // 14: secretsidecar.v1.TestConnectionResponse.mounts:type_name -> secretsidecar.v1.Mount
 	2,  // 15: secretsidecar.v1.ConnectionCheck.status:type_name -> secretsidecar.v1.CheckStatus
-	25, // 16: secretsidecar.v1.ConnectionCheck.took:type_name -> google.protobuf.Duration
+	26, // 16: secretsidecar.v1.ConnectionCheck.took:type_name -> google.protobuf.Duration
 	22, // 17: secretsidecar.v1.ListConnectionsResponse.connections:type_name -> secretsidecar.v1.ConnectionStatus
 	20, // 18: secretsidecar.v1.ListConnectionsResponse.process:type_name -> secretsidecar.v1.ProcessStatus
-	26, // 19: secretsidecar.v1.ProcessStatus.started_at:type_name -> google.protobuf.Timestamp
+	27, // 19: secretsidecar.v1.ProcessStatus.started_at:type_name -> google.protobuf.Timestamp
 	21, // 20: secretsidecar.v1.ProcessStatus.protections:type_name -> secretsidecar.v1.Protection
 	3,  // 21: secretsidecar.v1.ConnectionStatus.scope:type_name -> secretsidecar.v1.Scope
 	4,  // 22: secretsidecar.v1.ConnectionStatus.state:type_name -> secretsidecar.v1.ConnectionState
-	26, // 23: secretsidecar.v1.ConnectionStatus.token_expires_at:type_name -> google.protobuf.Timestamp
+	27, // 23: secretsidecar.v1.ConnectionStatus.token_expires_at:type_name -> google.protobuf.Timestamp
 	10, // 24: secretsidecar.v1.ConnectionStatus.last_error:type_name -> secretsidecar.v1.ResolveError
-	5,  // 25: secretsidecar.v1.SecretService.Resolve:input_type -> secretsidecar.v1.ResolveRequest
-	7,  // 26: secretsidecar.v1.SecretService.BatchResolve:input_type -> secretsidecar.v1.BatchResolveRequest
-	11, // 27: secretsidecar.v1.SecretService.TestConnection:input_type -> secretsidecar.v1.TestConnectionRequest
-	16, // 28: secretsidecar.v1.SecretService.Invalidate:input_type -> secretsidecar.v1.InvalidateRequest
-	18, // 29: secretsidecar.v1.SecretService.ListConnections:input_type -> secretsidecar.v1.ListConnectionsRequest
-	23, // 30: secretsidecar.v1.SecretService.Watch:input_type -> secretsidecar.v1.WatchRequest
-	6,  // 31: secretsidecar.v1.SecretService.Resolve:output_type -> secretsidecar.v1.ResolveResponse
-	8,  // 32: secretsidecar.v1.SecretService.BatchResolve:output_type -> secretsidecar.v1.BatchResolveResponse
-	13, // 33: secretsidecar.v1.SecretService.TestConnection:output_type -> secretsidecar.v1.TestConnectionResponse
-	17, // 34: secretsidecar.v1.SecretService.Invalidate:output_type -> secretsidecar.v1.InvalidateResponse
-	19, // 35: secretsidecar.v1.SecretService.ListConnections:output_type -> secretsidecar.v1.ListConnectionsResponse
-	24, // 36: secretsidecar.v1.SecretService.Watch:output_type -> secretsidecar.v1.WatchResponse
-	31, // [31:37] is the sub-list for method output_type
-	25, // [25:31] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	27, // 25: secretsidecar.v1.ConnectionStatus.state_since:type_name -> google.protobuf.Timestamp
+	23, // 26: secretsidecar.v1.ConnectionStatus.resolves:type_name -> secretsidecar.v1.ResolveCounts
+	27, // 27: secretsidecar.v1.ConnectionStatus.last_answer_at:type_name -> google.protobuf.Timestamp
+	27, // 28: secretsidecar.v1.ConnectionStatus.secret_id_expires_at:type_name -> google.protobuf.Timestamp
+	5,  // 29: secretsidecar.v1.SecretService.Resolve:input_type -> secretsidecar.v1.ResolveRequest
+	7,  // 30: secretsidecar.v1.SecretService.BatchResolve:input_type -> secretsidecar.v1.BatchResolveRequest
+	11, // 31: secretsidecar.v1.SecretService.TestConnection:input_type -> secretsidecar.v1.TestConnectionRequest
+	16, // 32: secretsidecar.v1.SecretService.Invalidate:input_type -> secretsidecar.v1.InvalidateRequest
+	18, // 33: secretsidecar.v1.SecretService.ListConnections:input_type -> secretsidecar.v1.ListConnectionsRequest
+	24, // 34: secretsidecar.v1.SecretService.Watch:input_type -> secretsidecar.v1.WatchRequest
+	6,  // 35: secretsidecar.v1.SecretService.Resolve:output_type -> secretsidecar.v1.ResolveResponse
+	8,  // 36: secretsidecar.v1.SecretService.BatchResolve:output_type -> secretsidecar.v1.BatchResolveResponse
+	13, // 37: secretsidecar.v1.SecretService.TestConnection:output_type -> secretsidecar.v1.TestConnectionResponse
+	17, // 38: secretsidecar.v1.SecretService.Invalidate:output_type -> secretsidecar.v1.InvalidateResponse
+	19, // 39: secretsidecar.v1.SecretService.ListConnections:output_type -> secretsidecar.v1.ListConnectionsResponse
+	25, // 40: secretsidecar.v1.SecretService.Watch:output_type -> secretsidecar.v1.WatchResponse
+	35, // [35:41] is the sub-list for method output_type
+	29, // [29:35] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_secretsidecar_v1_secret_service_proto_init() }
@@ -1987,7 +2123,7 @@ func file_secretsidecar_v1_secret_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_secretsidecar_v1_secret_service_proto_rawDesc), len(file_secretsidecar_v1_secret_service_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,56 @@
+package server
+
+import (
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// refusalReasons are the reasons that have to do with who asks, or how often.
+var refusalReasons = []string{"CALLER_NOT_ALLOWED", "PROJECT_REQUIRED", "PROJECT_NOT_ALLOWED", "RATE_LIMITED"}
+
+// refusal is what is counted apart of refused callers.
+type refusal struct{ method, reason string }
+
+// refusals counts refused callers. It is safe for concurrent use.
+type refusals struct {
+	mu    sync.Mutex
+	count map[refusal]uint64 // guarded by mu; as many as there are methods and reasons
+}
+
+// note counts err if it refuses a caller; it may be nil.
+func (r *refusals) note(method string, err error) {
+	if err == nil {
+		return
+	}
+	reason := problemOf(err).reason
+	if !slices.Contains(refusalReasons, reason) {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.count == nil {
+		r.count = map[refusal]uint64{}
+	}
+	r.count[refusal{method, reason}]++
+}
+
+func (r *refusals) all() map[refusal]uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.count)
+}
+
+// reloadCounts counts the reloads of the configuration.
+type reloadCounts struct{ applied, refused atomic.Uint64 }
+
+// CountReload counts a reload of the configuration for the metrics: err is why it was refused, nil when it was applied.
+// Apply cannot do so itself, for it never sees a configuration that cannot be read.
+func (s *Server) CountReload(err error) {
+	if err != nil {
+		s.reloads.refused.Add(1)
+		return
+	}
+	s.reloads.applied.Add(1)
+}

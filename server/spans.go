@@ -1,0 +1,53 @@
+package server
+
+import (
+	"context"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
+	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+)
+
+// describe says in the span of a Resolve what became of it; c is nil where it found no connection. The path is part of
+// it only when asked for.
+func (s *Server) describe(ctx context.Context, c *connection, request *secretsidecarv1.ResolveRequest, ended end) {
+	if s.tracer == nil {
+		return
+	}
+	span := trace.SpanFromContext(ctx)
+	if !span.IsRecording() {
+		return
+	}
+	attributes := []attribute.KeyValue{attribute.String(attrOutcome, ended.outcome())}
+	if c != nil {
+		attributes = append(attributes, named(c.Name))
+	}
+	if reason := ended.reason(); reason != "" {
+		attributes = append(attributes, attribute.String(attrErrorType, reason))
+	}
+	if s.tracePaths {
+		attributes = append(attributes, attribute.String("path", request.GetPath()))
+	}
+	span.SetAttributes(attributes...)
+}
+
+// describeBatch says in the span of a BatchResolve what was asked.
+func (s *Server) describeBatch(ctx context.Context, items []*secretsidecarv1.ResolveRequest) {
+	if s.tracer == nil {
+		return
+	}
+	span := trace.SpanFromContext(ctx)
+	if !span.IsRecording() {
+		return
+	}
+	span.SetAttributes(attribute.Int("requests", len(items)))
+	if !s.tracePaths {
+		return
+	}
+	paths := make([]string, len(items))
+	for i, item := range items {
+		paths[i] = item.GetPath()
+	}
+	span.SetAttributes(attribute.StringSlice("paths", paths))
+}

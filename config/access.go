@@ -1,6 +1,7 @@
 package config
 
 import (
+	"log/slog"
 	"math"
 	"net/netip"
 	"strings"
@@ -53,6 +54,23 @@ func (r *reader) audit(v value) *Audit {
 func (v value) hardening() Hardening {
 	m := v.mapping(hardeningKeys...)
 	return Hardening{LockMemory: m.at("lock_memory").demand(), Landlock: m.at("landlock").demand()}
+}
+
+// logLevel reads the name of a level; nil when there is none.
+func (v value) logLevel() *slog.Level {
+	if !v.present() {
+		return nil
+	}
+	level, known := logLevels[v.filledText()]
+	if !known {
+		v.mistake("want debug, info, warn or error; remove the key to leave it to --log-level")
+		return nil
+	}
+	return &level
+}
+
+var logLevels = map[string]slog.Level{
+	"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError,
 }
 
 func (v value) demand() Demand {

@@ -7,6 +7,7 @@ package config
 
 import (
 	"io/fs"
+	"log/slog"
 	"time"
 
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
@@ -34,6 +35,10 @@ type Config struct {
 	Audit *Audit
 	// Hardening is what the process does without, beyond what it always does.
 	Hardening Hardening
+	// LogLevel is the least important level to log; nil leaves it to the command line.
+	LogLevel *slog.Level
+	// TracePaths puts the paths of secrets into the spans that are exported.
+	TracePaths bool
 	// NoReflection refuses clients that ask which services there are.
 	NoReflection bool
 	// Cache is what all connections share of the cache.

@@ -9,7 +9,7 @@ import (
 // The keys that the format knows, by the mapping they stand in.
 var (
 	rootKeys = []string{
-		"socket", "callers", "caller_limits", "test_connection", "audit", "reflection", "hardening", "cache", "defaults", "connections", "invalidation",
+		"socket", "callers", "caller_limits", "test_connection", "audit", "reflection", "hardening", "log", "traces", "cache", "defaults", "connections", "invalidation",
 	}
 	socketKeys     = []string{"path", "mode", "group"}
 	callerKeys     = []string{"uid", "gid", "connections", "projects", "methods"}
@@ -17,6 +17,8 @@ var (
 	testKeys       = []string{"allow"}
 	auditKeys      = []string{"file", "format", "hash_paths", "required"}
 	hardeningKeys  = []string{"lock_memory", "landlock"}
+	logKeys        = []string{"level"}
+	traceKeys      = []string{"paths"}
 	cacheKeys      = []string{"max_bytes"}
 	defaultsKeys   = []string{"cache", "timeout"}
 	policyKeys     = []string{"ttl", "max_stale", "negative_ttl", "refresh_ahead"}
@@ -26,7 +28,7 @@ var (
 		"role_id", "role_id_file", "role_id_env", "secret_id", "secret_id_file", "secret_id_env",
 		"secret_id_wrapped", "tls", "required", "timeout", "max_waiting", "cache",
 	}
-	allKeys = slices.Concat(rootKeys, socketKeys, callerKeys, limitKeys, testKeys, auditKeys, hardeningKeys, cacheKeys, defaultsKeys, policyKeys, tlsKeys, connectionKeys)
+	allKeys = slices.Concat(rootKeys, socketKeys, callerKeys, limitKeys, testKeys, auditKeys, hardeningKeys, logKeys, traceKeys, cacheKeys, defaultsKeys, policyKeys, tlsKeys, connectionKeys)
 )
 
 // methods are the RPCs that a caller rule may name. TestConnection with a spec is one of its own.
@@ -75,6 +77,8 @@ func parse(src source, getenv LookupEnv) (*Config, Mistakes) {
 	cfg.TestConnection = root.at("test_connection").testConnection()
 	cfg.Audit = r.audit(root.at("audit"))
 	cfg.Hardening = root.at("hardening").hardening()
+	cfg.LogLevel = root.at("log").mapping(logKeys...).at("level").logLevel()
+	cfg.TracePaths = root.at("traces").mapping(traceKeys...).at("paths").boolean(false)
 	cfg.NoReflection = !root.at("reflection").boolean(true)
 	cfg.origins = r.origins
 	if invalidation := root.at("invalidation"); invalidation.present() {

@@ -114,7 +114,7 @@ func (s *Server) openSession(wanted Connection, counts *tally) (*session, error)
 		},
 		refreshing: func() { counts.refreshes.Add(1) },
 		recorder:   recorder,
-		retired: make(chan struct{}),
+		retired:    make(chan struct{}),
 	}
 	one.users.Store(1)
 	s.closing.Go(func() { s.closeWhenRetired(one) })

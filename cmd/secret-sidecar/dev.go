@@ -13,6 +13,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/secret-sidecar/secret-sidecar/config"
+	"github.com/secret-sidecar/secret-sidecar/internal/telemetry"
 	"github.com/secret-sidecar/secret-sidecar/server"
 )
 
@@ -44,7 +45,9 @@ sidecar on it, and prints what to try. Everything is gone when it ends. For deve
 		if err := checkDrainTimeout(*drain); err != nil {
 			return err
 		}
-		return a.dev(cmd.Context(), flags, server.Options{Logger: logs.logger(a.err), DrainTimeout: *drain})
+		log := logs.open(a.err)
+		defer log.close()
+		return a.dev(cmd.Context(), flags, server.Options{Logger: log.Logger, DrainTimeout: *drain})
 	}
 	return cmd
 }
@@ -67,6 +70,12 @@ func (a *app) dev(ctx context.Context, flags devFlags, options server.Options) e
 		return fmt.Errorf("configure the development Vault: %w", err)
 	}
 	settings.Socket.Path = socket
+	exports, err := telemetry.Setup(ctx, a.getenv, versionNumber())
+	if err != nil {
+		return usageError{err}
+	}
+	defer flush(ctx, exports, options.Logger)
+	options = exported(options, exports, settings)
 	listener, err := listen(settings.Socket)
 	if err != nil {
 		return err

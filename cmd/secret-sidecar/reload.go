@@ -26,10 +26,13 @@ type reloader struct {
 	source   configSource
 	sidecar  *server.Server
 	log      *slog.Logger
+	levels   *sidecarLog
 	socket   config.Socket // what the sidecar listens on
 	auditing *auditing
-	watcher  *filewatch.Watcher // of the file, since before it was read; nil when there is none
-	triggers chan os.Signal
+
+	tracePaths bool               // as at the start
+	watcher    *filewatch.Watcher // of the file, since before it was read; nil when there is none
+	triggers   chan os.Signal
 }
 
 // reloading is a reloader at work.
@@ -80,12 +83,17 @@ func (r *reloader) reload(ctx context.Context) {
 	if err == nil {
 		err = r.sidecar.Apply(ctx, serverSettings(next))
 	}
-	switch {
-	case ctx.Err() != nil:
+	if ctx.Err() != nil {
 		return
-	case err != nil:
+	}
+	r.sidecar.CountReload(err)
+	if err != nil {
 		r.log.Error("the changed configuration is refused, the running one stays", "from", r.source.String(), "error", err)
 		return
+	}
+	r.levels.follow(next)
+	if next.TracePaths != r.tracePaths {
+		r.log.Warn("a change of traces takes effect at the next start only")
 	}
 	if next.Socket != r.socket {
 		r.log.Warn("a change of socket takes effect at the next start only", "socket", r.socket.Path)

@@ -50,7 +50,9 @@ The socket is that of --socket, else of SECRET_SIDECAR_SOCKET, else of socket.pa
 		if err != nil {
 			return err
 		}
-		return serve(cmd.Context(), source, hangups, server.Options{Logger: logs.logger(a.err), DrainTimeout: *drain})
+		log := logs.open(a.err)
+		defer log.close()
+		return serve(cmd.Context(), source, hangups, log, server.Options{Logger: log.Logger, DrainTimeout: *drain})
 	}
 	return cmd
 }
@@ -68,7 +70,7 @@ func checkDrainTimeout(drain time.Duration) error {
 
 // serve runs the sidecar until ctx is done: harden, read the configuration, listen, then answer and log in side
 // by side.
-func serve(ctx context.Context, source configSource, hangups chan os.Signal, options server.Options) error {
+func serve(ctx context.Context, source configSource, hangups chan os.Signal, levels *sidecarLog, options server.Options) error {
 	log := options.Logger
 	slog.SetDefault(log) // for OpenTelemetry's errors, which know no logger
 	protections := hardenProcess(log, source.getenv)
@@ -78,13 +80,14 @@ func serve(ctx context.Context, source configSource, hangups chan os.Signal, opt
 	if err != nil {
 		return err
 	}
+	levels.follow(settings)
 	source.warnOfSocket(log, settings)
-	exports, err := telemetry.Setup(ctx, source.getenv)
+	exports, err := telemetry.Setup(ctx, source.getenv, versionNumber())
 	if err != nil {
 		return usageError{err}
 	}
 	defer flush(ctx, exports, log)
-	options.ServerOptions = exports.ServerOptions()
+	options = exported(options, exports, settings)
 	auditing, err := openAudit(settings.Audit)
 	if err != nil {
 		return usageError{err}
@@ -102,7 +105,7 @@ func serve(ctx context.Context, source configSource, hangups chan os.Signal, opt
 	}
 	options.Version, options.Protections = describeVersion(), slices.Concat(protections, asked)
 	log.Info("configuration read", "from", source.String(), "connections", len(settings.Connections))
-	return serveOn(ctx, listener, settings, options, &reloader{source: source, log: log, socket: settings.Socket, watcher: watcher, auditing: auditing, triggers: hangups})
+	return serveOn(ctx, listener, settings, options, &reloader{source: source, log: log, levels: levels, socket: settings.Socket, tracePaths: settings.TracePaths, watcher: watcher, auditing: auditing, triggers: hangups})
 }
 
 // serveOn answers on the listener and keeps the configuration up to date.
@@ -119,6 +122,13 @@ func serveOn(ctx context.Context, listener net.Listener, settings *config.Config
 	reloads := startReloading(ctx, r)
 	defer reloads.stop()
 	return sidecar.Serve(ctx, listener)
+}
+
+// exported adds what telemetry wants of the server.
+func exported(options server.Options, exports *telemetry.Telemetry, settings *config.Config) server.Options {
+	options.ServerOptions = exports.ServerOptions()
+	options.Meter, options.Tracer, options.TracePaths = exports.Meter(), exports.Tracer(), settings.TracePaths
+	return options
 }
 
 // listen opens the socket. A bad path, mode or group is a mistake of the configuration.

@@ -26,11 +26,19 @@ func (a *app) versionCommand() *cobra.Command {
 // version is what the build names itself; the linker sets it (-X main.version=...). Empty is the module's.
 var version string
 
+// versionNumber is the build's version alone.
+func versionNumber() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return cmp.Or(version, info.Main.Version)
+	}
+	return version
+}
+
 // describeVersion describes the build, from what the Go toolchain stamps into it too.
 func describeVersion() string {
-	number, revision := version, ""
+	number, revision := versionNumber(), ""
 	if info, ok := debug.ReadBuildInfo(); ok {
-		number, revision = cmp.Or(version, info.Main.Version), revisionOf(info)
+		revision = revisionOf(info)
 	}
 	return fmt.Sprintf("secret-sidecar %s%s %s %s/%s", number, revision, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }

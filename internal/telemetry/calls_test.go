@@ -19,7 +19,7 @@ const resolveMethod = "/secretsidecar.v1.SecretService/Resolve"
 func newTestDurations(t testing.TB) (*callDurations, *metric.ManualReader) {
 	t.Helper()
 	reader := metric.NewManualReader()
-	provider := metric.NewMeterProvider(metric.WithReader(reader), metric.WithView(fineDurations()))
+	provider := metric.NewMeterProvider(metric.WithReader(reader))
 	t.Cleanup(func() { _ = provider.Shutdown(context.Background()) })
 	durations, err := newCallDurations(provider.Meter("test"))
 	if err != nil {

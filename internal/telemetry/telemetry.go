@@ -6,52 +6,59 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"go.opentelemetry.io/contrib/exporters/autoexport"
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc/filters"
 	"go.opentelemetry.io/contrib/instrumentation/runtime"
 	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/metric/noop"
 	"go.opentelemetry.io/otel/propagation"
-	"go.opentelemetry.io/otel/sdk/metric"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/resource"
-	"go.opentelemetry.io/otel/sdk/trace"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 )
 
 // serviceName is the resource's service.name unless OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES says another.
 const serviceName = "secret-sidecar"
 
-// durationBuckets are the bounds, in seconds, of every histogram of durations: an answer from the cache takes
-// some 100 µs, and the libraries' default begins at 5 ms.
-var durationBuckets = []float64{
-	25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1, 2.5, 5, 10,
-}
+// lookup finds an environment variable, as os.LookupEnv does.
+type lookup = func(name string) (string, bool)
 
-// Telemetry is what Setup has started. Its methods may be called once each, from any goroutine.
+// Telemetry is what Setup has started. Shutdown may be called once, its other methods by any goroutine at any time.
 type Telemetry struct {
+	meter   metric.Meter // nil: no metrics
+	tracer  trace.Tracer // nil: no traces
 	stops   []func(context.Context) error
 	options []grpc.ServerOption
 }
 
-// Setup starts the exporters that the environment asks for and makes their providers the global ones. getenv
-// only decides whether: the SDK reads the details from the process's environment by itself. An error means
-// that a variable holds a value that no exporter understands; nothing is left running then.
-func Setup(ctx context.Context, getenv func(string) (string, bool)) (*Telemetry, error) {
+// Setup starts the exporters that the environment asks for, and describes the service with its version. getenv only
+// decides whether: the SDK reads the details from the process's environment by itself. An error means that a variable
+// holds a value that no exporter understands; nothing is left running then.
+func Setup(ctx context.Context, getenv lookup, version string) (*Telemetry, error) {
 	telemetry := &Telemetry{}
 	wanted := wantedSignals(getenv)
-	if wanted == (signals{}) {
+	if wanted.nothing() {
 		return telemetry, nil
 	}
-	if err := telemetry.start(ctx, wanted); err != nil {
+	otel.SetErrorHandler(newErrorLogger())
+	if err := telemetry.start(ctx, getenv, wanted, version); err != nil {
 		return nil, errors.Join(err, telemetry.Shutdown(ctx))
 	}
-	otel.SetErrorHandler(newErrorLogger())
-	otel.SetTextMapPropagator(propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{}))
 	return telemetry, nil
 }
+
+// Meter returns what makes metrics that are exported; nil when none are.
+func (t *Telemetry) Meter() metric.Meter { return t.meter }
+
+// Tracer returns what makes spans that are exported; nil when none are.
+func (t *Telemetry) Tracer() trace.Tracer { return t.tracer }
 
 // ServerOptions returns what makes a gRPC server report its calls, health checks excepted; nil when nothing is
 // exported.
@@ -66,46 +73,52 @@ func (t *Telemetry) Shutdown(ctx context.Context) error {
 	return failed
 }
 
-func (t *Telemetry) start(ctx context.Context, wanted signals) error {
-	about, err := describeService(ctx)
+func (t *Telemetry) start(ctx context.Context, getenv lookup, wanted signals, version string) error {
+	about, err := describeService(ctx, version)
 	if err != nil {
 		return err
 	}
 	if wanted.traces {
-		if err := t.startTraces(ctx, about); err != nil {
+		if err := t.startTraces(ctx, about, version); err != nil {
 			return err
 		}
 	}
-	if wanted.metrics {
-		return t.startMetrics(ctx, about)
+	if len(wanted.metrics) > 0 {
+		return t.startMetrics(ctx, getenv, about, version, wanted)
 	}
 	return nil
 }
 
-func (t *Telemetry) startTraces(ctx context.Context, about *resource.Resource) error {
+func (t *Telemetry) startTraces(ctx context.Context, about *resource.Resource, version string) error {
 	exporter, err := autoexport.NewSpanExporter(ctx)
 	if err != nil {
 		return fmt.Errorf("set up the export of traces (see the OTEL_TRACES_EXPORTER and OTEL_EXPORTER_OTLP_* variables): %w", err)
 	}
-	provider := trace.NewTracerProvider(trace.WithBatcher(exporter), trace.WithResource(about))
+	provider := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(about))
 	t.stops = append(t.stops, provider.Shutdown)
-	otel.SetTracerProvider(provider)
+	t.tracer = provider.Tracer(serviceName, trace.WithInstrumentationVersion(version), trace.WithSchemaURL(semconv.SchemaURL))
 	t.options = append(t.options, grpc.StatsHandler(otelgrpc.NewServerHandler(
 		otelgrpc.WithFilter(filters.Not(filters.HealthCheck())),
+		otelgrpc.WithTracerProvider(provider),
+		otelgrpc.WithPropagators(propagation.TraceContext{}),
 		otelgrpc.WithMeterProvider(noop.NewMeterProvider()), // callDurations records
 	)))
 	return nil
 }
 
-func (t *Telemetry) startMetrics(ctx context.Context, about *resource.Resource) error {
-	reader, err := autoexport.NewMetricReader(ctx)
-	if err != nil {
-		return fmt.Errorf("set up the export of metrics (see the OTEL_METRICS_EXPORTER and OTEL_EXPORTER_OTLP_* variables): %w", err)
+func (t *Telemetry) startMetrics(ctx context.Context, getenv lookup, about *resource.Resource, version string, wanted signals) error {
+	options := []sdkmetric.Option{sdkmetric.WithResource(about)}
+	readers, err := metricReaders(ctx, getenv, wanted.metrics)
+	for _, reader := range readers {
+		t.stops = append(t.stops, reader.Shutdown)
+		options = append(options, sdkmetric.WithReader(reader))
 	}
-	provider := metric.NewMeterProvider(metric.WithReader(reader), metric.WithResource(about), metric.WithView(fineDurations()))
-	t.stops = append(t.stops, provider.Shutdown)
-	otel.SetMeterProvider(provider)
-	calls, err := newCallDurations(provider.Meter(serviceName))
+	if err != nil {
+		return fmt.Errorf("set up the export of metrics (see the OTEL_METRICS_EXPORTER and OTEL_EXPORTER_* variables): %w", err)
+	}
+	provider := sdkmetric.NewMeterProvider(options...)
+	t.meter = provider.Meter(serviceName, metric.WithInstrumentationVersion(version), metric.WithSchemaURL(semconv.SchemaURL))
+	calls, err := newCallDurations(t.meter)
 	if err != nil {
 		return err
 	}
@@ -117,16 +130,35 @@ func (t *Telemetry) startMetrics(ctx context.Context, about *resource.Resource) 
 	return nil
 }
 
-func fineDurations() metric.View {
-	return metric.NewView(
-		metric.Instrument{Kind: metric.InstrumentKindHistogram, Unit: "s"},
-		metric.Stream{Aggregation: metric.AggregationExplicitBucketHistogram{Boundaries: durationBuckets}},
-	)
+// metricReaders makes one reader for each exporter, and returns what it has made when one fails. autoexport takes one
+// name, and from the environment alone.
+func metricReaders(ctx context.Context, getenv lookup, exporters []string) ([]sdkmetric.Reader, error) {
+	const variable = "OTEL_METRICS_EXPORTER"
+	listed, found := getenv(variable)
+	defer func() {
+		if !found {
+			_ = os.Unsetenv(variable)
+			return
+		}
+		_ = os.Setenv(variable, listed) // it was there before
+	}()
+	var readers []sdkmetric.Reader
+	for _, exporter := range exporters {
+		if err := os.Setenv(variable, exporter); err != nil {
+			return readers, err
+		}
+		reader, err := autoexport.NewMetricReader(ctx)
+		if err != nil {
+			return readers, fmt.Errorf("exporter %q: %w", exporter, err)
+		}
+		readers = append(readers, reader)
+	}
+	return readers, nil
 }
 
-func describeService(ctx context.Context) (*resource.Resource, error) {
+func describeService(ctx context.Context, version string) (*resource.Resource, error) {
 	about, err := resource.New(ctx,
-		resource.WithAttributes(semconv.ServiceName(serviceName)),
+		resource.WithAttributes(semconv.ServiceName(serviceName), semconv.ServiceVersion(version)),
 		resource.WithTelemetrySDK(),
 		resource.WithFromEnv(), // last, so that the environment wins
 	)

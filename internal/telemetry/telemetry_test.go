@@ -6,13 +6,12 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"go.opentelemetry.io/otel"
-	"go.opentelemetry.io/otel/metric"
 	"go.uber.org/goleak"
 )
 
@@ -30,9 +29,12 @@ func TestNothingIsSetUpUnlessAskedFor(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			setEnvironment(t, variables)
 			defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
-			telemetry, err := Setup(t.Context(), os.LookupEnv)
+			telemetry, err := Setup(t.Context(), os.LookupEnv, "v1.2.3")
 			if err != nil {
 				t.Fatal(err)
+			}
+			if telemetry.Meter() != nil || telemetry.Tracer() != nil {
+				t.Error("there is something to record with")
 			}
 			if len(telemetry.ServerOptions()) != 0 || len(telemetry.stops) != 0 {
 				t.Errorf("something was set up: %d server options, %d providers", len(telemetry.ServerOptions()), len(telemetry.stops))
@@ -49,17 +51,19 @@ func TestEachSignalIsWantedByItsOwnVariables(t *testing.T) {
 		variables map[string]string
 		want      signals
 	}{
-		"one endpoint for all": {map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, signals{traces: true, metrics: true}},
-		"endpoint of metrics":  {map[string]string{"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://c:4318"}, signals{metrics: true}},
+		"one endpoint for all": {map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, signals{traces: true, metrics: []string{"otlp"}}},
+		"endpoint of metrics":  {map[string]string{"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://c:4318"}, signals{metrics: []string{"otlp"}}},
 		"exporter of traces":   {map[string]string{"OTEL_TRACES_EXPORTER": "otlp"}, signals{traces: true}},
-		"prometheus":           {map[string]string{"OTEL_METRICS_EXPORTER": "prometheus"}, signals{metrics: true}},
-		"endpoint, no traces":  {map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_TRACES_EXPORTER": "none"}, signals{metrics: true}},
+		"prometheus":           {map[string]string{"OTEL_METRICS_EXPORTER": "prometheus"}, signals{metrics: []string{"prometheus"}}},
+		"several":              {map[string]string{"OTEL_METRICS_EXPORTER": "otlp, prometheus"}, signals{metrics: []string{"otlp", "prometheus"}}},
+		"none among others":    {map[string]string{"OTEL_METRICS_EXPORTER": "none,prometheus,"}, signals{metrics: []string{"prometheus"}}},
+		"endpoint, no traces":  {map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_TRACES_EXPORTER": "none"}, signals{metrics: []string{"otlp"}}},
 		"disabled means true":  {map[string]string{"OTEL_TRACES_EXPORTER": "otlp", "OTEL_SDK_DISABLED": "false"}, signals{traces: true}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			getenv := func(name string) (string, bool) { text, ok := test.variables[name]; return text, ok }
-			if got := wantedSignals(getenv); got != test.want {
+			if got := wantedSignals(getenv); !reflect.DeepEqual(got, test.want) {
 				t.Errorf("wanted %+v, want %+v", got, test.want)
 			}
 		})
@@ -80,7 +84,7 @@ func TestConsoleExportersPrintWhatWasRecorded(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}
-	for _, want := range []string{`"read vault"`, `"secret-sidecar"`, `"rpc.server.call.duration"`, `"Bounds":[0.000025,`} {
+	for _, want := range []string{`"read vault"`, `"secret-sidecar"`, `"v1.2.3"`, `"secret_sidecar.resolves"`} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("%s is missing in\n%s", want, text)
 		}
@@ -90,20 +94,20 @@ func TestConsoleExportersPrintWhatWasRecorded(t *testing.T) {
 func recordSomething(t *testing.T) {
 	t.Helper()
 	setEnvironment(t, map[string]string{"OTEL_TRACES_EXPORTER": "console", "OTEL_METRICS_EXPORTER": "console"})
-	telemetry, err := Setup(t.Context(), os.LookupEnv)
+	telemetry, err := Setup(t.Context(), os.LookupEnv, "v1.2.3")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(telemetry.ServerOptions()) == 0 {
 		t.Error("no server options although exporters run")
 	}
-	_, span := otel.Tracer("test").Start(t.Context(), "read vault")
+	_, span := telemetry.Tracer().Start(t.Context(), "read vault")
 	span.End()
-	duration, err := otel.Meter("test").Float64Histogram("rpc.server.call.duration", metric.WithUnit("s"))
+	counter, err := telemetry.Meter().Int64Counter("secret_sidecar.resolves")
 	if err != nil {
 		t.Fatal(err)
 	}
-	duration.Record(t.Context(), 80e-6)
+	counter.Add(t.Context(), 1)
 	if err := telemetry.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +115,7 @@ func recordSomething(t *testing.T) {
 
 func TestTheEnvironmentNamesTheService(t *testing.T) {
 	setEnvironment(t, map[string]string{"OTEL_SERVICE_NAME": "worker-secrets"})
-	about, err := describeService(t.Context())
+	about, err := describeService(t.Context(), "v1.2.3")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,8 +126,27 @@ func TestTheEnvironmentNamesTheService(t *testing.T) {
 
 func TestAnUnknownExporterIsAnErrorAndLeavesNothingRunning(t *testing.T) {
 	setEnvironment(t, map[string]string{"OTEL_TRACES_EXPORTER": "console", "OTEL_METRICS_EXPORTER": "carrier-pigeon"})
-	if _, err := Setup(t.Context(), os.LookupEnv); err == nil || !strings.Contains(err.Error(), "OTEL_METRICS_EXPORTER") {
+	if _, err := Setup(t.Context(), os.LookupEnv, "v1.2.3"); err == nil || !strings.Contains(err.Error(), "OTEL_METRICS_EXPORTER") {
 		t.Errorf("error is %v; want one that names the variable", err)
+	}
+}
+
+func TestPrometheusIsServedOnLoopbackBesideAnotherExporter(t *testing.T) {
+	setEnvironment(t, map[string]string{
+		"OTEL_METRICS_EXPORTER": "prometheus,console", "OTEL_METRIC_EXPORT_INTERVAL": "3600000", "OTEL_EXPORTER_PROMETHEUS_PORT": "0",
+	})
+	telemetry, err := Setup(t.Context(), os.LookupEnv, "v1.2.3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(telemetry.stops) != 2 {
+		t.Errorf("%d exporters, want 2", len(telemetry.stops))
+	}
+	if got := os.Getenv("OTEL_METRICS_EXPORTER"); got != "prometheus,console" {
+		t.Errorf("the variable is %q now", got)
+	}
+	if err := telemetry.Shutdown(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -57,6 +57,8 @@ func TestEveryMistakeIsReportedAtItsPlace(t *testing.T) {
 		{"a typo in connections says nothing else", strings.Replace(minimal, "connections", "conections", 1), []string{`1:1: unknown key "conections": did you mean "connections"?`}},
 		{"a typo in a connection", with("secretid: x"), []string{`6:5: connections[0]: unknown key "secretid": did you mean "secret_id"?`}},
 		{"a key at the wrong place", with("uid: 1"), []string{`6:5: connections[0]: unknown key: "uid" does not belong here`}},
+		{"a log level that there is not", "log: {level: loud}\n" + minimal, []string{"1:14: log.level: want debug, info, warn or error"}},
+		{"paths in traces as text", "traces: {paths: \"yes\"}\n" + minimal, []string{"1:17: traces.paths: want true or false"}},
 		{"an unlike key is not named", with("password123: x"), []string{"6:5: connections[0]: unknown key; the keys here are name,"}},
 		{"unknown keys at every level", "x1: 1\nsocket: {x2: 1}\ncallers: [{uid: 1, x3: 1}]\ncache: {x4: 1}\ndefaults: {x5: 1, cache: {x6: 1}}\n" +
 			with("tls: {x7: 1}", "cache: {x8: 1}"), []string{

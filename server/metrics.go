@@ -124,7 +124,7 @@ func (m *metrics) measureConnections() {
 			func(status vault.Status, now time.Time) (float64, bool) {
 				return status.SecretIDExpiresAt.Sub(now).Seconds(), !status.SecretIDExpiresAt.IsZero()
 			}},
-		{"secret_sidecar.vault.silence", "Time since Vault last answered a call; absent before the first answer",
+		{"secret_sidecar.vault.last_answer.age", "Time since Vault last answered a call; absent before the first answer",
 			func(status vault.Status, now time.Time) (float64, bool) {
 				return now.Sub(status.LastAnswerAt).Seconds(), !status.LastAnswerAt.IsZero()
 			}},

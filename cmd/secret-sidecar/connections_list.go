@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -12,41 +15,179 @@ import (
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 )
 
+// minWatchInterval keeps a mistyped interval from becoming a load.
+const minWatchInterval = 100 * time.Millisecond
+
 func (a *app) connectionsListCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "list",
-		Short:   "Show the state of each connection",
-		Long:    "Asks the running sidecar for the state of every connection that the caller may use.",
-		Example: "  secret-sidecar connections list\n  secret-sidecar connections list --output json",
+		Use:   "list",
+		Short: "Show the state of each connection",
+		Long: `Asks the running sidecar for the state of every connection that the caller may use: since when it is so, how
+long the token still lives, how many secrets are cached, how many of the values asked for since the start were
+answered without Vault, and, where something is wrong, what and what to do about it.
+
+With --watch it asks again until it is interrupted, and shows a sidecar that is away as such. JSON is then one
+object a line.`,
+		Example: "  secret-sidecar connections list\n  secret-sidecar connections list --watch\n  secret-sidecar connections list --output json",
 		Args:    noArgs,
 	}
 	output := addChoice(cmd, "output", "how to print it", "table", "json")
+	watch := cmd.Flags().Bool("watch", false, "ask again until interrupted")
+	interval := cmd.Flags().Duration("interval", 2*time.Second, "how often to ask with --watch")
 	a.addTimeout(cmd, waitForAnswer)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		answer, err := ask(cmd.Context(), a, secretsidecarv1.SecretServiceClient.ListConnections, &secretsidecarv1.ListConnectionsRequest{})
-		if err != nil {
-			return err
+		if *interval < minWatchInterval {
+			return usagef("--interval is %v: give %v or more", *interval, minWatchInterval)
 		}
-		if output.value == "json" {
-			return printJSON(a.out, answer)
+		list := connectionList{app: a, json: output.value == "json"}
+		if *watch {
+			return list.watch(cmd.Context(), *interval)
 		}
-		return printConnections(a.out, answer.GetConnections(), time.Now())
+		return list.once(cmd.Context())
 	}
 	return cmd
 }
 
-func printConnections(w io.Writer, connections []*secretsidecarv1.ConnectionStatus, now time.Time) error {
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "NAME\tSTATE\tSCOPE\tADDRESS\tTOKEN-LEFT\tCACHED\tLAST-ERROR")
-	for _, c := range connections {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", c.GetName(), stateName(c.GetState()), scopeName(c),
-			addressName(c), tokenLeft(c, now), c.GetCachedSecrets(), lastError(c))
+// connectionList prints the connections.
+type connectionList struct {
+	*app
+	json bool
+}
+
+func (l connectionList) once(ctx context.Context) error {
+	answer, err := l.ask(ctx)
+	if err != nil {
+		return err
 	}
-	return table.Flush()
+	if l.json {
+		return printJSON(l.out, answer)
+	}
+	return printConnections(l.out, answer.GetConnections(), time.Now())
+}
+
+func (l connectionList) ask(ctx context.Context) (*secretsidecarv1.ListConnectionsResponse, error) {
+	return ask(ctx, l.app, secretsidecarv1.SecretServiceClient.ListConnections, &secretsidecarv1.ListConnectionsRequest{})
+}
+
+// watch prints the connections every so often until ctx is done, which is its orderly end. Wrong usage ends it at once.
+func (l connectionList) watch(ctx context.Context, interval time.Duration) error {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		answer, err := l.ask(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if usage, ok := errors.AsType[usageError](err); ok {
+			return usage
+		}
+		if err := l.refresh(answer, err, time.Now()); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// refresh prints one look of a watch: over the last one on a terminal, else below it.
+func (l connectionList) refresh(answer *secretsidecarv1.ListConnectionsResponse, failure error, now time.Time) error {
+	if l.json {
+		if failure != nil {
+			printError(l.err, failure)
+			return nil
+		}
+		return printJSONLine(l.out, answer)
+	}
+	const clearScreen = "\x1b[H\x1b[2J\x1b[3J"
+	var screen strings.Builder
+	if isTerminal(l.out) {
+		screen.WriteString(clearScreen)
+	}
+	fmt.Fprintf(&screen, "%s  secret-sidecar at %s\n\n", now.Format(time.DateTime), l.socketPath())
+	if failure != nil {
+		fmt.Fprintf(&screen, "%v\n", failure)
+	} else if err := printConnections(&screen, answer.GetConnections(), now); err != nil {
+		return err
+	}
+	if !isTerminal(l.out) {
+		screen.WriteString("\n")
+	}
+	_, err := io.WriteString(l.out, screen.String())
+	return err
+}
+
+func isTerminal(w io.Writer) bool {
+	file, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := file.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// printConnections prints a line for each connection and, below it, what is wrong and what to do about it.
+func printConnections(w io.Writer, connections []*secretsidecarv1.ConnectionStatus, now time.Time) error {
+	var rows strings.Builder
+	table := tabwriter.NewWriter(&rows, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "NAME\tSTATE\tSINCE\tTOKEN-LEFT\tCACHED\tHITS\tSCOPE\tADDRESS")
+	for _, c := range connections {
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", c.GetName(), stateName(c.GetState()), sinceText(c, now),
+			tokenLeft(c, now), c.GetCachedSecrets(), hitRatio(c.GetResolves()), scopeName(c), addressName(c))
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	// The errors are long: in the table they would widen a column.
+	lines := strings.SplitAfter(rows.String(), "\n")
+	text := lines[0]
+	for i, c := range connections {
+		text += lines[i+1]
+		if failure := c.GetLastError(); failure != nil {
+			text += "  " + failure.GetReason() + ": " + failure.GetMessage() + "\n"
+		}
+	}
+	_, err := io.WriteString(w, text)
+	return err
 }
 
 func stateName(state secretsidecarv1.ConnectionState) string {
 	return strings.TrimPrefix(state.String(), "CONNECTION_STATE_")
+}
+
+// sinceText is how long the state has lasted; "-" where the sidecar does not tell.
+func sinceText(c *secretsidecarv1.ConnectionStatus, now time.Time) string {
+	if c.GetStateSince() == nil {
+		return "-"
+	}
+	return shortDuration(now.Sub(c.GetStateSince().AsTime()))
+}
+
+// shortDuration writes the two largest units of a duration: 3d4h, 2h5m, 4m10s, 7s.
+func shortDuration(d time.Duration) string {
+	d = max(d, 0).Truncate(time.Second)
+	const day = 24 * time.Hour
+	switch {
+	case d >= day:
+		return fmt.Sprintf("%dd%dh", d/day, d%day/time.Hour)
+	case d >= time.Hour:
+		return fmt.Sprintf("%dh%dm", d/time.Hour, d%time.Hour/time.Minute)
+	case d >= time.Minute:
+		return fmt.Sprintf("%dm%ds", d/time.Minute, d%time.Minute/time.Second)
+	}
+	return fmt.Sprintf("%ds", d/time.Second)
+}
+
+// hitRatio is the share of answers for which no caller waited for Vault; "-" before the first one.
+func hitRatio(counts *secretsidecarv1.ResolveCounts) string {
+	hits := counts.GetCache() + counts.GetStale() + counts.GetNegative()
+	all := hits + counts.GetVault() + counts.GetErrors()
+	if all == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.1f%%", 100*float64(hits)/float64(all))
 }
 
 func scopeName(c *secretsidecarv1.ConnectionStatus) string {
@@ -68,16 +209,9 @@ func tokenLeft(c *secretsidecarv1.ConnectionStatus, now time.Time) string {
 	expires := c.GetTokenExpiresAt()
 	switch {
 	case expires != nil:
-		return max(expires.AsTime().Sub(now), 0).Round(time.Second).String()
+		return shortDuration(expires.AsTime().Sub(now))
 	case c.GetState() == secretsidecarv1.ConnectionState_CONNECTION_STATE_READY:
 		return "unlimited"
 	}
 	return "-"
-}
-
-func lastError(c *secretsidecarv1.ConnectionStatus) string {
-	if c.GetLastError() == nil {
-		return "-"
-	}
-	return c.GetLastError().GetReason() + ": " + c.GetLastError().GetMessage()
 }

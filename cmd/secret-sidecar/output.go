@@ -13,14 +13,24 @@ import (
 // printJSON prints a message with the field names of the proto file, indented. Empty fields are printed too, so
 // that a script can tell the empty value from none.
 func printJSON(w io.Writer, message proto.Message) error {
+	return printSpaced(w, message, func(into *bytes.Buffer, text []byte) error { return json.Indent(into, text, "", "  ") })
+}
+
+// printJSONLine is printJSON on one line.
+func printJSONLine(w io.Writer, message proto.Message) error {
+	return printSpaced(w, message, json.Compact)
+}
+
+// printSpaced prints a message with spaces of its own: protojson's differ from build to build.
+func printSpaced(w io.Writer, message proto.Message, space func(into *bytes.Buffer, text []byte) error) error {
 	text, err := protojson.MarshalOptions{UseProtoNames: true, EmitDefaultValues: true}.Marshal(message)
 	if err != nil {
 		return fmt.Errorf("write the answer as JSON: %w", err)
 	}
-	var indented bytes.Buffer // protojson's own spacing differs from build to build
-	if err := json.Indent(&indented, text, "", "  "); err != nil {
-		return fmt.Errorf("indent the answer: %w", err)
+	var spaced bytes.Buffer
+	if err := space(&spaced, text); err != nil {
+		return fmt.Errorf("space the answer: %w", err)
 	}
-	_, err = fmt.Fprintln(w, indented.String())
+	_, err = fmt.Fprintln(w, spaced.String())
 	return err
 }

@@ -1,0 +1,261 @@
+package server_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/server"
+)
+
+// startMeasured serves the settings with metrics, which the reader collects.
+func startMeasured(t *testing.T, settings server.Settings) (*sidecar, *sdkmetric.ManualReader) {
+	t.Helper()
+	reader := sdkmetric.NewManualReader()
+	provider := sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))
+	s, err := server.New(server.Options{DrainTimeout: 5 * time.Second, Meter: provider.Meter("test")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Apply(t.Context(), settings); err != nil {
+		t.Fatal(err)
+	}
+	return serve(t, s), reader
+}
+
+// collected returns the values of the metrics by name and attributes, for example "secret_sidecar.resolves
+// connection=prod,outcome=vault"; of a histogram, how often something was recorded.
+func collected(t *testing.T, reader *sdkmetric.ManualReader) map[string]float64 {
+	t.Helper()
+	var all metricdata.ResourceMetrics
+	if err := reader.Collect(context.WithoutCancel(t.Context()), &all); err != nil {
+		t.Fatal(err)
+	}
+	values := map[string]float64{}
+	for _, scope := range all.ScopeMetrics {
+		for _, one := range scope.Metrics {
+			add := func(attributes attribute.Set, value float64) {
+				values[strings.TrimSpace(one.Name+" "+attributes.Encoded(attribute.DefaultEncoder()))] = value
+			}
+			switch data := one.Data.(type) {
+			case metricdata.Sum[int64]:
+				for _, point := range data.DataPoints {
+					add(point.Attributes, float64(point.Value))
+				}
+			case metricdata.Gauge[int64]:
+				for _, point := range data.DataPoints {
+					add(point.Attributes, float64(point.Value))
+				}
+			case metricdata.Gauge[float64]:
+				for _, point := range data.DataPoints {
+					add(point.Attributes, point.Value)
+				}
+			case metricdata.Histogram[float64]:
+				for _, point := range data.DataPoints {
+					add(point.Attributes, float64(point.Count))
+				}
+			default:
+				t.Errorf("%s is a %T", one.Name, data)
+			}
+		}
+	}
+	return values
+}
+
+// wantValues checks the metrics whose names begin with one of the prefixes, all of them.
+func wantValues(t *testing.T, got map[string]float64, want map[string]float64, prefixes ...string) {
+	t.Helper()
+	for _, name := range slices.Sorted(maps.Keys(got)) {
+		concerned := slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(name, prefix) })
+		if value, ok := want[name]; concerned && (!ok || got[name] != value) {
+			t.Errorf("%s is %v, want %v", name, got[name], value)
+		}
+	}
+	for name, value := range want {
+		if _, ok := got[name]; !ok {
+			t.Errorf("%s is missing, want %v", name, value)
+		}
+	}
+}
+
+func TestEveryOutcomeIsCountedByConnection(t *testing.T) {
+	v := newVault(t)
+	v.write(t, "secret/data/mysec", map[string]any{"key": "value"})
+	running, reader := startMeasured(t, server.Settings{Connections: []server.Connection{v.connection("prod")}})
+	ask := func(request *secretsidecarv1.ResolveRequest) { _, _ = running.Resolve(t.Context(), request) }
+	good := &secretsidecarv1.ResolveRequest{Path: "secret/data/mysec/key"}
+	ask(good)
+	ask(good)
+	ask(&secretsidecarv1.ResolveRequest{Path: "secret/data/mysec/none"})
+	ask(&secretsidecarv1.ResolveRequest{Path: "secret/data/missing/key"})
+	ask(&secretsidecarv1.ResolveRequest{Path: "secret/data/missing/key"})
+	ask(&secretsidecarv1.ResolveRequest{Path: "nonsense"})
+	ask(&secretsidecarv1.ResolveRequest{Connection: "other", Path: good.Path})
+	batch := &secretsidecarv1.BatchResolveRequest{Requests: []*secretsidecarv1.ResolveRequest{good, good, {Path: "nonsense"}}}
+	if _, err := running.BatchResolve(t.Context(), batch); err != nil {
+		t.Fatal(err)
+	}
+	v.answerInstead(func(w http.ResponseWriter, _ *http.Request) bool {
+		http.Error(w, `{"errors":["Vault is sealed"]}`, http.StatusServiceUnavailable)
+		return true
+	})
+	ask(&secretsidecarv1.ResolveRequest{Path: good.Path, MaxAge: durationpb.New(0)})
+	ask(&secretsidecarv1.ResolveRequest{Path: "secret/data/another/key"})
+	v.answerInstead(nil)
+
+	got := collected(t, reader)
+	wantValues(t, got, map[string]float64{
+		"secret_sidecar.resolves connection=prod,outcome=vault":                             1,
+		"secret_sidecar.resolves connection=prod,outcome=cache":                             3,
+		"secret_sidecar.resolves connection=prod,outcome=stale":                             1,
+		"secret_sidecar.resolves connection=prod,outcome=negative":                          1,
+		"secret_sidecar.resolves connection=prod,error.type=KEY_NOT_FOUND,outcome=error":    1,
+		"secret_sidecar.resolves connection=prod,error.type=SECRET_NOT_FOUND,outcome=error": 1,
+		"secret_sidecar.resolves connection=prod,error.type=VAULT_SEALED,outcome=error":     1,
+		"secret_sidecar.resolves connection=,error.type=INVALID_PATH,outcome=error":         2,
+		"secret_sidecar.resolves connection=,error.type=CONNECTION_NOT_FOUND,outcome=error": 1,
+		"secret_sidecar.value.age connection=prod,source=vault":                             1,
+		"secret_sidecar.value.age connection=prod,source=cache":                             3,
+		"secret_sidecar.value.age connection=prod,source=stale":                             1,
+		"secret_sidecar.cache.entries connection=prod":                                      1,
+		"secret_sidecar.connection.state connection=prod,state=degraded":                    1,
+		"secret_sidecar.connection.state connection=prod,state=ready":                       0,
+		"secret_sidecar.connection.state connection=prod,state=rejected":                    0,
+		"secret_sidecar.connection.state connection=prod,state=connecting":                  0,
+		"secret_sidecar.connection.error connection=prod,error.type=VAULT_SEALED":           1,
+		"secret_sidecar.cache.limit":                                                        64 << 20,
+		"secret_sidecar.login.rejections connection=prod":                                   0,
+	}, "secret_sidecar.resolves", "secret_sidecar.value.age", "secret_sidecar.connection.state connection", "secret_sidecar.connection.error")
+	if size := got["secret_sidecar.cache.size"]; size <= 0 || size > 10_000 {
+		t.Errorf("two cached entries take %v bytes", size)
+	}
+	if age := got["secret_sidecar.vault.last_answer.age connection=prod"]; age < 0 || age > 60 {
+		t.Errorf("Vault answered %v s ago", age)
+	}
+	answer, err := running.ListConnections(t.Context(), &secretsidecarv1.ListConnectionsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	status := answer.GetConnections()[0]
+	if text, _ := json.Marshal(status.GetResolves()); string(text) != `{"vault":1,"cache":3,"stale":1,"negative":1,"errors":3}` {
+		t.Errorf("ListConnections counts %s", text)
+	}
+	if status.GetStateSince() == nil || status.GetLastAnswerAt() == nil {
+		t.Errorf("status is %v", status)
+	}
+}
+
+func TestVaultCallsAreMeasuredByKindAndStatus(t *testing.T) {
+	v := newVault(t)
+	v.write(t, "secret/data/mysec", map[string]any{"key": "value"})
+	running, reader := startMeasured(t, server.Settings{Connections: []server.Connection{v.connection("prod")}})
+	running.resolve(t, "secret/data/mysec/key")
+	_, _ = running.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: "secret/data/missing/key"})
+	host, port, _ := strings.Cut(strings.TrimPrefix(v.address, "http://"), ":")
+	call := func(kind, method, status string) string {
+		return fmt.Sprintf("http.client.request.duration connection=prod,%shttp.request.method=%s,http.response.status_code=%s,server.address=%s,server.port=%s,vault.call=%s",
+			map[string]string{"404": "error.type=404,"}[status], method, status, host, port, kind)
+	}
+	got := collected(t, reader)
+	for name := range got {
+		if strings.Contains(name, "vault.call=lookup") {
+			delete(got, name) // it goes on beside the test
+		}
+	}
+	wantValues(t, got, map[string]float64{
+		call("login", "POST", "200"): 1, call("read", "GET", "200"): 1, call("read", "GET", "404"): 1, call("mount", "GET", "200"): 1,
+	}, "http.client.request.duration")
+}
+
+func TestCoalescedCallersInvalidationsRefusalsAndReloadsAreCounted(t *testing.T) {
+	v := newVault(t)
+	v.write(t, "secret/data/mysec", map[string]any{"key": "value"})
+	prod := v.connection("prod")
+	prod.Scope, prod.ProjectIDs = server.ScopeProject, []string{"p1"}
+	settings := server.Settings{Connections: []server.Connection{prod}}
+	running, reader := startMeasured(t, settings)
+	reached, release := make(chan struct{}, 10), make(chan struct{})
+	v.answerInstead(func(_ http.ResponseWriter, r *http.Request) bool {
+		if strings.HasPrefix(r.URL.Path, "/v1/secret/") {
+			reached <- struct{}{}
+			waitFor(t, release)
+		}
+		return false
+	})
+	request := &secretsidecarv1.ResolveRequest{Path: "secret/data/mysec/key", ProjectId: "p1"}
+	done := make(chan error, 3)
+	for range 3 {
+		go func() { _, err := running.Resolve(t.Context(), request); done <- err }()
+	}
+	<-reached
+	for collected(t, reader)["secret_sidecar.cache.coalesced connection=prod"] < 2 {
+		if t.Context().Err() != nil {
+			t.Fatal("nobody joins the read")
+		}
+	}
+	close(release)
+	for range 3 {
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, project := range []string{"", "p2", "p2"} {
+		_, _ = running.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: request.Path, ProjectId: project})
+	}
+	_, _ = running.BatchResolve(t.Context(), &secretsidecarv1.BatchResolveRequest{Requests: []*secretsidecarv1.ResolveRequest{{Path: request.Path}}})
+	_, _ = running.Invalidate(t.Context(), &secretsidecarv1.InvalidateRequest{})
+	_, _ = running.Invalidate(t.Context(), &secretsidecarv1.InvalidateRequest{Connection: "prod"})
+	running.server.CountReload(nil)
+	running.server.CountReload(running.server.Apply(t.Context(), server.Settings{Connections: []server.Connection{{Name: "bad"}}}))
+
+	wantValues(t, collected(t, reader), map[string]float64{
+		"secret_sidecar.cache.coalesced connection=prod":                                   2,
+		"secret_sidecar.cache.refreshes connection=prod":                                   0,
+		"secret_sidecar.invalidations connection=prod":                                     2,
+		"secret_sidecar.invalidated connection=prod":                                       1,
+		"secret_sidecar.callers.refused error.type=PROJECT_REQUIRED,method=Resolve":        1,
+		"secret_sidecar.callers.refused error.type=PROJECT_REQUIRED,method=BatchResolve":   1,
+		"secret_sidecar.callers.refused error.type=PROJECT_NOT_ALLOWED,method=Resolve":     2,
+		"secret_sidecar.config.reloads outcome=applied":                                    1,
+		"secret_sidecar.config.reloads outcome=refused":                                    1,
+		"secret_sidecar.resolves connection=,error.type=PROJECT_REQUIRED,outcome=error":    2,
+		"secret_sidecar.resolves connection=,error.type=PROJECT_NOT_ALLOWED,outcome=error": 2,
+	}, "secret_sidecar.callers.refused", "secret_sidecar.config", "secret_sidecar.invalid", "secret_sidecar.cache.coalesced")
+}
+
+func TestCountersGoOnWhenAConnectionChangesItsCredentials(t *testing.T) {
+	v := newVault(t)
+	v.write(t, "secret/data/mysec", map[string]any{"key": "value"})
+	settings := server.Settings{Connections: []server.Connection{v.connection("prod")}}
+	running, reader := startMeasured(t, settings)
+	running.resolve(t, "secret/data/mysec/key")
+	changed := v.connection("prod")
+	changed.Vault.Timeout = time.Minute
+	if err := running.server.Apply(t.Context(), server.Settings{Connections: []server.Connection{changed}}); err != nil {
+		t.Fatal(err)
+	}
+	running.resolve(t, "secret/data/mysec/key")
+	if got := collected(t, reader)["secret_sidecar.resolves connection=prod,outcome=vault"]; got != 2 {
+		t.Errorf("%v reads counted, want 2: before the change and after it", got)
+	}
+	running.stop()
+	if err := <-running.served; err != nil {
+		t.Fatal(err)
+	}
+	running.served <- nil
+	if got := collected(t, reader)["secret_sidecar.resolves connection=prod,outcome=vault"]; got != 2 {
+		t.Errorf("%v reads counted after the end, when the last metrics are exported", got)
+	}
+}

@@ -1,0 +1,427 @@
+package e2e_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/grpc/metadata"
+
+	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
+)
+
+// observed is a sidecar whose telemetry a test reads, with all that it takes to make it happen.
+type observed struct {
+	*stage
+	vault      *vaulttest.Vault
+	gate       *gate
+	login      *login // of prod
+	team       *login
+	collector  *collector
+	prometheus string // host:port
+	sidecar    *sidecar
+
+	calls int
+	asked map[string]float64 // what became of what the test has asked for, as the series of the metric
+}
+
+// newObserved starts a sidecar that exports by OTLP and to Prometheus. It has two connections: prod for everybody and
+// team for the project proj-observed.
+func newObserved(t *testing.T) *observed {
+	t.Helper()
+	s := newStage(t)
+	o := &observed{stage: s, vault: vaulttest.RealPrivate(t), collector: s.newCollector(), prometheus: freeAddress(t), asked: map[string]float64{}}
+	o.gate = s.newGate(o.vault)
+	for _, name := range []string{"observed-", "proj-"} {
+		s.keep(name) // the beginning of every path and project of the test
+	}
+	o.login = s.newLogin(o.vault, map[string]any{"secret_id_ttl": "24h"}, readSecrets)
+	o.team = s.defaultLogin(o.vault)
+	o.vault.Policy(t, o.login.role, readSecrets+fmt.Sprintf(`
+path "auth/approle/role/%s/secret-id/lookup" { capabilities = ["update"] }`, o.login.role))
+	_, port, _ := net.SplitHostPort(o.prometheus)
+	o.sidecar = s.startWith([]string{
+		"OTEL_METRICS_EXPORTER=otlp,prometheus", "OTEL_TRACES_EXPORTER=otlp", "OTEL_EXPORTER_OTLP_PROTOCOL=grpc",
+		"OTEL_EXPORTER_OTLP_ENDPOINT=http://" + o.collector.address, "OTEL_EXPORTER_PROMETHEUS_PORT=" + port,
+		"OTEL_METRIC_EXPORT_INTERVAL=100", "OTEL_BSP_SCHEDULE_DELAY=100",
+	}, "--config", o.config())
+	o.sidecar.awaitHealth("")
+	return o
+}
+
+func (o *observed) config() string {
+	return o.stage.config(o.login.connection("prod", o.gate.address),
+		o.team.connection("team", o.gate.address, "scope: project", "project_ids: [proj-observed]", "required: false"))
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	return listener.Addr().String()
+}
+
+// worker is the span of a worker, from which a request comes.
+type worker struct{ trace, span string }
+
+// traced returns a context whose requests belong to a worker's span of their own.
+func (o *observed) traced() (context.Context, worker) {
+	o.calls++
+	w := worker{trace: fmt.Sprintf("%032x", 0xabc000+o.calls), span: fmt.Sprintf("%016x", 0xdef000+o.calls)}
+	return metadata.AppendToOutgoingContext(o.t.Context(), "traceparent", "00-"+w.trace+"-"+w.span+"-01"), w
+}
+
+// ask resolves a reference of prod in a worker's span.
+func (o *observed) ask(path string, more ...func(*secretsidecarv1.ResolveRequest)) (worker, *secretsidecarv1.ResolveResponse, error) {
+	ctx, w := o.traced()
+	request := &secretsidecarv1.ResolveRequest{Connection: "prod", Path: path}
+	for _, change := range more {
+		change(request)
+	}
+	answer, err := o.sidecar.Resolve(ctx, request)
+	o.note(request.GetConnection(), answer, err)
+	return w, answer, err
+}
+
+// note counts an answer as the sidecar should.
+func (o *observed) note(connection string, answer *secretsidecarv1.ResolveResponse, err error) {
+	outcome := "outcome=" + map[secretsidecarv1.Source]string{fromVault: "vault", fromCache: "cache", stale: "stale"}[answer.GetSource()]
+	if err != nil {
+		reason := failureOf(err).reason
+		if strings.HasPrefix(reason, "PROJECT_") {
+			connection = "" // a caller who may not use a connection has none
+		}
+		outcome = "error_type=" + reason + ",outcome=error"
+	}
+	o.asked["secret_sidecar_resolves_total{connection="+connection+","+outcome+"}"]++
+}
+
+func freshOnly(r *secretsidecarv1.ResolveRequest) { r.MaxAge = readVaultNow }
+
+// awaitSeries waits until a scrape shows at least the value.
+func (o *observed) awaitSeries(name string, least float64) {
+	o.t.Helper()
+	eventually(o.t, fmt.Sprintf("%s reaches %v", name, least), func() bool {
+		values, _ := scrape(o.t, o.stage, o.prometheus)
+		return values[name] >= least
+	})
+}
+
+// spansOf returns the spans of a worker's trace, the server's first, once as many have come.
+func (o *observed) spansOf(w worker, many int) (server *tracepb.Span, others []*tracepb.Span) {
+	o.t.Helper()
+	eventually(o.t, fmt.Sprintf("%d spans of %s arrive", many, w.trace), func() bool {
+		server, others = nil, nil
+		for _, span := range o.collector.allSpans() {
+			switch {
+			case hex.EncodeToString(span.GetTraceId()) != w.trace:
+			case span.GetKind() == tracepb.Span_SPAN_KIND_SERVER:
+				server = span
+			default:
+				others = append(others, span)
+			}
+		}
+		return server != nil && len(others) >= many-1
+	})
+	if hex.EncodeToString(server.GetParentSpanId()) != w.span {
+		o.t.Errorf("the server's span is the child of %x, want the worker's %s", server.GetParentSpanId(), w.span)
+	}
+	for _, span := range others {
+		if hex.EncodeToString(span.GetParentSpanId()) != hex.EncodeToString(server.GetSpanId()) {
+			o.t.Errorf("%s is no child of the server's span", span.GetName())
+		}
+	}
+	if len(others) != many-1 {
+		o.t.Errorf("%d spans below the server's, want %d", len(others), many-1)
+	}
+	return server, others
+}
+
+// requireAttributes compares attributes of a span, as text.
+func requireAttributes(t *testing.T, span *tracepb.Span, want map[string]string) {
+	t.Helper()
+	got := attributeTexts(span.GetAttributes())
+	for key, value := range want {
+		if got[key] != value {
+			t.Errorf("%s of the span %s is %q, want %q", key, span.GetName(), got[key], value)
+		}
+	}
+}
+
+// TestTelemetryShowsWhatHappened lets everything happen that metrics and spans are about, and compares them with it.
+func TestTelemetryShowsWhatHappened(t *testing.T) {
+	t.Parallel()
+	o := newObserved(t)
+	for _, name := range []string{"app", "slow"} {
+		o.writeSecret(o.vault, "secret/data/observed-"+name, "observed-key", o.newSecret())
+	}
+	const app = "secret/data/observed-app/observed-key"
+
+	missed, answer, err := o.ask(app)
+	if err != nil || answer.GetSource() != fromVault {
+		t.Fatalf("first: %v, %v", answer, err)
+	}
+	var hit worker
+	for range 3 {
+		hit, _, _ = o.ask(app)
+	}
+	absent, _, _ := o.ask("secret/data/observed-none/observed-key")
+	ctx, _ := o.traced()
+	_, _ = o.sidecar.Resolve(ctx, &secretsidecarv1.ResolveRequest{Connection: "prod", Path: "secret/data/observed-none/observed-key"})
+	for _, project := range []string{"", "proj-other"} {
+		_, _, _ = o.ask(app, func(r *secretsidecarv1.ResolveRequest) { r.Connection, r.ProjectId = "team", project })
+	}
+	first, joined := o.readTogether("secret/data/observed-slow/observed-key")
+	o.outage(app)
+	o.rotate()
+	o.refusedReload()
+	o.invalidate(2)
+
+	want := map[string]float64{
+		"secret_sidecar_resolves_total{connection=prod,outcome=negative}":                     1,
+		"secret_sidecar_callers_refused_total{error_type=PROJECT_REQUIRED,method=Resolve}":    1,
+		"secret_sidecar_callers_refused_total{error_type=PROJECT_NOT_ALLOWED,method=Resolve}": 1,
+		"secret_sidecar_cache_coalesced_total{connection=prod}":                               2,
+		"secret_sidecar_config_reloads_total{outcome=refused}":                                1,
+		"secret_sidecar_invalidations_total{connection=prod}":                                 1,
+		"secret_sidecar_invalidated_total{connection=prod}":                                   2,
+		"secret_sidecar_login_rejections_total{connection=prod}":                              1,
+		"secret_sidecar_connection_state{connection=prod,state=ready}":                        1,
+		"secret_sidecar_connection_state{connection=prod,state=degraded}":                     0,
+		"secret_sidecar_cache_entries{connection=prod}":                                       0,
+	}
+	maps.Copy(want, o.asked)
+	for _, source := range []string{"vault", "cache", "stale"} {
+		want["secret_sidecar_value_age_seconds{connection=prod,source="+source+"}"] = o.asked["secret_sidecar_resolves_total{connection=prod,outcome="+source+"}"]
+	}
+	scraped, names := scrape(t, o.stage, o.prometheus)
+	requireValues(t, "Prometheus", scraped, want)
+	o.requireCalls(scraped)
+	for _, gauge := range []string{"secret_sidecar_token_ttl_seconds", "secret_sidecar_secret_id_ttl_seconds"} {
+		if left := scraped[gauge+"{connection=prod}"]; left <= 3000 || left > 32*24*3600 {
+			t.Errorf("%s is %v", gauge, left)
+		}
+	}
+	o.requireSpans(missed, hit, absent, first, joined)
+	o.sidecar.stop()
+	requireValues(t, "OTLP", o.collector.values(), inOTLP(want))
+	if name := o.collector.service["service.name"]; name != "secret-sidecar" {
+		t.Errorf("the service is called %q", name)
+	}
+	requireMetricsInDocs(t, o.collector.metrics(), names)
+}
+
+// readTogether lets three callers wait for one read, and returns the first and the others.
+func (o *observed) readTogether(path string) (first worker, joined []worker) {
+	t := o.t
+	t.Helper()
+	const held = "secret/data/observed-slow"
+	release := o.gate.holdPaths(held)
+	defer release()
+	type ended struct {
+		answer *secretsidecarv1.ResolveResponse
+		err    error
+	}
+	done := make(chan ended, 3)
+	resolve := func() worker {
+		ctx, w := o.traced()
+		go func() {
+			answer, err := o.sidecar.Resolve(ctx, &secretsidecarv1.ResolveRequest{Connection: "prod", Path: path})
+			done <- ended{answer, err}
+		}()
+		return w
+	}
+	first = resolve()
+	eventually(t, "the first read has gone out", func() bool { return o.gate.count(held) == 1 })
+	joined = []worker{resolve(), resolve()}
+	o.awaitSeries("secret_sidecar_cache_coalesced_total{connection=prod}", 2)
+	release()
+	for range 3 {
+		one := <-done
+		o.note("prod", one.answer, one.err)
+	}
+	o.gate.open()
+	return first, joined
+}
+
+// outage cuts Vault off: a cached secret is answered stale, another one is refused. Then all heals.
+func (o *observed) outage(cached string) {
+	t := o.t
+	t.Helper()
+	o.gate.cut()
+	if _, answer, err := o.ask(cached, freshOnly); err != nil || answer.GetSource() != stale {
+		t.Errorf("in the outage: %v, %v", answer, err)
+	}
+	_, _, err := o.ask("secret/data/observed-cold/observed-key")
+	requireFailure(t, o.stage, err, unreachable)
+	o.awaitSeries("secret_sidecar_connection_state{connection=prod,state=degraded}", 1)
+	eventually(t, "the collector sees the reason", func() bool {
+		return o.collector.values()["secret_sidecar_connection_error{connection=prod,error_type=VAULT_UNREACHABLE}"] == 1
+	})
+	o.gate.open()
+	eventually(t, "Vault is read again", func() bool {
+		_, answer, err := o.ask(cached, freshOnly)
+		return err == nil && answer.GetSource() == fromVault
+	})
+}
+
+// rotate gives prod a secret_id that Vault rejects, and then a good one.
+func (o *observed) rotate() {
+	o.t.Helper()
+	o.write(o.login.role, o.keep("wrong-secret-id-"+rand.Text()))
+	o.awaitSeries("secret_sidecar_login_rejections_total{connection=prod}", 1)
+	o.awaitSeries("secret_sidecar_connection_state{connection=prod,state=rejected}", 1)
+	o.write(o.login.role, o.login.newSecretID())
+	o.awaitSeries("secret_sidecar_connection_state{connection=prod,state=ready}", 1)
+	o.awaitSeries("secret_sidecar_secret_id_ttl_seconds{connection=prod}", 3600)
+}
+
+func (o *observed) refusedReload() {
+	o.t.Helper()
+	o.stage.config("nonsense")
+	o.awaitSeries("secret_sidecar_config_reloads_total{outcome=refused}", 1)
+}
+
+// invalidate drops all of prod.
+func (o *observed) invalidate(want uint32) {
+	o.t.Helper()
+	answer, err := o.sidecar.Invalidate(o.t.Context(), &secretsidecarv1.InvalidateRequest{Connection: "prod"})
+	if err != nil || answer.GetEntries() != want {
+		o.t.Errorf("invalidate: %v, %v, want %d secrets", answer, err, want)
+	}
+}
+
+// requireCalls compares the calls of Vault that are measured with those that passed the gate, where no outage makes
+// that uncertain.
+func (o *observed) requireCalls(scraped map[string]float64) {
+	o.t.Helper()
+	for call, path := range map[string]string{"login": loginPath, "lookup": "auth/approle/role/"} {
+		measured := 0.0
+		for name, value := range scraped {
+			if strings.HasPrefix(name, "http_client_request_duration_seconds{") && strings.Contains(name, "vault_call="+call+"}") {
+				measured += value
+			}
+		}
+		if passed := o.gate.count(path); measured != float64(passed) || passed == 0 {
+			o.t.Errorf("%v calls of kind %s are measured, %d passed the gate", measured, call, passed)
+		}
+	}
+}
+
+func (o *observed) requireSpans(missed, hit, absent, first worker, joined []worker) {
+	t := o.t
+	t.Helper()
+	server, calls := o.spansOf(missed, 2)
+	requireAttributes(t, server, map[string]string{
+		"connection": "prod", "outcome": "vault", "rpc.method": "secretsidecar.v1.SecretService/Resolve", "rpc.response.status_code": "OK", "path": "",
+	})
+	requireAttributes(t, calls[0], map[string]string{
+		"connection": "prod", "vault.call": "read", "http.request.method": "GET", "http.response.status_code": "200",
+		"url.template": "/v1/{mount}/data/{path}", "url.full": "",
+	})
+	server, _ = o.spansOf(hit, 1)
+	requireAttributes(t, server, map[string]string{"outcome": "cache"})
+	server, _ = o.spansOf(absent, 3)
+	requireAttributes(t, server, map[string]string{"outcome": "error", "error.type": "SECRET_NOT_FOUND", "rpc.response.status_code": "NOT_FOUND"})
+
+	server, calls = o.spansOf(first, 2)
+	linked := map[string]bool{}
+	for _, link := range calls[0].GetLinks() {
+		linked[hex.EncodeToString(link.GetTraceId())] = true
+	}
+	for _, one := range joined {
+		waiting, _ := o.spansOf(one, 1)
+		if !linked[one.trace] {
+			t.Errorf("the read is not linked with the caller %s, but with %v", one.trace, linked)
+		}
+		if links := waiting.GetLinks(); len(links) != 1 || !bytes.Equal(links[0].GetSpanId(), server.GetSpanId()) {
+			t.Errorf("the waiting caller's links are %v, want the first caller's span", links)
+		}
+	}
+	logins := 0
+	for _, span := range o.collector.allSpans() {
+		if span.GetName() == "POST /v1/auth/{mount}/login" && len(span.GetParentSpanId()) == 0 {
+			logins++
+		}
+	}
+	if passed := o.gate.count(loginPath); logins != passed {
+		t.Errorf("%d spans of logins, %d passed the gate", logins, passed)
+	}
+}
+
+func requireValues(t *testing.T, from string, got, want map[string]float64) {
+	t.Helper()
+	for name, value := range want {
+		if got[name] != value {
+			t.Errorf("%s: %s is %v, want %v", from, name, got[name], value)
+		}
+	}
+	for name, value := range got {
+		if _, ok := want[name]; !ok && value != 0 && strings.HasPrefix(name, "secret_sidecar_resolves") {
+			t.Errorf("%s: %s is %v, and nobody asked", from, name, value)
+		}
+	}
+}
+
+// inOTLP names series as OTLP does: without the ends that Prometheus's names have.
+func inOTLP(want map[string]float64) map[string]float64 {
+	renamed := map[string]float64{}
+	for name, value := range want {
+		renamed[strings.NewReplacer("_total{", "{", "_seconds{", "{").Replace(name)] = value
+	}
+	return renamed
+}
+
+// metricRow is a row of the tables of metrics: name, Prometheus's name, kind and unit, attributes.
+var metricRow = regexp.MustCompile("(?m)^\\| `([a-z_.]+)` \\| `([a-z_]+)` \\| (counter|gauge|histogram)(?:, `([^`]+)`)? \\| ([^|]*) \\|")
+
+var quoted = regexp.MustCompile("`([^`]+)`")
+
+// requireMetricsInDocs compares what was exported with what docs/observability.md says is.
+func requireMetricsInDocs(t *testing.T, exported map[string]*exportedMetric, prometheus map[string]bool) {
+	t.Helper()
+	text, err := os.ReadFile("../docs/observability.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := map[string]bool{}
+	for _, row := range metricRow.FindAllStringSubmatch(string(text), -1) {
+		name, kind, unit := row[1], row[3], row[4]
+		documented[name] = true
+		got := exported[name]
+		if got == nil {
+			t.Errorf("%s is documented and not exported", name)
+			continue
+		}
+		attributes := map[string]bool{}
+		for _, match := range quoted.FindAllStringSubmatch(row[5], -1) {
+			attributes[match[1]] = true
+		}
+		if got.kind != kind || got.unit != unit || !maps.Equal(got.attributes, attributes) {
+			t.Errorf("%s is a %s in %q with %v; the document says %s in %q with %v",
+				name, got.kind, got.unit, slices.Sorted(maps.Keys(got.attributes)), kind, unit, slices.Sorted(maps.Keys(attributes)))
+		}
+		if !prometheus[row[2]] {
+			t.Errorf("Prometheus knows no %s", row[2])
+		}
+	}
+	for name, metric := range exported {
+		if !documented[name] {
+			t.Errorf("%s is exported and not documented: a %s in %q with %v", name, metric.kind, metric.unit, slices.Sorted(maps.Keys(metric.attributes)))
+		}
+	}
+}

@@ -33,6 +33,7 @@ type observed struct {
 	sidecar    *sidecar
 
 	calls int
+	names map[string]bool    // of the metrics that Prometheus has seen
 	asked map[string]float64 // what became of what the test has asked for, as the series of the metric
 }
 
@@ -41,7 +42,7 @@ type observed struct {
 func newObserved(t *testing.T) *observed {
 	t.Helper()
 	s := newStage(t)
-	o := &observed{stage: s, vault: vaulttest.RealPrivate(t), collector: s.newCollector(), prometheus: freeAddress(t), asked: map[string]float64{}}
+	o := &observed{stage: s, vault: vaulttest.RealPrivate(t), collector: s.newCollector(), prometheus: freeAddress(t), names: map[string]bool{}, asked: map[string]float64{}}
 	o.gate = s.newGate(o.vault)
 	for _, name := range []string{"observed-", "proj-"} {
 		s.keep(name) // the beginning of every path and project of the test
@@ -116,9 +117,16 @@ func freshOnly(r *secretsidecarv1.ResolveRequest) { r.MaxAge = readVaultNow }
 func (o *observed) awaitSeries(name string, least float64) {
 	o.t.Helper()
 	eventually(o.t, fmt.Sprintf("%s reaches %v", name, least), func() bool {
-		values, _ := scrape(o.t, o.stage, o.prometheus)
-		return values[name] >= least
+		return o.scrape()[name] >= least
 	})
+}
+
+// scrape returns what Prometheus sees now.
+func (o *observed) scrape() map[string]float64 {
+	o.t.Helper()
+	values, names := scrape(o.t, o.stage, o.prometheus)
+	maps.Copy(o.names, names)
+	return values
 }
 
 // spansOf returns the spans of a worker's trace, the server's first, once as many have come.
@@ -208,7 +216,7 @@ func TestTelemetryShowsWhatHappened(t *testing.T) {
 	for _, source := range []string{"vault", "cache", "stale"} {
 		want["secret_sidecar_value_age_seconds{connection=prod,source="+source+"}"] = o.asked["secret_sidecar_resolves_total{connection=prod,outcome="+source+"}"]
 	}
-	scraped, names := scrape(t, o.stage, o.prometheus)
+	scraped := o.scrape()
 	requireValues(t, "Prometheus", scraped, want)
 	o.requireCalls(scraped)
 	for _, gauge := range []string{"secret_sidecar_token_ttl_seconds", "secret_sidecar_secret_id_ttl_seconds"} {
@@ -222,7 +230,7 @@ func TestTelemetryShowsWhatHappened(t *testing.T) {
 	if name := o.collector.service["service.name"]; name != "secret-sidecar" {
 		t.Errorf("the service is called %q", name)
 	}
-	requireMetricsInDocs(t, o.collector.metrics(), names)
+	requireMetricsInDocs(t, o.collector.metrics(), o.names)
 }
 
 // readTogether lets three callers wait for one read, and returns the first and the others.
@@ -387,7 +395,7 @@ func inOTLP(want map[string]float64) map[string]float64 {
 }
 
 // metricRow is a row of the tables of metrics: name, Prometheus's name, kind and unit, attributes.
-var metricRow = regexp.MustCompile("(?m)^\\| `([a-z_.]+)` \\| `([a-z_]+)` \\| (counter|gauge|histogram)(?:, `([^`]+)`)? \\| ([^|]*) \\|")
+var metricRow = regexp.MustCompile("(?m)^\\| `([a-z_.]+)` \\| `([a-z_]+)` \\| (counter|gauge|histogram)(?:, `([^`]+)`)? \\| ?([^|]*?) ?\\|")
 
 var quoted = regexp.MustCompile("`([^`]+)`")
 
@@ -423,5 +431,57 @@ func requireMetricsInDocs(t *testing.T, exported map[string]*exportedMetric, pro
 		if !documented[name] {
 			t.Errorf("%s is exported and not documented: a %s in %q with %v", name, metric.kind, metric.unit, slices.Sorted(maps.Keys(metric.attributes)))
 		}
+	}
+}
+
+func TestSpansHoldPathsWhenAskedForAndLogLinesNameTheTrace(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	v := vaulttest.Dev(t)
+	o := &observed{stage: s, collector: s.newCollector(), asked: map[string]float64{}}
+	s.writeSecret(v, "secret/data/shown", "key", s.newSecret())
+	config := s.write("config.yaml", "traces: {paths: true}\n"+s.configText(s.defaultLogin(v).connection("prod", v.Address)))
+	o.sidecar = s.startWith([]string{
+		"OTEL_TRACES_EXPORTER=otlp", "OTEL_EXPORTER_OTLP_PROTOCOL=grpc", "OTEL_EXPORTER_OTLP_ENDPOINT=http://" + o.collector.address,
+		"OTEL_BSP_SCHEDULE_DELAY=100", "OTEL_METRICS_EXPORTER=none",
+	}, "--config", config)
+	o.sidecar.awaitHealth("")
+	w, _, err := o.ask("secret/data/shown/key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, calls := o.spansOf(w, 2)
+	requireAttributes(t, server, map[string]string{"path": "secret/data/shown/key"})
+	requireAttributes(t, calls[0], map[string]string{"url.full": v.Address + "/v1/secret/data/shown"})
+	span := hex.EncodeToString(server.GetSpanId())
+	if !o.sidecar.logs(`"msg":"request"`, `"method":"Resolve"`, `"trace_id":"`+w.trace+`"`, `"span_id":"`+span+`"`) {
+		t.Errorf("no line of the log names the trace %s\n%s", w.trace, o.sidecar.tail())
+	}
+}
+
+func TestAWorkerThatSamplesNothingIsNotTraced(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	v := vaulttest.Dev(t)
+	collector := s.newCollector()
+	s.writeSecret(v, "secret/data/app", "key", s.newSecret())
+	r := s.startWith([]string{
+		"OTEL_TRACES_EXPORTER=otlp", "OTEL_EXPORTER_OTLP_PROTOCOL=grpc", "OTEL_EXPORTER_OTLP_ENDPOINT=http://" + collector.address, "OTEL_METRICS_EXPORTER=none",
+	}, "--config", s.config(s.defaultLogin(v).connection("prod", v.Address)))
+	r.awaitHealth("")
+	const trace = "0af7651916cd43dd8448eb211c80319c"
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "traceparent", "00-"+trace+"-b7ad6b7169203331-00")
+	if _, err := r.Resolve(ctx, &secretsidecarv1.ResolveRequest{Path: "secret/data/app/key"}); err != nil {
+		t.Fatal(err)
+	}
+	r.stop() // exports what there is
+	spans := collector.allSpans()
+	for _, span := range spans {
+		if hex.EncodeToString(span.GetTraceId()) == trace {
+			t.Errorf("%s belongs to a trace that is not sampled", span.GetName())
+		}
+	}
+	if len(spans) == 0 {
+		t.Error("not even the login is traced")
 	}
 }

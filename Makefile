@@ -57,12 +57,16 @@ GO_TEST := go test -race -timeout 20m
 ON_REAL_VAULT := VAULT_BINARY='$(VAULT_BINARY)' SECRET_SIDECAR_REQUIRE_REAL_VAULT=1
 
 .PHONY: test
-test: c-compiler test-clients real-vault test-overload ## run every test with -race, on the real Vault too (built the first time)
+test: c-compiler test-clients real-vault test-overload test-monitoring ## run every test with -race, on the real Vault too (built the first time)
 	$(ON_REAL_VAULT) $(GO_TEST) ./...
 
 .PHONY: test-overload
 test-overload: real-vault # the tests of load, alone on the machine and without -race, which would distort them
 	$(ON_REAL_VAULT) go test -timeout 10m -run '^TestOverload' ./e2e
+
+.PHONY: test-monitoring
+test-monitoring: # the dashboard and the alerts, with Prometheus's own code, in a module of its own
+	cd e2e/monitoring && go test -timeout 10m ./...
 
 .PHONY: test-fast
 test-fast: c-compiler test-clients ## run the tests without the real Vault
@@ -83,6 +87,10 @@ bench: build ## measure against a bare gRPC server, Vault and Vault Proxy (see m
 .PHONY: bench-quick
 bench-quick: build ## the first ratios of it, in less than a minute
 	go run -trimpath ./bench -quick -vault '$(VAULT_BINARY)'
+
+.PHONY: outage-picture
+outage-picture: build ## play an outage under load, and draw what the metrics say into docs/observability/
+	go run -trimpath ./scripts/outagepicture
 
 .PHONY: profile
 profile: build ## write CPU, heap, mutex and block profiles of cached Resolves to profiles/, and show where they begin

@@ -188,11 +188,11 @@ func (c *collector) allSpans() []*tracepb.Span {
 // metrics.
 func scrape(t *testing.T, s *stage, address string) (values map[string]float64, names map[string]bool) {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address+"/metrics", nil)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address+"/metrics", http.NoBody)
 	if err != nil {
 		t.Fatal(err)
 	}
-	answer, err := http.DefaultClient.Do(request)
+	answer, err := (&http.Client{}).Do(request)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,4 +218,3 @@ func scrape(t *testing.T, s *stage, address string) (values map[string]float64, 
 	}
 	return values, names
 }
-

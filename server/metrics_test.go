@@ -75,7 +75,7 @@ func collected(t *testing.T, reader *sdkmetric.ManualReader) map[string]float64 
 }
 
 // wantValues checks the metrics whose names begin with one of the prefixes, all of them.
-func wantValues(t *testing.T, got map[string]float64, want map[string]float64, prefixes ...string) {
+func wantValues(t *testing.T, got, want map[string]float64, prefixes ...string) {
 	t.Helper()
 	for _, name := range slices.Sorted(maps.Keys(got)) {
 		concerned := slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(name, prefix) })

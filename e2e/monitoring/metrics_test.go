@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
@@ -91,7 +91,7 @@ func problems(t *testing.T, metrics map[string]metric, expression string) []stri
 			known[label] = true
 		}
 		for _, matcher := range selector.LabelMatchers {
-			if matcher.Name != labels.MetricName && !slices.Contains(one.labels, matcher.Name) {
+			if matcher.Name != model.MetricNameLabel && !slices.Contains(one.labels, matcher.Name) {
 				found = append(found, selector.Name+" has no label "+matcher.Name)
 			}
 		}

@@ -63,8 +63,8 @@ func measure(ctx context.Context) error {
 		return err
 	}
 	ctx, stop := context.WithCancel(ctx)
-	served := make(chan error, 1)
-	go func() { served <- sidecar.Serve(ctx, listener) }()
+	served := make(chan struct{})
+	go func() { defer close(served); _ = sidecar.Serve(ctx, listener) }()
 	defer func() { stop(); <-served }()
 	return resolveMany(ctx, socket)
 }
@@ -112,6 +112,6 @@ func resolveMany(ctx context.Context, socket string) error {
 		}
 	}
 	runtime.ReadMemStats(&after)
-	fmt.Printf("%.2f %d\n", float64(after.Mallocs-before.Mallocs)/calls, runtime.NumGoroutine())
-	return nil
+	_, err = fmt.Fprintf(os.Stdout, "%.2f %d\n", float64(after.Mallocs-before.Mallocs)/calls, runtime.NumGoroutine())
+	return err
 }

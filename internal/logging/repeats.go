@@ -19,8 +19,9 @@ const (
 
 // Repeats limits how often one event is logged. Two records are the same event when their level, their message and
 // their attribute "connection" are the same, whatever else they say. Ten a minute are written; after those only the last
-// one, at the end of the minute, with the attribute "suppressed": how many before it were not. Records below info are not
-// limited: who asks for them wants all. It is safe for concurrent use.
+// one, at the end of the minute, with the attribute "suppressed": how many before it were not. Not limited are records
+// below info, of which who asks for them wants all, and those at info that are about no connection: they answer
+// somebody's deed, a reload for example. It is safe for concurrent use.
 type Repeats struct {
 	mu     sync.Mutex
 	closed bool             // guarded by mu
@@ -89,15 +90,13 @@ func connectionOf(attr slog.Attr, otherwise string) string {
 
 // Handle implements slog.Handler.
 func (h *limited) Handle(ctx context.Context, record slog.Record) error {
-	if record.Level < slog.LevelInfo {
-		return h.Handler.Handle(ctx, record)
-	}
 	e := event{level: record.Level, message: record.Message, connection: h.connection}
 	record.Attrs(func(attr slog.Attr) bool {
 		e.connection = connectionOf(attr, e.connection)
 		return true
 	})
-	if !h.repeats.admit(e, func(suppressed int) { h.writeLast(ctx, record, suppressed) }) {
+	isFree := record.Level < slog.LevelInfo || record.Level < slog.LevelWarn && e.connection == ""
+	if !isFree && !h.repeats.admit(e, func(suppressed int) { h.writeLast(ctx, record, suppressed) }) {
 		return nil
 	}
 	return h.Handler.Handle(ctx, record)

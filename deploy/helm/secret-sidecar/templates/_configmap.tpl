@@ -1,0 +1,20 @@
+{{/*
+secret-sidecar.configMap is the ConfigMap with the configuration. Its name stays the same, so that the sidecar reads a
+change without a restart: put no checksum of it into the pod's annotations.
+*/}}
+{{- define "secret-sidecar.configMap" -}}
+{{- $values := index .Values "secret-sidecar" -}}
+{{- range $values.config.connections -}}
+{{- if .secret_id -}}
+{{- fail "a ConfigMap is no place for a secret_id: put it into the Secret secret-sidecar.approleSecret, and name it by secret_id_file" -}}
+{{- end -}}
+{{- end -}}
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: {{ $values.configMap | quote }}
+  namespace: {{ .Release.Namespace }}
+data:
+  config.yaml: |
+    {{- toYaml $values.config | nindent 4 }}
+{{- end }}

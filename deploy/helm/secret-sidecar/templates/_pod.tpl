@@ -1,0 +1,21 @@
+{{/*
+secret-sidecar.podSecurityContext is what a pod's securityContext needs: merge it with your own.
+*/}}
+{{- define "secret-sidecar.podSecurityContext" -}}
+fsGroup: {{ int64 (index .Values "secret-sidecar").fsGroup }}
+{{- end }}
+
+{{/*
+secret-sidecar.volumes are items of a pod's volumes.
+*/}}
+{{- define "secret-sidecar.volumes" -}}
+{{- $values := index .Values "secret-sidecar" -}}
+- name: secret-sidecar-socket
+  emptyDir: {medium: Memory, sizeLimit: 1Mi}
+- name: secret-sidecar-config
+  configMap: {name: {{ $values.configMap | quote }}}
+- name: secret-sidecar-approle
+  secret:
+    secretName: {{ $values.approleSecret | quote }}
+    defaultMode: 288 # 0440
+{{- end }}

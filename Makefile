@@ -28,6 +28,8 @@ PROTOC_GEN_GO_GRPC_VERSION := v1.6.2
 GOLANGCI_LINT_VERSION      := v2.15.0
 GRPCURL_VERSION            := v1.9.4
 GRPC_HEALTH_PROBE_VERSION  := v0.4.61
+KUSTOMIZE_VERSION          := v5.7.1
+HELM_VERSION               := v3.19.2
 
 # stamp NAME,VERSION: the file that says that this version of a tool is in .tools/bin.
 stamp = $(STAMPS)/$(1)-$(2)
@@ -59,6 +61,12 @@ ON_REAL_VAULT := VAULT_BINARY='$(VAULT_BINARY)' SECRET_SIDECAR_REQUIRE_REAL_VAUL
 .PHONY: test
 test: c-compiler test-clients real-vault test-overload test-monitoring ## run every test with -race, on the real Vault too (built the first time)
 	$(ON_REAL_VAULT) $(GO_TEST) ./...
+
+# Without -count=1, go test would keep a result when deploy/ has changed: it is outside of the nested module.
+.PHONY: test-manifests
+test-manifests: c-compiler $(call stamp,kustomize,$(KUSTOMIZE_VERSION)) $(call stamp,helm,$(HELM_VERSION)) ## render what is in deploy/ and let Kubernetes' own code judge it
+	cd e2e/manifests && KUSTOMIZE='$(CURDIR)/$(TOOLS)/kustomize' HELM='$(CURDIR)/$(TOOLS)/helm' \
+	  $(GO_TEST) -count=1 ./...
 
 .PHONY: test-overload
 test-overload: real-vault # the tests of load, alone on the machine and without -race, which would distort them
@@ -104,6 +112,7 @@ lint: lint-mod lint-proto lint-gen lint-imports lint-go ## check code, protos, g
 
 lint-mod: # go.mod and go.sum are tidy
 	go mod tidy -diff
+	cd e2e/manifests && go mod tidy -diff
 
 lint-proto: tools-proto # the protos are in style and break no client of the main branch
 	$(TOOLS)/buf lint
@@ -117,6 +126,7 @@ lint-imports: # the import directions hold; `make test` runs this too
 
 lint-go: $(call stamp,golangci-lint,$(GOLANGCI_LINT_VERSION)) # golangci-lint, the formatters included
 	$(TOOLS)/golangci-lint run
+	cd e2e/manifests && '$(CURDIR)/$(TOOLS)/golangci-lint' run --config ../../.golangci.yml
 
 ##@ Work
 
@@ -172,4 +182,6 @@ $(eval $(call tool,protoc-gen-go,$(PROTOC_GEN_GO_VERSION),google.golang.org/prot
 $(eval $(call tool,protoc-gen-go-grpc,$(PROTOC_GEN_GO_GRPC_VERSION),google.golang.org/grpc/cmd/protoc-gen-go-grpc))
 $(eval $(call tool,golangci-lint,$(GOLANGCI_LINT_VERSION),github.com/golangci/golangci-lint/v2/cmd/golangci-lint))
 $(eval $(call tool,grpcurl,$(GRPCURL_VERSION),github.com/fullstorydev/grpcurl/cmd/grpcurl))
+$(eval $(call tool,kustomize,$(KUSTOMIZE_VERSION),sigs.k8s.io/kustomize/kustomize/v5))
+$(eval $(call tool,helm,$(HELM_VERSION),helm.sh/helm/v3/cmd/helm))
 $(eval $(call tool,grpc-health-probe,$(GRPC_HEALTH_PROBE_VERSION),github.com/grpc-ecosystem/grpc-health-probe))

@@ -1,0 +1,98 @@
+package manifests_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// A socket that pods share is a folder of the node, which the restricted standard forbids. Nothing else may offend it
+// but the container that gives the folder to the sidecar.
+func TestTheNodeWideSidecarIsRestrictedButForItsFolder(t *testing.T) {
+	t.Parallel()
+	objects := mustDecode(t, example(t, "node-wide/sidecar"))
+	for _, object := range objects {
+		for _, complaint := range invalid(object) {
+			t.Error(complaint)
+		}
+	}
+	template := &only[*appsv1.DaemonSet](t, objects).Spec.Template
+	requireForbidden(t, template,
+		"restricted volume types",                                          // the folder
+		"runAsNonRoot != true", "runAsUser=0", "unrestricted capabilities", // give-folder
+	)
+	template.Spec.InitContainers = nil
+	requireForbidden(t, template, "restricted volume types")
+}
+
+func TestAWorkerOfTheNodeWideSidecarIsRestrictedButForTheFolder(t *testing.T) {
+	t.Parallel()
+	objects := mustDecode(t, example(t, "node-wide/worker"))
+	for _, object := range objects {
+		for _, complaint := range invalid(object) {
+			t.Error(complaint)
+		}
+	}
+	requireForbidden(t, workload(t, objects), "restricted volume types")
+}
+
+// requireForbidden wants these reasons, and no other.
+func requireForbidden(t *testing.T, template *corev1.PodTemplateSpec, reasons ...string) {
+	t.Helper()
+	forbidden, err := unrestricted(template)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, complaint := range forbidden {
+		reason, _, _ := strings.Cut(complaint, ":")
+		if !slices.Contains(reasons, reason) {
+			t.Errorf("unexpected: %s", complaint)
+		}
+	}
+	if len(forbidden) != len(reasons) {
+		t.Errorf("forbidden for %q, want %q", forbidden, reasons)
+	}
+}
+
+func TestTheNodeWideSidecarKeepsTheRulesThatHoldForIt(t *testing.T) {
+	t.Parallel()
+	daemons := only[*appsv1.DaemonSet](t, mustDecode(t, example(t, "node-wide/sidecar")))
+	pod := &daemons.Spec.Template.Spec
+	for _, rule := range []func(*corev1.PodSpec) string{
+		sidecarHasTheRightProbes, sidecarOpensNoPort, onlyTheSidecarReadsTheCredentials, configurationFollowsItsConfigMap,
+		groupIsShared, memoryIsWhatTheBenchmarkSaw, cpuHasNoLimit, graceIsLongEnough,
+	} {
+		if complaint := rule(pod); complaint != "" {
+			t.Error(complaint)
+		}
+	}
+	if surge := daemons.Spec.UpdateStrategy.RollingUpdate.MaxSurge; surge.IntValue() != 0 {
+		t.Error("two sidecars of a node would quarrel about the socket")
+	}
+	if pod.PriorityClassName != "system-node-critical" {
+		t.Error("a node that shuts down ends the sidecar before its workers")
+	}
+	if token := pod.AutomountServiceAccountToken; token == nil || *token {
+		t.Error("the sidecar has a Kubernetes token, which it has no use for")
+	}
+}
+
+func TestAWorkerAndItsNodesSidecarMeetAtTheSameSocket(t *testing.T) {
+	t.Parallel()
+	serves := &workload(t, mustDecode(t, example(t, "node-wide/sidecar"))).Spec
+	asks := &workload(t, mustDecode(t, example(t, "node-wide/worker"))).Spec
+	if serves, asks := volume(serves, socketVolume).HostPath.Path, volume(asks, socketVolume).HostPath.Path; serves != asks {
+		t.Errorf("the sidecar's folder is %s, the worker's %s", serves, asks)
+	}
+	if *serves.SecurityContext.FSGroup != *asks.SecurityContext.FSGroup || *sidecar(serves).SecurityContext.RunAsGroup != *asks.SecurityContext.FSGroup {
+		t.Error("the worker is not of the socket's group")
+	}
+	// The rule about the worker's side wants a sidecar in the pod.
+	asks.InitContainers = []corev1.Container{{Name: name, VolumeMounts: []corev1.VolumeMount{{Name: socketVolume, MountPath: "/run/secret-sidecar"}}}}
+	if complaint := workerReachesTheSocketAndCannotReplaceIt(asks); complaint != "" {
+		t.Error(complaint)
+	}
+}

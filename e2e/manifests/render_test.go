@@ -1,0 +1,86 @@
+package manifests_test
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// deploy is the folder under test.
+const deploy = "../../deploy"
+
+// tool returns the program that an environment variable names. make test-manifests installs it and sets it.
+func tool(t *testing.T, variable string) string {
+	t.Helper()
+	program := os.Getenv(variable)
+	if program == "" {
+		t.Fatalf("%s is not set: run make test-manifests, or name the program", variable)
+	}
+	return program
+}
+
+// run runs a program that must succeed, and returns what it prints.
+func run(t *testing.T, program string, arguments ...string) []byte {
+	t.Helper()
+	command := exec.CommandContext(t.Context(), program, arguments...)
+	var said bytes.Buffer
+	command.Stderr = &said
+	out, err := command.Output()
+	if err != nil {
+		t.Fatalf("%s %q: %v\n%s", filepath.Base(program), arguments, err, said.Bytes())
+	}
+	return out
+}
+
+// kustomize renders a folder.
+func kustomize(t *testing.T, folder string) []byte {
+	t.Helper()
+	return run(t, tool(t, "KUSTOMIZE"), "build", folder)
+}
+
+// example renders one of the examples.
+func example(t *testing.T, name string) []byte {
+	t.Helper()
+	return kustomize(t, filepath.Join(deploy, "kubernetes", "examples", name))
+}
+
+// helmCharts is a copy of the charts in which the example's dependency is in place, as `helm dependency update`
+// leaves it.
+func helmCharts(t *testing.T) (folder string) {
+	t.Helper()
+	folder = t.TempDir()
+	if err := os.CopyFS(folder, os.DirFS(filepath.Join(deploy, "helm"))); err != nil {
+		t.Fatal(err)
+	}
+	run(t, tool(t, "HELM"), "dependency", "update", filepath.Join(folder, "worker"))
+	return folder
+}
+
+// helm renders the example chart.
+func helm(t *testing.T, arguments ...string) []byte {
+	t.Helper()
+	chart := filepath.Join(helmCharts(t), "worker")
+	return run(t, tool(t, "HELM"), append([]string{"template", "worker", chart, "--namespace", "flows"}, arguments...)...)
+}
+
+// overlay writes files into a new folder, from where ../kubernetes is a copy of deploy/kubernetes, and returns it.
+func overlay(t *testing.T, files map[string]string) string {
+	t.Helper()
+	top := t.TempDir()
+	if err := os.CopyFS(filepath.Join(top, "kubernetes"), os.DirFS(filepath.Join(deploy, "kubernetes"))); err != nil {
+		t.Fatal(err)
+	}
+	folder := filepath.Join(top, "overlay")
+	for name, text := range files {
+		path := filepath.Join(folder, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return folder
+}

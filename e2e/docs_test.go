@@ -46,9 +46,9 @@ func TestEveryCommandInTheDocumentsWorks(t *testing.T) {
 // testName is a test or fuzz target that a document names.
 var testName = regexp.MustCompile("`((?:Test|Fuzz)[A-Z0-9]\\w+)`")
 
-func TestEveryRowOfReliabilityAndSecurityNamesATestThatExists(t *testing.T) {
+func TestEveryRowOfThesePagesNamesATestThatExists(t *testing.T) {
 	t.Parallel()
-	for _, page := range []string{"../docs/reliability.md", "../docs/security.md"} {
+	for _, page := range []string{"../docs/reliability.md", "../docs/security.md", "../docs/vault.md"} {
 		text, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)
@@ -175,26 +175,30 @@ func (r *docsReader) command(t *testing.T, line string) {
 		r.shell(t, "make -n -C "+repository(t)+" "+strings.Join(words[1:], " ")+" >/dev/null")
 	case words[0] == "secret-sidecar" && len(words) > 1 && (words[1] == "serve" || words[1] == "dev"):
 		r.untilItAnswers(t, line)
+	case words[0] == "secret-sidecar" && strings.Contains(line, "$VAULT_ADDR"):
+		r.onVault(t, line)
 	case words[0] == "secret-sidecar":
 		r.shell(t, line)
 	case words[0] == "vault":
-		r.vault(t, strings.TrimPrefix(line, "vault "))
+		r.onVault(t, "$VAULT_BINARY"+strings.TrimPrefix(line, "vault"))
+	case words[0] == "kubectl" || words[0] == "kustomize" || words[0] == "helm":
+		// make test-manifests runs these.
 	default:
 		t.Errorf("a command that no test can run: %s", line)
 	}
 }
 
-// vault runs a command of Vault's own on a real Vault, where there is one.
-func (r *docsReader) vault(t *testing.T, arguments string) {
+// onVault runs a command with the address and the root token of a real Vault, where there is one.
+func (r *docsReader) onVault(t *testing.T, line string) {
 	t.Helper()
-	program := os.Getenv("VAULT_BINARY")
-	if program == "" {
+	if os.Getenv("VAULT_BINARY") == "" {
 		return
 	}
 	if r.server == nil {
 		r.server = vaulttest.RealPrivate(t)
+		r.env = append(r.env, "VAULT_ADDR="+r.server.Address, "VAULT_TOKEN="+r.server.RootToken, "HOME="+r.folder)
 	}
-	r.shell(t, fmt.Sprintf("VAULT_ADDR=%s VAULT_TOKEN=%s HOME=%s %s %s", r.server.Address, r.server.RootToken, r.folder, program, arguments))
+	r.shell(t, line)
 }
 
 func repository(t *testing.T) string {

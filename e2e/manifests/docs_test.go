@@ -1,0 +1,193 @@
+package manifests_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+)
+
+// reader follows docs/kubernetes.md in a folder that holds what the page says there is.
+type reader struct {
+	folder  string
+	applied []runtime.Object // by the last `kubectl apply -k`
+}
+
+// workerOfTheReader is the Deployment that the page takes for granted.
+const workerOfTheReader = `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: worker}
+spec:
+  selector: {matchLabels: {app: worker}}
+  template:
+    metadata: {labels: {app: worker}}
+    spec:
+      securityContext: {runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}
+      containers:
+        - {name: flows, image: worker, securityContext: &restricted {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}}
+        - {name: helper, image: helper, securityContext: *restricted}
+`
+
+func newReader(t *testing.T) *reader {
+	t.Helper()
+	r := &reader{folder: t.TempDir()}
+	if err := os.CopyFS(filepath.Join(r.folder, "secret-sidecar", "deploy"), os.DirFS(deploy)); err != nil {
+		t.Fatal(err)
+	}
+	r.write(t, "base/kustomization.yaml", "resources: [worker.yaml]\n")
+	r.write(t, "base/worker.yaml", workerOfTheReader)
+	r.write(t, "role_id", "role-id-of-the-documents")
+	r.write(t, "secret_id", "secret-id-of-the-documents")
+	return r
+}
+
+func (r *reader) write(t *testing.T, name, text string) {
+	t.Helper()
+	path := filepath.Join(r.folder, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// knowingly lists what a folder of the page breaks on purpose, by a part of the complaint.
+var knowingly = map[string]string{"wait-for-login": "the startup probe runs"}
+
+// judgedElsewhere holds the folders that are not pods with a sidecar: they have tests of their own.
+const judgedElsewhere = "examples/node-wide/"
+
+var (
+	fenced    = regexp.MustCompile("(?s)```(\\w+)\n(.*?)```\n")
+	fileTitle = regexp.MustCompile(`^# (\S+\.yaml)\n`)
+)
+
+func TestEveryCommandOfTheKubernetesPageWorks(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/kubernetes.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, commands := newReader(t), 0
+	for _, block := range fenced.FindAllStringSubmatch(string(page), -1) {
+		switch block[1] {
+		case "yaml":
+			title := fileTitle.FindStringSubmatch(block[2])
+			if title == nil {
+				t.Fatalf("a file without a name:\n%s", block[2])
+			}
+			r.write(t, title[1], block[2])
+		case "sh":
+			for line := range strings.Lines(strings.ReplaceAll(block[2], "\\\n", " ")) {
+				r.command(t, strings.Fields(line))
+				commands++
+			}
+		default:
+			t.Errorf("a block that no test knows: %s", block[1])
+		}
+	}
+	if commands == 0 {
+		t.Error("the page has no command")
+	}
+}
+
+// command runs a command as far as it needs no cluster, and checks what it names against what was applied.
+func (r *reader) command(t *testing.T, words []string) {
+	t.Helper()
+	line := strings.Join(words, " ")
+	switch {
+	case strings.HasPrefix(line, "kubectl kustomize "):
+		r.render(t, words[2])
+	case strings.HasPrefix(line, "kubectl apply -k "):
+		r.applied = r.render(t, words[3])
+	case strings.HasPrefix(line, "helm upgrade --install "):
+		r.helm(t, append([]string{"template"}, words[3:]...))
+	case strings.HasPrefix(line, "helm "):
+		r.helm(t, words[1:])
+	case strings.HasPrefix(line, "kubectl -n flows create secret generic "):
+		r.createSecret(t, words[6], words[7:])
+	case strings.HasPrefix(line, "kubectl -n flows "):
+		r.onCluster(t, words[3:])
+	default:
+		t.Errorf("a command that no test can run: %s", line)
+	}
+}
+
+func (r *reader) render(t *testing.T, folder string) []runtime.Object {
+	t.Helper()
+	objects := mustDecode(t, kustomize(t, filepath.Join(r.folder, folder)))
+	if strings.Contains(folder, judgedElsewhere) {
+		return objects
+	}
+	excused, some := knowingly[folder]
+	for _, complaint := range judge(t, objects) {
+		if !some || !strings.Contains(complaint, excused) {
+			t.Errorf("%s: %s", folder, complaint)
+		}
+	}
+	return objects
+}
+
+func (r *reader) helm(t *testing.T, arguments []string) {
+	t.Helper()
+	command := exec.CommandContext(t.Context(), tool(t, "HELM"), arguments...)
+	command.Dir = r.folder
+	out, err := command.Output()
+	if err != nil {
+		t.Fatalf("helm %q: %v", arguments, err)
+	}
+	if arguments[0] != "template" {
+		return
+	}
+	for _, complaint := range judge(t, mustDecode(t, out)) {
+		t.Errorf("helm %q: %s", arguments, complaint)
+	}
+}
+
+// createSecret checks that the Secret is the one that the component mounts, with the files that the page's configuration
+// names.
+func (r *reader) createSecret(t *testing.T, called string, arguments []string) {
+	t.Helper()
+	pod := &only[*appsv1.Deployment](t, mustDecode(t, example(t, "worker/overlay"))).Spec.Template.Spec
+	if want := volume(pod, approleVolume).Secret.SecretName; called != want {
+		t.Errorf("the page makes a Secret %s, the component mounts %s", called, want)
+	}
+	for _, argument := range arguments {
+		file, ok := strings.CutPrefix(argument, "--from-file=")
+		if _, err := os.Stat(filepath.Join(r.folder, file)); !ok || err != nil {
+			t.Errorf("%s: %v", argument, err)
+		}
+	}
+}
+
+// onCluster checks a command that needs a cluster: the Deployment and the container that it names are there, and what it
+// runs in the container is a command of the sidecar's.
+func (r *reader) onCluster(t *testing.T, words []string) {
+	t.Helper()
+	worker := only[*appsv1.Deployment](t, r.applied)
+	if !slices.Contains(words, "deployment/"+worker.Name) || worker.Namespace != "flows" {
+		t.Errorf("%q names no Deployment that was applied", words)
+	}
+	if at := slices.Index(words, "-c"); at >= 0 && sidecar(&worker.Spec.Template.Spec).Name != words[at+1] {
+		t.Errorf("there is no container %s", words[at+1])
+	}
+	if at := slices.Index(words, "--"); at >= 0 {
+		if words[at+1] != "/secret-sidecar" {
+			t.Errorf("the image holds no %s", words[at+1])
+		}
+		build := exec.CommandContext(t.Context(), "go", append([]string{"run", "./cmd/secret-sidecar"}, append(words[at+2:], "--help")...)...)
+		build.Dir = "../.."
+		out, err := build.CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "secret-sidecar "+words[at+2]) {
+			t.Errorf("the sidecar has no command %q: %v\n%s", words[at+2:], err, out)
+		}
+	}
+}

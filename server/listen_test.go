@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/secret-sidecar/secret-sidecar/server"
 )
 
@@ -53,6 +55,29 @@ func TestListenLeavesAnExistingFolderAsItIs(t *testing.T) {
 	}
 	defer func() { _ = listener.Close() }()
 	wantMode(t, folder, 0o755)
+}
+
+// Kubernetes makes such folders: an emptyDir is of the pod's fsGroup and hands that group on.
+func TestInAFolderThatHandsItsGroupOnTheSocketHasThatGroup(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root may give a folder to any group")
+	}
+	const gid = 65532
+	folder := filepath.Join(shortTempDir(t), "run")
+	if err := errors.Join(os.Mkdir(folder, 0o777), os.Chown(folder, -1, gid), os.Chmod(folder, 0o777|fs.ModeSetgid)); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(folder, "s")
+	listener, err := server.Listen(server.Socket{Path: path, Mode: 0o660})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	var found unix.Stat_t
+	if err := unix.Stat(path, &found); err != nil || found.Gid != gid {
+		t.Errorf("the socket is of group %d, want %d: %v", found.Gid, gid, err)
+	}
+	wantMode(t, path, 0o660)
 }
 
 func TestListenRefusesABadSocketSetting(t *testing.T) {

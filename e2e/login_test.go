@@ -89,7 +89,7 @@ func (l *login) connection(name, address string, more ...string) string {
 	return text.String()
 }
 
-// isReplaced reports whether a default line gives way to one of more. All spellings of secret_id are one.
+// isReplaced reports whether a default line gives way to one of more. All spellings of a credential are one.
 func isReplaced(key, line string, more []string) bool {
 	for _, other := range more {
 		otherKey, _, _ := strings.Cut(other, ":")
@@ -104,6 +104,8 @@ func family(key string) string {
 	switch key {
 	case "secret_id", "secret_id_file", "secret_id_env":
 		return "secret_id"
+	case "role_id", "role_id_file", "role_id_env":
+		return "role_id"
 	default:
 		return key
 	}

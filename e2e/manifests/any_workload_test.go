@@ -51,7 +51,7 @@ func withoutSidecar(template *corev1.PodTemplateSpec) *corev1.PodTemplateSpec {
 	ours := map[string]bool{socketVolume: true, configVolume: true, approleVolume: true}
 	left.Spec.Volumes = slices.DeleteFunc(left.Spec.Volumes, func(v corev1.Volume) bool { return ours[v.Name] })
 	left.Spec.InitContainers = left.Spec.InitContainers[1:]
-	left.Spec.SecurityContext.FSGroup = nil
+	left.Spec.SecurityContext.FSGroup, left.Spec.SecurityContext.FSGroupChangePolicy = nil, nil
 	worker := &left.Spec.Containers[0]
 	worker.VolumeMounts = slices.DeleteFunc(worker.VolumeMounts, func(m corev1.VolumeMount) bool { return ours[m.Name] })
 	worker.Env = slices.DeleteFunc(worker.Env, func(e corev1.EnvVar) bool { return e.Name == socketVariable })

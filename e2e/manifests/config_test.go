@@ -5,6 +5,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/secret-sidecar/secret-sidecar/config"
@@ -70,8 +71,39 @@ func requireFits(t *testing.T, settings *config.Config, pod *corev1.PodSpec) {
 
 func TestANodesSidecarListsWhoMayAsk(t *testing.T) {
 	t.Parallel()
-	settings := load(t, only[*corev1.ConfigMap](t, mustDecode(t, example(t, "node-wide/sidecar"))).Data["config.yaml"])
+	objects := mustDecode(t, example(t, "node-wide/sidecar"))
+	settings := load(t, only[*corev1.ConfigMap](t, objects).Data["config.yaml"])
 	if len(settings.Callers) == 0 {
 		t.Fatal("every pod that reaches the folder may ask for anything")
+	}
+	own := *sidecar(&workload(t, objects).Spec).SecurityContext.RunAsUser
+	seen := false
+	for _, rule := range settings.Callers {
+		if rule.UID == nil || int64(*rule.UID) != own {
+			continue
+		}
+		seen = true
+		if slices.Contains(rule.Methods, "Resolve") || slices.Contains(rule.Methods, "BatchResolve") || len(rule.Methods) == 0 {
+			t.Error("whoever may exec into the sidecar's pod may read every secret")
+		}
+	}
+	if !seen {
+		t.Error("nobody who looks for a fault in the sidecar's pod may list its connections")
+	}
+}
+
+// The pods' own commands are commands of the sidecar's, with flags that it has.
+func TestEveryCommandOfAPodIsOneOfTheSidecars(t *testing.T) {
+	t.Parallel()
+	for name, text := range map[string][]byte{"in a pod": example(t, "worker/overlay"), "node-wide": example(t, "node-wide/sidecar")} {
+		c := sidecar(&workload(t, mustDecode(t, text)).Spec)
+		for _, command := range [][]string{c.Args, c.StartupProbe.Exec.Command[1:], c.ReadinessProbe.Exec.Command[1:], c.LivenessProbe.Exec.Command[1:]} {
+			if err := knows(t, command); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	if knows(t, []string{"serve", "--no-such-flag=1"}) == nil {
+		t.Error("a flag that the sidecar does not have goes unnoticed")
 	}
 }

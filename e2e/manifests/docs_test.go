@@ -183,11 +183,8 @@ func (r *reader) onCluster(t *testing.T, words []string) {
 		if words[at+1] != "/secret-sidecar" {
 			t.Errorf("the image holds no %s", words[at+1])
 		}
-		build := exec.CommandContext(t.Context(), "go", append([]string{"run", "./cmd/secret-sidecar"}, append(words[at+2:], "--help")...)...)
-		build.Dir = "../.."
-		out, err := build.CombinedOutput()
-		if err != nil || !strings.Contains(string(out), "secret-sidecar "+words[at+2]) {
-			t.Errorf("the sidecar has no command %q: %v\n%s", words[at+2:], err, out)
+		if err := knows(t, words[at+2:]); err != nil {
+			t.Error(err)
 		}
 	}
 }

@@ -167,6 +167,7 @@ func TestEveryCheckNoticesWhatItIsFor(t *testing.T) {
 		"a configuration elsewhere":   {own(func(c *corev1.Container) { c.VolumeMounts[1].MountPath = "/elsewhere" }), "no file of its ConfigMap"},
 		"a secret as a configuration": {replaceVolume(configVolume, corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "x"}}), "no ConfigMap"},
 		"no group":                    {func(pod *corev1.PodSpec) { pod.SecurityContext.FSGroup = nil }, "share no group"},
+		"a walk at every start":       {func(pod *corev1.PodSpec) { pod.SecurityContext.FSGroupChangePolicy = nil }, "walks through its volumes"},
 		"too little memory requested": {own(func(c *corev1.Container) { c.Resources.Requests[corev1.ResourceMemory] = resource.MustParse("32Mi") }), "requests 32Mi of memory"},
 		"too little memory allowed":   {own(func(c *corev1.Container) { c.Resources.Limits[corev1.ResourceMemory] = resource.MustParse("128Mi") }), "may use 128Mi of memory"},
 		"no memory limit":             {own(func(c *corev1.Container) { delete(c.Resources.Limits, corev1.ResourceMemory) }), "may use 0 of memory"},

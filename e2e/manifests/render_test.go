@@ -2,9 +2,12 @@ package manifests_test
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -83,4 +86,19 @@ func overlay(t *testing.T, files map[string]string) string {
 		}
 	}
 	return folder
+}
+
+// knows asks the sidecar for its help on a command and its flags: it refuses what it does not know.
+func knows(t *testing.T, words []string) error {
+	t.Helper()
+	command := exec.CommandContext(t.Context(), "go", slices.Concat([]string{"run", "./cmd/secret-sidecar"}, words, []string{"--help"})...)
+	command.Dir = "../.."
+	out, err := command.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("secret-sidecar %q: %w\n%s", words, err, out)
+	}
+	if !strings.Contains(string(out), "secret-sidecar "+words[0]) { // the help of the whole program
+		return fmt.Errorf("the sidecar has no command %q", words)
+	}
+	return nil
 }

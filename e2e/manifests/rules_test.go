@@ -191,6 +191,9 @@ func groupIsShared(pod *corev1.PodSpec) string {
 	if pod.SecurityContext == nil || pod.SecurityContext.FSGroup == nil {
 		return "the worker and the sidecar share no group"
 	}
+	if policy := pod.SecurityContext.FSGroupChangePolicy; policy == nil || *policy != corev1.FSGroupChangeOnRootMismatch {
+		return "every start of the pod walks through its volumes to change their group"
+	}
 	return ""
 }
 

@@ -3,6 +3,7 @@ secret-sidecar.podSecurityContext is what a pod's securityContext needs: merge i
 */}}
 {{- define "secret-sidecar.podSecurityContext" -}}
 fsGroup: {{ int64 (index .Values "secret-sidecar").fsGroup }}
+fsGroupChangePolicy: OnRootMismatch
 {{- end }}
 
 {{/*

@@ -64,9 +64,9 @@ test: c-compiler test-clients real-vault test-overload test-monitoring ## run ev
 
 # Without -count=1, go test would keep a result when deploy/ has changed: it is outside of the nested module.
 .PHONY: test-manifests
-test-manifests: c-compiler $(call stamp,kustomize,$(KUSTOMIZE_VERSION)) $(call stamp,helm,$(HELM_VERSION)) ## render what is in deploy/ and let Kubernetes' own code judge it
+test-manifests: $(call stamp,kustomize,$(KUSTOMIZE_VERSION)) $(call stamp,helm,$(HELM_VERSION)) ## render what is in deploy/ and let Kubernetes' own code judge it
 	cd e2e/manifests && KUSTOMIZE='$(CURDIR)/$(TOOLS)/kustomize' HELM='$(CURDIR)/$(TOOLS)/helm' \
-	  $(GO_TEST) -count=1 ./...
+	  go test -timeout 20m -count=1 ./...
 
 .PHONY: test-overload
 test-overload: real-vault # the tests of load, alone on the machine and without -race, which would distort them

@@ -72,12 +72,9 @@ var (
 
 func TestEveryCommandOfTheKubernetesPageWorks(t *testing.T) {
 	t.Parallel()
-	page, err := os.ReadFile("../../docs/kubernetes.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	page := kubernetesPage(t)
 	r, commands := newReader(t), 0
-	for _, block := range fenced.FindAllStringSubmatch(string(page), -1) {
+	for _, block := range fenced.FindAllStringSubmatch(page, -1) {
 		switch block[1] {
 		case "yaml":
 			title := fileTitle.FindStringSubmatch(block[2])

@@ -133,7 +133,10 @@ func TestTerraformGivesAPolicyForEveryPathThatItIsGiven(t *testing.T) {
 	variables["kv_mount"] = cty.StringVal("team/kv")
 	variables["secret_paths"] = cty.ListVal([]cty.Value{cty.StringVal("a/*"), cty.StringVal("b")})
 	module.values.Variables["var"] = cty.ObjectVal(variables)
-	want := map[string]string{"team/kv/data/a/*": "read", "team/kv/data/b": "read", "sys/mounts": "read"}
+	want := map[string]string{
+		"team/kv/data/a/*": "read", "team/kv/data/b": "read", "sys/mounts": "read",
+		"auth/approle/role/flow-worker/secret-id/lookup": "update",
+	}
 	if got := policyRules(t, module.value(t, module.resource(t, "vault_policy"), "policy").AsString()); !maps.Equal(got, want) {
 		t.Errorf("the policy is %v, want %v", got, want)
 	}

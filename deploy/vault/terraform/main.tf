@@ -23,6 +23,11 @@ resource "vault_policy" "worker" {
     path "sys/mounts" {
       capabilities = ["read"]
     }
+
+    # Optional: the metrics tell when the secret_id expires.
+    path "auth/${var.approle_mount}/role/${var.role_name}/secret-id/lookup" {
+      capabilities = ["update"]
+    }
   EOT
 }
 

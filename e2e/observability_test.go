@@ -216,6 +216,7 @@ func TestTelemetryShowsWhatHappened(t *testing.T) {
 	for _, source := range []string{"vault", "cache", "stale"} {
 		want["secret_sidecar_value_age_seconds{connection=prod,source="+source+"}"] = o.asked["secret_sidecar_resolves_total{connection=prod,outcome="+source+"}"]
 	}
+	o.requireLoopbackOnly()
 	scraped := o.scrape()
 	requireValues(t, "Prometheus", scraped, want)
 	o.requireCalls(scraped)
@@ -310,6 +311,27 @@ func (o *observed) invalidate(want uint32) {
 	answer, err := o.sidecar.Invalidate(o.t.Context(), &secretsidecarv1.InvalidateRequest{Connection: "prod"})
 	if err != nil || answer.GetEntries() != want {
 		o.t.Errorf("invalidate: %v, %v, want %d secrets", answer, err, want)
+	}
+}
+
+// requireLoopbackOnly looks for the metrics at the machine's other addresses, where they must not be.
+func (o *observed) requireLoopbackOnly() {
+	o.t.Helper()
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(o.prometheus)
+	for _, one := range addresses {
+		address, ok := one.(*net.IPNet)
+		if !ok || address.IP.IsLoopback() || address.IP.IsLinkLocalUnicast() {
+			continue
+		}
+		connection, err := (&net.Dialer{Timeout: patience}).DialContext(o.t.Context(), "tcp", net.JoinHostPort(address.IP.String(), port))
+		if err == nil {
+			_ = connection.Close()
+			o.t.Errorf("the metrics are served at %v, want loopback alone", address.IP)
+		}
 	}
 }
 

@@ -9,6 +9,10 @@ MAKEFLAGS   += --no-builtin-rules
 TOOLS   := .tools/bin
 STAMPS  := .tools/stamps
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+REVISION := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+
+# Where `make build` puts the program; GOARCH=arm64 builds it for another processor.
+BIN := bin
 
 # Which Vault `make demo` runs on: dev (embedded, nothing to build) or real. An environment variable does not
 # change it, only `make demo VAULT=real` does.
@@ -30,6 +34,8 @@ GRPCURL_VERSION            := v1.9.4
 GRPC_HEALTH_PROBE_VERSION  := v0.4.61
 KUSTOMIZE_VERSION          := v5.7.1
 HELM_VERSION               := v3.19.2
+CYCLONEDX_GOMOD_VERSION    := v1.10.0
+COSIGN_VERSION             := v3.1.3
 
 # stamp NAME,VERSION: the file that says that this version of a tool is in .tools/bin.
 stamp = $(STAMPS)/$(1)-$(2)
@@ -44,7 +50,17 @@ help: ## list the targets
 
 .PHONY: build
 build: ## build bin/secret-sidecar, a static binary
-	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/ ./cmd/secret-sidecar
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)" \
+	  -o $(BIN)/secret-sidecar ./cmd/secret-sidecar
+
+.PHONY: image
+image: ## build the image for amd64 and arm64 with buildah into bin/image, an OCI layout
+	VERSION='$(VERSION)' REVISION='$(REVISION)' scripts/image.sh .tools/image/build bin/image
+
+.PHONY: sbom
+sbom: build $(call stamp,cyclonedx-gomod,$(CYCLONEDX_GOMOD_VERSION)) ## list what the program is made of in bin/secret-sidecar.cdx.json
+	$(TOOLS)/cyclonedx-gomod bin -json -std -noserial -notimestamp -version '$(VERSION)' \
+	  -output $(BIN)/secret-sidecar.cdx.json $(BIN)/secret-sidecar
 
 .PHONY: demo
 demo: build $(if $(filter real,$(VAULT)),real-vault) ## show it at work on the embedded Vault; VAULT=real: on a real one
@@ -79,6 +95,10 @@ test-monitoring: # the dashboard and the alerts, with Prometheus's own code, in 
 .PHONY: test-fast
 test-fast: c-compiler test-clients ## run the tests without the real Vault
 	env -u VAULT_BINARY -u SECRET_SIDECAR_REQUIRE_REAL_VAULT $(GO_TEST) ./...
+
+.PHONY: test-image
+test-image: ## build the image twice, with this machine's Go as its base, look at it and run it (as root)
+	VERSION='$(VERSION)' REVISION='$(REVISION)' scripts/image-test.sh .tools/image/test
 
 .PHONY: soak
 soak: real-vault ## run a sidecar for SOAK under load, rotation and faults, and watch that nothing grows
@@ -173,7 +193,7 @@ test-clients: $(call stamp,grpcurl,$(GRPCURL_VERSION)) \
 define tool
 $(call stamp,$(1),$(2)): $(if $(wildcard $(TOOLS)/$(1)),,FORCE)
 	@echo "installing $(1) $(2)"
-	@GOBIN='$(CURDIR)/$(TOOLS)' go install $(3)@$(2)
+	@env -u GOOS -u GOARCH GOBIN='$(CURDIR)/$(TOOLS)' go install $(3)@$(2)
 	@mkdir -p $(STAMPS) && rm -f $(STAMPS)/$(1)-v* && touch $$@
 endef
 
@@ -185,3 +205,5 @@ $(eval $(call tool,grpcurl,$(GRPCURL_VERSION),github.com/fullstorydev/grpcurl/cm
 $(eval $(call tool,kustomize,$(KUSTOMIZE_VERSION),sigs.k8s.io/kustomize/kustomize/v5))
 $(eval $(call tool,helm,$(HELM_VERSION),helm.sh/helm/v3/cmd/helm))
 $(eval $(call tool,grpc-health-probe,$(GRPC_HEALTH_PROBE_VERSION),github.com/grpc-ecosystem/grpc-health-probe))
+$(eval $(call tool,cyclonedx-gomod,$(CYCLONEDX_GOMOD_VERSION),github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod))
+$(eval $(call tool,cosign,$(COSIGN_VERSION),github.com/sigstore/cosign/v3/cmd/cosign))

@@ -23,8 +23,9 @@ func (a *app) versionCommand() *cobra.Command {
 	}
 }
 
-// version is what the build names itself; the linker sets it (-X main.version=...). Empty is the module's.
-var version string
+// What the build names itself; the linker sets both (-X main.version=... -X main.revision=...). An empty version is the
+// module's, an empty revision the one that the Go toolchain found in the work tree.
+var version, revision string
 
 // versionNumber is the build's version alone.
 func versionNumber() string {
@@ -36,27 +37,31 @@ func versionNumber() string {
 
 // describeVersion describes the build, from what the Go toolchain stamps into it too.
 func describeVersion() string {
-	number, revision := versionNumber(), ""
+	number, from := versionNumber(), described(revision, "")
 	if info, ok := debug.ReadBuildInfo(); ok {
-		revision = revisionOf(info)
+		from = cmp.Or(from, revisionOf(info))
 	}
-	return fmt.Sprintf("secret-sidecar %s%s %s %s/%s", number, revision, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return fmt.Sprintf("secret-sidecar %s%s %s %s/%s", number, from, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
 func revisionOf(info *debug.BuildInfo) string {
-	var revision, modified string
+	var commit, modified string
 	for _, setting := range info.Settings {
 		switch setting.Key {
 		case "vcs.revision":
-			revision = setting.Value
+			commit = setting.Value
 		case "vcs.modified":
 			if setting.Value == "true" {
 				modified = ", modified"
 			}
 		}
 	}
-	if revision == "" {
+	return described(commit, modified)
+}
+
+func described(commit, modified string) string {
+	if commit == "" {
 		return ""
 	}
-	return fmt.Sprintf(" (revision %.12s%s)", revision, modified)
+	return fmt.Sprintf(" (revision %.12s%s)", commit, modified)
 }

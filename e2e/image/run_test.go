@@ -1,0 +1,157 @@
+package image_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/secret-sidecar/secret-sidecar/internal/containertest"
+	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
+)
+
+// patience bounds every wait for something that should happen at once.
+const patience = 30 * time.Second
+
+// logs collects what the container says. It is safe for concurrent use.
+type logs struct {
+	mu   sync.Mutex
+	text bytes.Buffer // guarded by mu
+}
+
+// Write implements io.Writer.
+func (l *logs) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+// String returns what was said so far.
+func (l *logs) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func TestTheImageServesAsItsUserOnAReadOnlyRoot(t *testing.T) {
+	first := filepath.Join(folder(t), "first")
+	containertest.Require(t)
+	v := vaulttest.Dev(t)
+	v.WriteSecret(t, "secret/data/app", map[string]any{"key": "value-of-the-image"})
+	root := unpack(t, openImage(t, first, runtime.GOARCH))
+	c := containertest.New(t, containertest.Spec{
+		Root: root, Args: []string{"/secret-sidecar", "serve"}, UID: sidecarUser, GID: sidecarUser,
+		Volumes: []containertest.Volume{
+			{Source: configure(t, v), Target: "/etc/secret-sidecar"},
+			{Source: inMemory(t), Target: "/run/secret-sidecar", Writable: true},
+		},
+		Memory: 64 << 20, CPUs: 1,
+	})
+	serve, said := c.Command(), &logs{}
+	serve.Stdout, serve.Stderr = said, said
+	must(t, serve.Start())
+
+	awaitHealth(t, c, said)
+	run := func(args ...string) string {
+		out, err := c.Exec(append([]string{"/secret-sidecar"}, args...)...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %v\n%s%s", args, err, out, said)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	if value := run("resolve", "secret/data/app/key"); value != "value-of-the-image" {
+		t.Errorf("it resolves to %q", value)
+	}
+	want := fmt.Sprintf("secret-sidecar %s (revision %.12s) %s linux/%s", os.Getenv("VERSION"), os.Getenv("REVISION"), runtime.Version(), runtime.GOARCH)
+	if version := run("version"); version != want {
+		t.Errorf("it says that it is %q, want %q", version, want)
+	}
+	requireConfined(t, c.PID())
+	if out, err := c.Exec("/bin/sh", "-c", "true").CombinedOutput(); err == nil {
+		t.Errorf("it has a shell: %s", out)
+	}
+
+	must(t, serve.Process.Signal(syscall.SIGTERM))
+	if err := serve.Wait(); err != nil {
+		t.Errorf("it ended with %v\n%s", err, said)
+	}
+	if strings.Contains(said.String(), "value-of-the-image") {
+		t.Error("its log holds the secret")
+	}
+}
+
+// configure writes a configuration for the image's user, and returns its folder.
+func configure(t *testing.T, v *vaulttest.Vault) string {
+	t.Helper()
+	roleID, secretID := v.AppRole(t, "image", nil, `path "secret/*" { capabilities = ["read"] }`)
+	dir := t.TempDir()
+	must(t, os.Chmod(dir, 0o755)) // #nosec G302 -- read by the image's user
+	for name, text := range map[string]string{
+		"config.yaml": fmt.Sprintf("connections:\n  - {name: prod, scope: platform, address: %q, role_id: %s, secret_id_file: /etc/secret-sidecar/secret-id}\n", v.Address, roleID),
+		"secret-id":   secretID,
+	} {
+		must(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o400))
+		must(t, os.Chown(filepath.Join(dir, name), sidecarUser, sidecarUser))
+	}
+	return dir
+}
+
+// inMemory mounts a folder in memory that is the image's user's own.
+func inMemory(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	must(t, unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, fmt.Sprintf("size=1m,mode=0700,uid=%d,gid=%d", sidecarUser, sidecarUser)))
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	return dir
+}
+
+// awaitHealth asks as an exec probe does, until the sidecar is healthy.
+func awaitHealth(t *testing.T, c *containertest.Container, said *logs) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		out, err := c.Exec("/secret-sidecar", "health").CombinedOutput()
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("not healthy: %v\n%s%s", err, out, said)
+		case <-tick.C:
+		}
+	}
+}
+
+// requireConfined checks what the kernel says of the process.
+func requireConfined(t *testing.T, pid int) {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	must(t, err)
+	for name, want := range map[string]string{
+		"Uid": "65532\t65532\t65532\t65532", "Gid": "65532\t65532\t65532\t65532", "NoNewPrivs": "1",
+		"CapInh": "0000000000000000", "CapPrm": "0000000000000000", "CapEff": "0000000000000000", "CapBnd": "0000000000000000", "CapAmb": "0000000000000000",
+	} {
+		got := regexp.MustCompile(`(?m)^` + name + `:\s*(.*)$`).FindSubmatch(status)
+		if len(got) != 2 || string(got[1]) != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+	mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", pid))
+	must(t, err)
+	if !regexp.MustCompile(`(?m)^\S+ \S+ \S+ \S+ / ro[, ]`).Match(mounts) {
+		t.Errorf("the root can be written to:\n%s", mounts)
+	}
+}

@@ -1,0 +1,212 @@
+// Package containertest runs programs for tests as a pod's containers run: by an OCI runtime, runc, with a read-only
+// root file system, as a user without capabilities or a way to new privileges, and within limits of memory and CPU.
+// What it leaves out is a network of the pod's own: its containers share the machine's, where the test's Vault is.
+//
+// SECRET_SIDECAR_REQUIRE_CONTAINERS set to 1 turns a machine without runc from a skip into a failure.
+package containertest
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Spec says what a container runs.
+type Spec struct {
+	// Root is the folder with its file system, which it cannot write to. It is made if it is not there.
+	Root string
+	Args []string
+	Env  []string
+	// UID, GID and Groups are who it runs as.
+	UID, GID uint32
+	Groups   []uint32
+	// Volumes are folders and files of the machine that it sees at other places.
+	Volumes []Volume
+	// Memory is its limit in bytes, CPUs the number of processors that it may use. Both need control groups: see Limits.
+	Memory int64
+	CPUs   float64
+}
+
+// Volume is a folder or file of the machine in a container.
+type Volume struct {
+	Source, Target string
+	Writable       bool
+}
+
+// Container is one that has not run yet, runs, or has run.
+type Container struct {
+	t      testing.TB
+	id     string
+	state  string // the folder in which runc keeps its state
+	bundle string
+}
+
+// Require skips the test on a machine that cannot run containers, unless they are required.
+func Require(t testing.TB) {
+	t.Helper()
+	_, err := exec.LookPath("runc")
+	switch {
+	case err == nil && os.Geteuid() == 0:
+		return
+	case os.Getenv("SECRET_SIDECAR_REQUIRE_CONTAINERS") == "1":
+		t.Fatal("containers take root and runc, and are required: apt-get install runc")
+	default:
+		t.Skip("containers take root and runc: apt-get install runc")
+	}
+}
+
+// New prepares a container. The test's end removes it, and what still runs in it.
+func New(t testing.TB, s Spec) *Container {
+	t.Helper()
+	folder := t.TempDir()
+	c := &Container{t: t, state: folder + "/state", bundle: folder, id: fmt.Sprintf("test-%d-%d", os.Getpid(), started.Add(1))}
+	c.prepare(s, Limits(t) == nil)
+	t.Cleanup(func() { _ = c.runc("delete", "--force", c.id).Run() })
+	return c
+}
+
+// started numbers the containers of this process.
+var started atomic.Int64
+
+// prepare writes what runc wants to know.
+func (c *Container) prepare(s Spec, limited bool) {
+	c.t.Helper()
+	text, err := json.Marshal(s.config(limited))
+	if err == nil {
+		err = os.MkdirAll(s.Root, 0o755) // #nosec G301 -- its user has to get into it
+	}
+	if err == nil {
+		err = os.WriteFile(c.bundle+"/config.json", text, 0o600)
+	}
+	if err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// Command is the command that runs the container to its end. It passes signals on, but for SIGKILL, and ends with the
+// container's exit code.
+func (c *Container) Command() *exec.Cmd { return c.runc("run", "--bundle", c.bundle, c.id) }
+
+// Exec is a command that runs a program inside the running container, as its user, as an exec probe does.
+func (c *Container) Exec(args ...string) *exec.Cmd {
+	return c.runc(append([]string{"exec", c.id}, args...)...)
+}
+
+// Kill ends what runs in the container as a crash does.
+func (c *Container) Kill() {
+	c.t.Helper()
+	if out, err := c.runc("kill", c.id, "KILL").CombinedOutput(); err != nil {
+		c.t.Fatalf("kill %s: %v\n%s", c.id, err, out)
+	}
+}
+
+// PID is the process that the container runs, as the machine numbers it.
+func (c *Container) PID() int {
+	c.t.Helper()
+	out, err := c.runc("state", c.id).Output()
+	var state specs.State
+	if err == nil {
+		err = json.Unmarshal(out, &state)
+	}
+	if err != nil {
+		c.t.Fatalf("state of %s: %v\n%s", c.id, err, out)
+	}
+	return state.Pid
+}
+
+func (c *Container) runc(args ...string) *exec.Cmd {
+	return exec.Command("runc", append([]string{"--root", c.state}, args...)...) // #nosec G204 -- the test's own arguments
+}
+
+// config is the container in the words of the OCI runtime specification.
+func (s Spec) config(limited bool) *specs.Spec {
+	mounts := []specs.Mount{
+		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
+		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
+	}
+	for _, v := range s.Volumes {
+		access := "ro"
+		if v.Writable {
+			access = "rw"
+		}
+		mounts = append(mounts, specs.Mount{Destination: v.Target, Type: "bind", Source: v.Source, Options: []string{"rbind", "nosuid", "nodev", access}})
+	}
+	config := &specs.Spec{
+		Version: "1.0.2",
+		Root:    &specs.Root{Path: s.Root, Readonly: true},
+		Process: &specs.Process{
+			Args: s.Args, Env: s.Env, Cwd: "/",
+			User:            specs.User{UID: s.UID, GID: s.GID, AdditionalGids: s.Groups},
+			Capabilities:    &specs.LinuxCapabilities{}, // none, in no set
+			NoNewPrivileges: true,
+		},
+		Mounts: mounts,
+		Linux: &specs.Linux{
+			Namespaces: []specs.LinuxNamespace{
+				{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace},
+			},
+			MaskedPaths:   []string{"/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"},
+			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
+		},
+	}
+	if limited {
+		config.Linux.Resources = s.limits()
+	}
+	return config
+}
+
+func (s Spec) limits() *specs.LinuxResources {
+	resources := &specs.LinuxResources{}
+	if s.Memory > 0 {
+		resources.Memory = &specs.LinuxMemory{Limit: &s.Memory}
+	}
+	if s.CPUs > 0 {
+		period := uint64(100_000)
+		quota := int64(s.CPUs * float64(period))
+		resources.CPU = &specs.LinuxCPU{Quota: &quota, Period: &period}
+	}
+	return resources
+}
+
+// Limits returns why this machine cannot limit a container's memory and CPU, nil when it can. It runs a container that
+// does nothing, once for the test binary.
+func Limits(t testing.TB) error {
+	t.Helper()
+	tryLimits.Do(func() {
+		folder, err := os.MkdirTemp("", "limits")
+		if err != nil {
+			limitsMissing = err
+			return
+		}
+		defer func() { _ = os.RemoveAll(folder) }()
+		s := Spec{Root: folder + "/root", Args: []string{"/bin/true"}, UID: 65532, GID: 65532, Volumes: Programs(), Memory: 64 << 20, CPUs: 1}
+		c := &Container{t: t, state: folder + "/state", bundle: folder, id: fmt.Sprintf("test-limits-%d", os.Getpid())}
+		c.prepare(s, true)
+		if out, err := c.Command().CombinedOutput(); err != nil {
+			limitsMissing = fmt.Errorf("%w: %s", err, out)
+		}
+	})
+	return limitsMissing
+}
+
+var (
+	tryLimits     sync.Once
+	limitsMissing error // written by tryLimits
+)
+
+// Programs are the folders of the machine that its programs need, for a root that is otherwise empty.
+func Programs() []Volume {
+	var volumes []Volume
+	for _, folder := range []string{"/usr", "/bin", "/lib", "/lib64"} {
+		if _, err := os.Stat(folder); err == nil {
+			volumes = append(volumes, Volume{Source: folder, Target: folder})
+		}
+	}
+	return volumes
+}

@@ -46,7 +46,7 @@ stamp = $(STAMPS)/$(1)-$(2)
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	  /^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: build
 build: ## build bin/secret-sidecar, a static binary
@@ -99,6 +99,10 @@ test-fast: c-compiler test-clients ## run the tests without the real Vault
 .PHONY: test-image
 test-image: ## build the image twice, with this machine's Go as its base, look at it and run it (as root)
 	VERSION='$(VERSION)' REVISION='$(REVISION)' scripts/image-test.sh .tools/image/test
+
+.PHONY: test-signing
+test-signing: $(call stamp,cosign,$(COSIGN_VERSION)) ## the same, and sign it with cosign, which takes 4 minutes to build
+	COSIGN='$(CURDIR)/$(TOOLS)/cosign' $(MAKE) --no-print-directory test-image
 
 .PHONY: soak
 soak: real-vault ## run a sidecar for SOAK under load, rotation and faults, and watch that nothing grows

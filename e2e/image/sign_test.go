@@ -1,0 +1,110 @@
+package image_test
+
+import (
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+)
+
+// signer runs cosign in a folder of its own, without any of Sigstore's services.
+type signer struct {
+	t       *testing.T
+	program string
+	folder  string
+}
+
+// newSigner skips the test where there is no cosign; `make test-signing` builds it.
+func newSigner(t *testing.T) *signer {
+	t.Helper()
+	folder(t)
+	program := os.Getenv("COSIGN")
+	if program == "" {
+		t.Skip("runs in `make test-signing`, which builds cosign first")
+	}
+	s := &signer{t: t, program: program, folder: t.TempDir()}
+	s.cosign("signing-config", "create", "--out", "no-services.json")
+	return s
+}
+
+func (s *signer) run(args ...string) (string, error) {
+	command := exec.CommandContext(s.t.Context(), s.program, args...)
+	command.Dir = s.folder
+	command.Env = []string{"HOME=" + s.folder, "COSIGN_PASSWORD=of-the-test", "PATH=" + os.Getenv("PATH")}
+	out, err := command.CombinedOutput()
+	return string(out), err
+}
+
+func (s *signer) cosign(args ...string) {
+	s.t.Helper()
+	if out, err := s.run(args...); err != nil {
+		s.t.Fatalf("cosign %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+}
+
+// push puts the image into a registry on this machine, and returns its name there, by digest.
+func push(t *testing.T, path string) string {
+	t.Helper()
+	server := httptest.NewServer(registry.New(registry.WithReferrersSupport(true)))
+	t.Cleanup(server.Close)
+	repository, err := name.NewRepository(strings.TrimPrefix(server.URL, "http://") + "/secret-sidecar")
+	must(t, err)
+	index := openIndex(t, path)
+	digest, err := index.Digest()
+	must(t, err)
+	reference := repository.Digest(digest.String())
+	must(t, remote.WriteIndex(reference, index))
+	return reference.String()
+}
+
+// These are the commands of docs/image.md that sign and verify with a key.
+func TestTheImageIsSignedWithAKeyAndVerified(t *testing.T) {
+	s := newSigner(t)
+	image := push(t, filepath.Join(folder(t), "first"))
+	s.cosign("generate-key-pair", "--output-key-prefix", "ours")
+	s.cosign("generate-key-pair", "--output-key-prefix", "theirs")
+	verify := func(key string) error {
+		_, err := s.run("verify", "--key", key, "--insecure-ignore-tlog", "--allow-http-registry", image)
+		return err
+	}
+	if verify("ours.pub") == nil {
+		t.Error("an image that nobody has signed is verified")
+	}
+	s.cosign("sign", "--yes", "--recursive", "--key", "ours.key", "--signing-config", "no-services.json", "--allow-http-registry", image)
+	if err := verify("ours.pub"); err != nil {
+		t.Errorf("the signed image is not verified: %v", err)
+	}
+	if verify("theirs.pub") == nil {
+		t.Error("another key verifies it too")
+	}
+}
+
+func TestTheSBOMIsAttestedWithAKeyAndVerified(t *testing.T) {
+	s := newSigner(t)
+	image := push(t, filepath.Join(folder(t), "first"))
+	bom, err := filepath.Abs(filepath.Join(folder(t), "built", "amd64", "secret-sidecar.cdx.json"))
+	must(t, err)
+	s.cosign("generate-key-pair")
+	s.cosign("attest", "--yes", "--key", "cosign.key", "--signing-config", "no-services.json", "--allow-http-registry",
+		"--type", "cyclonedx", "--predicate", bom, image)
+	s.cosign("verify-attestation", "--key", "cosign.pub", "--insecure-ignore-tlog", "--allow-http-registry", "--type", "cyclonedx", image)
+}
+
+func TestTheProgramIsSignedWithAKeyAndVerified(t *testing.T) {
+	s := newSigner(t)
+	program, err := filepath.Abs(filepath.Join(folder(t), "built", "amd64", "secret-sidecar"))
+	must(t, err)
+	s.cosign("generate-key-pair")
+	s.cosign("sign-blob", "--yes", "--key", "cosign.key", "--signing-config", "no-services.json", "--bundle", "program.sigstore.json", program)
+	verify := []string{"verify-blob", "--key", "cosign.pub", "--insecure-ignore-tlog", "--bundle", "program.sigstore.json"}
+	s.cosign(append(verify, program)...)
+	if _, err := s.run(append(verify, program+".cdx.json")...); err == nil {
+		t.Error("another file is verified by its signature")
+	}
+}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"strings"
 	"sync"
@@ -76,7 +75,7 @@ func TestTheImageServesAsItsUserOnAReadOnlyRoot(t *testing.T) {
 	if version := run("version"); version != want {
 		t.Errorf("it says that it is %q, want %q", version, want)
 	}
-	requireConfined(t, c.PID())
+	c.RequireConfined(sidecarUser)
 	if out, err := c.Exec("/bin/sh", "-c", "true").CombinedOutput(); err == nil {
 		t.Errorf("it has a shell: %s", out)
 	}
@@ -132,26 +131,5 @@ func awaitHealth(t *testing.T, c *containertest.Container, said *logs) {
 			t.Fatalf("not healthy: %v\n%s%s", err, out, said)
 		case <-tick.C:
 		}
-	}
-}
-
-// requireConfined checks what the kernel says of the process.
-func requireConfined(t *testing.T, pid int) {
-	t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	must(t, err)
-	for name, want := range map[string]string{
-		"Uid": "65532\t65532\t65532\t65532", "Gid": "65532\t65532\t65532\t65532", "NoNewPrivs": "1",
-		"CapInh": "0000000000000000", "CapPrm": "0000000000000000", "CapEff": "0000000000000000", "CapBnd": "0000000000000000", "CapAmb": "0000000000000000",
-	} {
-		got := regexp.MustCompile(`(?m)^` + name + `:\s*(.*)$`).FindSubmatch(status)
-		if len(got) != 2 || string(got[1]) != want {
-			t.Errorf("%s is %q, want %q", name, got, want)
-		}
-	}
-	mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", pid))
-	must(t, err)
-	if !regexp.MustCompile(`(?m)^\S+ \S+ \S+ \S+ / ro[, ]`).Match(mounts) {
-		t.Errorf("the root can be written to:\n%s", mounts)
 	}
 }

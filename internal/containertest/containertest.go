@@ -6,10 +6,14 @@
 package containertest
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -119,6 +123,59 @@ func (c *Container) PID() int {
 	}
 	return state.Pid
 }
+
+// MemoryLimit is the memory limit in bytes that the kernel has for the container's control group.
+func (c *Container) MemoryLimit() (int64, error) {
+	c.t.Helper()
+	groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", c.PID()))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(groups)) {
+		group := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		file := ""
+		switch {
+		case len(group) == 3 && group[1] == "memory": // version 1 of control groups
+			file = "/sys/fs/cgroup/memory" + group[2] + "/memory.limit_in_bytes"
+		case len(group) == 3 && group[1] == "":
+			file = "/sys/fs/cgroup" + group[2] + "/memory.max"
+		}
+		if text, err := os.ReadFile(file); err == nil {
+			return strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+		}
+	}
+	return 0, fmt.Errorf("no memory limit in the groups %q", groups)
+}
+
+// RequireConfined checks what the kernel says of the container's process: its user, no capability in any set, no way to new
+// privileges, and a root that it cannot write to.
+func (c *Container) RequireConfined(uid uint32) {
+	c.t.Helper()
+	pid := c.PID()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	const none = "0000000000000000"
+	for name, want := range map[string]string{
+		"Uid": fmt.Sprintf("%d\t%[1]d\t%[1]d\t%[1]d", uid), "NoNewPrivs": "1",
+		"CapInh": none, "CapPrm": none, "CapEff": none, "CapBnd": none, "CapAmb": none,
+	} {
+		if !bytes.Contains(status, []byte("\n"+name+":\t"+want+"\n")) {
+			c.t.Errorf("%s of the process is not %q:\n%s", name, want, status)
+		}
+	}
+	mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", pid))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if !readOnlyRoot.Match(mounts) {
+		c.t.Errorf("the root can be written to:\n%s", mounts)
+	}
+}
+
+// readOnlyRoot is the line of /proc/PID/mountinfo of a root that is mounted for reading; see proc(5).
+var readOnlyRoot = regexp.MustCompile(`(?m)^\S+ \S+ \S+ \S+ / ro[, ]`)
 
 func (c *Container) runc(args ...string) *exec.Cmd {
 	return exec.Command("runc", append([]string{"--root", c.state}, args...)...) // #nosec G204 -- the test's own arguments

@@ -46,7 +46,7 @@ stamp = $(STAMPS)/$(1)-$(2)
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	  /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: build
 build: ## build bin/secret-sidecar, a static binary
@@ -123,6 +123,9 @@ bench-quick: build ## the first ratios of it, in less than a minute
 .PHONY: outage-picture
 outage-picture: build ## play an outage under load, and draw what the metrics say into docs/observability/
 	go run -trimpath ./scripts/outagepicture
+.PHONY: bench-coldstart
+bench-coldstart: build ## from the start of the process to its first answer and its first secret, in half a minute
+	go run -trimpath ./bench -coldstart -vault '$(VAULT_BINARY)'
 
 .PHONY: profile
 profile: build ## write CPU, heap, mutex and block profiles of cached Resolves to profiles/, and show where they begin

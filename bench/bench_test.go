@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -91,6 +92,19 @@ func TestProfilesAreWritten(t *testing.T) {
 		if info, err := os.Stat(filepath.Join(p.profile, kind+".pprof")); err != nil || info.Size() == 0 {
 			t.Errorf("%s: %v", kind, err)
 		}
+	}
+}
+
+func TestColdStartsAreMeasuredUntilTheFirstSecret(t *testing.T) {
+	p := shortPlan(t)
+	p.starts = 1
+	var table strings.Builder
+	if err := measureColdStarts(t.Context(), newTestStage(t, p), p, &table); err != nil {
+		t.Fatal(err)
+	}
+	row := regexp.MustCompile(`(?m)^\| (?:development Vault|the same, program read from disk) (?:\| [0-9.]+ ms \([0-9.]+\) ){4}\| [0-9.]+ MB \|$`)
+	if rows := row.FindAllString(table.String(), -1); len(rows) != 2 || strings.Contains(table.String(), " 0.0 ") {
+		t.Errorf("the table is\n%s", table.String())
 	}
 }
 

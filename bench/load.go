@@ -178,7 +178,7 @@ func (s *stage) realVaultSubjects(ctx context.Context, p plan) ([]subject, error
 	if err != nil {
 		return nil, fmt.Errorf("start Vault Proxy: %w", err)
 	}
-	_, v, err := s.startRealVault(ctx, p.vault)
+	v, err := s.startRealVault(ctx, p.vault)
 	if err != nil {
 		return nil, fmt.Errorf("start the real Vault: %w", err)
 	}

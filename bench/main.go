@@ -1,6 +1,7 @@
 // Bench measures the sidecar against a bare gRPC server, against Vault itself and against Vault Proxy, on one machine in
-// one run: `make bench`, `make bench-quick` and `make profile`. Every server is a process of its own, the load comes from
-// this one, and rounds are interleaved, so that what slows the machine down slows all of them down.
+// one run: `make bench`, `make bench-quick`, `make bench-coldstart` and `make profile`. Every server is a process of its
+// own, the load comes from this one, and rounds are interleaved, so that what slows the machine down slows all of them
+// down.
 package main
 
 import (
@@ -26,6 +27,9 @@ type plan struct {
 	profile string // the folder of the profiles; empty: measure instead
 
 	profileFor time.Duration // the CPU's
+
+	coldStart bool // measure starts alone
+	starts    int  // how many of each
 }
 
 func main() {
@@ -42,6 +46,8 @@ func main() {
 	flag.StringVar(&p.report, "report", "docs/benchmarks.md", "file to write the report to, in Markdown; beside it, in JSON and with its charts")
 	flag.StringVar(&p.profile, "profile", "", "folder to write profiles of the server to, instead of measuring")
 	flag.DurationVar(&p.profileFor, "profile-for", 10*time.Second, "how long to profile the CPU, in full seconds")
+	flag.BoolVar(&p.coldStart, "coldstart", false, "measure starts alone, and print them in Markdown")
+	flag.IntVar(&p.starts, "starts", 30, "how many starts of each kind -coldstart measures")
 	flag.Parse()
 	p.callers = []int{1, 16, 64, 256}
 	if p.quick {
@@ -73,6 +79,8 @@ func run(ctx context.Context, p plan) error {
 	switch {
 	case p.profile != "":
 		return profile(ctx, s, p)
+	case p.coldStart:
+		return measureColdStarts(ctx, s, p, os.Stdout)
 	case p.quick:
 		load, err := measureLoad(ctx, s, p)
 		if err != nil {

@@ -35,29 +35,28 @@ func readDirect(client *api.Client) func(context.Context, int, int) error {
 }
 
 // startRealVault starts a real Vault with the secrets of the benchmark.
-func (s *stage) startRealVault(ctx context.Context, binary string) (*process, vaultReady, error) {
+func (s *stage) startRealVault(ctx context.Context, binary string) (vaultReady, error) {
 	address, err := freeAddress(ctx)
 	if err != nil {
-		return nil, vaultReady{}, err
+		return vaultReady{}, err
 	}
 	const token = "root"
 	command := exec.Command(binary, "server", "-dev", "-dev-no-store-token", "-dev-root-token-id", token,
 		"-dev-listen-address", address, "-log-level", "error")
 	command.Env = []string{"HOME=" + s.folder}
-	p, err := s.keep(startProcess(command))
-	if err != nil {
-		return nil, vaultReady{}, err
+	if _, err := s.keep(startProcess(command)); err != nil {
+		return vaultReady{}, err
 	}
 	v := vaultReady{Address: "http://" + address, RootToken: token}
 	client, err := vaultClient(v.Address, token)
 	if err != nil {
-		return nil, vaultReady{}, err
+		return vaultReady{}, err
 	}
 	if err := eventually(ctx, func() error { _, err := client.Sys().MountConfigWithContext(ctx, "secret"); return err }); err != nil {
-		return nil, vaultReady{}, err
+		return vaultReady{}, err
 	}
 	v.RoleID, v.SecretID, err = setUpRealVault(ctx, client)
-	return p, v, err
+	return v, err
 }
 
 func setUpRealVault(ctx context.Context, client *api.Client) (roleID, secretID string, err error) {

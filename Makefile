@@ -103,6 +103,7 @@ test-image: ## build the image twice, with this machine's Go as its base, look a
 .PHONY: test-signing
 test-signing: $(call stamp,cosign,$(COSIGN_VERSION)) ## the same, and sign it with cosign, which takes 4 minutes to build
 	COSIGN='$(CURDIR)/$(TOOLS)/cosign' $(MAKE) --no-print-directory test-image
+	go test -count=1 -run '^TestCommandsThatRunElsewhere' ./e2e
 
 .PHONY: soak
 soak: real-vault ## run a sidecar for SOAK under load, rotation and faults, and watch that nothing grows

@@ -294,3 +294,53 @@ func matches(want, got string) bool {
 	}
 	return regexp.MustCompile(pattern + "$").MatchString(folded)
 }
+
+// elsewhere is a block of commands that need what no test has: a registry, a container engine, a person who logs in.
+var elsewhere = regexp.MustCompile("(?s)```sh elsewhere\n(.*?)```\n")
+
+// TestCommandsThatRunElsewhereHaveTheFlagsThatTheDocumentsGiveThem asks each program for its flags, where it is there.
+func TestCommandsThatRunElsewhereHaveTheFlagsThatTheDocumentsGiveThem(t *testing.T) {
+	t.Parallel()
+	pages, err := filepath.Glob("../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader := newReader(t)
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, block := range elsewhere.FindAllStringSubmatch(string(text), -1) {
+			for line := range strings.Lines(strings.ReplaceAll(block[1], "\\\n", " ")) {
+				reader.requireFlags(t, line)
+			}
+		}
+	}
+}
+
+var (
+	substitution = regexp.MustCompile(`\$\([^)]*\)`)
+	verbs        = regexp.MustCompile(`^[a-z0-9]+(?: [a-z][a-z-]*)*`) // the program and its subcommands
+	longFlag     = regexp.MustCompile(` (--[a-z][a-z-]*)`)
+)
+
+// requireFlags checks a command's flags by what the program says with --help.
+func (r *docsReader) requireFlags(t *testing.T, line string) {
+	t.Helper()
+	command := substitution.ReplaceAllString(strings.TrimSpace(line), "X")
+	flags, verb := longFlag.FindAllStringSubmatch(command, -1), verbs.FindString(command)
+	if len(flags) == 0 {
+		return
+	}
+	help, err := r.bash(t.Context(), verb+" --help").CombinedOutput()
+	if err != nil || !strings.Contains(string(help), verb+" ") {
+		t.Logf("there is no %s here, its flags are not checked: %s", verb, command)
+		return
+	}
+	for _, flag := range flags {
+		if !strings.Contains(string(help), flag[1]) {
+			t.Errorf("%s has no flag %s: %s", verb, flag[1], command)
+		}
+	}
+}

@@ -10,7 +10,9 @@ name=$(sed -n 's/^ARG GO_IMAGE=//p' Dockerfile)
 goroot=$(go env GOROOT) version=$(go env GOVERSION)
 shell=$(command -v busybox || true)
 for program in buildah busybox; do
-  command -v $program >/dev/null || { echo "image: $program is missing: apt-get install buildah busybox-static" >&2; exit 1; }
+  command -v $program >/dev/null && continue
+  echo "image: $program is missing: apt-get install buildah busybox-static" >&2
+  exit 1
 done
 
 mkdir -p "$storage/tmp"
@@ -30,6 +32,7 @@ for applet in sh mkdir; do ln -s busybox "$root/bin/$applet"; done
 cp -a "$goroot" "$root/usr/local/go"
 cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
 "${store[@]}" umount "$container" >/dev/null
-"${store[@]}" config --label "go=$version" --env PATH=/usr/local/go/bin:/bin --env GOPATH=/go --env GOTOOLCHAIN=local --env HOME=/root "$container"
+"${store[@]}" config --label "go=$version" --env PATH=/usr/local/go/bin:/bin --env HOME=/root --env GOPATH=/go \
+  --env GOTOOLCHAIN=local "$container"
 "${store[@]}" commit --quiet "$container" "$name" >/dev/null
 echo "image: $name is this machine's $version, put together in $SECONDS s"

@@ -1,6 +1,7 @@
 // Package image_test looks at the container image that the Dockerfile makes, and runs it. `make test-image` builds what
-// it looks at, in the folder that SECRET_SIDECAR_IMAGE names: the image twice, as OCI layouts, in first and second, and in
-// built/ARCH what `make sbom` makes of the same sources, program and SBOM. VERSION, REVISION and SOURCE_DATE_EPOCH say what was built.
+// it looks at, in the folder that SECRET_SIDECAR_IMAGE names: the image twice, as OCI layouts, in first and second, and
+// in built/ARCH what `make sbom` makes of the same sources, program and SBOM. VERSION, REVISION and SOURCE_DATE_EPOCH
+// say what was built. COSIGN is the program that signs; without it nothing is signed.
 package image_test
 
 import (

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"sync"
@@ -48,11 +49,12 @@ func TestTheImageServesAsItsUserOnAReadOnlyRoot(t *testing.T) {
 	v := vaulttest.Dev(t)
 	v.WriteSecret(t, "secret/data/app", map[string]any{"key": "value-of-the-image"})
 	root := unpack(t, openImage(t, first, runtime.GOARCH))
+	shared := inMemory(t)
 	c := containertest.New(t, containertest.Spec{
-		Root: root, Args: []string{"/secret-sidecar", "serve"}, UID: sidecarUser, GID: sidecarUser,
+		Root: root, Args: []string{"/secret-sidecar", "serve"}, UID: sidecarUser, GID: sidecarUser, Groups: []uint32{workers},
 		Volumes: []containertest.Volume{
 			{Source: configure(t, v), Target: "/etc/secret-sidecar"},
-			{Source: inMemory(t), Target: "/run/secret-sidecar", Writable: true},
+			{Source: shared, Target: "/run/secret-sidecar", Writable: true},
 		},
 		Memory: 64 << 20, CPUs: 1,
 	})
@@ -76,6 +78,9 @@ func TestTheImageServesAsItsUserOnAReadOnlyRoot(t *testing.T) {
 		t.Errorf("it says that it is %q, want %q", version, want)
 	}
 	c.RequireConfined(sidecarUser)
+	if value := asWorker(t, root, shared); value != "value-of-the-image" {
+		t.Errorf("a worker of another user in the group is told %q", value)
+	}
 	if out, err := c.Exec("/bin/sh", "-c", "true").CombinedOutput(); err == nil {
 		t.Errorf("it has a shell: %s", out)
 	}
@@ -96,7 +101,7 @@ func configure(t *testing.T, v *vaulttest.Vault) string {
 	dir := t.TempDir()
 	must(t, os.Chmod(dir, 0o755)) // #nosec G302 -- read by the image's user
 	for name, text := range map[string]string{
-		"config.yaml": fmt.Sprintf("connections:\n  - {name: prod, scope: platform, address: %q, role_id: %s, secret_id_file: /etc/secret-sidecar/secret-id}\n", v.Address, roleID),
+		"config.yaml": fmt.Sprintf("socket: {mode: \"0660\"}\nconnections:\n  - {name: prod, scope: platform, address: %q, role_id: %s, secret_id_file: /etc/secret-sidecar/secret-id}\n", v.Address, roleID),
 		"secret-id":   secretID,
 	} {
 		must(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o400))
@@ -105,13 +110,48 @@ func configure(t *testing.T, v *vaulttest.Vault) string {
 	return dir
 }
 
-// inMemory mounts a folder in memory that is the image's user's own.
+// asWorker asks for the secret in a container of its own.
+func asWorker(t *testing.T, root, shared string) string {
+	t.Helper()
+	c := containertest.New(t, containertest.Spec{
+		Root: root, Args: []string{"/secret-sidecar", "resolve", "secret/data/app/key"}, UID: 41006, GID: 41006, Groups: []uint32{workers},
+		Volumes: []containertest.Volume{{Source: shared, Target: "/run/secret-sidecar"}},
+	})
+	out, err := c.Command().CombinedOutput()
+	if err != nil {
+		t.Errorf("the worker: %v", err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// workers is the group that may open the socket.
+const workers = 2000
+
+// inMemory mounts a folder in memory, with the options of docs/image.md.
 func inMemory(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	must(t, unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, fmt.Sprintf("size=1m,mode=0700,uid=%d,gid=%d", sidecarUser, sidecarUser)))
+	must(t, unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, volumeOptions(t)))
 	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
 	return dir
+}
+
+// volumeOptions are those that the document gives the volume of the socket.
+func volumeOptions(t *testing.T) string {
+	t.Helper()
+	found := regexp.MustCompile(`--opt o=(\S+)`).FindStringSubmatch(document(t))
+	if len(found) != 2 || !strings.Contains(found[1], fmt.Sprintf("uid=%d,gid=%d", sidecarUser, workers)) {
+		t.Fatalf("the document has no options for the volume: %v", found)
+	}
+	return found[1]
+}
+
+// document is the page about the image.
+func document(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/image.md")
+	must(t, err)
+	return string(text)
 }
 
 // awaitHealth asks as an exec probe does, until the sidecar is healthy.

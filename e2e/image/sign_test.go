@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -63,20 +64,19 @@ func push(t *testing.T, path string) string {
 	return reference.String()
 }
 
-// These are the commands of docs/image.md that sign and verify with a key.
 func TestTheImageIsSignedWithAKeyAndVerified(t *testing.T) {
 	s := newSigner(t)
 	image := push(t, filepath.Join(folder(t), "first"))
 	s.cosign("generate-key-pair", "--output-key-prefix", "ours")
 	s.cosign("generate-key-pair", "--output-key-prefix", "theirs")
 	verify := func(key string) error {
-		_, err := s.run("verify", "--key", key, "--insecure-ignore-tlog", "--allow-http-registry", image)
+		_, err := s.run("verify", "--key", key, "--insecure-ignore-tlog", image)
 		return err
 	}
 	if verify("ours.pub") == nil {
 		t.Error("an image that nobody has signed is verified")
 	}
-	s.cosign("sign", "--yes", "--recursive", "--key", "ours.key", "--signing-config", "no-services.json", "--allow-http-registry", image)
+	s.cosign("sign", "--yes", "--recursive", "--key", "ours.key", "--signing-config", "no-services.json", image)
 	if err := verify("ours.pub"); err != nil {
 		t.Errorf("the signed image is not verified: %v", err)
 	}
@@ -85,15 +85,29 @@ func TestTheImageIsSignedWithAKeyAndVerified(t *testing.T) {
 	}
 }
 
-func TestTheSBOMIsAttestedWithAKeyAndVerified(t *testing.T) {
+func TestTheCommandsOfTheDocumentSignAndVerifyWithAKey(t *testing.T) {
 	s := newSigner(t)
-	image := push(t, filepath.Join(folder(t), "first"))
-	bom, err := filepath.Abs(filepath.Join(folder(t), "built", "amd64", "secret-sidecar.cdx.json"))
+	built := folder(t)
+	image := push(t, filepath.Join(built, "first"))
+	amd64, err := openImage(t, filepath.Join(built, "first"), "amd64").Digest()
 	must(t, err)
-	s.cosign("generate-key-pair")
-	s.cosign("attest", "--yes", "--key", "cosign.key", "--signing-config", "no-services.json", "--allow-http-registry",
-		"--type", "cyclonedx", "--predicate", bom, image)
-	s.cosign("verify-attestation", "--key", "cosign.pub", "--insecure-ignore-tlog", "--allow-http-registry", "--type", "cyclonedx", image)
+	bom, err := filepath.Abs(filepath.Join(built, "built", "amd64"))
+	must(t, err)
+	must(t, os.Symlink(bom, filepath.Join(s.folder, "bin")))
+	must(t, os.Symlink(s.program, filepath.Join(s.folder, "cosign")))
+	_, section, _ := strings.Cut(document(t), "### With a key\n")
+	section, _, _ = strings.Cut(section, "\n#")
+	commands := regexp.MustCompile("(?s)```sh elsewhere\n(.*?)```").FindStringSubmatch(section)
+	if len(commands) != 2 || strings.Count(commands[1], "cosign ") < 6 {
+		t.Fatalf("the document does not sign, attest and verify:\n%s", section)
+	}
+	bash := exec.CommandContext(t.Context(), "bash", "-euc", commands[1])
+	bash.Dir = s.folder
+	bash.Env = []string{"HOME=" + s.folder, "COSIGN_PASSWORD=of-the-test", "PATH=" + s.folder + ":" + os.Getenv("PATH"),
+		"IMAGE=" + image, "AMD64=" + strings.Split(image, "@")[0] + "@" + amd64.String()}
+	if out, err := bash.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s\n%s", err, commands[1], out)
+	}
 }
 
 func TestTheProgramIsSignedWithAKeyAndVerified(t *testing.T) {

@@ -1,6 +1,7 @@
 // Package containertest runs programs for tests as a pod's containers run: by an OCI runtime, runc, with a read-only
-// root file system, as a user without capabilities or a way to new privileges, and within limits of memory and CPU.
-// What it leaves out is a network of the pod's own: its containers share the machine's, where the test's Vault is.
+// root file system, as a user without capabilities or a way to new privileges, under the usual default profile of system
+// calls, and within limits of memory and CPU. What it leaves out is a network of the pod's own: its containers share the
+// machine's, where the test's Vault is.
 //
 // SECRET_SIDECAR_REQUIRE_CONTAINERS set to 1 turns a machine without runc from a skip into a failure.
 package containertest
@@ -18,6 +19,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/moby/profiles/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -81,7 +83,11 @@ var started atomic.Int64
 // prepare writes what runc wants to know.
 func (c *Container) prepare(s Spec, limited bool) {
 	c.t.Helper()
-	text, err := json.Marshal(s.config(limited))
+	config, err := s.config(limited)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	text, err := json.Marshal(config)
 	if err == nil {
 		err = os.MkdirAll(s.Root, 0o755) // #nosec G301 -- its user has to get into it
 	}
@@ -148,7 +154,7 @@ func (c *Container) MemoryLimit() (int64, error) {
 }
 
 // RequireConfined checks what the kernel says of the container's process: its user, no capability in any set, no way to new
-// privileges, and a root that it cannot write to.
+// privileges, a filter of system calls, and a root that it cannot write to.
 func (c *Container) RequireConfined(uid uint32) {
 	c.t.Helper()
 	pid := c.PID()
@@ -158,7 +164,7 @@ func (c *Container) RequireConfined(uid uint32) {
 	}
 	const none = "0000000000000000"
 	for name, want := range map[string]string{
-		"Uid": fmt.Sprintf("%d\t%[1]d\t%[1]d\t%[1]d", uid), "NoNewPrivs": "1",
+		"Uid": fmt.Sprintf("%d\t%[1]d\t%[1]d\t%[1]d", uid), "NoNewPrivs": "1", "Seccomp": "2", // a filter
 		"CapInh": none, "CapPrm": none, "CapEff": none, "CapBnd": none, "CapAmb": none,
 	} {
 		if !bytes.Contains(status, []byte("\n"+name+":\t"+want+"\n")) {
@@ -182,7 +188,7 @@ func (c *Container) runc(args ...string) *exec.Cmd {
 }
 
 // config is the container in the words of the OCI runtime specification.
-func (s Spec) config(limited bool) *specs.Spec {
+func (s Spec) config(limited bool) (*specs.Spec, error) {
 	mounts := []specs.Mount{
 		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
 		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
@@ -215,7 +221,9 @@ func (s Spec) config(limited bool) *specs.Spec {
 	if limited {
 		config.Linux.Resources = s.limits()
 	}
-	return config
+	var err error
+	config.Linux.Seccomp, err = seccomp.GetDefaultProfile(config)
+	return config, err
 }
 
 func (s Spec) limits() *specs.LinuxResources {

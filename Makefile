@@ -124,6 +124,7 @@ bench-quick: build ## the first ratios of it, in less than a minute
 .PHONY: outage-picture
 outage-picture: build ## play an outage under load, and draw what the metrics say into docs/observability/
 	go run -trimpath ./scripts/outagepicture
+
 .PHONY: bench-coldstart
 bench-coldstart: build ## from the start of the process to its first answer and its first secret, in half a minute
 	go run -trimpath ./bench -coldstart -vault '$(VAULT_BINARY)'

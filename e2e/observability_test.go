@@ -76,18 +76,18 @@ func freeAddress(t *testing.T) string {
 	return listener.Addr().String()
 }
 
-// worker is the span of a worker, from which a request comes.
-type worker struct{ trace, span string }
+// workerSpan is the span of a worker, from which a request comes.
+type workerSpan struct{ trace, span string }
 
 // traced returns a context whose requests belong to a worker's span of their own.
-func (o *observed) traced() (context.Context, worker) {
+func (o *observed) traced() (context.Context, workerSpan) {
 	o.calls++
-	w := worker{trace: fmt.Sprintf("%032x", 0xabc000+o.calls), span: fmt.Sprintf("%016x", 0xdef000+o.calls)}
+	w := workerSpan{trace: fmt.Sprintf("%032x", 0xabc000+o.calls), span: fmt.Sprintf("%016x", 0xdef000+o.calls)}
 	return metadata.AppendToOutgoingContext(o.t.Context(), "traceparent", "00-"+w.trace+"-"+w.span+"-01"), w
 }
 
 // ask resolves a reference of prod in a worker's span.
-func (o *observed) ask(path string, more ...func(*secretsidecarv1.ResolveRequest)) (worker, *secretsidecarv1.ResolveResponse, error) {
+func (o *observed) ask(path string, more ...func(*secretsidecarv1.ResolveRequest)) (workerSpan, *secretsidecarv1.ResolveResponse, error) {
 	ctx, w := o.traced()
 	request := &secretsidecarv1.ResolveRequest{Connection: "prod", Path: path}
 	for _, change := range more {
@@ -130,7 +130,7 @@ func (o *observed) scrape() map[string]float64 {
 }
 
 // spansOf returns the spans of a worker's trace, the server's first, once as many have come.
-func (o *observed) spansOf(w worker, many int) (server *tracepb.Span, others []*tracepb.Span) {
+func (o *observed) spansOf(w workerSpan, many int) (server *tracepb.Span, others []*tracepb.Span) {
 	o.t.Helper()
 	eventually(o.t, fmt.Sprintf("%d spans of %s arrive", many, w.trace), func() bool {
 		server, others = nil, nil
@@ -183,7 +183,7 @@ func TestTelemetryShowsWhatHappened(t *testing.T) {
 	if err != nil || answer.GetSource() != fromVault {
 		t.Fatalf("first: %v, %v", answer, err)
 	}
-	var hit worker
+	var hit workerSpan
 	for range 3 {
 		hit, _, _ = o.ask(app)
 	}
@@ -235,7 +235,7 @@ func TestTelemetryShowsWhatHappened(t *testing.T) {
 }
 
 // readTogether lets three callers wait for one read, and returns the first and the others.
-func (o *observed) readTogether(path string) (first worker, joined []worker) {
+func (o *observed) readTogether(path string) (first workerSpan, joined []workerSpan) {
 	t := o.t
 	t.Helper()
 	const held = "secret/data/observed-slow"
@@ -246,7 +246,7 @@ func (o *observed) readTogether(path string) (first worker, joined []worker) {
 		err    error
 	}
 	done := make(chan ended, 3)
-	resolve := func() worker {
+	resolve := func() workerSpan {
 		ctx, w := o.traced()
 		go func() {
 			answer, err := o.sidecar.Resolve(ctx, &secretsidecarv1.ResolveRequest{Connection: "prod", Path: path})
@@ -256,7 +256,7 @@ func (o *observed) readTogether(path string) (first worker, joined []worker) {
 	}
 	first = resolve()
 	eventually(t, "the first read has gone out", func() bool { return o.gate.count(held) == 1 })
-	joined = []worker{resolve(), resolve()}
+	joined = []workerSpan{resolve(), resolve()}
 	o.awaitSeries("secret_sidecar_cache_coalesced_total{connection=prod}", 2)
 	release()
 	for range 3 {
@@ -352,7 +352,7 @@ func (o *observed) requireCalls(scraped map[string]float64) {
 	}
 }
 
-func (o *observed) requireSpans(missed, hit, absent, first worker, joined []worker) {
+func (o *observed) requireSpans(missed, hit, absent, first workerSpan, joined []workerSpan) {
 	t := o.t
 	t.Helper()
 	server, calls := o.spansOf(missed, 2)

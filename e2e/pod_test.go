@@ -47,9 +47,6 @@ type pod struct {
 func newPod(t *testing.T) *pod {
 	t.Helper()
 	containertest.Require(t)
-	if err := containertest.Limits(t); err != nil {
-		t.Logf("this machine cannot limit a container's memory and CPU, so this pod has no limits: %v", err)
-	}
 	s := newStage(t)
 	v := vaulttest.Dev(t)
 	p := &pod{stage: s, gate: s.newGate(v), login: s.defaultLogin(v), value: s.newSecret()}
@@ -135,7 +132,7 @@ type podded struct {
 func (p *pod) startSidecar() *podded {
 	p.t.Helper()
 	c := containertest.New(p.t, containertest.Spec{
-		Root: p.path("sidecar-root"), Args: []string{"/secret-sidecar", "serve", "--config", "/etc/secret-sidecar/config.yaml", "--log-level", "debug"},
+		Root: p.path("sidecar-root"), Args: []string{"/secret-sidecar", "serve", "--log-level", "debug"},
 		Env: append(exporting(), "SECRET_SIDECAR_SOCKET="+podSocket),
 		UID: podSidecar, GID: podSidecar, Groups: []uint32{podGroup},
 		Volumes: append(containertest.Programs(), // the binary under test is not static: it has the race detector
@@ -306,7 +303,8 @@ func TestInAPodTheSidecarServesAWorkerOfAnotherUserAndNobodyOutsideTheirGroup(t 
 	w := p.startWorker() // a native sidecar's order
 	w.awaitAnswers(20)
 	r.container.RequireConfined(podSidecar)
-	p.requireLimits(r.container)
+	r.container.RequireLimits()
+	w.container.RequireLimits()
 
 	info, err := os.Stat(p.socket())
 	p.must(err)
@@ -330,18 +328,6 @@ func (p *pod) holdRequest() (release func()) {
 	before := p.gate.count("secret/data/")
 	eventually(p.t, "a request is in progress", func() bool { return p.gate.count("secret/data/") > before })
 	return release
-}
-
-// requireLimits checks the memory limit that the kernel has for a container, where this machine can limit any.
-func (p *pod) requireLimits(c *containertest.Container) {
-	p.t.Helper()
-	if containertest.Limits(p.t) != nil {
-		return // newPod has said why
-	}
-	limit, err := c.MemoryLimit()
-	if err != nil || limit != 256<<20 {
-		p.t.Errorf("the sidecar's memory limit is %d, want %d: %v", limit, 256<<20, err)
-	}
 }
 
 func TestInAPodAWorkerThatStartsFirstWaitsForTheSidecarAndThenWorks(t *testing.T) {

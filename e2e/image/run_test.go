@@ -78,6 +78,7 @@ func TestTheImageServesAsItsUserOnAReadOnlyRoot(t *testing.T) {
 		t.Errorf("it says that it is %q, want %q", version, want)
 	}
 	c.RequireConfined(sidecarUser)
+	c.RequireLimits()
 	if value := asWorker(t, root, shared); value != "value-of-the-image" {
 		t.Errorf("a worker of another user in the group is told %q", value)
 	}
@@ -101,8 +102,9 @@ func configure(t *testing.T, v *vaulttest.Vault) string {
 	dir := t.TempDir()
 	must(t, os.Chmod(dir, 0o755)) // #nosec G302 -- read by the image's user
 	for name, text := range map[string]string{
-		"config.yaml": fmt.Sprintf("socket: {mode: \"0660\"}\nconnections:\n  - {name: prod, scope: platform, address: %q, role_id: %s, secret_id_file: /etc/secret-sidecar/secret-id}\n", v.Address, roleID),
-		"secret-id":   secretID,
+		"config.yaml": fmt.Sprintf("socket: {mode: \"0660\"}\nconnections:\n  - {name: prod, scope: platform, address: %q, role_id: %s, "+
+			"secret_id_file: /etc/secret-sidecar/secret-id}\n", v.Address, roleID),
+		"secret-id": secretID,
 	} {
 		must(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o400))
 		must(t, os.Chown(filepath.Join(dir, name), sidecarUser, sidecarUser))

@@ -65,7 +65,7 @@ func (s *Server) openSnapshot(settings Settings, before *snapshot) (*snapshot, [
 			next.connections[wanted.Name] = &connection{Connection: wanted, session: old.session, tally: old.tally}
 			continue
 		}
-		counts := tallyFor(wanted.Name, before)
+		counts := s.tallyFor(wanted.Name)
 		one, err := s.openSession(wanted, counts)
 		if err != nil {
 			return nil, opened, fmt.Errorf("connection %q: %w", wanted.Name, err)
@@ -76,12 +76,14 @@ func (s *Server) openSnapshot(settings Settings, before *snapshot) (*snapshot, [
 	return next, opened, nil
 }
 
-// tallyFor returns the connection's tally, which goes on when a connection changes and keeps its name.
-func tallyFor(name string, before *snapshot) *tally {
-	if old, ok := before.connections[name]; ok {
-		return old.tally
+// tallyFor returns the connection's tally, which goes on when a connection changes, or leaves and comes back.
+func (s *Server) tallyFor(name string) *tally {
+	counts := s.tallies[name]
+	if counts == nil {
+		counts = &tally{connection: name}
+		s.tallies[name] = counts
 	}
-	return &tally{connection: name}
+	return counts
 }
 
 func (s *Server) openSession(wanted Connection, counts *tally) (*session, error) {
@@ -95,6 +97,7 @@ func (s *Server) openSession(wanted Connection, counts *tally) (*session, error)
 		config.OnCall = recorder.call
 	}
 	config.Tracer, config.TracePaths, config.LookUpSecretID = s.tracer, s.tracePaths, s.instruments != nil
+	config.SpanAttributes = append(serverAttributes(wanted.Vault.Address), named(wanted.Name))
 	client, err := vault.Open(config)
 	if err != nil {
 		return nil, err

@@ -59,7 +59,7 @@ func (s *Server) countAll(ctx context.Context, outcomes []outcome, auditErr erro
 			continue
 		}
 		s.count(ctx, one.question.connection, one.secret, one.err)
-		s.refusals.note(methodBatchResolve, one.err)
+		s.refusals.note(methodBatchResolve, one.err, 1)
 	}
 }
 
@@ -143,7 +143,7 @@ func (s *Server) readCached(ctx context.Context, first int, outcomes []outcome) 
 			strictest = i
 		}
 	}
-	found, ok, err := s.cache.GetCached(ctx, outcomes[strictest].question.lookup())
+	found, ok, err := s.cache.GetCached(s.withCallers(ctx), outcomes[strictest].question.lookup())
 	if !ok {
 		return false
 	}
@@ -164,7 +164,7 @@ func (o *outcome) settle(found cache.Result[*vault.Secret], err error) {
 // readInto resolves the items of one secret, the one that demands the freshest copy first; what Vault answers to it is
 // fresh enough for all.
 func (s *Server) readInto(ctx context.Context, members []int, outcomes []outcome) {
-	defer s.recoverItems(members, outcomes)
+	defer s.recoverItems(ctx, members, outcomes)
 	slices.SortStableFunc(members, func(a, b int) int {
 		return compareLimits(outcomes[a].question.maxAge, outcomes[b].question.maxAge)
 	})
@@ -182,12 +182,12 @@ func (s *Server) readInto(ctx context.Context, members []int, outcomes []outcome
 
 // recoverItems turns a panic of a read into errors of its items: it runs on a goroutine of its own, where
 // the interceptor cannot catch it.
-func (s *Server) recoverItems(members []int, outcomes []outcome) {
+func (s *Server) recoverItems(ctx context.Context, members []int, outcomes []outcome) {
 	value := recover()
 	if value == nil {
 		return
 	}
-	err := s.recovered(methodBatchResolve, value)
+	err := s.recovered(ctx, methodBatchResolve, value)
 	for _, i := range members {
 		outcomes[i].secret, outcomes[i].err = nil, err
 	}

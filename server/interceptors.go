@@ -23,23 +23,31 @@ func (s *Server) finishUnary(ctx context.Context, request any, info *grpc.UnaryS
 	began := time.Now()
 	defer func() {
 		if value := recover(); value != nil {
-			answer, err = nil, s.recovered(info.FullMethod, value)
+			answer, err = nil, s.recovered(ctx, info.FullMethod, value)
+			s.countWhole(ctx, request, err)
 		}
 		s.logRequest(ctx, info.FullMethod, began, err)
 	}()
-	answer, err = s.metered(ctx, request, handler)
+	leave, err := s.enterMetered(ctx, request)
 	if err != nil {
-		s.refusals.note(path.Base(info.FullMethod), err)
+		s.refusals.note(path.Base(info.FullMethod), err, secretsAskedFor(request))
+		s.countWhole(ctx, request, err)
+		return nil, publicError(err)
+	}
+	defer leave()
+	answer, err = handler(ctx, request)
+	if err != nil {
+		s.refusals.note(path.Base(info.FullMethod), err, 1)
 		return nil, publicError(err)
 	}
 	return answer, nil
 }
 
-// metered handles a request within the limits of its caller.
-func (s *Server) metered(ctx context.Context, request any, handler grpc.UnaryHandler) (any, error) {
+// enterMetered counts a request in, within the limits of its caller. When the error is nil, leave must follow.
+func (s *Server) enterMetered(ctx context.Context, request any) (leave func(), err error) {
 	limits := s.current.Load().limits
 	if limits == (CallerLimits{}) {
-		return handler(ctx, request)
+		return func() {}, nil
 	}
 	caller, err := callerOf(ctx)
 	if err != nil {
@@ -48,8 +56,7 @@ func (s *Server) metered(ctx context.Context, request any, handler grpc.UnaryHan
 	if err := s.meter.enter(caller, limits, secretsAskedFor(request)); err != nil {
 		return nil, err
 	}
-	defer s.meter.leave(caller)
-	return handler(ctx, request)
+	return func() { s.meter.leave(caller) }, nil
 }
 
 // publicError is the error that grpc sends.
@@ -61,8 +68,8 @@ func publicError(err error) error {
 }
 
 // recovered reports a panic by its type and place only: its value could hold a secret.
-func (s *Server) recovered(method string, value any) error {
-	s.log.Error("a request panicked: please report this", "method", path.Base(method),
+func (s *Server) recovered(ctx context.Context, method string, value any) error {
+	s.log.ErrorContext(ctx, "a request panicked: please report this", "method", path.Base(method),
 		"panic_type", fmt.Sprintf("%T", value), "stack", string(debug.Stack()))
 	return errInternal(nil)
 }
@@ -76,7 +83,7 @@ func (s *Server) logRequest(ctx context.Context, method string, began time.Time,
 		attributes = append(attributes, "uid", caller.UID, "pid", caller.PID)
 	}
 	if err != nil {
-		attributes = append(attributes, "error", err)
+		attributes = append(attributes, "reason", problemOf(err).reason) // its message may quote the reference
 	}
 	s.log.DebugContext(ctx, "request", attributes...)
 }

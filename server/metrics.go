@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -49,16 +50,16 @@ func (m *metrics) check(err error) { m.failed = errors.Join(m.failed, err) }
 
 func named(connection string) attribute.KeyValue { return attribute.String(attrConnection, connection) }
 
-// countResolves shows every outcome from the start, and an error from its first time on.
+// countResolves shows every outcome from the start; of the errors, those that are no alert from their first time on.
 func (m *metrics) countResolves() {
 	m.counter("secret_sidecar.resolves", "{resolve}", "Values asked for, by what became of them", func(observe observeFunc) {
-		for _, t := range m.server.tallies() {
+		for _, t := range m.server.shownTallies() {
 			for e := range end(maxEnds) {
 				count := t.resolves(e)
 				switch {
 				case e < endError && t.connection != "":
 					observe(count, named(t.connection), attribute.String(attrOutcome, e.outcome()))
-				case e >= endError && count > 0:
+				case e >= endError && (count > 0 || t.connection != "" && slices.Contains(alerting, e.reason())):
 					observe(count, named(t.connection), attribute.String(attrOutcome, e.outcome()), attribute.String(attrErrorType, e.reason()))
 				}
 			}
@@ -83,7 +84,7 @@ func (m *metrics) countByConnection() {
 			func(t *tally) uint64 { return t.invalidated.Load() }},
 	} {
 		m.counter(one.name, one.unit, one.description, func(observe observeFunc) {
-			for _, t := range m.server.tallies() {
+			for _, t := range m.server.shownTallies() {
 				if t.connection != "" {
 					observe(one.count(t), named(t.connection))
 				}
@@ -212,13 +213,27 @@ func (m *metrics) gauge(name, unit, description string, read func(observe observ
 	m.check(err)
 }
 
-// tallies returns those of the connections, by name, and that of the requests which found none.
-func (s *Server) tallies() []*tally {
+// shownTallies returns those of the connections, by name, and that of the requests which found none.
+func (s *Server) shownTallies() []*tally {
 	all := []*tally{s.strays}
 	for _, c := range s.observed.Load().sorted() {
 		all = append(all, c.tally)
 	}
 	return all
+}
+
+// countWhole notes that no value of a request was answered, for none of it was handled; other requests than those for
+// values are none of it.
+func (s *Server) countWhole(ctx context.Context, request any, err error) {
+	switch request := request.(type) {
+	case *secretsidecarv1.ResolveRequest:
+		s.describe(ctx, nil, request, s.count(ctx, nil, nil, err))
+	case *secretsidecarv1.BatchResolveRequest:
+		for range request.GetRequests() {
+			s.count(ctx, nil, nil, err)
+		}
+		s.describeBatch(ctx, request.GetRequests())
+	}
 }
 
 // count notes how a request for one value ended; c is nil where it found no connection.

@@ -14,6 +14,9 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
@@ -74,12 +77,12 @@ func collected(t *testing.T, reader *sdkmetric.ManualReader) map[string]float64 
 	return values
 }
 
-// wantValues checks the metrics whose names begin with one of the prefixes, all of them.
+// wantValues checks the metrics whose names begin with one of the prefixes, all of them; what is not wanted may be zero.
 func wantValues(t *testing.T, got, want map[string]float64, prefixes ...string) {
 	t.Helper()
 	for _, name := range slices.Sorted(maps.Keys(got)) {
 		concerned := slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(name, prefix) })
-		if value, ok := want[name]; concerned && (!ok || got[name] != value) {
+		if value := want[name]; concerned && got[name] != value {
 			t.Errorf("%s is %v, want %v", name, got[name], value)
 		}
 	}
@@ -257,5 +260,87 @@ func TestCountersGoOnWhenAConnectionChangesItsCredentials(t *testing.T) {
 	running.served <- nil
 	if got := collected(t, reader)["secret_sidecar.resolves connection=prod,outcome=vault"]; got != 2 {
 		t.Errorf("%v reads counted after the end, when the last metrics are exported", got)
+	}
+}
+
+func TestWhatIsRefusedBeforeItIsHandledIsCountedByItsSecrets(t *testing.T) {
+	v := newVault(t)
+	v.write(t, "secret/data/mysec", map[string]any{"key": "value"})
+	running, reader := startMeasured(t, server.Settings{
+		Connections: []server.Connection{v.connection("prod")}, CallerLimits: server.CallerLimits{PerSecond: 1},
+	})
+	batch := &secretsidecarv1.BatchResolveRequest{}
+	for range 256 { // as many as may come at once
+		batch.Requests = append(batch.Requests, &secretsidecarv1.ResolveRequest{Path: "secret/data/mysec/key"})
+	}
+	if _, err := running.BatchResolve(t.Context(), batch); err != nil {
+		t.Fatal(err)
+	}
+	_, err := running.BatchResolve(t.Context(), batch)
+	wantProblem(t, err, codes.ResourceExhausted, "RATE_LIMITED")
+	wantValues(t, collected(t, reader), map[string]float64{
+		"secret_sidecar.resolves connection=,error.type=RATE_LIMITED,outcome=error":  256,
+		"secret_sidecar.callers.refused error.type=RATE_LIMITED,method=BatchResolve": 256,
+		"secret_sidecar.resolves connection=prod,outcome=vault":                      256,
+	}, "secret_sidecar.resolves", "secret_sidecar.callers.refused")
+}
+
+func TestCountersGoOnWhenAConnectionLeavesAndComesBack(t *testing.T) {
+	v := newVault(t)
+	v.write(t, "secret/data/mysec", map[string]any{"key": "value"})
+	both := server.Settings{Connections: []server.Connection{v.connection("prod"), v.connection("other")}}
+	running, reader := startMeasured(t, both)
+	ask := func() {
+		t.Helper()
+		if _, err := running.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Connection: "other", Path: "secret/data/mysec/key"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ask()
+	for _, settings := range []server.Settings{{Connections: both.Connections[:1]}, both} {
+		if err := running.server.Apply(t.Context(), settings); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ask()
+	if got := collected(t, reader)["secret_sidecar.resolves connection=other,outcome=vault"]; got != 2 {
+		t.Errorf("%v reads counted, want 2", got)
+	}
+}
+
+func TestATestOfAnotherVaultIsMeasuredWithoutWhatTheCallerChose(t *testing.T) {
+	v := newVault(t)
+	running, reader := startMeasured(t, server.Settings{Connections: []server.Connection{v.connection("prod")}})
+	spec := &secretsidecarv1.ConnectionSpec{Name: "chosen", Address: v.address, RoleId: v.roleID, SecretId: v.secretID}
+	_, err := running.TestConnection(t.Context(), &secretsidecarv1.TestConnectionRequest{Target: &secretsidecarv1.TestConnectionRequest_Spec{Spec: spec}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := collected(t, reader)["http.client.request.duration connection=,http.request.method=POST,http.response.status_code=200,vault.call=test"]; got != 1 {
+		t.Errorf("%v logins of the test are measured, want 1", got)
+	}
+}
+
+func TestVaultCallsAreTracedWithoutTheirPaths(t *testing.T) {
+	v := newVault(t)
+	v.write(t, "secret/data/mysec", map[string]any{"key": "value"})
+	spans := tracetest.NewSpanRecorder()
+	provider := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))
+	s, err := server.New(server.Options{Tracer: provider.Tracer("test")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Apply(t.Context(), server.Settings{Connections: []server.Connection{v.connection("prod")}}); err != nil {
+		t.Fatal(err)
+	}
+	running := serve(t, s)
+	running.resolve(t, "secret/data/mysec/key")
+	for _, span := range spans.Ended() {
+		if strings.Contains(fmt.Sprint(span.Attributes()), "mysec") {
+			t.Errorf("the path is in %v", span.Attributes())
+		}
+	}
+	if len(spans.Ended()) == 0 {
+		t.Error("no span")
 	}
 }

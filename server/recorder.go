@@ -67,10 +67,10 @@ func recordOptions(attributes ...attribute.KeyValue) []metric.RecordOption {
 	return []metric.RecordOption{metric.WithAttributeSet(attribute.NewSet(attributes...))}
 }
 
-// serverAttributes are server.address and server.port of the semantic conventions.
+// serverAttributes are server.address and server.port of the semantic conventions; none for an empty address.
 func serverAttributes(address string) []attribute.KeyValue {
 	parsed, err := url.Parse(address)
-	if err != nil {
+	if err != nil || address == "" {
 		return nil // vault.Open refuses it
 	}
 	attributes := []attribute.KeyValue{attribute.String("server.address", parsed.Hostname())}

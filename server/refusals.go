@@ -16,11 +16,21 @@ type refusal struct{ method, reason string }
 // refusals counts refused callers. It is safe for concurrent use.
 type refusals struct {
 	mu    sync.Mutex
-	count map[refusal]uint64 // guarded by mu; as many as there are methods and reasons
+	count map[refusal]uint64 // guarded by mu; every method and reason from the start
 }
 
-// note counts err if it refuses a caller; it may be nil.
-func (r *refusals) note(method string, err error) {
+func newRefusals() *refusals {
+	count := map[refusal]uint64{}
+	for _, method := range []string{methodResolve, methodBatchResolve, methodTestConnection, methodInvalidate, methodListConnections} {
+		for _, reason := range refusalReasons {
+			count[refusal{method, reason}] = 0
+		}
+	}
+	return &refusals{count: count}
+}
+
+// note counts err, which so many secrets or calls were answered with, if it refuses a caller; it may be nil.
+func (r *refusals) note(method string, err error, times int) {
 	if err == nil {
 		return
 	}
@@ -30,10 +40,7 @@ func (r *refusals) note(method string, err error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.count == nil {
-		r.count = map[refusal]uint64{}
-	}
-	r.count[refusal{method, reason}]++
+	r.count[refusal{method, reason}] += uint64(times) // #nosec G115 -- a length
 }
 
 func (r *refusals) all() map[refusal]uint64 {

@@ -104,11 +104,16 @@ func (s *Server) enter(running *snapshot, caller Peer, want access) (*connection
 
 // read returns the secret that holds the value asked for, from the cache or from Vault.
 func (s *Server) read(ctx context.Context, asked question) (cache.Result[*vault.Secret], error) {
-	if s.tracer != nil {
-		ctx = vault.WithCallers(ctx)
-	}
-	found, err := s.cache.Get(ctx, asked.lookup())
+	found, err := s.cache.Get(s.withCallers(ctx), asked.lookup())
 	return found, orRemembered(found.Source, err)
+}
+
+// withCallers lets the spans of a read that the request may cause be linked with those who wait for it too.
+func (s *Server) withCallers(ctx context.Context) context.Context {
+	if s.tracer == nil {
+		return ctx
+	}
+	return vault.WithCallers(ctx)
 }
 
 func (asked question) lookup() cache.Lookup[*vault.Secret] {

@@ -102,9 +102,10 @@ type Server struct {
 	current       atomic.Pointer[snapshot]
 
 	strays      *tally // of requests that found no connection
-	refusals    refusals
+	refusals    *refusals
 	reloads     reloadCounts
 	instruments *instruments             // nil: no metrics
+	untold      *recorder                // of Vaults that no configuration names; nil: no metrics
 	observed    atomic.Pointer[snapshot] // what metrics show: current, and its last connections after the end
 	tracer      trace.Tracer             // nil: no spans
 	tracePaths  bool
@@ -112,6 +113,8 @@ type Server struct {
 	applying sync.Mutex // serialises Apply and the end of Serve
 	spaces   int        // guarded by applying: how many sessions were ever opened
 	stopped  bool       // guarded by applying: no Apply any more
+
+	tallies map[string]*tally // guarded by applying: of every connection that ever was, by name
 
 	closing sync.WaitGroup // the goroutines that close sessions which left
 
@@ -144,6 +147,8 @@ func New(opts Options) (*Server, error) {
 
 		serverOptions: opts.ServerOptions,
 		strays:        &tally{},
+		refusals:      newRefusals(),
+		tallies:       map[string]*tally{},
 		tracer:        opts.Tracer, tracePaths: opts.TracePaths,
 	}
 	if s.log == nil {
@@ -164,6 +169,7 @@ func New(opts Options) (*Server, error) {
 		s.cache.Close()
 		return nil, err
 	}
+	s.untold = s.instruments.recorder("", "")
 	return s, nil
 }
 

@@ -88,6 +88,6 @@ func sameVault(a, b vault.Config) bool {
 // asWanted leaves out what the Server sets.
 func asWanted(c vault.Config) vault.Config {
 	c.Logger, c.Guard, c.OnChange, c.OnCall, c.OnLoginRejected, c.Tracer = nil, nil, nil, nil, nil, nil
-	c.TracePaths, c.LookUpSecretID = false, false
+	c.TracePaths, c.LookUpSecretID, c.SpanAttributes = false, false, nil
 	return c
 }

@@ -7,6 +7,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
 // describe says in the span of a Resolve what became of it; c is nil where it found no connection. The path is part of
@@ -27,9 +28,17 @@ func (s *Server) describe(ctx context.Context, c *connection, request *secretsid
 		attributes = append(attributes, attribute.String(attrErrorType, reason))
 	}
 	if s.tracePaths {
-		attributes = append(attributes, attribute.String("path", request.GetPath()))
+		attributes = append(attributes, attribute.String("path", tracedPath(request)))
 	}
 	span.SetAttributes(attributes...)
+}
+
+// tracedPath is the path for a span: empty for what is none, which may be long and hold anything.
+func tracedPath(request *secretsidecarv1.ResolveRequest) string {
+	if _, err := vault.ParseReference(request.GetPath(), request.GetKey()); err != nil {
+		return ""
+	}
+	return request.GetPath()
 }
 
 // describeBatch says in the span of a BatchResolve what was asked.
@@ -47,7 +56,7 @@ func (s *Server) describeBatch(ctx context.Context, items []*secretsidecarv1.Res
 	}
 	paths := make([]string, len(items))
 	for i, item := range items {
-		paths[i] = item.GetPath()
+		paths[i] = tracedPath(item)
 	}
 	span.SetAttributes(attribute.StringSlice("paths", paths))
 }

@@ -80,7 +80,7 @@ func (s *Server) testSpec(ctx context.Context, caller Peer, spec *secretsidecarv
 	if !s.specTests.Allow() {
 		return nil, errRateLimited("too many connections were tested by spec lately: wait some seconds")
 	}
-	report, err := vault.TestConfig(ctx, vault.Config{
+	config := vault.Config{
 		Name:      spec.GetName(),
 		Address:   spec.GetAddress(),
 		Namespace: spec.GetNamespace(),
@@ -92,7 +92,12 @@ func (s *Server) testSpec(ctx context.Context, caller Peer, spec *secretsidecarv
 		Guard:     s.guard,
 
 		AllowedHosts: running.testHosts,
-	}, reference)
+		Tracer:       s.tracer, // without attributes: the caller chooses name and address
+	}
+	if s.untold != nil {
+		config.OnCall = s.untold.call
+	}
+	report, err := vault.TestConfig(ctx, config, reference)
 	if errors.Is(err, vault.ErrAddressNotAllowed) {
 		return nil, errAddressNotAllowed()
 	}

@@ -26,6 +26,8 @@ const (
 	CallMount CallKind = "mount"
 	// CallLookup asks when the secret_id expires.
 	CallLookup CallKind = "lookup"
+	// CallProbe asks, during an outage in which nobody asks for secrets, whether Vault is well again.
+	CallProbe CallKind = "probe"
 	// CallRevoke gives a token back.
 	CallRevoke CallKind = "revoke"
 	// CallTest is any request of a connection test.

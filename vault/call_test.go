@@ -147,6 +147,10 @@ func TestTheStatusSaysWhenVaultLastAnswered(t *testing.T) {
 			t.Errorf("last answer at %v, want %v", at, answered)
 		}
 		w.breakWith(nil)
+		c.Test(t.Context(), nil)
+		if at := c.Status().LastAnswerAt; !at.Equal(answered) {
+			t.Errorf("a connection test counts as the last answer, at %v", at)
+		}
 		time.Sleep(time.Minute)
 		_, _ = c.Read(t.Context(), "secret/data/missing", 0)
 		if at := c.Status().LastAnswerAt; !at.Equal(time.Now()) {

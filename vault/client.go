@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/semaphore"
 
@@ -65,6 +66,8 @@ type Config struct {
 	OnLoginRejected func()
 	// Tracer makes a span of every request. Nil makes none.
 	Tracer trace.Tracer
+	// SpanAttributes are those of every span. Nothing of what a caller chooses belongs there.
+	SpanAttributes []attribute.KeyValue
 	// TracePaths puts the paths of secrets into the spans.
 	TracePaths bool
 	// LookUpSecretID makes the client ask Vault once when a new secret_id expires: see Status.SecretIDExpiresAt.
@@ -91,8 +94,8 @@ type Client struct {
 	session atomic.Pointer[session] // written by the keeper alone
 
 	lookUpSecretID  bool
-	secretIDExpires atomic.Pointer[time.Time] // nil or zero: not known, or never
-	onLoginRejected func()                    // never nil
+	secretIDExpires atomic.Pointer[secretIDExpiry] // written by the keeper's lookups; nil: not asked for
+	onLoginRejected func()                         // never nil
 
 	closeOnce sync.Once
 	closing   sync.Mutex         // held while closed is closed, and while a test is added
@@ -159,7 +162,7 @@ func newClient(cfg Config) (*Client, error) {
 	}
 	c.gate = newGate(c.gateChanged)
 	c.api = newAPI(address, strings.Trim(cfg.Namespace, "/"), transport, c.gate)
-	c.api.tracer = newTracer(cfg, c.api)
+	c.api.tracer = newTracer(cfg)
 	if cfg.OnCall != nil {
 		c.api.onCall = cfg.OnCall
 	}

@@ -25,6 +25,7 @@ type gate struct {
 	mu      sync.Mutex
 	backoff *backoff.ExponentialBackOff // guarded by mu, like all below
 	down    *CallError                  // nil while the gate is open
+	since   time.Time                   // of the last call that failed; says nothing while the gate is open
 	next    time.Time                   // when the next probe may go out
 	probing bool
 	epoch   uint64 // counts openings: a call from before the last one cannot close the gate
@@ -95,6 +96,17 @@ func (g *gate) nextSlot() time.Time {
 	return g.next
 }
 
+// troubled returns when a call last failed, of a gate that is closed: of the connection's, or of a path's whose read was
+// the last one. The zero time is that all is well.
+func (g *gate) troubled() time.Time {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.down != nil {
+		return g.since
+	}
+	return g.paths.failedAt()
+}
+
 // blocked must be called with mu held.
 func (g *gate) blocked(doing string) error {
 	if g.down == nil || !g.probing && !time.Now().Before(g.next) {
@@ -150,7 +162,7 @@ func (g *gate) failed(p pass, outage *CallError) {
 	wasDown := g.down != nil
 	news := p.epoch == g.epoch && (p.probe || !wasDown)
 	if news {
-		g.down, g.probing = outage, false
+		g.down, g.probing, g.since = outage, false, time.Now()
 		g.next = time.Now().Add(max(g.backoff.NextBackOff(), outage.RetryAfter))
 	}
 	g.mu.Unlock()

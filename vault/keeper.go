@@ -34,7 +34,7 @@ type keeper struct {
 	serial       uint64      // of the last token
 	active       credentials // of the last successful login; zero before it
 	newest       credentials // as last read from the files; active until Vault has accepted them
-	lookedUp     credentials // whose secret_id's expiry was asked for last
+	probed       time.Time   // when the loop last asked Vault whether it is well again
 	everLoggedIn bool
 	unprotect    func()                    // gives up the part of the login budget that is kept for active
 	unreadable   error                     // why the credential files could not be read the last time
@@ -175,6 +175,9 @@ func (k *keeper) nextAt() time.Time {
 	if slot := k.c.gate.nextSlot(); next.Before(slot) {
 		next = slot
 	}
+	if at := k.idleProbeAt(); !at.IsZero() {
+		next = minTime(next, at)
+	}
 	return next
 }
 
@@ -192,6 +195,7 @@ func (k *keeper) rehearsalAt() time.Time {
 // upkeep does what is due.
 func (k *keeper) upkeep(ctx context.Context) {
 	k.reread()
+	k.probeIdle(ctx)
 	if k.c.gate.admit(doingLogin) != nil {
 		return
 	}

@@ -19,6 +19,7 @@ type pathGates struct {
 	gates map[string]*pathGate // guarded by mu
 	last  *CallError           // of the last read, when it failed; guarded by mu
 	where string               // its path; guarded by mu
+	since time.Time            // when it was; guarded by mu
 }
 
 type pathGate struct {
@@ -49,20 +50,21 @@ func (g *pathGates) enter(path, doing string) error {
 }
 
 // answered notes how a call that Vault answered has ended, and reports whether its failure says something about
-// Vault as a whole.
-func (g *pathGates) answered(path string, err error) (general bool) {
+// Vault as a whole, and whether reads have turned bad by it, or good.
+func (g *pathGates) answered(path string, err error) (general, turned bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	failure, failed := errors.AsType[*CallError](err)
 	if !failed || !failure.answered {
 		delete(g.gates, path)
+		turned = g.last != nil
 		g.last = nil
-		return false
+		return false, turned
 	}
 	g.close(path, failure)
-	general = g.last != nil && g.where != path
-	g.last, g.where = failure, path
-	return general
+	general, turned = g.last != nil && g.where != path, g.last == nil
+	g.last, g.where, g.since = failure, path, time.Now()
+	return general, turned
 }
 
 // failure returns how the last read failed, if it did.
@@ -73,6 +75,23 @@ func (g *pathGates) failure() error {
 		return nil
 	}
 	return g.last
+}
+
+// failedAt returns when the last read failed; the zero time when it did not.
+func (g *pathGates) failedAt() time.Time {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.last == nil {
+		return time.Time{}
+	}
+	return g.since
+}
+
+// wellAgain notes that Vault has answered another call since. The paths keep their own back-off.
+func (g *pathGates) wellAgain() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.last = nil
 }
 
 // close must be called with mu held.

@@ -116,7 +116,7 @@ func TestAnOutageWhileAskingWhoseThePathIsIsAnOutage(t *testing.T) {
 		_, err := c.Read(t.Context(), "one/data/nope", 0)
 		wantErr(t, err, ErrSealed)
 		w.answerWith(nil)
-		time.Sleep(10 * time.Second)
+		time.Sleep(12 * time.Second) // at 10 s the client's own probe is under way
 		_, err = c.Read(t.Context(), "one/data/nope", 0)
 		wantErr(t, err, ErrNotKVv2)
 	})

@@ -13,9 +13,9 @@ const doingLookup = "look the secret_id up"
 // errLookupDenied: the token may not look secret_ids up.
 var errLookupDenied = errors.New("the secret_id may not be looked up")
 
-// secretIDExpiry asks Vault when the secret_id of creds expires; the zero time is never. tok was granted for creds.
+// lookUpExpiry asks Vault when the secret_id of creds expires; the zero time is never. tok was granted for creds.
 // Errors: errLookupDenied, an outage, or ctx's.
-func (a *authenticator) secretIDExpiry(ctx context.Context, tok *token, creds credentials) (time.Time, error) {
+func (a *authenticator) lookUpExpiry(ctx context.Context, tok *token, creds credentials) (time.Time, error) {
 	secretID := creds.secretID
 	if a.wrapped {
 		var err error
@@ -23,7 +23,8 @@ func (a *authenticator) secretIDExpiry(ctx context.Context, tok *token, creds cr
 			return time.Time{}, err
 		}
 	}
-	ans, err := a.api.call(ctx, request{doing: doingLookup, kind: CallLookup, method: http.MethodPost, token: tok.id,
+	// Ungated: what this path answers says nothing about reads.
+	ans, err := a.api.ungated().call(ctx, request{doing: doingLookup, kind: CallLookup, method: http.MethodPost, token: tok.id,
 		path: "auth/" + a.mount + "/role/" + tok.role + "/secret-id/lookup", template: "auth/{mount}/role/{role}/secret-id/lookup",
 		body: map[string]string{"secret_id": secretID.Reveal()}})
 	if err != nil {
@@ -40,29 +41,36 @@ func (a *authenticator) secretIDExpiry(ctx context.Context, tok *token, creds cr
 	return body.Data.ExpirationTime, nil
 }
 
-// lookUpSecretID finds out, besides the loop, when a secret_id expires that has just been used for the first time. A
-// refusal is not met again with the same one.
+// secretIDExpiry is what is known of the end of one secret_id.
+type secretIDExpiry struct {
+	creds credentials
+	at    time.Time // zero: never, or not known
+}
+
+// lookUpSecretID finds out, besides the loop, when the secret_id expires that a login has just used. It does so once for
+// each; after an outage, the next login tries again.
 func (k *keeper) lookUpSecretID(ctx context.Context, tok *token, creds credentials) {
-	if !k.c.lookUpSecretID || creds == k.lookedUp || creds.secretID.IsEmpty() || !plainName(tok.role) {
+	known := k.c.secretIDExpires.Load()
+	if !k.c.lookUpSecretID || known != nil && known.creds == creds || creds.secretID.IsEmpty() || !plainName(tok.role) {
 		return
 	}
-	k.lookedUp = creds
-	unknown := new(time.Time)
+	unknown := &secretIDExpiry{creds: creds}
 	k.c.secretIDExpires.Store(unknown)
 	k.c.loops.Go(func() {
 		ctx, cancel := k.c.operation(ctx)
 		defer cancel()
 		ctx, stop := k.c.untilClosed(ctx)
 		defer stop()
-		expires, err := k.c.auth.secretIDExpiry(ctx, tok, creds)
+		expires, err := k.c.auth.lookUpExpiry(ctx, tok, creds)
 		switch {
 		case errors.Is(err, errLookupDenied):
 			k.log.Info("Vault does not tell when the secret_id expires; to have it in the metrics, allow update on "+
 				"auth/AUTH_MOUNT/role/ROLE/secret-id/lookup", "role", tok.role)
 		case err != nil:
 			k.log.Debug("cannot look the secret_id up", debugAttrs(err)...)
-		default:
-			k.c.secretIDExpires.CompareAndSwap(unknown, &expires) // unless there is a newer secret_id
+			k.c.secretIDExpires.CompareAndSwap(unknown, nil)
+		default: // unless there is a newer secret_id
+			k.c.secretIDExpires.CompareAndSwap(unknown, &secretIDExpiry{creds, expires})
 		}
 	})
 }

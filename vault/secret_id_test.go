@@ -82,6 +82,48 @@ func TestNoSecretIDIsLookedUpUnlessAskedFor(t *testing.T) {
 	})
 }
 
+func TestALookupThatAnOutageSwallowedIsMadeAfterTheNextLogin(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.do("PUT", "sys/policies/acl/lookup", lookupPolicy)
+		w.breakWith(func(r *http.Request) (*http.Response, error) {
+			if "POST "+r.URL.Path[len("/v1/"):] == lookupPath {
+				return nil, errors.New("refused")
+			}
+			return w.answer(r, nil)
+		})
+		c := w.logInWith(t, w.lookingUp(`{"token_policies":"app,lookup","secret_id_ttl":"24h","token_ttl":"1h","token_max_ttl":"1h"}`))
+		w.breakWith(nil)
+		if got := c.Status().SecretIDExpiresAt; !got.IsZero() {
+			t.Errorf("expires at %v before anybody has said so", got)
+		}
+		time.Sleep(2 * time.Hour)
+		if got := c.Status().SecretIDExpiresAt; got.IsZero() || w.count(lookupPath) != 2 {
+			t.Errorf("expires at %v after %d lookups", got, w.count(lookupPath))
+		}
+	})
+}
+
+func TestALookupThatFailsIsNoOutage(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.breakWith(func(r *http.Request) (*http.Response, error) {
+			if "POST "+r.URL.Path[len("/v1/"):] != lookupPath {
+				return w.answer(r, nil)
+			}
+			return w.answer(r, func(out http.ResponseWriter, _ string) {
+				out.WriteHeader(http.StatusForbidden)
+				_, _ = out.Write([]byte("<html>a gateway refuses</html>"))
+			})
+		})
+		c := w.logInWith(t, w.lookingUp(`{"token_policies":"app","secret_id_ttl":"24h"}`))
+		if status := c.Status(); status.State != StateReady {
+			t.Errorf("the state is %v: %v", status.State, status.LastError)
+		}
+		if _, err := c.Read(t.Context(), "secret/data/app", 0); err != nil {
+			t.Errorf("read: %v", err)
+		}
+	})
+}
+
 func TestALookupUnderWayDoesNotHoldUpClose(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.breakWith(func(r *http.Request) (*http.Response, error) {

@@ -94,7 +94,7 @@ func (b *statusBoard) now() Status {
 		status.LastAnswerAt = time.Unix(0, nanos)
 	}
 	if expires := b.c.secretIDExpires.Load(); expires != nil {
-		status.SecretIDExpiresAt = *expires
+		status.SecretIDExpiresAt = expires.at
 	}
 	return status
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"slices"
-	"strconv"
 	"sync"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -16,15 +15,12 @@ import (
 // Attributes of spans. Those without a comment are the semantic conventions' for HTTP clients, version 1.43; see
 // https://opentelemetry.io/docs/specs/semconv/http/http-spans/.
 const (
-	attrMethod     = "http.request.method"
-	attrStatus     = "http.response.status_code"
-	attrAddress    = "server.address"
-	attrPort       = "server.port"
-	attrTemplate   = "url.template"
-	attrURL        = "url.full" // only when paths are asked for
-	attrErrorType  = "error.type"
-	attrConnection = "connection" // the connection's name
-	attrCall       = "vault.call" // a CallKind
+	attrMethod    = "http.request.method"
+	attrStatus    = "http.response.status_code"
+	attrTemplate  = "url.template"
+	attrURL       = "url.full" // only when paths are asked for
+	attrErrorType = "error.type"
+	attrCall      = "vault.call" // a CallKind
 )
 
 // tracer makes a span of each request. Nil makes none. It is immutable and safe for concurrent use.
@@ -35,15 +31,11 @@ type tracer struct {
 }
 
 // newTracer returns nil when cfg wants no spans.
-func newTracer(cfg Config, a *vaultAPI) *tracer {
+func newTracer(cfg Config) *tracer {
 	if cfg.Tracer == nil {
 		return nil
 	}
-	base := []attribute.KeyValue{attribute.String(attrConnection, cfg.Name), attribute.String(attrAddress, a.base.Hostname())}
-	if port, err := strconv.Atoi(port(a.base)); err == nil {
-		base = append(base, attribute.Int(attrPort, port))
-	}
-	return &tracer{Tracer: cfg.Tracer, paths: cfg.TracePaths, base: base}
+	return &tracer{Tracer: cfg.Tracer, paths: cfg.TracePaths, base: cfg.SpanAttributes}
 }
 
 // begin starts the span of a request; nil without a tracer. Call its end with what became of the request.

@@ -47,6 +47,7 @@ func Setup(ctx context.Context, getenv lookup, version string) (*Telemetry, erro
 	if wanted.nothing() {
 		return telemetry, nil
 	}
+	otel.SetLogger(newWarningLogger()) // before anything reads a variable
 	otel.SetErrorHandler(newErrorLogger())
 	if err := telemetry.start(ctx, getenv, wanted, version); err != nil {
 		return nil, errors.Join(err, telemetry.Shutdown(ctx))
@@ -107,7 +108,7 @@ func (t *Telemetry) startTraces(ctx context.Context, about *resource.Resource, v
 }
 
 func (t *Telemetry) startMetrics(ctx context.Context, getenv lookup, about *resource.Resource, version string, wanted signals) error {
-	options := []sdkmetric.Option{sdkmetric.WithResource(about)}
+	options := meterOptions(about)
 	readers, err := metricReaders(ctx, getenv, wanted.metrics)
 	for _, reader := range readers {
 		t.stops = append(t.stops, reader.Shutdown)
@@ -128,6 +129,12 @@ func (t *Telemetry) startMetrics(ctx context.Context, getenv lookup, about *reso
 		return fmt.Errorf("set up the metrics of the Go runtime: %w", err)
 	}
 	return nil
+}
+
+// meterOptions are those of every meter provider. Series are not limited: every attribute is bounded, by the configuration
+// or by what the sidecar can say, and the SDK's own limit would swallow connections from the 500th on.
+func meterOptions(about *resource.Resource) []sdkmetric.Option {
+	return []sdkmetric.Option{sdkmetric.WithResource(about), sdkmetric.WithCardinalityLimit(0)}
 }
 
 // metricReaders makes one reader for each exporter, and returns what it has made when one fails. autoexport takes one

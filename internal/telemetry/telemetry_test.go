@@ -12,6 +12,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	"go.opentelemetry.io/otel/sdk/resource"
 	"go.uber.org/goleak"
 )
 
@@ -147,6 +152,47 @@ func TestPrometheusIsServedOnLoopbackBesideAnotherExporter(t *testing.T) {
 	}
 	if err := telemetry.Shutdown(t.Context()); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestAWarningAboutAVariableDoesNotQuoteIt(t *testing.T) {
+	var log bytes.Buffer
+	former := slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
+	defer slog.SetDefault(former)
+	setEnvironment(t, map[string]string{
+		"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer supersecret%zz",
+		"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_METRICS_EXPORTER": "none",
+	})
+	telemetry, err := Setup(t.Context(), os.LookupEnv, "v1.2.3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := telemetry.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if text := log.String(); strings.Contains(text, "supersecret") || !strings.Contains(text, "warns of its variables") {
+		t.Errorf("logged %s", text)
+	}
+}
+
+func TestManyConnectionsKeepTheirSeries(t *testing.T) {
+	reader := sdkmetric.NewManualReader()
+	provider := sdkmetric.NewMeterProvider(append(meterOptions(resource.Empty()), sdkmetric.WithReader(reader))...)
+	counter, err := provider.Meter("test").Int64Counter("many")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const connections = 5000
+	for i := range connections {
+		counter.Add(t.Context(), 1, metric.WithAttributes(attribute.Int("connection", i)))
+	}
+	var all metricdata.ResourceMetrics
+	if err := reader.Collect(t.Context(), &all); err != nil {
+		t.Fatal(err)
+	}
+	if points := len(all.ScopeMetrics[0].Metrics[0].Data.(metricdata.Sum[int64]).DataPoints); points != connections {
+		t.Errorf("%d series of %d", points, connections)
 	}
 }
 

@@ -90,7 +90,7 @@ test-overload: real-vault # the tests of load, alone on the machine and without 
 
 .PHONY: test-monitoring
 test-monitoring: # the dashboard and the alerts, with Prometheus's own code, in a module of its own
-	cd e2e/monitoring && go test -timeout 10m ./...
+	cd e2e/monitoring && go test -timeout 10m -count=1 ./...
 
 .PHONY: test-fast
 test-fast: c-compiler test-clients ## run the tests without the real Vault

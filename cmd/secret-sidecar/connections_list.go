@@ -180,7 +180,8 @@ func shortDuration(d time.Duration) string {
 	return fmt.Sprintf("%ds", d/time.Second)
 }
 
-// hitRatio is the share of answers for which no caller waited for Vault; "-" before the first one.
+// hitRatio is the share of values that were answered without waiting for Vault; refused ones count against it. "-" before
+// the first one.
 func hitRatio(counts *secretsidecarv1.ResolveCounts) string {
 	hits := counts.GetCache() + counts.GetStale() + counts.GetNegative()
 	all := hits + counts.GetVault() + counts.GetErrors()

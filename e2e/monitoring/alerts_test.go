@@ -84,6 +84,11 @@ var firing = map[string]struct {
 			aSample(`secret_sidecar_resolves_total{instance="a",connection="prod",outcome="cache"}`, "0+600x30") +
 				aSample(`secret_sidecar_resolves_total{instance="a",connection="prod",outcome="error",error_type="VAULT_SEALED"}`, "0+60x30"),
 			aSample(`secret_sidecar_resolves_total{instance="a",connection="prod",outcome="error",error_type="LOGIN_REJECTED"}`, "0+6x30"),
+			// Deadlines that pass while Vault is silent.
+			aSample(`secret_sidecar_resolves_total{instance="a",connection="prod",outcome="error",error_type="DEADLINE_EXCEEDED"}`, "0+6x30"),
+			// A small connection beside a large one that is well.
+			aSample(`secret_sidecar_resolves_total{instance="a",connection="prod",outcome="cache"}`, "0+60000x30") +
+				aSample(`secret_sidecar_resolves_total{instance="a",connection="small",outcome="error",error_type="VAULT_SEALED"}`, "0+6x30"),
 		},
 		after: 8 * time.Minute,
 		quiet: []string{
@@ -98,14 +103,28 @@ var firing = map[string]struct {
 		quiet: []string{aSample(`secret_sidecar_connection_state{connection="prod",state="rejected"}`, "0x30")},
 	},
 	"SecretSidecarNeverLoggedIn": {
-		fires: []string{aSample(`secret_sidecar_connection_state{connection="prod",state="connecting"}`, "1x30")},
+		fires: []string{
+			aSample(`secret_sidecar_connection_state{connection="prod",state="connecting"}`, "1x30"),
+			aSample(`secret_sidecar_connection_state{connection="prod",state="degraded"}`, "1x30"), // and Vault has never answered
+		},
 		after: 6 * time.Minute,
-		quiet: []string{aSample(`secret_sidecar_connection_state{connection="prod",state="connecting"}`, "1x3 0x27")},
+		quiet: []string{
+			aSample(`secret_sidecar_connection_state{connection="prod",state="connecting"}`, "1x3 0x27"),
+			aSample(`secret_sidecar_connection_state{connection="prod",state="degraded"}`, "1x30") +
+				aSample(`secret_sidecar_vault_last_answer_age_seconds{connection="prod"}`, "0+60x30"),
+		},
 	},
 	"SecretSidecarVaultAway": {
-		fires: []string{aSample(`secret_sidecar_connection_state{connection="prod",state="degraded"}`, "1x30")},
+		fires: []string{
+			aSample(`secret_sidecar_connection_state{connection="prod",state="degraded"}`, "1x30") +
+				aSample(`secret_sidecar_vault_last_answer_age_seconds{connection="prod"}`, "0+60x30"),
+		},
 		after: 6 * time.Minute,
-		quiet: []string{aSample(`secret_sidecar_connection_state{connection="prod",state="degraded"}`, "1x2 0x5 1x2 0x20")},
+		quiet: []string{
+			aSample(`secret_sidecar_connection_state{connection="prod",state="degraded"}`, "1x2 0x5 1x2 0x20") +
+				aSample(`secret_sidecar_vault_last_answer_age_seconds{connection="prod"}`, "0+60x30"),
+			aSample(`secret_sidecar_connection_state{connection="prod",state="degraded"}`, "1x30"),
+		},
 	},
 	"SecretSidecarServesStale": {
 		fires: []string{aSample(`secret_sidecar_resolves_total{connection="prod",outcome="stale"}`, "0+5x30")},
@@ -151,7 +170,10 @@ var firing = map[string]struct {
 		quiet: []string{aSample(`secret_sidecar_config_reloads_total{outcome="applied"}`, "0+1x30")},
 	},
 	"SecretSidecarCallersRefused": {
-		fires: []string{aSample(`secret_sidecar_callers_refused_total{method="Resolve",error_type="CALLER_NOT_ALLOWED"}`, "0+5x30")},
+		fires: []string{
+			aSample(`secret_sidecar_callers_refused_total{method="Resolve",error_type="CALLER_NOT_ALLOWED"}`, "0+5x30"),
+			aSample(`secret_sidecar_callers_refused_total{method="Resolve",error_type="CALLER_NOT_ALLOWED"}`, "0x5 500x25"), // a burst
+		},
 		after: 10 * time.Minute,
 		quiet: []string{aSample(`secret_sidecar_callers_refused_total{method="Resolve",error_type="CALLER_NOT_ALLOWED"}`, "0+0.2x30")},
 	},

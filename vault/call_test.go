@@ -43,6 +43,17 @@ func (l *callLog) wants(t *testing.T, want ...string) {
 	}
 }
 
+// observed returns a client that has logged in, and the log of what it calls from then on.
+func (w *world) observed(t *testing.T) (*Client, *callLog) {
+	t.Helper()
+	log := &callLog{}
+	cfg := w.role(`{"token_policies":"app"}`)
+	cfg.OnCall = log.add
+	c := w.logInWith(t, cfg)
+	log.take()
+	return c, log
+}
+
 func TestEveryCallIsToldByKindAndStatus(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		log := &callLog{}
@@ -87,14 +98,7 @@ func TestACallThatFailsIsToldByItsErrorType(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, w *world) {
-				log := &callLog{}
-				cfg := w.role(`{"token_policies":"app"}`)
-				cfg.OnCall = log.add
-				c := w.open(cfg)
-				if err := c.WaitReady(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-				log.take()
+				c, log := w.observed(t)
 				w.breakWith(test.fault)
 				_, err := c.Read(t.Context(), "secret/data/app", 0)
 				if err == nil {
@@ -109,14 +113,7 @@ func TestACallThatFailsIsToldByItsErrorType(t *testing.T) {
 
 func TestAReadGivenUpByTheSidecarIsToldAsCanceled(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
-		log := &callLog{}
-		cfg := w.role(`{"token_policies":"app"}`)
-		cfg.OnCall = log.add
-		c := w.open(cfg)
-		if err := c.WaitReady(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		log.take()
+		c, log := w.observed(t)
 		w.breakWith(func(r *http.Request) (*http.Response, error) { <-r.Context().Done(); return nil, r.Context().Err() })
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)

@@ -50,10 +50,11 @@ func TestTheVaultPageSetsUpWhatASidecarNeeds(t *testing.T) {
 	_, rotation, _ := strings.Cut(rest, "## Hand over and rotate")
 	blocks := codeBlocks(rotation)
 	reader.follow(t, blocks[0])
+	reader.follow(t, blocks[1]) // tries the new one
 	next := s.keep(reader.file(t, "secret_id.next"))
 	s.write("secret_id", next)
 	eventually(t, "the new secret_id is in use", func() bool { return r.logs("accepts the new credentials") })
-	reader.follow(t, blocks[1])
+	reader.follow(t, blocks[len(blocks)-1])
 	if status, _ := reader.server.Do(t, http.MethodPost, "auth/approle/login", map[string]any{"role_id": role.roleID, "secret_id": role.secretID}); status == http.StatusOK {
 		t.Error("the old secret_id still works")
 	}

@@ -39,15 +39,17 @@ func readTerraform(t *testing.T) *terraformModule {
 		}
 		module.blocks = append(module.blocks, file.Body.(*hclsyntax.Body).Blocks...)
 	}
-	variables := map[string]cty.Value{}
+	variables := map[string]cty.Value{"secret_paths": cty.ListVal([]cty.Value{cty.StringVal("*")})} // as the page's policy has it
 	for _, block := range module.blocks {
-		if block.Type == "variable" {
-			variables[block.Labels[0]] = module.value(t, block, "default")
+		if _, given := variables[label(block)]; block.Type == "variable" && !given {
+			variables[label(block)] = module.value(t, block, "default")
 		}
 	}
 	module.values = &hcl.EvalContext{Variables: map[string]cty.Value{"var": cty.ObjectVal(variables)}}
 	return module
 }
+
+func label(block *hclsyntax.Block) string { return strings.Join(block.Labels, ".") }
 
 // value evaluates an attribute of a block.
 func (m *terraformModule) value(t *testing.T, block *hclsyntax.Block, attribute string) cty.Value {
@@ -191,6 +193,30 @@ func TestTerraformMakesTheMountOfTheCommands(t *testing.T) {
 	got := []string{module.value(t, mount, "path").AsString(), module.value(t, mount, "options").GetAttr("version").AsString(), module.value(t, mount, "type").AsString()}
 	if !slices.Equal(got, command[1:]) {
 		t.Errorf("Terraform's mount is %q, the commands' %q", got, command[1:])
+	}
+}
+
+func TestTerraformNeverDestroysSecretsOrTheRolesOfOthers(t *testing.T) {
+	t.Parallel()
+	module := readTerraform(t)
+	for _, kind := range []string{"vault_mount", "vault_auth_backend"} {
+		isKept := false
+		for _, inner := range module.resource(t, kind).Body.Blocks {
+			kept := inner.Body.Attributes["prevent_destroy"]
+			isKept = isKept || inner.Type == "lifecycle" && kept != nil && module.value(t, inner, "prevent_destroy").True()
+		}
+		if !isKept {
+			t.Errorf("%s may be destroyed", kind)
+		}
+	}
+}
+
+func TestTerraformAsksWhichSecretsAWorkerMayRead(t *testing.T) {
+	t.Parallel()
+	for _, block := range readTerraform(t).blocks {
+		if label(block) == "secret_paths" && block.Body.Attributes["default"] != nil {
+			t.Error("there is a default")
+		}
 	}
 }
 

@@ -6,6 +6,10 @@ resource "vault_mount" "kv" {
   path    = var.kv_mount
   type    = "kv"
   options = { version = "2" }
+
+  lifecycle {
+    prevent_destroy = true # with the mount go all secrets in it
+  }
 }
 
 resource "vault_policy" "worker" {
@@ -36,6 +40,10 @@ resource "vault_auth_backend" "approle" {
 
   type = "approle"
   path = var.approle_mount
+
+  lifecycle {
+    prevent_destroy = true # with the method go the roles of everybody
+  }
 }
 
 resource "vault_approle_auth_backend_role" "worker" {

@@ -11,15 +11,14 @@ variable "kv_mount" {
 }
 
 variable "create_kv_mount" {
-  description = "Whether to make that mount. False uses one that is there."
+  description = "Whether to make that mount. False uses one that is there. To hand one over that was made here, take it out of the state first: terraform state rm 'vault_mount.kv[0]'."
   type        = bool
   default     = true
 }
 
 variable "secret_paths" {
-  description = "Which secrets of the mount the worker may read, for example [\"team-a/*\"]."
+  description = "Which secrets of the mount the worker may read, for example [\"team-a/*\"]; [\"*\"] is all of them. There is no default: say what it needs."
   type        = list(string)
-  default     = ["*"]
 }
 
 variable "approle_mount" {
@@ -29,7 +28,7 @@ variable "approle_mount" {
 }
 
 variable "create_approle_mount" {
-  description = "Whether to enable it. False uses one that is there."
+  description = "Whether to enable it. False uses one that is there, with the roles of others perhaps. To hand one over that was made here: terraform state rm 'vault_auth_backend.approle[0]'."
   type        = bool
   default     = true
 }

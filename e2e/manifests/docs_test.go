@@ -35,16 +35,19 @@ spec:
         - {name: helper, image: helper, securityContext: *restricted}
 `
 
+// credentials are the files that docs/vault.md makes, and that the page takes.
+var credentials = []string{"role_id", "secret_id"}
+
 func newReader(t *testing.T) *reader {
 	t.Helper()
 	r := &reader{folder: t.TempDir()}
 	if err := os.CopyFS(filepath.Join(r.folder, "secret-sidecar", "deploy"), os.DirFS(deploy)); err != nil {
 		t.Fatal(err)
 	}
-	r.write(t, "base/kustomization.yaml", "resources: [worker.yaml]\n")
 	r.write(t, "base/worker.yaml", workerOfTheReader)
-	r.write(t, "role_id", "role-id-of-the-documents")
-	r.write(t, "secret_id", "secret-id-of-the-documents")
+	for _, credential := range credentials {
+		r.write(t, credential, credential+" of the documents")
+	}
 	return r
 }
 
@@ -96,6 +99,49 @@ func TestEveryCommandOfTheKubernetesPageWorks(t *testing.T) {
 	}
 }
 
+// The page leans on docs/vault.md for the files of step 1, and ends with the proof: a secret, read.
+func TestTheFirstFiveMinutesStartWithCredentialsAndEndWithASecret(t *testing.T) {
+	t.Parallel()
+	steps := section(t, kubernetesPage(t), "In five minutes")
+	vault, err := os.ReadFile("../../docs/vault.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	link := regexp.MustCompile(`\(vault\.md#([\w-]+)\)`).FindStringSubmatch(steps)
+	if link == nil {
+		t.Fatal("no link says where the credentials come from")
+	}
+	made := section(t, string(vault), strings.ReplaceAll(link[1], "-", " "))
+	for _, credential := range credentials {
+		if !strings.Contains(made, "> "+credential) {
+			t.Errorf("vault.md#%s makes no %s", link[1], credential)
+		}
+	}
+	if private, create := strings.Index(steps, "`umask 077`"), strings.Index(steps, "create secret"); private < 0 || private > create {
+		t.Error("whoever is on the machine may read the secret_id")
+	}
+	read := regexp.MustCompile(`connections test prod --path (\w+)/data/(\w+)/(\w+)\n`).FindStringSubmatch(steps)
+	if read == nil {
+		t.Fatal("no step reads a secret")
+	}
+	if put := "kv put -mount=" + read[1] + " " + read[2] + " " + read[3] + "="; !strings.Contains(made, put) {
+		t.Errorf("vault.md#%s puts no such secret: %s", link[1], put)
+	}
+}
+
+// section is the part of a page under a heading of the second level.
+func section(t *testing.T, page, heading string) string {
+	t.Helper()
+	for _, each := range strings.Split(page, "\n## ") {
+		title, text, _ := strings.Cut(each, "\n")
+		if strings.EqualFold(title, heading) {
+			return text
+		}
+	}
+	t.Fatalf("there is no heading %q", heading)
+	return ""
+}
+
 // command runs a command as far as it needs no cluster, and checks what it names against what was applied.
 func (r *reader) command(t *testing.T, words []string) {
 	t.Helper()
@@ -110,7 +156,9 @@ func (r *reader) command(t *testing.T, words []string) {
 	case strings.HasPrefix(line, "helm "):
 		r.helm(t, words[1:])
 	case strings.HasPrefix(line, "kubectl -n flows create secret generic "):
-		r.createSecret(t, words[6], words[7:])
+		create, after, _ := strings.Cut(line, " && ")
+		r.createSecret(t, words[6], strings.Fields(create)[7:])
+		r.remove(t, after)
 	case strings.HasPrefix(line, "kubectl -n flows "):
 		r.onCluster(t, words[3:])
 	default:
@@ -161,6 +209,25 @@ func (r *reader) createSecret(t *testing.T, called string, arguments []string) {
 		file, ok := strings.CutPrefix(argument, "--from-file=")
 		if _, err := os.Stat(filepath.Join(r.folder, file)); !ok || err != nil {
 			t.Errorf("%s: %v", argument, err)
+		}
+	}
+}
+
+// remove runs a rm, and checks that it leaves nothing of the credentials behind.
+func (r *reader) remove(t *testing.T, command string) {
+	t.Helper()
+	files, ok := strings.CutPrefix(command, "rm ")
+	if !ok {
+		t.Errorf("%q does not remove the credentials", command)
+	}
+	for _, file := range strings.Fields(files) {
+		if err := os.Remove(filepath.Join(r.folder, file)); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, credential := range credentials {
+		if _, err := os.Stat(filepath.Join(r.folder, credential)); err == nil {
+			t.Errorf("the page leaves %s lying about", credential)
 		}
 	}
 }

@@ -10,12 +10,14 @@ import (
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
 // reader follows docs/kubernetes.md in a folder that holds what the page says there is.
 type reader struct {
 	folder  string
+	secret  string           // that the page has made
 	applied []runtime.Object // by the last `kubectl apply -k`
 }
 
@@ -151,6 +153,7 @@ func (r *reader) command(t *testing.T, words []string) {
 		r.render(t, words[2])
 	case strings.HasPrefix(line, "kubectl apply -k "):
 		r.applied = r.render(t, words[3])
+		r.requireMounted(t)
 	case strings.HasPrefix(line, "helm upgrade --install "):
 		r.helm(t, append([]string{"template"}, words[3:]...))
 	case strings.HasPrefix(line, "helm "):
@@ -197,19 +200,28 @@ func (r *reader) helm(t *testing.T, arguments []string) {
 	}
 }
 
-// createSecret checks that the Secret is the one that the component mounts, with the files that the page's configuration
-// names.
+// createSecret notes the Secret, whose files have to be there.
 func (r *reader) createSecret(t *testing.T, called string, arguments []string) {
 	t.Helper()
-	pod := &only[*appsv1.Deployment](t, mustDecode(t, example(t, "worker/overlay"))).Spec.Template.Spec
-	if want := volume(pod, approleVolume).Secret.SecretName; called != want {
-		t.Errorf("the page makes a Secret %s, the component mounts %s", called, want)
-	}
+	r.secret = called
 	for _, argument := range arguments {
 		file, ok := strings.CutPrefix(argument, "--from-file=")
 		if _, err := os.Stat(filepath.Join(r.folder, file)); !ok || err != nil {
 			t.Errorf("%s: %v", argument, err)
 		}
+	}
+}
+
+// requireMounted checks that what was applied mounts the Secret and the ConfigMap that the page makes.
+func (r *reader) requireMounted(t *testing.T) {
+	t.Helper()
+	pod := &only[*appsv1.Deployment](t, r.applied).Spec.Template.Spec
+	if mounted := volume(pod, approleVolume).Secret.SecretName; r.secret != mounted {
+		t.Errorf("the page makes a Secret %s, the pod mounts %s", r.secret, mounted)
+	}
+	made := only[*corev1.ConfigMap](t, r.applied).Name
+	if mounted := volume(pod, configVolume).ConfigMap.Name; made != mounted {
+		t.Errorf("the page makes a ConfigMap %s, the pod mounts %s", made, mounted)
 	}
 }
 

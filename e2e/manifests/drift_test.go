@@ -1,6 +1,8 @@
 package manifests_test
 
 import (
+	"slices"
+	"strings"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -15,7 +17,11 @@ import (
 func TestTheChartAndTheComponentMakeTheSameDeployment(t *testing.T) {
 	t.Parallel()
 	byKustomize, byHelm := mustDecode(t, example(t, "worker/overlay")), mustDecode(t, helm(t))
-	requireSame(t, only[*appsv1.Deployment](t, byKustomize), only[*appsv1.Deployment](t, byHelm))
+	one, other := only[*appsv1.Deployment](t, byKustomize), only[*appsv1.Deployment](t, byHelm)
+	for _, each := range []*appsv1.Deployment{one, other} { // a patch by name brings volumes to the front; their order means nothing
+		slices.SortFunc(each.Spec.Template.Spec.Volumes, func(a, b corev1.Volume) int { return strings.Compare(a.Name, b.Name) })
+	}
+	requireSame(t, one, other)
 	first, second := only[*corev1.ConfigMap](t, byKustomize), only[*corev1.ConfigMap](t, byHelm)
 	requireSame(t, parsed(t, first.Data["config.yaml"]), parsed(t, second.Data["config.yaml"]))
 	first.Data, second.Data = nil, nil

@@ -12,9 +12,13 @@ change without a restart: put no checksum of it into the pod's annotations.
 apiVersion: v1
 kind: ConfigMap
 metadata:
-  name: {{ $values.configMap | quote }}
+  name: {{ include "secret-sidecar.configMapName" . }}
   namespace: {{ .Release.Namespace }}
 data:
   config.yaml: |
     {{- toYaml $values.config | nindent 4 }}
+{{- end }}
+
+{{- define "secret-sidecar.configMapName" -}}
+{{- default (printf "%s-secret-sidecar-config" .Release.Name) (index .Values "secret-sidecar").configMap | quote -}}
 {{- end }}

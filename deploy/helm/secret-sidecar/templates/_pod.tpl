@@ -14,9 +14,9 @@ secret-sidecar.volumes are items of a pod's volumes.
 - name: secret-sidecar-socket
   emptyDir: {medium: Memory, sizeLimit: 1Mi}
 - name: secret-sidecar-config
-  configMap: {name: {{ $values.configMap | quote }}}
+  configMap: {name: {{ include "secret-sidecar.configMapName" . }}}
 - name: secret-sidecar-approle
   secret:
-    secretName: {{ $values.approleSecret | quote }}
+    secretName: {{ default (printf "%s-secret-sidecar-approle" .Release.Name) $values.approleSecret | quote }}
     defaultMode: 288 # 0440
 {{- end }}

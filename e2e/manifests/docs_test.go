@@ -153,7 +153,7 @@ func (r *reader) command(t *testing.T, words []string) {
 		r.render(t, words[2])
 	case strings.HasPrefix(line, "kubectl apply -k "):
 		r.applied = r.render(t, words[3])
-		r.requireMounted(t)
+		r.requireMounted(t, r.applied)
 	case strings.HasPrefix(line, "helm upgrade --install "):
 		r.helm(t, append([]string{"template"}, words[3:]...))
 	case strings.HasPrefix(line, "helm "):
@@ -195,9 +195,11 @@ func (r *reader) helm(t *testing.T, arguments []string) {
 	if arguments[0] != "template" {
 		return
 	}
-	for _, complaint := range judge(t, mustDecode(t, out)) {
+	objects := mustDecode(t, out)
+	for _, complaint := range judge(t, objects) {
 		t.Errorf("helm %q: %s", arguments, complaint)
 	}
+	r.requireMounted(t, objects)
 }
 
 // createSecret notes the Secret, whose files have to be there.
@@ -212,14 +214,14 @@ func (r *reader) createSecret(t *testing.T, called string, arguments []string) {
 	}
 }
 
-// requireMounted checks that what was applied mounts the Secret and the ConfigMap that the page makes.
-func (r *reader) requireMounted(t *testing.T) {
+// requireMounted checks that a pod mounts the Secret and the ConfigMap that the page makes.
+func (r *reader) requireMounted(t *testing.T, objects []runtime.Object) {
 	t.Helper()
-	pod := &only[*appsv1.Deployment](t, r.applied).Spec.Template.Spec
+	pod := &only[*appsv1.Deployment](t, objects).Spec.Template.Spec
 	if mounted := volume(pod, approleVolume).Secret.SecretName; r.secret != mounted {
 		t.Errorf("the page makes a Secret %s, the pod mounts %s", r.secret, mounted)
 	}
-	made := only[*corev1.ConfigMap](t, r.applied).Name
+	made := only[*corev1.ConfigMap](t, objects).Name
 	if mounted := volume(pod, configVolume).ConfigMap.Name; made != mounted {
 		t.Errorf("the page makes a ConfigMap %s, the pod mounts %s", made, mounted)
 	}

@@ -1,8 +1,10 @@
 package manifests_test
 
 import (
+	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -25,6 +27,7 @@ func TestTheChartRefusesValuesThatAreWrong(t *testing.T) {
 		"an image without a tag":         {"secret-sidecar.image.tag=", "set secret-sidecar.image.tag"},
 		"a digest that is none":          {"secret-sidecar.image.digest=v1", "digest"},
 		"a secret_id":                    {"secret-sidecar.config.connections[0].secret_id=x", "no place for a secret_id"},
+		"a second configuration":         {`secret-sidecar.files.config\.yaml=x`, "files"},
 		"no memory limit":                {"secret-sidecar.resources.limits=null", "limits"},
 		"a drain timeout without a unit": {"secret-sidecar.drainTimeout=5", "drainTimeout"},
 	} {
@@ -67,5 +70,32 @@ func TestTheChartTakesItsValues(t *testing.T) {
 		if pair[0] != pair[1] {
 			t.Errorf("%s is %v, want %v", what, pair[0], pair[1])
 		}
+	}
+}
+
+// The page's own option puts a certificate authority where the configuration finds it.
+func TestTheChartBringsACertificateAuthorityToTheSidecar(t *testing.T) {
+	t.Parallel()
+	option := regexp.MustCompile("`--set-file '(\\S+)=(\\S+)'`").FindStringSubmatch(kubernetesPage(t))
+	if option == nil {
+		t.Fatal("the page does not say how")
+	}
+	authority := filepath.Join(t.TempDir(), option[2])
+	const text = "-----BEGIN CERTIFICATE-----\nmine\n-----END CERTIFICATE-----\n"
+	if err := os.WriteFile(authority, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	objects := mustDecode(t, helm(t, "--set-file", option[1]+"="+authority, "--set", "secret-sidecar.config.connections[0].tls.ca_file="+option[2],
+		"--set", "secret-sidecar.config.connections[0].name=prod", "--set", "secret-sidecar.config.connections[0].scope=platform",
+		"--set", "secret-sidecar.config.connections[0].address=https://vault.example:8200",
+		"--set", "secret-sidecar.config.connections[0].role_id_file=/etc/secret-sidecar-approle/role_id",
+		"--set", "secret-sidecar.config.connections[0].secret_id_file=/etc/secret-sidecar-approle/secret_id"))
+	for _, complaint := range judge(t, objects) {
+		t.Error(complaint)
+	}
+	data := only[*corev1.ConfigMap](t, objects).Data
+	trusted := load(t, data["config.yaml"]).Connections[0].TLS.CAFile
+	if data[filepath.Base(trusted)] != text {
+		t.Errorf("the configuration trusts %s, the ConfigMap holds %q", trusted, data)
 	}
 }

@@ -1,5 +1,5 @@
 {{/*
-secret-sidecar.configMap is the ConfigMap with the configuration. Its name stays the same, so that the sidecar reads a
+secret-sidecar.configMap is the ConfigMap with the configuration and the files that it names. Its name stays the same, so that the sidecar reads a
 change without a restart: put no checksum of it into the pod's annotations.
 */}}
 {{- define "secret-sidecar.configMap" -}}
@@ -17,6 +17,9 @@ metadata:
 data:
   config.yaml: |
     {{- toYaml $values.config | nindent 4 }}
+  {{- with $values.files }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- end }}
 
 {{- define "secret-sidecar.configMapName" -}}

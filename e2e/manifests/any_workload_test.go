@@ -2,11 +2,26 @@ package manifests_test
 
 import (
 	"fmt"
+	"maps"
+	"os/exec"
 	"slices"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 )
+
+// workloads are the kinds that get the sidecar, each with a place for the pod's specification.
+var workloads = map[string]string{
+	"Deployment":  "{apiVersion: apps/v1, kind: Deployment, metadata: {name: app}, spec: {selector: {matchLabels: {app: app}}, template: {metadata: {labels: {app: app}}, spec: %s}}}",
+	"StatefulSet": "{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: app}, spec: {serviceName: app, selector: {matchLabels: {app: app}}, template: {metadata: {labels: {app: app}}, spec: %s}}}",
+}
+
+// jobs are the kinds whose pods have to say that they do not restart.
+var jobs = map[string]string{
+	"Job":     "{apiVersion: batch/v1, kind: Job, metadata: {name: app}, spec: {template: {spec: %s}}}",
+	"CronJob": "{apiVersion: batch/v1, kind: CronJob, metadata: {name: app}, spec: {schedule: '@daily', jobTemplate: {spec: {template: {spec: %s}}}}}",
+}
 
 // The component adds to a pod and takes nothing away, whatever is there already.
 func TestTheComponentTurnsAnyPodIntoOneWithTheSidecar(t *testing.T) {
@@ -22,10 +37,7 @@ func TestTheComponentTurnsAnyPodIntoOneWithTheSidecar(t *testing.T) {
 		"its own time to end":         "{terminationGracePeriodSeconds: 600, containers: [{name: app, image: app}]}",
 		"a service account and token": "{serviceAccountName: app, automountServiceAccountToken: true, containers: [{name: app, image: app}]}",
 	} {
-		for kind, manifest := range map[string]string{
-			"Deployment":  "{apiVersion: apps/v1, kind: Deployment, metadata: {name: app}, spec: {selector: {matchLabels: {app: app}}, template: {metadata: {labels: {app: app}}, spec: %s}}}",
-			"StatefulSet": "{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: app}, spec: {serviceName: app, selector: {matchLabels: {app: app}}, template: {metadata: {labels: {app: app}}, spec: %s}}}",
-		} {
+		for kind, manifest := range workloads {
 			t.Run(kind+" with "+shape, func(t *testing.T) {
 				t.Parallel()
 				files := map[string]string{
@@ -45,13 +57,67 @@ func TestTheComponentTurnsAnyPodIntoOneWithTheSidecar(t *testing.T) {
 	}
 }
 
+// A group that changes is given all files of the pod's volumes. So the component refuses a pod that has one, and its twin
+// leaves the pod's group alone.
+func TestAPodWithAnFsGroupOfItsOwnKeepsIt(t *testing.T) {
+	t.Parallel()
+	kinds := maps.Clone(workloads)
+	maps.Copy(kinds, jobs)
+	for kind, manifest := range kinds {
+		for shape, context := range map[string]string{
+			"a group":            "{fsGroup: 2000}",
+			"a policy":           "{fsGroupChangePolicy: Always}",
+			"a group and policy": "{runAsUser: 1000, fsGroup: 2000, fsGroupChangePolicy: Always}",
+		} {
+			for _, component := range []string{"component", "node-wide-worker"} {
+				t.Run(component+", "+kind+" with "+shape, func(t *testing.T) {
+					t.Parallel()
+					spec := "{restartPolicy: Always, securityContext: " + context + ", containers: [{name: app, image: app}]}"
+					if jobs[kind] != "" {
+						spec = strings.Replace(spec, "Always", "Never", 1)
+					}
+					folder := overlay(t, map[string]string{
+						"before/kustomization.yaml":  "resources: [app.yaml]\n",
+						"before/app.yaml":            fmt.Sprintf(manifest, spec),
+						"changed/kustomization.yaml": "resources: [../before]\ncomponents: [../../kubernetes/" + component + "]\n",
+						"kept/kustomization.yaml":    "resources: [../before]\ncomponents: [../../kubernetes/" + component + "-with-own-fs-group]\n",
+					})
+					if said := refused(t, folder+"/changed"); !strings.Contains(said, "fsGroup") {
+						t.Errorf("it is refused, but not for its fsGroup: %s", said)
+					}
+					before, after := mustDecode(t, kustomize(t, folder+"/before")), mustDecode(t, kustomize(t, folder+"/kept"))
+					requireSame(t, workload(t, before).Spec.SecurityContext, workload(t, after).Spec.SecurityContext)
+					if volume(&workload(t, after).Spec, socketVolume).Name == "" {
+						t.Error("it has no socket")
+					}
+					if said := "`" + component + "-with-own-fs-group`"; !strings.Contains(kubernetesPage(t), said) {
+						t.Errorf("the page does not lead to %s", said)
+					}
+				})
+			}
+		}
+	}
+}
+
+// refused renders a folder that must not build, and returns why.
+func refused(t *testing.T, folder string) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), tool(t, "KUSTOMIZE"), "build", folder).CombinedOutput()
+	if err == nil {
+		t.Errorf("it builds:\n%s", out)
+	}
+	return string(out)
+}
+
 // withoutSidecar takes away what the component adds.
 func withoutSidecar(template *corev1.PodTemplateSpec) *corev1.PodTemplateSpec {
 	left := template.DeepCopy()
 	ours := map[string]bool{socketVolume: true, configVolume: true, approleVolume: true}
 	left.Spec.Volumes = slices.DeleteFunc(left.Spec.Volumes, func(v corev1.Volume) bool { return ours[v.Name] })
 	left.Spec.InitContainers = left.Spec.InitContainers[1:]
-	left.Spec.SecurityContext.FSGroup, left.Spec.SecurityContext.FSGroupChangePolicy = nil, nil
+	if group := left.Spec.SecurityContext.FSGroup; group != nil && *group == 65532 {
+		left.Spec.SecurityContext.FSGroup, left.Spec.SecurityContext.FSGroupChangePolicy = nil, nil
+	}
 	worker := &left.Spec.Containers[0]
 	worker.VolumeMounts = slices.DeleteFunc(worker.VolumeMounts, func(m corev1.VolumeMount) bool { return ours[m.Name] })
 	worker.Env = slices.DeleteFunc(worker.Env, func(e corev1.EnvVar) bool { return e.Name == socketVariable })

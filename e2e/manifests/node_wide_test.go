@@ -96,3 +96,49 @@ func TestAWorkerAndItsNodesSidecarMeetAtTheSameSocket(t *testing.T) {
 		t.Error(complaint)
 	}
 }
+
+// GKE's admission wants a quota that covers the priority class wherever that is used outside of kube-system.
+func TestAQuotaAdmitsTheNodesSidecarByItsPriority(t *testing.T) {
+	t.Parallel()
+	objects := mustDecode(t, example(t, "node-wide/sidecar"))
+	daemons, quota := only[*appsv1.DaemonSet](t, objects), only[*corev1.ResourceQuota](t, objects)
+	if quota.Namespace != daemons.Namespace {
+		t.Errorf("the quota is in %s, the sidecar in %s", quota.Namespace, daemons.Namespace)
+	}
+	if pods := quota.Spec.Hard[corev1.ResourcePods]; pods.Value() < 5_000 || len(quota.Spec.Hard) != 1 {
+		t.Errorf("%v would keep the sidecar from nodes of a large cluster", quota.Spec.Hard)
+	}
+	if quota.Spec.ScopeSelector == nil || len(quota.Spec.ScopeSelector.MatchExpressions) != 1 {
+		t.Fatal("the quota is about every pod")
+	}
+	scope := quota.Spec.ScopeSelector.MatchExpressions[0]
+	if scope.ScopeName != corev1.ResourceQuotaScopePriorityClass || scope.Operator != corev1.ScopeSelectorOpIn ||
+		!slices.Contains(scope.Values, daemons.Spec.Template.Spec.PriorityClassName) {
+		t.Errorf("the quota is about %v, not about the sidecar's priority class", scope)
+	}
+}
+
+func TestTheNodesSidecarRunsWhereverAWorkerMay(t *testing.T) {
+	t.Parallel()
+	pod := &workload(t, mustDecode(t, example(t, "node-wide/sidecar"))).Spec
+	for _, effect := range []corev1.TaintEffect{corev1.TaintEffectNoSchedule, corev1.TaintEffectNoExecute} {
+		taint := corev1.Taint{Key: "a-pool-of-its-own", Value: "flows", Effect: effect}
+		if !slices.ContainsFunc(pod.Tolerations, func(t corev1.Toleration) bool { return t.ToleratesTaint(&taint) }) {
+			t.Errorf("a node with the taint %s gets no sidecar, and its workers wait for ever", taint.ToString())
+		}
+	}
+	if asks := volume(&workload(t, mustDecode(t, example(t, "node-wide/worker"))).Spec, socketVolume).HostPath; *asks.Type == corev1.HostPathDirectory &&
+		!strings.Contains(section(t, kubernetesPage(t), "When something is wrong"), asks.Path+" is not a directory") {
+		t.Error("nobody tells what a worker waits for")
+	}
+}
+
+func TestTheExampleTakesEveryImageFromOneRegistry(t *testing.T) {
+	t.Parallel()
+	pod := &workload(t, mustDecode(t, example(t, "node-wide/sidecar"))).Spec
+	for _, c := range slices.Concat(pod.InitContainers, pod.Containers) {
+		if !strings.HasPrefix(c.Image, "registry.example/") {
+			t.Errorf("%s is %s, from a registry that the example does not name", c.Name, c.Image)
+		}
+	}
+}

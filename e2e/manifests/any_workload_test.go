@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +15,7 @@ import (
 // workloads are the kinds that get the sidecar, each with a place for the pod's specification.
 var workloads = map[string]string{
 	"Deployment":  "{apiVersion: apps/v1, kind: Deployment, metadata: {name: app}, spec: {selector: {matchLabels: {app: app}}, template: {metadata: {labels: {app: app}}, spec: %s}}}",
+	"DaemonSet":   "{apiVersion: apps/v1, kind: DaemonSet, metadata: {name: app}, spec: {selector: {matchLabels: {app: app}}, template: {metadata: {labels: {app: app}}, spec: %s}}}",
 	"StatefulSet": "{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: app}, spec: {serviceName: app, selector: {matchLabels: {app: app}}, template: {metadata: {labels: {app: app}}, spec: %s}}}",
 }
 
@@ -50,6 +52,9 @@ func TestTheComponentTurnsAnyPodIntoOneWithTheSidecar(t *testing.T) {
 				after := mustDecode(t, kustomize(t, folder+"/after"))
 				for _, complaint := range append(breaches(&workload(t, after).Spec), invalid(after[0])...) {
 					t.Error(complaint)
+				}
+				if t.Failed() {
+					return
 				}
 				requireSame(t, workload(t, before), withoutSidecar(workload(t, after)))
 			})
@@ -138,6 +143,38 @@ func TestTheComponentTurnsEveryWorkloadOfAKustomization(t *testing.T) {
 	for _, object := range objects {
 		for _, complaint := range breaches(&podTemplate(object).Spec) {
 			t.Error(complaint)
+		}
+	}
+}
+
+// The page names each kind that the component turns, and some that it passes by, which stay as they are.
+func TestThePageSaysWhichKindsGetTheSidecar(t *testing.T) {
+	t.Parallel()
+	steps := section(t, kubernetesPage(t), "In five minutes")
+	turns := regexp.MustCompile(`turns every ([\w, ]+) of the kustomization`).FindStringSubmatch(steps)
+	if turns == nil {
+		t.Fatal("the page does not say it")
+	}
+	said := regexp.MustCompile(`[A-Z]\w+`).FindAllString(turns[1], -1)
+	tested := slices.Concat(slices.Collect(maps.Keys(workloads)), slices.Collect(maps.Keys(jobs)))
+	slices.Sort(said)
+	slices.Sort(tested)
+	if !slices.Equal(said, tested) {
+		t.Errorf("the page says %q, the tests render %q", said, tested)
+	}
+	for kind, manifest := range map[string]string{
+		"ReplicaSet": "{apiVersion: apps/v1, kind: ReplicaSet, metadata: {name: app}, spec: {template: {spec: {containers: [{name: app, image: app}]}}}}",
+		"Pod":        "{apiVersion: v1, kind: Pod, metadata: {name: app}, spec: {containers: [{name: app, image: app}]}}",
+		"Rollout":    "{apiVersion: argoproj.io/v1alpha1, kind: Rollout, metadata: {name: app}, spec: {template: {spec: {containers: [{name: app, image: app}]}}}}",
+	} {
+		out := kustomize(t, overlay(t, map[string]string{
+			"kustomization.yaml": "resources: [app.yaml]\ncomponents: [../kubernetes/component]\n", "app.yaml": manifest,
+		}))
+		if strings.Contains(string(out), name) {
+			t.Errorf("a %s gets something, the page says nothing:\n%s", kind, out)
+		}
+		if !regexp.MustCompile(`leaves[^:]+:[^.]*\b` + kind + `\b`).MatchString(steps) {
+			t.Errorf("the page does not say that a %s gets nothing", kind)
 		}
 	}
 }

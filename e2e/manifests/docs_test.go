@@ -32,8 +32,10 @@ spec:
     metadata: {labels: {app: worker}}
     spec:
       securityContext: {runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}
+      initContainers:
+        - {name: migrate, image: worker, securityContext: &restricted {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}}
       containers:
-        - {name: flows, image: worker, securityContext: &restricted {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}}
+        - {name: flows, image: worker, securityContext: *restricted}
         - {name: helper, image: helper, securityContext: *restricted}
 `
 
@@ -210,6 +212,29 @@ func (r *reader) createSecret(t *testing.T, called string, arguments []string) {
 		file, ok := strings.CutPrefix(argument, "--from-file=")
 		if _, err := os.Stat(filepath.Join(r.folder, file)); !ok || err != nil {
 			t.Errorf("%s: %v", argument, err)
+		}
+	}
+}
+
+// The page's patch gives the socket to every container that the component leaves out, and leaves
+// the sidecar in the first place.
+func TestThePatchOfThePageReachesInitContainersAndOthers(t *testing.T) {
+	t.Parallel()
+	r := newReader(t)
+	for _, block := range fenced.FindAllStringSubmatch(kubernetesPage(t), -1) {
+		if title := fileTitle.FindStringSubmatch(block[2]); title != nil {
+			r.write(t, title[1], block[2])
+		}
+	}
+	pod := &workload(t, r.render(t, "patches")).Spec
+	want := corev1.EnvVar{Name: socketVariable, Value: "/run/secret-sidecar/sidecar.sock"}
+	asking := others(pod)
+	if len(asking) != 3 {
+		t.Fatalf("%d containers, not the reader's three", len(asking))
+	}
+	for _, c := range asking {
+		if m := mount(&c, socketVolume); m.MountPath != "/run/secret-sidecar" || !m.ReadOnly || !slices.Contains(c.Env, want) {
+			t.Errorf("%s cannot ask: mounts %v, variables %v", c.Name, c.VolumeMounts, c.Env)
 		}
 	}
 }

@@ -1,6 +1,6 @@
 {{/*
 secret-sidecar.initContainer is one item of a pod's initContainers; let it be the first. The reasons of its fields are in
-deploy/kubernetes/component/pod.yaml, which holds the same. `make test-manifests` compares the two.
+deploy/kubernetes/component-with-own-fs-group/pod.yaml, which holds the same. `make test-manifests` compares the two.
 */}}
 {{- define "secret-sidecar.initContainer" -}}
 {{- $values := index .Values "secret-sidecar" -}}

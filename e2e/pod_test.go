@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io/fs"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/goccy/go-yaml"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
@@ -148,12 +150,41 @@ func (p *pod) startSidecar() *podded {
 	return &podded{sidecar: p.launch(command, log), container: c}
 }
 
-// awaitStarted waits as the kubelet does, by a startup probe that runs in the container.
+// awaitStarted waits as the kubelet does, by the manifest's startup probe, which runs in the container. It tells that the
+// socket answers; the sidecar may not have logged in yet.
 func (r *podded) awaitStarted() {
 	r.stage.t.Helper()
-	eventually(r.stage.t, "the startup probe succeeds", func() bool {
-		return r.container.Exec("/secret-sidecar", "health").Run() == nil
-	})
+	r.await("startupProbe")
+}
+
+// await waits until a probe of the manifest's succeeds.
+func (r *podded) await(probe string) {
+	r.stage.t.Helper()
+	eventually(r.stage.t, probe+" succeeds", func() bool { return r.probe(probe) == nil })
+}
+
+// probe runs a probe of the manifest's in the container.
+func (r *podded) probe(name string) error {
+	r.stage.t.Helper()
+	return r.container.Exec(probeCommand(r.stage.t, name)...).Run()
+}
+
+// probeCommand is the command of a probe in the manifest of the pod.
+func probeCommand(t *testing.T, probe string) []string {
+	t.Helper()
+	manifest, err := os.ReadFile("../deploy/kubernetes/component/pod.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, err := yaml.PathString("$.spec.template.spec.initContainers[0]." + probe + ".exec.command")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var command []string
+	if err := path.Read(bytes.NewReader(manifest), &command); err != nil {
+		t.Fatalf("the manifest has no command of a %s: %v", probe, err)
+	}
+	return command
 }
 
 // crash kills the sidecar with SIGKILL, as running out of memory does.
@@ -304,6 +335,7 @@ func TestInAPodTheSidecarServesAWorkerOfAnotherUserAndNobodyOutsideTheirGroup(t 
 	w.awaitAnswers(20)
 	r.container.RequireConfined(podSidecar)
 	r.container.RequireLimits()
+	w.container.RequireConfined(podWorker)
 	w.container.RequireLimits()
 
 	info, err := os.Stat(p.socket())
@@ -339,6 +371,32 @@ func TestInAPodAWorkerThatStartsFirstWaitsForTheSidecarAndThenWorks(t *testing.T
 		t.Fatalf("the worker was answered without a sidecar:\n%s", w.said)
 	}
 	r := p.startSidecar()
+	w.awaitAnswers(20)
+	w.end()
+	w.requireNoFailure()
+	r.stop()
+}
+
+func TestInAPodAWorkerStartsBeforeTheLoginAndIsAnsweredAfterIt(t *testing.T) {
+	t.Parallel()
+	p := newPod(t)
+	release := p.gate.holdPaths(loginPath)
+	defer release()
+	r := p.startSidecar()
+	r.awaitStarted()
+	w := p.startWorker()
+	eventually(t, "the worker asks while the login is in progress", func() bool { return w.asked() > 0 && p.gate.count(loginPath) > 0 })
+	if err := r.probe("livenessProbe"); err != nil {
+		t.Errorf("a login in progress gets the container restarted: %v", err)
+	}
+	if r.probe("readinessProbe") == nil {
+		t.Error("the pod is ready before the login")
+	}
+	if w.answered() > 0 {
+		t.Errorf("the worker was answered before the login:\n%s", w.said)
+	}
+	release()
+	r.await("readinessProbe")
 	w.awaitAnswers(20)
 	w.end()
 	w.requireNoFailure()

@@ -13,10 +13,6 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
-	"slices"
-	"strconv"
-	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -35,7 +31,8 @@ type Spec struct {
 	Groups   []uint32
 	// Volumes are folders and files of the machine that it sees at other places.
 	Volumes []Volume
-	// Memory is its limit in bytes, CPUs the number of processors that it may use. Both need control groups: see Limits.
+	// Memory is its limit in bytes, CPUs the number of processors that it may use. Both need control groups:
+	// see RequireLimits.
 	Memory int64
 	CPUs   float64
 }
@@ -74,7 +71,7 @@ func New(t testing.TB, s Spec) *Container {
 	t.Helper()
 	folder := t.TempDir()
 	c := &Container{t: t, spec: s, state: folder + "/state", bundle: folder, id: fmt.Sprintf("test-%d-%d", os.Getpid(), started.Add(1))}
-	c.prepare(s, Limits(t) == nil)
+	c.prepare(s, missingLimits(controlGroups) == nil)
 	t.Cleanup(func() { _ = c.runc("delete", "--force", c.id).Run() })
 	return c
 }
@@ -130,47 +127,6 @@ func (c *Container) PID() int {
 		c.t.Fatalf("state of %s: %v\n%s", c.id, err, out)
 	}
 	return state.Pid
-}
-
-// RequireLimits checks that the kernel limits the container's memory and CPU as its Spec says. On a machine that can limit
-// neither it logs why.
-func (c *Container) RequireLimits() {
-	c.t.Helper()
-	if err := Limits(c.t); err != nil {
-		c.t.Logf("this machine cannot limit a container's memory and CPU, so this one has no limits: %v", err)
-		return
-	}
-	c.requireLimit("memory", "memory.limit_in_bytes", "memory.max", strconv.FormatInt(c.spec.Memory, 10))
-	c.requireLimit("cpu", "cpu.cfs_quota_us", "cpu.max", strconv.FormatInt(c.spec.quota(), 10))
-}
-
-// requireLimit checks a file of the container's control group, which version 1 has for each controller and calls
-// otherwise than version 2.
-func (c *Container) requireLimit(controller, file1, file2, want string) {
-	c.t.Helper()
-	groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", c.PID()))
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	for line := range strings.Lines(string(groups)) {
-		group := strings.SplitN(strings.TrimSpace(line), ":", 3) // number, controllers, path
-		file := "/sys/fs/cgroup" + group[2] + "/" + file2
-		if group[1] != "" {
-			file = "/sys/fs/cgroup/" + controller + group[2] + "/" + file1
-		}
-		if group[1] != "" && !slices.Contains(strings.Split(group[1], ","), controller) {
-			continue
-		}
-		text, err := os.ReadFile(file)
-		if err != nil {
-			continue // both versions are mounted, and this one has not got the controller
-		}
-		if got := strings.Fields(string(text)); len(got) == 0 || got[0] != want {
-			c.t.Errorf("%s is %q, want %s", file, text, want)
-		}
-		return
-	}
-	c.t.Errorf("no limit of %s in the control groups:\n%s", controller, groups)
 }
 
 // RequireConfined checks what the kernel says of the container's process: its user, no capability in any set, no way to new
@@ -245,50 +201,6 @@ func (s Spec) config(limited bool) (*specs.Spec, error) {
 	config.Linux.Seccomp, err = seccomp.GetDefaultProfile(config)
 	return config, err
 }
-
-func (s Spec) limits() *specs.LinuxResources {
-	resources := &specs.LinuxResources{}
-	if s.Memory > 0 {
-		resources.Memory = &specs.LinuxMemory{Limit: &s.Memory}
-	}
-	if s.CPUs > 0 {
-		period, quota := uint64(cpuPeriod), s.quota()
-		resources.CPU = &specs.LinuxCPU{Quota: &quota, Period: &period}
-	}
-	return resources
-}
-
-// cpuPeriod is the time in microseconds of which a container may run a part, as the kubelet has it.
-const cpuPeriod = 100_000
-
-// quota is that part.
-func (s Spec) quota() int64 { return int64(s.CPUs * cpuPeriod) }
-
-// Limits returns why this machine cannot limit a container's memory and CPU, nil when it can. It runs a container that
-// does nothing, once for the test binary.
-func Limits(t testing.TB) error {
-	t.Helper()
-	tryLimits.Do(func() {
-		folder, err := os.MkdirTemp("", "limits")
-		if err != nil {
-			limitsMissing = err
-			return
-		}
-		defer func() { _ = os.RemoveAll(folder) }()
-		s := Spec{Root: folder + "/root", Args: []string{"/bin/true"}, UID: 65532, GID: 65532, Volumes: Programs(), Memory: 64 << 20, CPUs: 1}
-		c := &Container{t: t, spec: s, state: folder + "/state", bundle: folder, id: fmt.Sprintf("test-limits-%d", os.Getpid())}
-		c.prepare(s, true)
-		if out, err := c.Command().CombinedOutput(); err != nil {
-			limitsMissing = fmt.Errorf("%w: %s", err, out)
-		}
-	})
-	return limitsMissing
-}
-
-var (
-	tryLimits     sync.Once
-	limitsMissing error // written by tryLimits
-)
 
 // Programs are the folders of the machine that its programs need, for a root that is otherwise empty.
 func Programs() []Volume {

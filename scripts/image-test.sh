@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # image-test.sh FOLDER: builds the image of this work tree twice into FOLDER, and the program and its SBOM with `make sbom`,
-# all without a registry (image-base.sh), and runs the tests of e2e/image on them. Root, buildah, runc and busybox have to be
-# there: what is missing fails the test. VERSION and REVISION name the build.
+# all without a registry (image-base.sh), and runs the tests of e2e/image on them. Root, buildah, runc and a static
+# busybox have to be there: what is missing fails the test. VERSION and REVISION name the build.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -32,6 +32,7 @@ const (
 	podSidecar = 65532
 	podWorker  = 41005
 	podGroup   = 42005
+	podMemory  = 256 << 20
 	// podFolder is where both containers see the folder that they share.
 	podFolder = "/run/secret-sidecar"
 	podSocket = podFolder + "/s.sock"
@@ -142,7 +143,7 @@ func (p *pod) startSidecar() *podded {
 			containertest.Volume{Source: p.config.dir, Target: "/etc/secret-sidecar"},
 			containertest.Volume{Source: p.secret.dir, Target: "/etc/vault"},
 			containertest.Volume{Source: p.path("run"), Target: podFolder, Writable: true}),
-		Memory: 256 << 20, CPUs: 1,
+		Memory: podMemory, CPUs: 1,
 	})
 	command, log, exports := c.Command(), &output{}, &output{}
 	command.Stdout, command.Stderr = exports, log
@@ -215,7 +216,7 @@ func (p *pod) startWorker() *worker {
 		Volumes: append(containertest.Programs(),
 			containertest.Volume{Source: program.Path, Target: "/worker"},
 			containertest.Volume{Source: p.path("run"), Target: podFolder}),
-		Memory: 256 << 20, CPUs: 1,
+		Memory: podMemory, CPUs: 1,
 	})
 	w := &worker{pod: p, container: c, command: c.Command(), said: &output{}}
 	w.command.Stdout, w.command.Stderr = w.said, w.said
@@ -350,6 +351,17 @@ func TestInAPodTheSidecarServesAWorkerOfAnotherUserAndNobodyOutsideTheirGroup(t 
 	}
 	w.end()
 	w.requireNoFailure()
+	r.stop()
+}
+
+func TestInAPodTheSidecarTakesGosMemoryLimitFromItsContainer(t *testing.T) {
+	t.Parallel()
+	p := newPod(t)
+	r := p.startSidecar()
+	r.awaitStarted()
+	if containertest.Limited(t) && !r.logs("memory limit taken from the control group", fmt.Sprintf(`"bytes":%d}`, podMemory/10*9)) {
+		t.Errorf("the log does not tell of 90 %% of the container's %d bytes:\n%s", podMemory, r.log)
+	}
 	r.stop()
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -15,12 +16,21 @@ import (
 // control group with limits it logs why.
 func (c *Container) RequireLimits() {
 	c.t.Helper()
-	if err := missingLimits(controlGroups); err != nil {
-		c.t.Logf("this machine cannot limit a container's memory and CPU, so this one has no limits: %v", err)
+	if !Limited(c.t) {
 		return
 	}
 	c.requireLimit("memory", "memory.limit_in_bytes", "memory.max", strconv.FormatInt(c.spec.Memory, 10))
 	c.requireLimit("cpu", "cpu.cfs_quota_us", "cpu.max", strconv.FormatInt(c.spec.quota(), 10))
+}
+
+// Limited tells whether containers have the limits of their Spec here, and logs why not.
+func Limited(t testing.TB) bool {
+	t.Helper()
+	err := missingLimits(controlGroups)
+	if err != nil {
+		t.Logf("this machine cannot limit a container's memory and CPU: %v", err)
+	}
+	return err == nil
 }
 
 // requireLimit checks a file of the container's control group, which version 1 has for each controller and calls

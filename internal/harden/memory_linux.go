@@ -4,24 +4,23 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 )
 
-// cgroupMemoryLimit returns the memory limit of this process's control group (version 2) in bytes, 0 when there
-// is none.
+// cgroupMemoryLimit returns the memory limit of this process's control group in bytes, 0 when there is none.
 func cgroupMemoryLimit() int64 { return memoryLimit(os.DirFS("/")) }
 
 // memoryLimit is cgroupMemoryLimit with the root folder given. The lowest limit on the way up counts.
 func memoryLimit(root fs.FS) int64 {
-	group, ok := ownGroup(root)
+	mounted, group, file, ok := memoryGroup(root)
 	if !ok {
 		return 0
 	}
-	const mounted = "sys/fs/cgroup"
 	var lowest int64
 	for folder := path.Join(mounted, group); strings.HasPrefix(folder, mounted); folder = path.Dir(folder) {
-		limit := readLimit(root, path.Join(folder, "memory.max"))
+		limit := readLimit(root, path.Join(folder, file))
 		if limit > 0 && (lowest == 0 || limit < lowest) {
 			lowest = limit
 		}
@@ -29,28 +28,39 @@ func memoryLimit(root fs.FS) int64 {
 	return lowest
 }
 
-// ownGroup returns the path of this process's group, from the line "0::/path" of version 2.
-func ownGroup(root fs.FS) (string, bool) {
+// memoryGroup returns where the hierarchy with the memory controller is mounted, this process's group in it, and the file
+// of a group's limit. A line of /proc/self/cgroup is NUMBER:CONTROLLERS:/GROUP; version 2 has no controllers in its line.
+// Where both versions are mounted, memory belongs to the one that names it.
+func memoryGroup(root fs.FS) (mounted, group, file string, ok bool) {
+	const groups = "sys/fs/cgroup"
 	text, err := fs.ReadFile(root, "proc/self/cgroup")
 	if err != nil {
-		return "", false
+		return "", "", "", false
 	}
 	for line := range strings.Lines(string(text)) {
-		if group, ok := strings.CutPrefix(line, "0::/"); ok {
-			return strings.TrimSuffix(group, "\n"), true
+		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
+		switch {
+		case len(parts) != 3:
+		case slices.Contains(strings.Split(parts[1], ","), "memory"):
+			return groups + "/memory", parts[2], "memory.limit_in_bytes", true
+		case parts[0] == "0" && parts[1] == "":
+			mounted, group, file, ok = groups, parts[2], "memory.max", true
 		}
 	}
-	return "", false
+	return mounted, group, file, ok
 }
 
-// readLimit returns 0 for "max", and for a file that is not there: the root group has none.
+// unlimited is more memory than there is: version 1 says "no limit" by the largest number of pages.
+const unlimited = 1 << 60
+
+// readLimit returns 0 for no limit, and for a file that is not there: the root group has none.
 func readLimit(root fs.FS, name string) int64 {
 	text, err := fs.ReadFile(root, name)
 	if err != nil {
 		return 0
 	}
 	limit, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
-	if err != nil {
+	if err != nil || limit >= unlimited {
 		return 0
 	}
 	return limit

@@ -32,7 +32,7 @@ type Spec struct {
 	// Volumes are folders and files of the machine that it sees at other places.
 	Volumes []Volume
 	// Memory is its limit in bytes, CPUs the number of processors that it may use. Both need control groups:
-	// see RequireLimits.
+	// see Limited.
 	Memory int64
 	CPUs   float64
 }

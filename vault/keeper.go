@@ -37,6 +37,7 @@ type keeper struct {
 	probed       time.Time   // when the loop last asked Vault whether it is well again
 	everLoggedIn bool
 	unprotect    func()                    // gives up the part of the login budget that is kept for active
+	rejected     error                     // the last rejection, until Vault accepts a login
 	unreadable   error                     // why the credential files could not be read the last time
 	rereadAt     time.Time                 // when to look at unreadable files again
 	holds        map[credentials]rejection // credentials to leave alone: active and newest at most
@@ -344,7 +345,8 @@ func (k *keeper) hold(creds credentials, err error) {
 	}
 	maps.DeleteFunc(k.holds, func(held credentials, _ rejection) bool { return held != k.active && held != k.newest })
 	until := time.Now().Add(pause)
-	k.holds[creds] = rejection{until: until, err: untilNextTry(err, until)}
+	k.rejected = untilNextTry(err, until)
+	k.holds[creds] = rejection{until: until, err: k.rejected}
 	k.c.onLoginRejected()
 	k.log.Error("Vault rejects the login", append(errorAttrs(err), "next_try_in", pause.Round(time.Second))...)
 }
@@ -355,9 +357,12 @@ func untilNextTry(err error, until time.Time) error {
 	if !ok {
 		return err
 	}
+	if call.RetryAfter > 0 {
+		return err // the login budget is spent: it says until when, and nobody can do anything before
+	}
 	told := *call
 	told.Remedy += "; the next try is at " + until.UTC().Format("15:04:05 MST") +
-		", or at once: secret-sidecar invalidate --renew-login"
+		", or at once: secret-sidecar invalidate --renew-login, which drops what is cached"
 	return &told
 }
 
@@ -374,6 +379,9 @@ func (k *keeper) swap(ctx context.Context, granted *token, creds credentials) {
 	k.serial++
 	granted.serial = k.serial
 	k.token, k.active, k.everLoggedIn = granted, creds, true
+	if creds == k.newest {
+		k.rejected = nil
+	}
 	k.plan = plan{what: doLogIn, at: granted.upkeepAt(granted.granted)}
 	switch {
 	case granted.ttl == 0:
@@ -458,6 +466,8 @@ func (k *keeper) problems() (problem, hopeless error) {
 		return newest.err, nil
 	case held:
 		return newest.err, newest.err
+	case k.rejected != nil && k.newest != k.active:
+		return k.rejected, nil // newer ones are about to be tried: until Vault accepts them nothing is well
 	}
 	return k.unreadable, nil
 }

@@ -753,3 +753,52 @@ func TestNoCredentialInAnyLogLine(t *testing.T) {
 		}
 	})
 }
+
+func TestAPageOfAProxyThatNoVaultSendsIsAnOutageAndCostsNoLogins(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.breakWith(status(404, "default backend - 404", nil))
+		c := w.open(w.role(anHour))
+		time.Sleep(time.Minute)
+		if s := c.Status(); s.State != StateDegraded || !errors.Is(s.LastError, ErrUnreachable) {
+			t.Errorf("while the proxy has no Vault behind it: %+v", s)
+		}
+		w.breakWith(nil)
+		time.Sleep(10 * time.Second)
+		if s := c.Status(); s.State != StateReady {
+			t.Errorf("afterwards: %+v", s)
+		}
+	})
+}
+
+func TestASpentLoginBudgetRecommendsNothingThatIsRefused(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		r := newRotation(t, w)
+		for _, wrong := range []string{"wrong", "wrong too", "wrong again"} {
+			r.rotate(wrong)
+		}
+		text := remedy(r.c.Status().LastError)
+		if !strings.Contains(text, "no further login until") || strings.Contains(text, "renew-login") {
+			t.Errorf("remedy: %s", text)
+		}
+	})
+}
+
+func TestTheStateStaysRejectedWhileNewCredentialsAreTried(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		r := newRotation(t, w)
+		r.rotate("wrong")
+		since := r.c.Status().Since
+		time.Sleep(time.Minute)
+		w.setLatency(time.Second)
+		r.write("wrong too")
+		r.tell()
+		time.Sleep(500 * time.Millisecond) // its login is under way
+		if s := r.c.Status(); s.State != StateRejected {
+			t.Errorf("meanwhile: %+v", s)
+		}
+		time.Sleep(time.Minute)
+		if s := r.c.Status(); s.State != StateRejected || !s.Since.Equal(since) {
+			t.Errorf("rejected since %v, want %v", s.Since, since)
+		}
+	})
+}

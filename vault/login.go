@@ -78,19 +78,19 @@ func (a *authenticator) callLogin(ctx context.Context, roleID, secretID redact.S
 	return ans, err
 }
 
-// isRejection reports whether Vault may have counted a login as failed. A proxy may have put a page of its own
-// in the place of Vault's answer, but hardly another class of status.
+// isRejection reports whether Vault may have counted a login as failed. A proxy may have put a page of its own in the
+// place of Vault's answer, but hardly another status: those with which Vault rejects are counted even so. Another one,
+// 404 for example, is the proxy's alone.
 func isRejection(ans answer, err error) bool {
-	status := ans.status
 	if call, ok := errors.AsType[*CallError](err); ok {
 		answered, _ := errors.AsType[statusError](call.Cause)
-		status = int(answered)
+		return answered == http.StatusBadRequest || answered == http.StatusForbidden
 	}
-	switch status {
+	switch ans.status {
 	case http.StatusTooManyRequests, http.StatusPreconditionFailed, 472, 473:
 		return false
 	}
-	return status >= 400 && status < 500
+	return ans.status >= 400 && ans.status < 500
 }
 
 // grantedAuth is the `auth` of Vault's answers, with the fields that api.SecretAuth lacks.

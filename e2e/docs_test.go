@@ -136,13 +136,18 @@ func newReader(t *testing.T) *docsReader {
 	return &docsReader{folder: folder, env: append(os.Environ(), "PATH="+path, "SECRET_SIDECAR_SOCKET="+filepath.Join(folder, "s"))}
 }
 
+// runSecret is a credential's file in a configuration.
+var runSecret = regexp.MustCompile(`/run/secrets/([a-z-]+)`)
+
 func (r *docsReader) follow(t *testing.T, b codeBlock) {
 	t.Helper()
 	text := strings.ReplaceAll(b.text, docsSocket, filepath.Join(r.folder, "s"))
 	switch b.language {
 	case "yaml":
 		if strings.Contains(text, "connections:") {
-			r.write(t, "vault-secret-id", "secret-id-of-the-documents")
+			for _, file := range runSecret.FindAllStringSubmatch(text, -1) {
+				r.write(t, file[1], "secret-id-of-the-documents")
+			}
 			r.write(t, "config.yaml", strings.ReplaceAll(text, "/run/secrets/", r.folder+"/"))
 		}
 	case "hcl":

@@ -173,7 +173,7 @@ func (r *podded) probe(name string) error {
 // probeCommand is the command of a probe in the manifest of the pod.
 func probeCommand(t *testing.T, probe string) []string {
 	t.Helper()
-	manifest, err := os.ReadFile("../deploy/kubernetes/component/pod.yaml")
+	manifest, err := os.ReadFile("../deploy/kubernetes/component-with-own-fs-group/pod.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}

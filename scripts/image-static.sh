@@ -4,4 +4,4 @@ set -euo pipefail
 
 program=$(command -v "$1") || exit 1
 # ldd names the files that a dynamic program needs by their paths. There are none of a static one, whatever words it has.
-! ldd "$program" 2>/dev/null | grep -q /
+[[ $(ldd "$program" 2>/dev/null || true) != */* ]]

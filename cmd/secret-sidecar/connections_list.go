@@ -23,8 +23,9 @@ func (a *app) connectionsListCommand() *cobra.Command {
 		Use:   "list",
 		Short: "Show the state of each connection",
 		Long: `Asks the running sidecar for the state of every connection that the caller may use: since when it is so, how
-long the token still lives, how many secrets are cached, how many of the values asked for since the start were
-answered without Vault, and, where something is wrong, what and what to do about it.
+long the token still lives, how many secrets are cached, what became of the values asked for since the start (the
+share that was answered without Vault, how many by stale copies, how many not at all), and, where something is
+wrong, what and what to do about it.
 
 With --watch it asks again until it is interrupted, and shows a sidecar that is away as such. JSON is then one
 object a line.`,
@@ -132,10 +133,11 @@ func isTerminal(w io.Writer) bool {
 func printConnections(w io.Writer, connections []*secretsidecarv1.ConnectionStatus, now time.Time) error {
 	var rows strings.Builder
 	table := tabwriter.NewWriter(&rows, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "NAME\tSTATE\tSINCE\tTOKEN-LEFT\tCACHED\tHITS\tSCOPE\tADDRESS")
+	fmt.Fprintln(table, "NAME\tSTATE\tSINCE\tTOKEN-LEFT\tCACHED\tHITS\tSTALE\tFAILED\tSCOPE\tADDRESS")
 	for _, c := range connections {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", c.GetName(), stateName(c.GetState()), sinceText(c, now),
-			tokenLeft(c, now), c.GetCachedSecrets(), hitRatio(c.GetResolves()), scopeName(c), addressName(c))
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\t%d\t%d\t%s\t%s\n", c.GetName(), stateName(c.GetState()), sinceText(c, now),
+			tokenLeft(c, now), c.GetCachedSecrets(), hitRatio(c.GetResolves()), c.GetResolves().GetStale(), c.GetResolves().GetErrors(),
+			scopeName(c), addressName(c))
 	}
 	if err := table.Flush(); err != nil {
 		return err

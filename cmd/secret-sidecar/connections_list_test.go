@@ -38,12 +38,12 @@ func TestTheTableShowsEveryState(t *testing.T) {
 		},
 	}
 	want := `
-NAME  STATE     SINCE  TOKEN-LEFT  CACHED  HITS   SCOPE        ADDRESS
-a     READY     2d5h   1h30m       3       99.8%  platform     http://v
-b     READY     4m10s  unlimited   0       -      project:p,q  http://v namespace n
-c     REJECTED  7s     -           0       -      platform     http://v
+NAME  STATE     SINCE  TOKEN-LEFT  CACHED  HITS   STALE  FAILED  SCOPE        ADDRESS
+a     READY     2d5h   1h30m       3       99.8%  2      1       platform     http://v
+b     READY     4m10s  unlimited   0       -      0      0       project:p,q  http://v namespace n
+c     REJECTED  7s     -           0       -      0      0       platform     http://v
   LOGIN_REJECTED: Vault rejected the login: issue a new secret_id
-d     DEGRADED  0s     0s          0       -      platform     http://v
+d     DEGRADED  0s     0s          0       -      0      0       platform     http://v
 `
 	var table strings.Builder
 	if err := printConnections(&table, connections, now); err != nil {

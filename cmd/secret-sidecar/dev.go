@@ -76,6 +76,7 @@ func (a *app) dev(ctx context.Context, flags devFlags, options server.Options) e
 	}
 	defer flush(ctx, exports, options.Logger)
 	options = exported(options, exports, settings)
+	options.Version = describeVersion()
 	listener, err := listen(settings.Socket)
 	if err != nil {
 		return err

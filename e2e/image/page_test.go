@@ -64,7 +64,7 @@ func readPage(t *testing.T) page {
 // address and the role are the test's own.
 func (p page) configure(t *testing.T, v *vaulttest.Vault) string {
 	t.Helper()
-	roleID, secretID := v.AppRole(t, "image", nil, `path "secret/*" { capabilities = ["read"] }`)
+	roleID, secretID := v.AppRole(t, "image", nil, `path "flows/*" { capabilities = ["read"] }`)
 	config := regexp.MustCompile(`address: .*`).ReplaceAllString(p.config, "address: "+v.Address)
 	config = regexp.MustCompile(`role_id: .*`).ReplaceAllString(config, "role_id: "+roleID)
 	here, there := t.TempDir(), filepath.Join(t.TempDir(), "etc")
@@ -148,7 +148,7 @@ func TestTheDocumentConfinesTheSidecarAndGivesItAPodsMemory(t *testing.T) {
 			t.Errorf("it runs without %s: %s", flag, command)
 		}
 	}
-	manifest, err := os.ReadFile("../../deploy/kubernetes/component/pod.yaml")
+	manifest, err := os.ReadFile("../../deploy/kubernetes/component-with-own-fs-group/pod.yaml")
 	must(t, err)
 	limit := regexp.MustCompile(`memory: (\d+)Mi # 130 MB`).FindSubmatch(manifest)
 	if len(limit) != 2 || !strings.Contains(command, "--memory "+string(limit[1])+"m ") {

@@ -44,7 +44,8 @@ func TestTheImageServesAsItsUserOnAReadOnlyRoot(t *testing.T) {
 	first := filepath.Join(folder(t), "first")
 	containertest.Require(t)
 	v := vaulttest.Dev(t)
-	v.WriteSecret(t, "secret/data/mysec", map[string]any{"api_key": "value-of-the-image"})
+	v.Mount(t, "flows", "kv", "2")
+	v.WriteSecret(t, "flows/data/mysec", map[string]any{"api_key": "value-of-the-image"})
 	page := readPage(t)
 	docker := host{
 		root:    unpack(t, openImage(t, first, runtime.GOARCH)),
@@ -63,7 +64,7 @@ func TestTheImageServesAsItsUserOnAReadOnlyRoot(t *testing.T) {
 		}
 		return strings.TrimSpace(string(out))
 	}
-	if value := run("resolve", "secret/data/mysec/api_key"); value != "value-of-the-image" {
+	if value := run("resolve", "flows/data/mysec/api_key"); value != "value-of-the-image" {
 		t.Errorf("it resolves to %q", value)
 	}
 	want := fmt.Sprintf("secret-sidecar %s (revision %.12s) %s linux/%s", os.Getenv("VERSION"), os.Getenv("REVISION"), runtime.Version(), runtime.GOARCH)

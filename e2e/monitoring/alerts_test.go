@@ -141,6 +141,11 @@ var firing = map[string]struct {
 		after: 13 * time.Minute,
 		quiet: []string{aSample(`secret_sidecar_resolves_total{connection="prod",outcome="error",error_type="VAULT_PERMISSION_DENIED"}`, "7x30")},
 	},
+	"SecretSidecarRequestsAstray": {
+		fires: []string{aSample(`secret_sidecar_resolves_total{connection="",outcome="error",error_type="CONNECTION_REQUIRED"}`, "0+1x30")},
+		after: 13 * time.Minute,
+		quiet: []string{aSample(`secret_sidecar_resolves_total{connection="",outcome="error",error_type="INVALID_PATH"}`, "0+1x30")},
+	},
 	"SecretSidecarOverloaded": {
 		fires: []string{aSample(`secret_sidecar_resolves_total{connection="prod",outcome="error",error_type="OVERLOADED"}`, "0+10x30")},
 		after: 8 * time.Minute,

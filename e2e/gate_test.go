@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"regexp"
 	"strings"
 	"sync"
 
@@ -24,9 +25,14 @@ type gate struct {
 
 	mu       sync.Mutex
 	passed   []passage                          // guarded by mu
+	lookups  int                                // guarded by mu: see ownLookup
 	tokens   []grant                            // guarded by mu: in the order granted
 	override func(path string) http.HandlerFunc // guarded by mu: nil, or a nil answer, lets a request through
 }
+
+// ownLookup is what the sidecar asks some time after a login while it exports metrics, as it does in nearly every test:
+// when does its secret_id end? It is counted apart, for it is no consequence of what a test does.
+var ownLookup = regexp.MustCompile(`^auth/approle/role/e2e-[a-z0-9]+/secret-id/lookup$`)
 
 // passage is one request that reached the gate.
 type passage struct {
@@ -66,7 +72,11 @@ func (s *stage) newGate(v *vaulttest.Vault) *gate {
 func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := strings.TrimPrefix(r.URL.Path, "/v1/")
 	g.mu.Lock()
-	g.passed = append(g.passed, passage{r.Method, path, r.Header.Clone()})
+	if ownLookup.MatchString(path) {
+		g.lookups++
+	} else {
+		g.passed = append(g.passed, passage{r.Method, path, r.Header.Clone()})
+	}
 	override := g.override
 	g.mu.Unlock()
 	if override != nil {
@@ -188,6 +198,13 @@ func (g *gate) count(prefix string) int {
 		}
 	}
 	return n
+}
+
+// lookedUp counts the lookups of secret_ids.
+func (g *gate) lookedUp() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.lookups
 }
 
 // seen returns what reached the gate so far.

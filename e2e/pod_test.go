@@ -327,6 +327,18 @@ func work(client secretsidecarv1.SecretServiceClient) error {
 	return nil
 }
 
+// newWorkingPod returns a pod whose containers have started in the order of a native sidecar, and whose worker is being
+// answered.
+func newWorkingPod(t *testing.T) (*pod, *podded, *worker) {
+	t.Helper()
+	p := newPod(t)
+	r := p.startSidecar()
+	r.awaitStarted()
+	w := p.startWorker()
+	w.awaitAnswers(10)
+	return p, r, w
+}
+
 func TestInAPodTheSidecarServesAWorkerOfAnotherUserAndNobodyOutsideTheirGroup(t *testing.T) {
 	t.Parallel()
 	p := newPod(t)
@@ -443,11 +455,7 @@ func TestInAPodAKilledSidecarComesBackOnItsStaleSocket(t *testing.T) {
 
 func TestInAPodTheWorkerEndsFirstWithAllItsAnswersAndThenTheSidecar(t *testing.T) {
 	t.Parallel()
-	p := newPod(t)
-	r := p.startSidecar()
-	r.awaitStarted()
-	w := p.startWorker()
-	w.awaitAnswers(10)
+	p, r, w := newWorkingPod(t)
 
 	release := p.holdRequest()
 	defer release()
@@ -468,11 +476,7 @@ func TestInAPodTheWorkerEndsFirstWithAllItsAnswersAndThenTheSidecar(t *testing.T
 
 func TestInAPodASidecarThatIsToldToEndFinishesWhatTheWorkerHasAsked(t *testing.T) {
 	t.Parallel()
-	p := newPod(t)
-	r := p.startSidecar()
-	r.awaitStarted()
-	w := p.startWorker()
-	w.awaitAnswers(10)
+	p, r, w := newWorkingPod(t)
 
 	release := p.holdRequest()
 	defer release()
@@ -492,11 +496,7 @@ func TestInAPodASidecarThatIsToldToEndFinishesWhatTheWorkerHasAsked(t *testing.T
 
 func TestInAPodAConfigMapAndASecretAreSwappedWithoutADroppedRequest(t *testing.T) {
 	t.Parallel()
-	p := newPod(t)
-	r := p.startSidecar()
-	r.awaitStarted()
-	w := p.startWorker()
-	w.awaitAnswers(10)
+	p, r, w := newWorkingPod(t)
 
 	more := strings.Replace(p.login.connection("more", p.gate.address, "secret_id_file: /etc/vault/secret-id"), "prod", "more", 1)
 	p.config.swap(map[string]string{"config.yaml": p.configText("timeout: 20s", "max_waiting: 500") + more})

@@ -10,14 +10,22 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
+// recordedSpan returns the request's span; nil when there is none that is recorded.
+func (s *Server) recordedSpan(ctx context.Context) trace.Span {
+	if s.tracer == nil {
+		return nil
+	}
+	if span := trace.SpanFromContext(ctx); span.IsRecording() {
+		return span
+	}
+	return nil
+}
+
 // describe says in the span of a Resolve what became of it; c is nil where it found no connection. The path is part of
 // it only when asked for.
 func (s *Server) describe(ctx context.Context, c *connection, request *secretsidecarv1.ResolveRequest, ended end) {
-	if s.tracer == nil {
-		return
-	}
-	span := trace.SpanFromContext(ctx)
-	if !span.IsRecording() {
+	span := s.recordedSpan(ctx)
+	if span == nil {
 		return
 	}
 	attributes := []attribute.KeyValue{attribute.String(attrOutcome, ended.outcome())}
@@ -43,11 +51,8 @@ func tracedPath(request *secretsidecarv1.ResolveRequest) string {
 
 // describeBatch says in the span of a BatchResolve what was asked.
 func (s *Server) describeBatch(ctx context.Context, items []*secretsidecarv1.ResolveRequest) {
-	if s.tracer == nil {
-		return
-	}
-	span := trace.SpanFromContext(ctx)
-	if !span.IsRecording() {
+	span := s.recordedSpan(ctx)
+	if span == nil {
 		return
 	}
 	span.SetAttributes(attribute.Int("requests", len(items)))

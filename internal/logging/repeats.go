@@ -90,12 +90,15 @@ func connectionOf(attr slog.Attr, otherwise string) string {
 
 // Handle implements slog.Handler.
 func (h *limited) Handle(ctx context.Context, record slog.Record) error {
+	if record.Level < slog.LevelInfo {
+		return h.Handler.Handle(ctx, record)
+	}
 	e := event{level: record.Level, message: record.Message, connection: h.connection}
 	record.Attrs(func(attr slog.Attr) bool {
 		e.connection = connectionOf(attr, e.connection)
 		return true
 	})
-	isFree := record.Level < slog.LevelInfo || record.Level < slog.LevelWarn && e.connection == ""
+	isFree := record.Level < slog.LevelWarn && e.connection == ""
 	if !isFree && !h.repeats.admit(e, func(suppressed int) { h.writeLast(ctx, record, suppressed) }) {
 		return nil
 	}

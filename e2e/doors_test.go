@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -146,7 +147,9 @@ func TestOneCallerCannotTakeMoreThanItsLimits(t *testing.T) {
 	g := s.newGate(v)
 	value := s.newSecret()
 	s.writeSecret(v, "secret/data/app", "key", value)
-	s.writeSecret(v, "secret/data/slow", "key", value)
+	for i := range 5 {
+		s.writeSecret(v, fmt.Sprintf("secret/data/slow-%d", i), "key", value)
+	}
 	text := s.configText(s.defaultLogin(v).connection("prod", g.address))
 	r := s.start("--config", s.write("config.yaml", text+"caller_limits: {in_flight: 5}\n"))
 	r.value("secret/data/app/key", value, fromVault)
@@ -156,18 +159,17 @@ func TestOneCallerCannotTakeMoreThanItsLimits(t *testing.T) {
 		release := g.hold()
 		defer release()
 		var waiting sync.WaitGroup
-		for range 5 {
+		for i := range 5 {
 			waiting.Go(func() {
-				if answer, err := r.resolve("secret/data/slow/key"); err != nil || answer.GetValue() != value {
+				if answer, err := r.resolve(fmt.Sprintf("secret/data/slow-%d/key", i)); err != nil || answer.GetValue() != value {
 					t.Errorf("a request within the limit: %v, %v", answer, err)
 				}
 			})
 		}
-		eventually(t, "the sixth is refused", func() bool {
-			_, err := r.resolve("secret/data/app/key")
-			failed := failureOf(err)
-			return failed != nil && *failed == limited
-		})
+		// A read of its own for each shows that all five are in progress before the sixth comes.
+		eventually(t, "five wait for Vault", func() bool { return g.count("secret/data/slow-") == 5 })
+		_, err := r.resolve("secret/data/app/key")
+		requireFailure(t, s, err, limited)
 		// Another process is another caller.
 		done := s.revealing("resolve", "secret/data/app/key")
 		if done.code != 0 || strings.TrimSpace(done.stdout) != value {

@@ -32,8 +32,6 @@ PROTOC_GEN_GO_GRPC_VERSION := v1.6.2
 GOLANGCI_LINT_VERSION      := v2.15.0
 GRPCURL_VERSION            := v1.9.4
 GRPC_HEALTH_PROBE_VERSION  := v0.4.61
-KUSTOMIZE_VERSION          := v5.7.1
-HELM_VERSION               := v3.19.2
 CYCLONEDX_GOMOD_VERSION    := v1.10.0
 COSIGN_VERSION             := v3.1.3
 
@@ -78,9 +76,11 @@ ON_REAL_VAULT := VAULT_BINARY='$(VAULT_BINARY)' SECRET_SIDECAR_REQUIRE_REAL_VAUL
 test: c-compiler test-clients real-vault test-overload test-monitoring ## run every test with -race, on the real Vault too (built the first time)
 	$(ON_REAL_VAULT) $(GO_TEST) ./...
 
+# Kustomize and Helm are tools of the nested module, so that what they share with Kubernetes' own code is compiled once.
 # Without -count=1, go test would keep a result when deploy/ has changed: it is outside of the nested module.
 .PHONY: test-manifests
-test-manifests: $(call stamp,kustomize,$(KUSTOMIZE_VERSION)) $(call stamp,helm,$(HELM_VERSION)) ## render what is in deploy/ and let Kubernetes' own code judge it
+test-manifests: ## render what is in deploy/ and let Kubernetes' own code judge it
+	cd e2e/manifests && go build -o '$(CURDIR)/$(TOOLS)/' sigs.k8s.io/kustomize/kustomize/v5 helm.sh/helm/v3/cmd/helm
 	cd e2e/manifests && KUSTOMIZE='$(CURDIR)/$(TOOLS)/kustomize' HELM='$(CURDIR)/$(TOOLS)/helm' \
 	  go test -timeout 20m -count=1 ./...
 
@@ -211,8 +211,6 @@ $(eval $(call tool,protoc-gen-go,$(PROTOC_GEN_GO_VERSION),google.golang.org/prot
 $(eval $(call tool,protoc-gen-go-grpc,$(PROTOC_GEN_GO_GRPC_VERSION),google.golang.org/grpc/cmd/protoc-gen-go-grpc))
 $(eval $(call tool,golangci-lint,$(GOLANGCI_LINT_VERSION),github.com/golangci/golangci-lint/v2/cmd/golangci-lint))
 $(eval $(call tool,grpcurl,$(GRPCURL_VERSION),github.com/fullstorydev/grpcurl/cmd/grpcurl))
-$(eval $(call tool,kustomize,$(KUSTOMIZE_VERSION),sigs.k8s.io/kustomize/kustomize/v5))
-$(eval $(call tool,helm,$(HELM_VERSION),helm.sh/helm/v3/cmd/helm))
 $(eval $(call tool,grpc-health-probe,$(GRPC_HEALTH_PROBE_VERSION),github.com/grpc-ecosystem/grpc-health-probe))
 $(eval $(call tool,cyclonedx-gomod,$(CYCLONEDX_GOMOD_VERSION),github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod))
 $(eval $(call tool,cosign,$(COSIGN_VERSION),github.com/sigstore/cosign/v3/cmd/cosign))

@@ -30,7 +30,9 @@ func (s *Server) BatchResolve(ctx context.Context, request *secretsidecarv1.Batc
 	}
 	items := request.GetRequests()
 	if len(items) == 0 || len(items) > maxBatch {
-		return nil, errInvalidRequest(field("requests", fmt.Sprintf("must hold 1 to %d requests, not %d", maxBatch, len(items))))
+		err := errInvalidRequest(field("requests", fmt.Sprintf("must hold 1 to %d requests, not %d", maxBatch, len(items))))
+		s.countWhole(ctx, request, err)
+		return nil, err
 	}
 	outcomes := make([]outcome, len(items))
 	defer releaseAll(outcomes)
@@ -78,7 +80,7 @@ type outcome struct {
 	result   secretsidecarv1.BatchResolveResult
 }
 
-// releaseAll lets go of the connections that the admitted items hold.
+// releaseAll lets go of the connections that the items hold.
 func releaseAll(outcomes []outcome) {
 	for i := range outcomes {
 		if c := outcomes[i].question.connection; c != nil {

@@ -224,18 +224,33 @@ func TestCoalescedCallersInvalidationsRefusalsAndReloadsAreCounted(t *testing.T)
 	running.server.CountReload(running.server.Apply(t.Context(), server.Settings{Connections: []server.Connection{{Name: "bad"}}}))
 
 	wantValues(t, collected(t, reader), map[string]float64{
-		"secret_sidecar.cache.coalesced connection=prod":                                   2,
-		"secret_sidecar.cache.refreshes connection=prod":                                   0,
-		"secret_sidecar.invalidations connection=prod":                                     2,
-		"secret_sidecar.invalidated connection=prod":                                       1,
-		"secret_sidecar.callers.refused error.type=PROJECT_REQUIRED,method=Resolve":        1,
-		"secret_sidecar.callers.refused error.type=PROJECT_REQUIRED,method=BatchResolve":   1,
-		"secret_sidecar.callers.refused error.type=PROJECT_NOT_ALLOWED,method=Resolve":     2,
-		"secret_sidecar.config.reloads outcome=applied":                                    1,
-		"secret_sidecar.config.reloads outcome=refused":                                    1,
-		"secret_sidecar.resolves connection=,error.type=PROJECT_REQUIRED,outcome=error":    2,
-		"secret_sidecar.resolves connection=,error.type=PROJECT_NOT_ALLOWED,outcome=error": 2,
-	}, "secret_sidecar.callers.refused", "secret_sidecar.config", "secret_sidecar.invalid", "secret_sidecar.cache.coalesced")
+		"secret_sidecar.cache.coalesced connection=prod":                                       2,
+		"secret_sidecar.cache.refreshes connection=prod":                                       0,
+		"secret_sidecar.invalidations connection=prod":                                         2,
+		"secret_sidecar.invalidated connection=prod":                                           1,
+		"secret_sidecar.callers.refused error.type=PROJECT_REQUIRED,method=Resolve":            1,
+		"secret_sidecar.callers.refused error.type=PROJECT_REQUIRED,method=BatchResolve":       1,
+		"secret_sidecar.callers.refused error.type=PROJECT_NOT_ALLOWED,method=Resolve":         2,
+		"secret_sidecar.config.reloads outcome=applied":                                        1,
+		"secret_sidecar.config.reloads outcome=refused":                                        1,
+		"secret_sidecar.resolves connection=prod,error.type=PROJECT_REQUIRED,outcome=error":    2,
+		"secret_sidecar.resolves connection=prod,error.type=PROJECT_NOT_ALLOWED,outcome=error": 2,
+		"secret_sidecar.resolves connection=prod,outcome=vault":                                3,
+	}, "secret_sidecar.callers.refused", "secret_sidecar.config", "secret_sidecar.invalid", "secret_sidecar.cache.coalesced", "secret_sidecar.resolves")
+}
+
+func TestEachItemOfABatchThatIsTooLargeIsCounted(t *testing.T) {
+	v := newVault(t)
+	running, reader := startMeasured(t, server.Settings{Connections: []server.Connection{v.connection("prod")}})
+	batch := &secretsidecarv1.BatchResolveRequest{}
+	for range 257 {
+		batch.Requests = append(batch.Requests, &secretsidecarv1.ResolveRequest{Path: "secret/data/mysec/key"})
+	}
+	_, err := running.BatchResolve(t.Context(), batch)
+	wantProblem(t, err, codes.InvalidArgument, "INVALID_REQUEST")
+	wantValues(t, collected(t, reader), map[string]float64{
+		"secret_sidecar.resolves connection=,error.type=INVALID_REQUEST,outcome=error": 257,
+	}, "secret_sidecar.resolves")
 }
 
 func TestCountersGoOnWhenAConnectionChangesItsCredentials(t *testing.T) {

@@ -31,10 +31,12 @@ func (s *Server) Resolve(ctx context.Context, request *secretsidecarv1.ResolveRe
 // resolve also returns the connection that it has found, which may be closed by then.
 func (s *Server) resolve(ctx context.Context, caller Peer, request *secretsidecarv1.ResolveRequest) (*secretsidecarv1.ResolveResponse, *connection, error) {
 	asked, err := s.admit(s.current.Load(), caller, methodResolve, request)
-	if err != nil {
-		return nil, nil, err
+	if asked.connection != nil {
+		defer asked.connection.release()
 	}
-	defer asked.connection.release()
+	if err != nil {
+		return nil, asked.connection, err
+	}
 	found, err := s.read(ctx, asked)
 	if err != nil {
 		return nil, asked.connection, err
@@ -45,13 +47,14 @@ func (s *Server) resolve(ctx context.Context, caller Peer, request *secretsideca
 
 // question is a checked and authorised request for one value.
 type question struct {
-	connection *connection // acquired: release it
+	connection *connection // acquired: release it; nil where none was found
 	reference  vault.Reference
 	version    uint32
 	ages
 }
 
-// admit checks a request and authorises its caller. The connection of its answer is acquired.
+// admit checks a request and authorises its caller. What it refuses for its project has a connection all the same: the
+// one that it is to be counted on.
 func (s *Server) admit(running *snapshot, caller Peer, method string, request *secretsidecarv1.ResolveRequest) (question, error) {
 	limits, err := agesOf(request)
 	if err != nil {
@@ -68,8 +71,7 @@ func (s *Server) admit(running *snapshot, caller Peer, method string, request *s
 		return question{}, err
 	}
 	if err := c.allowsProject(request.GetProjectId()); err != nil {
-		c.release()
-		return question{}, err
+		return question{connection: c}, err
 	}
 	return question{connection: c, reference: reference, version: request.GetVersion(), ages: limits}, nil
 }

@@ -52,8 +52,10 @@ func (s *Server) BatchResolve(ctx context.Context, request *secretsidecarv1.Batc
 	return &secretsidecarv1.BatchResolveResponse{Results: results(outcomes)}, nil
 }
 
-// countAll notes how the items ended; with auditErr, all of them in it.
+// countAll notes how the items ended; with auditErr, all of them in it. A caller who is refused several items is logged
+// once.
 func (s *Server) countAll(ctx context.Context, outcomes []outcome, auditErr error) {
+	var refused error
 	for i := range outcomes {
 		one := &outcomes[i]
 		if auditErr != nil {
@@ -61,7 +63,12 @@ func (s *Server) countAll(ctx context.Context, outcomes []outcome, auditErr erro
 			continue
 		}
 		s.count(ctx, one.question.connection, one.secret, one.err)
-		s.refusals.note(methodBatchResolve, one.err, 1)
+		if s.refusals.note(methodBatchResolve, one.err, 1) {
+			refused = one.err
+		}
+	}
+	if refused != nil {
+		s.tellOfRefusal(ctx, methodBatchResolve, refused)
 	}
 }
 

@@ -30,14 +30,14 @@ func (s *Server) finishUnary(ctx context.Context, request any, info *grpc.UnaryS
 	}()
 	leave, err := s.enterMetered(ctx, request)
 	if err != nil {
-		s.refusals.note(path.Base(info.FullMethod), err, secretsAskedFor(request))
+		s.noteRefusal(ctx, path.Base(info.FullMethod), err, secretsAskedFor(request))
 		s.countWhole(ctx, request, err)
 		return nil, publicError(err)
 	}
 	defer leave()
 	answer, err = handler(ctx, request)
 	if err != nil {
-		s.refusals.note(path.Base(info.FullMethod), err, 1)
+		s.noteRefusal(ctx, path.Base(info.FullMethod), err, 1)
 		return nil, publicError(err)
 	}
 	return answer, nil

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"sync"
@@ -29,24 +30,49 @@ func newRefusals() *refusals {
 	return &refusals{count: count}
 }
 
-// note counts err, which so many secrets or calls were answered with, if it refuses a caller; it may be nil.
-func (r *refusals) note(method string, err error, times int) {
+// note counts err, which so many secrets or calls were answered with, and returns true, if it refuses a caller; it may be
+// nil.
+func (r *refusals) note(method string, err error, times int) bool {
 	if err == nil {
-		return
+		return false
 	}
 	reason := problemOf(err).reason
 	if !slices.Contains(refusalReasons, reason) {
-		return
+		return false
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.count[refusal{method, reason}] += uint64(times) // #nosec G115 -- a length
+	return true
 }
 
 func (r *refusals) all() map[refusal]uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return maps.Clone(r.count)
+}
+
+// noteRefusal counts err if it refuses a caller, and logs who that is.
+func (s *Server) noteRefusal(ctx context.Context, method string, err error, times int) {
+	if s.refusals.note(method, err, times) {
+		s.tellOfRefusal(ctx, method, err)
+	}
+}
+
+// tellOfRefusal logs who was refused what. Connection and project stay out of it: they are the caller's own words. The
+// two events are apart so that the limit on repeats lets a flood of one not hide the other.
+func (s *Server) tellOfRefusal(ctx context.Context, method string, err error) {
+	caller, callerErr := callerOf(ctx)
+	if callerErr != nil {
+		return
+	}
+	reason := problemOf(err).reason
+	who := []any{"method", method, "reason", reason, "uid", caller.UID, "gid", caller.GID, "pid", caller.PID}
+	if reason == "RATE_LIMITED" {
+		s.log.WarnContext(ctx, "a caller asks for more than its limit", who...)
+		return
+	}
+	s.log.WarnContext(ctx, "a caller is refused", who...)
 }
 
 // reloadCounts counts the reloads of the configuration.

@@ -171,7 +171,7 @@ func TestTheSidecarIsFrozenForLongerThanTheTokenLives(t *testing.T) {
 
 func TestSIGTERMUnderLoadLosesNoAcceptedRequestAndRevokesTheTokens(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, rigOptions{timeout: "5s"})
+	r := newRig(t, rigOptions{timeout: "10s"})
 	r.begin()
 	r.load.during(500 * time.Millisecond)
 	r.load.expect(expectation{failures: []failure{shuttingDown, disconnected}})

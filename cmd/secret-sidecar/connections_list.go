@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -102,7 +103,7 @@ func (l connectionList) refresh(answer *secretsidecarv1.ListConnectionsResponse,
 		}
 		return printJSONLine(l.out, answer)
 	}
-	const clearScreen = "\x1b[H\x1b[2J\x1b[3J"
+	const clearScreen = "\x1b[H\x1b[2J" // what was scrolled away stays
 	var screen strings.Builder
 	if isTerminal(l.out) {
 		screen.WriteString(clearScreen)
@@ -136,7 +137,7 @@ func printConnections(w io.Writer, connections []*secretsidecarv1.ConnectionStat
 	fmt.Fprintln(table, "NAME\tSTATE\tSINCE\tTOKEN-LEFT\tCACHED\tHITS\tSTALE\tFAILED\tSCOPE\tADDRESS")
 	for _, c := range connections {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\t%d\t%d\t%s\t%s\n", c.GetName(), stateName(c.GetState()), sinceText(c, now),
-			tokenLeft(c, now), c.GetCachedSecrets(), hitRatio(c.GetResolves()), c.GetResolves().GetStale(), c.GetResolves().GetErrors(),
+			tokenLeft(c, now), c.GetCachedSecrets(), hitRatio(c.GetResolves()), c.GetResolves().GetStale(), failures(c.GetResolves()),
 			scopeName(c), addressName(c))
 	}
 	if err := table.Flush(); err != nil {
@@ -182,20 +183,29 @@ func shortDuration(d time.Duration) string {
 	return fmt.Sprintf("%ds", d/time.Second)
 }
 
-// hitRatio is the share of values that were answered without waiting for Vault; refused ones count against it. "-" before
-// the first one.
+// hitRatio is the share of values that were answered without waiting for Vault; those that were not answered count against
+// it. "-" before the first one.
 func hitRatio(counts *secretsidecarv1.ResolveCounts) string {
-	hits := counts.GetCache() + counts.GetStale() + counts.GetNegative()
-	all := hits + counts.GetVault() + counts.GetErrors()
+	hits := counts.GetCache() + counts.GetStale()
+	all := hits + counts.GetVault() + failures(counts)
 	if all == 0 {
 		return "-"
 	}
 	return fmt.Sprintf("%.1f%%", 100*float64(hits)/float64(all))
 }
 
+// failures is how many values were not answered, remembered absences among them: a flow that asks for them fails.
+func failures(counts *secretsidecarv1.ResolveCounts) uint64 { return counts.GetErrors() + counts.GetNegative() }
+
+// scopeName names two projects at most, so that a connection of many does not widen the table. JSON has them all.
 func scopeName(c *secretsidecarv1.ConnectionStatus) string {
+	const most = 2
 	if c.GetScope() == secretsidecarv1.Scope_SCOPE_PROJECT {
-		return "project:" + strings.Join(c.GetProjectIds(), ",")
+		projects := c.GetProjectIds()
+		if more := len(projects) - most; more > 0 {
+			projects = append(slices.Clone(projects[:most]), fmt.Sprintf("+%d", more))
+		}
+		return "project:" + strings.Join(projects, ",")
 	}
 	return strings.ToLower(strings.TrimPrefix(c.GetScope().String(), "SCOPE_"))
 }

@@ -21,10 +21,10 @@ func TestTheTableShowsEveryState(t *testing.T) {
 		{
 			Name: "a", Scope: secretsidecarv1.Scope_SCOPE_PLATFORM, Address: "http://v", CachedSecrets: 3,
 			State: secretsidecarv1.ConnectionState_CONNECTION_STATE_READY, TokenExpiresAt: ago(-90 * time.Minute),
-			StateSince: ago(53 * time.Hour), Resolves: &secretsidecarv1.ResolveCounts{Vault: 1, Cache: 995, Stale: 2, Negative: 1, Errors: 1},
+			StateSince: ago(53 * time.Hour), Resolves: &secretsidecarv1.ResolveCounts{Vault: 1, Cache: 994, Stale: 2, Negative: 2, Errors: 1},
 		},
 		{
-			Name: "b", Scope: secretsidecarv1.Scope_SCOPE_PROJECT, ProjectIds: []string{"p", "q"}, Address: "http://v", Namespace: "n",
+			Name: "b", Scope: secretsidecarv1.Scope_SCOPE_PROJECT, ProjectIds: []string{"p", "q", "r", "s"}, Address: "http://v", Namespace: "n",
 			State: secretsidecarv1.ConnectionState_CONNECTION_STATE_READY, StateSince: ago(250 * time.Second),
 		},
 		{
@@ -38,12 +38,12 @@ func TestTheTableShowsEveryState(t *testing.T) {
 		},
 	}
 	want := `
-NAME  STATE     SINCE  TOKEN-LEFT  CACHED  HITS   STALE  FAILED  SCOPE        ADDRESS
-a     READY     2d5h   1h30m       3       99.8%  2      1       platform     http://v
-b     READY     4m10s  unlimited   0       -      0      0       project:p,q  http://v namespace n
-c     REJECTED  7s     -           0       -      0      0       platform     http://v
+NAME  STATE     SINCE  TOKEN-LEFT  CACHED  HITS   STALE  FAILED  SCOPE           ADDRESS
+a     READY     2d5h   1h30m       3       99.6%  2      3       platform        http://v
+b     READY     4m10s  unlimited   0       -      0      0       project:p,q,+2  http://v namespace n
+c     REJECTED  7s     -           0       -      0      0       platform        http://v
   LOGIN_REJECTED: Vault rejected the login: issue a new secret_id
-d     DEGRADED  0s     0s          0       -      0      0       platform     http://v
+d     DEGRADED  0s     0s          0       -      0      0       platform        http://v
 `
 	var table strings.Builder
 	if err := printConnections(&table, connections, now); err != nil {

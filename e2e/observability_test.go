@@ -102,11 +102,7 @@ func (o *observed) ask(path string, more ...func(*secretsidecarv1.ResolveRequest
 func (o *observed) note(connection string, answer *secretsidecarv1.ResolveResponse, err error) {
 	outcome := "outcome=" + map[secretsidecarv1.Source]string{fromVault: "vault", fromCache: "cache", stale: "stale"}[answer.GetSource()]
 	if err != nil {
-		reason := failureOf(err).reason
-		if strings.HasPrefix(reason, "PROJECT_") {
-			connection = "" // a caller who may not use a connection has none
-		}
-		outcome = "error_type=" + reason + ",outcome=error"
+		outcome = "error_type=" + failureOf(err).reason + ",outcome=error"
 	}
 	o.asked["secret_sidecar_resolves_total{connection="+connection+","+outcome+"}"]++
 }

@@ -54,12 +54,13 @@ func named(connection string) attribute.KeyValue { return attribute.String(attrC
 func (m *metrics) countResolves() {
 	m.counter("secret_sidecar.resolves", "{resolve}", "Values asked for, by what became of them", func(observe observeFunc) {
 		for _, t := range m.server.shownTallies() {
+			found := t.connection != ""
 			for e := range end(maxEnds) {
 				count := t.resolves(e)
 				switch {
-				case e < endError && t.connection != "":
+				case e < endError && found:
 					observe(count, named(t.connection), attribute.String(attrOutcome, e.outcome()))
-				case e >= endError && (count > 0 || t.connection != "" && slices.Contains(alerting, e.reason())):
+				case e >= endError && (count > 0 || slices.Contains(alerting[found], e.reason())):
 					observe(count, named(t.connection), attribute.String(attrOutcome, e.outcome()), attribute.String(attrErrorType, e.reason()))
 				}
 			}
@@ -105,6 +106,8 @@ func (m *metrics) countProcess() {
 		observe(s.reloads.applied.Load(), attribute.String(attrOutcome, "applied"))
 		observe(s.reloads.refused.Load(), attribute.String(attrOutcome, "refused"))
 	})
+	m.gauge("secret_sidecar.config.refused", "{configuration}", "1 while the newest configuration is refused and an older one runs, else 0",
+		func(observe observeGaugeFunc) { observe(oneIf(s.reloads.lastRefused.Load())) })
 	m.counter("secret_sidecar.cache.evictions", "{entry}", "Cached entries that made room for others",
 		func(observe observeFunc) { observe(s.cache.Stats().Evictions) })
 	m.counter("secret_sidecar.cache.rejections", "{entry}", "Entries that were not cached: too large, or what is there is used more often",
@@ -125,7 +128,7 @@ func (m *metrics) measureConnections() {
 			func(status vault.Status, now time.Time) (float64, bool) {
 				return status.SecretIDExpiresAt.Sub(now).Seconds(), !status.SecretIDExpiresAt.IsZero()
 			}},
-		{"secret_sidecar.vault.last_answer.age", "Time since Vault last answered a call; absent before the first answer",
+		{"secret_sidecar.vault.last_answer.age", "Time since Vault last did what it was asked; absent before the first time",
 			func(status vault.Status, now time.Time) (float64, bool) {
 				return now.Sub(status.LastAnswerAt).Seconds(), !status.LastAnswerAt.IsZero()
 			}},
@@ -227,7 +230,7 @@ func (s *Server) shownTallies() []*tally {
 func (s *Server) countWhole(ctx context.Context, request any, err error) {
 	switch request := request.(type) {
 	case *secretsidecarv1.ResolveRequest:
-		s.describe(ctx, nil, request, s.count(ctx, nil, nil, err))
+		s.describe(ctx, nil, request, s.count(ctx, nil, nil, err), err)
 	case *secretsidecarv1.BatchResolveRequest:
 		for range request.GetRequests() {
 			s.count(ctx, nil, nil, err)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -233,6 +235,7 @@ func TestCoalescedCallersInvalidationsRefusalsAndReloadsAreCounted(t *testing.T)
 		"secret_sidecar.callers.refused error.type=PROJECT_NOT_ALLOWED,method=Resolve":         2,
 		"secret_sidecar.config.reloads outcome=applied":                                        1,
 		"secret_sidecar.config.reloads outcome=refused":                                        1,
+		"secret_sidecar.config.refused":                                                        1,
 		"secret_sidecar.resolves connection=prod,error.type=PROJECT_REQUIRED,outcome=error":    2,
 		"secret_sidecar.resolves connection=prod,error.type=PROJECT_NOT_ALLOWED,outcome=error": 2,
 		"secret_sidecar.resolves connection=prod,outcome=vault":                                3,
@@ -357,5 +360,29 @@ func TestVaultCallsAreTracedWithoutTheirPaths(t *testing.T) {
 	}
 	if len(spans.Ended()) == 0 {
 		t.Error("no span")
+	}
+}
+
+func TestTheReasonsOfTheAlertsAreShownFromTheStart(t *testing.T) {
+	v := newVault(t)
+	_, reader := startMeasured(t, server.Settings{Connections: []server.Connection{v.connection("prod")}})
+	rules, err := os.ReadFile("../deploy/prometheus/secret-sidecar.rules.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := collected(t, reader)
+	alerts := regexp.MustCompile(`resolves_total\{error_type=~?"([A-Z_|0-9]+)"`).FindAllStringSubmatch(string(rules), -1)
+	if len(alerts) == 0 {
+		t.Fatal("no alert is about a reason")
+	}
+	for _, alert := range alerts {
+		for reason := range strings.SplitSeq(alert[1], "|") {
+			name := "secret_sidecar.resolves connection=%s,error.type=" + reason + ",outcome=error"
+			_, ofConnection := got[fmt.Sprintf(name, "prod")]
+			_, ofNone := got[fmt.Sprintf(name, "")]
+			if !ofConnection && !ofNone {
+				t.Errorf("%s is not there before its first time", reason)
+			}
+		}
 	}
 }

@@ -76,11 +76,15 @@ func (s *Server) tellOfRefusal(ctx context.Context, method string, err error) {
 }
 
 // reloadCounts counts the reloads of the configuration.
-type reloadCounts struct{ applied, refused atomic.Uint64 }
+type reloadCounts struct {
+	applied, refused atomic.Uint64
+	lastRefused      atomic.Bool // a restart would fail
+}
 
 // CountReload counts a reload of the configuration for the metrics: err is why it was refused, nil when it was applied.
 // Apply cannot do so itself, for it never sees a configuration that cannot be read.
 func (s *Server) CountReload(err error) {
+	s.reloads.lastRefused.Store(err != nil)
 	if err != nil {
 		s.reloads.refused.Add(1)
 		return

@@ -24,7 +24,7 @@ func (s *Server) Resolve(ctx context.Context, request *secretsidecarv1.ResolveRe
 		secret, err = nil, auditErr
 	}
 	ended := s.count(ctx, connection, secret, err)
-	s.describe(ctx, connection, request, ended)
+	s.describe(ctx, connection, request, ended, err)
 	return secret, err
 }
 

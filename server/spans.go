@@ -21,9 +21,9 @@ func (s *Server) recordedSpan(ctx context.Context) trace.Span {
 	return nil
 }
 
-// describe says in the span of a Resolve what became of it; c is nil where it found no connection. The path is part of
-// it only when asked for.
-func (s *Server) describe(ctx context.Context, c *connection, request *secretsidecarv1.ResolveRequest, ended end) {
+// describe says in the span of a Resolve what became of it: how it ended and, unless err is nil, the reason. c is nil where
+// it found no connection. The path is part of it only when asked for.
+func (s *Server) describe(ctx context.Context, c *connection, request *secretsidecarv1.ResolveRequest, ended end, err error) {
 	span := s.recordedSpan(ctx)
 	if span == nil {
 		return
@@ -32,8 +32,8 @@ func (s *Server) describe(ctx context.Context, c *connection, request *secretsid
 	if c != nil {
 		attributes = append(attributes, named(c.Name))
 	}
-	if reason := ended.reason(); reason != "" {
-		attributes = append(attributes, attribute.String(attrErrorType, reason))
+	if err != nil {
+		attributes = append(attributes, attribute.String(attrErrorType, problemOf(err).reason))
 	}
 	if s.tracePaths {
 		attributes = append(attributes, attribute.String("path", tracedPath(request)))

@@ -31,11 +31,14 @@ var reasons = [...]string{
 	"DEADLINE_EXCEEDED", "CANCELLED", "INTERNAL",
 }
 
-// alerting are those that say that something is wrong here, and not with the request: shown from the start, at zero, for
+// alerting are the reasons that an alert is about, by whether a connection was found: shown from the start, at zero, for
 // Prometheus takes no notice of how a series begins.
-var alerting = []string{
-	"VAULT_PERMISSION_DENIED", "LOGIN_REJECTED", "OVERLOADED", "VAULT_UNREACHABLE", "VAULT_SEALED", "VAULT_RATE_LIMITED",
-	"LOGIN_PENDING", "AUDIT_FAILED", "DEADLINE_EXCEEDED", "INTERNAL",
+var alerting = map[bool][]string{
+	true: {
+		"VAULT_PERMISSION_DENIED", "LOGIN_REJECTED", "NOT_KV_V2", "OVERLOADED", "VAULT_UNREACHABLE", "VAULT_SEALED",
+		"VAULT_RATE_LIMITED", "LOGIN_PENDING", "AUDIT_FAILED", "DEADLINE_EXCEEDED", "INTERNAL",
+	},
+	false: {"CONNECTION_REQUIRED", "CONNECTION_NOT_FOUND"},
 }
 
 const maxEnds = int(endError) + len(reasons)

@@ -150,8 +150,25 @@ func TestTheStatusSaysWhenVaultLastAnswered(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		_, _ = c.Read(t.Context(), "secret/data/missing", 0)
-		if at := c.Status().LastAnswerAt; !at.Equal(time.Now()) {
+		found := time.Now()
+		if at := c.Status().LastAnswerAt; !at.Equal(found) {
 			t.Errorf("not found is an answer; last at %v", at)
+		}
+		time.Sleep(time.Minute)
+		w.breakWith(status(http.StatusForbidden, `{"errors":["permission denied"]}`, nil)) // of the login that follows, too
+		_, _ = c.Read(t.Context(), "secret/data/app", 0)
+		if at := c.Status().LastAnswerAt; !at.Equal(found) {
+			t.Errorf("a refusal counts as an answer, at %v", at)
+		}
+	})
+}
+
+func TestAVaultThatRejectsTheFirstLoginHasNotAnsweredYet(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		c := w.open(w.config(w.role(`{"token_policies":"app"}`).RoleID.Value.Reveal(), "wrong"))
+		_ = c.WaitReady(t.Context())
+		if status := c.Status(); status.State != StateRejected || !status.LastAnswerAt.IsZero() {
+			t.Errorf("the state is %v, and Vault has answered at %v", status.State, status.LastAnswerAt)
 		}
 	})
 }

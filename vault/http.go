@@ -43,7 +43,7 @@ type vaultAPI struct {
 
 	tracer     *tracer       // nil: no spans
 	onCall     func(Call)    // never nil
-	lastAnswer *atomic.Int64 // when Vault last answered, in Unix nanoseconds; 0 is never
+	lastAnswer *atomic.Int64 // when Vault last answered as it should, in Unix nanoseconds; 0 is never
 }
 
 // request is one call of Vault's HTTP API.
@@ -171,11 +171,16 @@ func (a *vaultAPI) send(ctx context.Context, r request) (answer, error) {
 	ans, err := a.exchange(ctx, r)
 	call := a.endedCall(ctx, r, ans, err, time.Since(began))
 	span.end(ctx, call)
-	if err == nil && !a.forTest { // a test asks on in an outage, and a sealed Vault answers it
+	if err == nil && ans.good(r.kind) && !a.forTest { // a test asks on in an outage, and a sealed Vault answers it
 		a.lastAnswer.Store(time.Now().UnixNano())
 	}
 	a.onCall(call)
 	return ans, err
+}
+
+// good says that Vault did what it was asked, or that what was to be read is not there; a refusal is not.
+func (a answer) good(kind CallKind) bool {
+	return a.status < http.StatusBadRequest || a.status == http.StatusNotFound && kind == CallRead
 }
 
 func (a *vaultAPI) exchange(ctx context.Context, r request) (answer, error) {

@@ -50,7 +50,8 @@ type Status struct {
 	// LastError is why the state is not ready. When it is, LastError is nil, or wraps ErrLoginPending: the credential
 	// files cannot be read just now, and what was read before is in use.
 	LastError error
-	// LastAnswerAt is when Vault last answered a call of any kind with what is no outage; zero is never.
+	// LastAnswerAt is when Vault last did what it was asked, or said that a secret is not there; zero is never. Refusals
+	// and the calls of a Test do not count.
 	LastAnswerAt time.Time
 	// SecretIDExpiresAt is when the secret_id in use expires. Zero: never, or it is not known, because
 	// Config.LookUpSecretID is not set or the role's policies do not allow it.

@@ -195,7 +195,9 @@ func hitRatio(counts *secretsidecarv1.ResolveCounts) string {
 }
 
 // failures is how many values were not answered, remembered absences among them: a flow that asks for them fails.
-func failures(counts *secretsidecarv1.ResolveCounts) uint64 { return counts.GetErrors() + counts.GetNegative() }
+func failures(counts *secretsidecarv1.ResolveCounts) uint64 {
+	return counts.GetErrors() + counts.GetNegative()
+}
 
 // scopeName names two projects at most, so that a connection of many does not widen the table. JSON has them all.
 func scopeName(c *secretsidecarv1.ConnectionStatus) string {

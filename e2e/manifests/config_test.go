@@ -8,8 +8,9 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/secret-sidecar/secret-sidecar/config"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/secret-sidecar/secret-sidecar/config"
 )
 
 // The sidecar itself reads the configurations of all rendered ConfigMaps.

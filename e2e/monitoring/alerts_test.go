@@ -170,9 +170,9 @@ var firing = map[string]struct {
 		quiet: []string{aSample(`secret_sidecar_cache_evictions_total{instance="a"}`, "0+1x40") + aSample(`secret_sidecar_cache_rejections_total{instance="a"}`, "0+1x40")},
 	},
 	"SecretSidecarConfigRefused": {
-		fires: []string{aSample(`secret_sidecar_config_reloads_total{outcome="refused"}`, "0x5 1x25")},
+		fires: []string{aSample("secret_sidecar_config_refused", "0x5 1x25")},
 		after: 8 * time.Minute,
-		quiet: []string{aSample(`secret_sidecar_config_reloads_total{outcome="applied"}`, "0+1x30")},
+		quiet: []string{aSample("secret_sidecar_config_refused", "0x30")},
 	},
 	"SecretSidecarCallersRefused": {
 		fires: []string{

@@ -1567,7 +1567,8 @@ type ConnectionStatus struct {
 	StateSince *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=state_since,json=stateSince,proto3" json:"state_since,omitempty"`
 	// What became of the values asked for since the sidecar started.
 	Resolves *ResolveCounts `protobuf:"bytes,11,opt,name=resolves,proto3" json:"resolves,omitempty"`
-	// When Vault last answered a call of any kind; unset when it never has.
+	// When Vault last did what the sidecar asked, or said that a secret is not there; unset when it never has. What it
+	// refuses does not count, nor do connection tests.
 	LastAnswerAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=last_answer_at,json=lastAnswerAt,proto3" json:"last_answer_at,omitempty"`
 	// When the secret_id in use expires. Unset when it never does, or when it is not known: the sidecar asks Vault only
 	// while metrics are exported, and needs a policy that allows it.

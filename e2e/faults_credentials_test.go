@@ -51,7 +51,7 @@ func (s *stage) must(err error) {
 
 func TestASecretIDIsRotatedByFileUnderLoadWithNoFailedRequest(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, rigOptions{withGate: true})
+	r := newRig(t, rigOptions{withGate: true, timeout: noOutage})
 	kubernetes := r.newKubernetesSecret(r.login.secretID)
 	file := kubernetes.file()
 	r.lines = append(r.lines, "secret_id_file: "+file)

@@ -25,7 +25,7 @@ var shuttingDown = failure{codes.Unavailable, "SHUTTING_DOWN"}
 func TestTheConfigurationIsReloaded1000TimesUnderLoad(t *testing.T) {
 	t.Parallel()
 	const reloads = 1000
-	r := newRig(t, rigOptions{})
+	r := newRig(t, rigOptions{timeout: noOutage})
 	r.sidecar = r.start("--config", r.config(), "--log-level", "info")
 	r.beginLoad()
 	prod := r.login.connection("prod", r.network.address, r.lines...)

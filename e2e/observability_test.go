@@ -227,6 +227,9 @@ func TestTelemetryShowsWhatHappened(t *testing.T) {
 	if name := o.collector.service["service.name"]; name != "secret-sidecar" {
 		t.Errorf("the service is called %q", name)
 	}
+	if o.collector.service["service.instance.id"] == "" {
+		t.Error("the series of two sidecars would be one")
+	}
 	requireMetricsInDocs(t, o.collector.metrics(), o.names)
 }
 

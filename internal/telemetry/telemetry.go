@@ -165,6 +165,7 @@ func metricReaders(ctx context.Context, getenv lookup, exporters []string) ([]sd
 
 func describeService(ctx context.Context, version string) (*resource.Resource, error) {
 	about, err := resource.New(ctx,
+		resource.WithService(), // for service.instance.id: without it the series of several sidecars are one
 		resource.WithAttributes(semconv.ServiceName(serviceName), semconv.ServiceVersion(version)),
 		resource.WithTelemetrySDK(),
 		resource.WithFromEnv(), // last, so that the environment wins

@@ -17,6 +17,7 @@ import (
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	"go.opentelemetry.io/otel/sdk/resource"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.uber.org/goleak"
 )
 
@@ -118,15 +119,43 @@ func recordSomething(t *testing.T) {
 	}
 }
 
-func TestTheEnvironmentNamesTheService(t *testing.T) {
-	setEnvironment(t, map[string]string{"OTEL_SERVICE_NAME": "worker-secrets"})
+func TestTheEnvironmentDescribesTheService(t *testing.T) {
+	tests := map[string]struct {
+		variables map[string]string
+		want      string
+	}{
+		"the sidecar's own name":      {nil, "service.name=secret-sidecar,"},
+		"the sidecar's version":       {nil, "service.version=v1.2.3,"},
+		"a name":                      {map[string]string{"OTEL_SERVICE_NAME": "worker-secrets"}, "service.name=worker-secrets,"},
+		"a pod":                       {map[string]string{"OTEL_RESOURCE_ATTRIBUTES": "k8s.pod.name=worker-0"}, "k8s.pod.name=worker-0,"},
+		"an instance of one's choice": {map[string]string{"OTEL_RESOURCE_ATTRIBUTES": "service.instance.id=worker-0"}, "service.instance.id=worker-0,"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			setEnvironment(t, test.variables)
+			if about := describe(t).String(); !strings.Contains(about+",", test.want) {
+				t.Errorf("%s is missing in %s", test.want, about)
+			}
+		})
+	}
+}
+
+func TestEveryStartIsAnInstanceOfItsOwn(t *testing.T) {
+	setEnvironment(t, nil)
+	first, _ := describe(t).Set().Value(semconv.ServiceInstanceIDKey)
+	second, _ := describe(t).Set().Value(semconv.ServiceInstanceIDKey)
+	if first.AsString() == "" || first == second {
+		t.Errorf("instances %q and %q", first.AsString(), second.AsString())
+	}
+}
+
+func describe(t *testing.T) *resource.Resource {
+	t.Helper()
 	about, err := describeService(t.Context(), "v1.2.3")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(about.String(), "service.name=worker-secrets") {
-		t.Errorf("resource is %s", about)
-	}
+	return about
 }
 
 func TestAnUnknownExporterIsAnErrorAndLeavesNothingRunning(t *testing.T) {

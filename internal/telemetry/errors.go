@@ -1,10 +1,14 @@
 package telemetry
 
 import (
+	"errors"
 	"log/slog"
+	"net/url"
+	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
+	"go.opentelemetry.io/otel/sdk/resource"
 	"golang.org/x/time/rate"
 )
 
@@ -12,10 +16,11 @@ import (
 // is away.
 const errorLogInterval = time.Minute
 
-// errorLogger writes the SDK's errors to the default slog logger, at most one in errorLogInterval. It is safe
-// for concurrent use.
+// errorLogger writes the SDK's errors to the default slog logger, at most one in errorLogInterval. Those about
+// OTEL_RESOURCE_ATTRIBUTES quote it: they become one warning that does not. It is safe for concurrent use.
 type errorLogger struct {
-	limit *rate.Limiter
+	limit      *rate.Limiter
+	attributes sync.Once // every provider reads the variable anew
 }
 
 func newErrorLogger() *errorLogger {
@@ -24,9 +29,21 @@ func newErrorLogger() *errorLogger {
 
 // Handle implements otel.ErrorHandler.
 func (l *errorLogger) Handle(err error) {
+	if isAboutAttributes(err) {
+		l.attributes.Do(func() {
+			warn("OTEL_RESOURCE_ATTRIBUTES holds a pair that is not key=value, which is left out, or one that is not percent-encoded")
+		})
+		return
+	}
 	if l.limit.Allow() {
 		slog.Warn("OpenTelemetry reports an error; resolving is not affected", "error", err)
 	}
+}
+
+// isAboutAttributes tells what the SDK says of OTEL_RESOURCE_ATTRIBUTES.
+func isAboutAttributes(err error) bool {
+	_, escape := errors.AsType[url.EscapeError](err)
+	return escape || errors.Is(err, resource.ErrPartialResource)
 }
 
 // warnings is where the SDK says what it makes of its variables. It quotes their values there, and those of

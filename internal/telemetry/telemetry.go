@@ -40,7 +40,7 @@ type Telemetry struct {
 
 // Setup starts the exporters that the environment asks for, and describes the service with its version. getenv only
 // decides whether: the SDK reads the details from the process's environment by itself. An error means that a variable
-// holds a value that no exporter understands; nothing is left running then.
+// holds a value that no exporter understands, or that an exporter cannot start; nothing is left running then.
 func Setup(ctx context.Context, getenv lookup, version string) (*Telemetry, error) {
 	telemetry := &Telemetry{}
 	wanted := wantedSignals(getenv)
@@ -163,6 +163,8 @@ func metricReaders(ctx context.Context, getenv lookup, exporters []string) ([]sd
 	return readers, nil
 }
 
+// describeService says who exports. Mistakes in OTEL_RESOURCE_ATTRIBUTES are handed to OpenTelemetry's error handler,
+// and the rest of the variable is taken.
 func describeService(ctx context.Context, version string) (*resource.Resource, error) {
 	about, err := resource.New(ctx,
 		resource.WithService(), // for service.instance.id: without it the series of several sidecars are one
@@ -170,8 +172,12 @@ func describeService(ctx context.Context, version string) (*resource.Resource, e
 		resource.WithTelemetrySDK(),
 		resource.WithFromEnv(), // last, so that the environment wins
 	)
+	if errors.Is(err, resource.ErrPartialResource) {
+		otel.Handle(err)
+		return about, nil
+	}
 	if err != nil {
-		return nil, fmt.Errorf("read OTEL_RESOURCE_ATTRIBUTES: %w", err)
+		return nil, errors.New("describe the service (see the OTEL_RESOURCE_ATTRIBUTES variable)") // err may quote it
 	}
 	return about, nil
 }

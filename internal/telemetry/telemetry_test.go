@@ -185,23 +185,58 @@ func TestPrometheusIsServedOnLoopbackBesideAnotherExporter(t *testing.T) {
 }
 
 func TestAWarningAboutAVariableDoesNotQuoteIt(t *testing.T) {
+	tests := map[string]map[string]string{
+		"a header that is not percent-encoded":     {"OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer supersecret%zz"},
+		"attributes that end with a comma":         {"OTEL_RESOURCE_ATTRIBUTES": "team=supersecret,"},
+		"attributes with a doubled comma":          {"OTEL_RESOURCE_ATTRIBUTES": "team=supersecret,,k8s.pod.name=worker-0"},
+		"an attribute without a value":             {"OTEL_RESOURCE_ATTRIBUTES": "k8s.pod.name=worker-0,supersecret"},
+		"an attribute that is not percent-encoded": {"OTEL_RESOURCE_ATTRIBUTES": "team=supersecret%zz"},
+	}
+	for name, variables := range tests {
+		t.Run(name, func(t *testing.T) {
+			log := captureLog(t)
+			setEnvironment(t, variables)
+			t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+			t.Setenv("OTEL_METRICS_EXPORTER", "prometheus")
+			t.Setenv("OTEL_EXPORTER_PROMETHEUS_PORT", "0")
+			setUpAndStop(t)
+			if text := log.String(); strings.Contains(text, "supersecret") || strings.Contains(text, "%zz") {
+				t.Errorf("logged %s", text)
+			}
+			if warnings := strings.Count(log.String(), "warns of its variables"); warnings != 1 {
+				t.Errorf("%d warnings, want 1: %s", warnings, log.String())
+			}
+		})
+	}
+}
+
+func TestAttributesBesideAMistakeAreKept(t *testing.T) {
+	captureLog(t)
+	setEnvironment(t, map[string]string{"OTEL_RESOURCE_ATTRIBUTES": "mistake,k8s.pod.name=worker-0,"})
+	if about := describe(t).String(); !strings.Contains(about, "k8s.pod.name=worker-0") {
+		t.Errorf("resource is %s", about)
+	}
+}
+
+// captureLog returns what the default logger writes from now on.
+func captureLog(t *testing.T) *bytes.Buffer {
+	t.Helper()
 	var log bytes.Buffer
 	former := slog.Default()
 	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
-	defer slog.SetDefault(former)
-	setEnvironment(t, map[string]string{
-		"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer supersecret%zz",
-		"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_METRICS_EXPORTER": "none",
-	})
+	t.Cleanup(func() { slog.SetDefault(former) })
+	return &log
+}
+
+// setUpAndStop starts what the environment asks for, and stops it.
+func setUpAndStop(t *testing.T) {
+	t.Helper()
 	telemetry, err := Setup(t.Context(), os.LookupEnv, "v1.2.3")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := telemetry.Shutdown(t.Context()); err != nil {
 		t.Error(err)
-	}
-	if text := log.String(); strings.Contains(text, "supersecret") || !strings.Contains(text, "warns of its variables") {
-		t.Errorf("logged %s", text)
 	}
 }
 
@@ -227,10 +262,7 @@ func TestManyConnectionsKeepTheirSeries(t *testing.T) {
 
 func TestExportErrorsAreLoggedOncePerInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log bytes.Buffer
-		former := slog.Default()
-		slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
-		defer slog.SetDefault(former)
+		log := captureLog(t)
 		logger := newErrorLogger()
 		for range 100 {
 			logger.Handle(errors.New("collector is away"))

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 
 	"go.opentelemetry.io/contrib/exporters/autoexport"
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
@@ -65,13 +66,16 @@ func (t *Telemetry) Tracer() trace.Tracer { return t.tracer }
 // exported.
 func (t *Telemetry) ServerOptions() []grpc.ServerOption { return t.options }
 
-// Shutdown exports what is still held and stops everything that Setup started, within ctx.
+// Shutdown exports what is still held and stops everything that Setup started, within ctx. It does so side by side: an
+// endpoint that is dead takes no time from the others.
 func (t *Telemetry) Shutdown(ctx context.Context) error {
-	var failed error
-	for _, stop := range t.stops {
-		failed = errors.Join(failed, stop(ctx))
+	failed := make([]error, len(t.stops))
+	var stopping sync.WaitGroup
+	for i, stop := range t.stops {
+		stopping.Go(func() { failed[i] = stop(ctx) })
 	}
-	return failed
+	stopping.Wait()
+	return errors.Join(failed...)
 }
 
 func (t *Telemetry) start(ctx context.Context, getenv lookup, wanted signals, version string) error {

@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"log/slog"
 	"os"
@@ -237,6 +238,31 @@ func setUpAndStop(t *testing.T) {
 	}
 	if err := telemetry.Shutdown(t.Context()); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestADeadEndpointTakesNoTimeFromTheOthers(t *testing.T) {
+	errDead, errWell := errors.New("dead"), errors.New("well")
+	dead := func(ctx context.Context) error { <-ctx.Done(); return errDead }
+	well := func(ctx context.Context) error { return errors.Join(errWell, ctx.Err()) }
+	tests := map[string][]func(context.Context) error{
+		"the first of two is dead":  {dead, well},
+		"the second of two is dead": {well, dead},
+	}
+	for name, stops := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				err := (&Telemetry{stops: stops}).Shutdown(ctx)
+				if !errors.Is(err, errDead) || !errors.Is(err, errWell) {
+					t.Errorf("error is %v; want that of both", err)
+				}
+				if errors.Is(err, context.DeadlineExceeded) {
+					t.Error("the other had no time left")
+				}
+			})
+		})
 	}
 }
 

@@ -1,40 +1,50 @@
 package telemetry
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
-// signals says what is to be exported.
+// signals says what is to be exported: the names of each signal's exporters.
 type signals struct {
-	traces  bool
-	metrics []string // the names of the exporters
+	traces  []string
+	metrics []string
 }
 
-func (s signals) nothing() bool { return !s.traces && len(s.metrics) == 0 }
+func (s signals) nothing() bool { return len(s.traces) == 0 && len(s.metrics) == 0 }
 
-// wantedSignals reads from the environment which signals to export. A signal is wanted when its exporter is
-// named, or when none is named but an OTLP endpoint is; "none" and OTEL_SDK_DISABLED=true say no. Metrics may have
-// several exporters, separated by commas.
+// wantedSignals reads from the environment which signals to export. A signal is wanted when its exporters are named,
+// separated by commas, or when none is named but an OTLP endpoint is; "none" and OTEL_SDK_DISABLED=true say no.
 func wantedSignals(getenv lookup) signals {
-	value := func(name string) string {
-		text, _ := getenv(name)
-		return strings.TrimSpace(text)
-	}
-	if strings.EqualFold(value("OTEL_SDK_DISABLED"), "true") {
+	if strings.EqualFold(trimmed(getenv, "OTEL_SDK_DISABLED"), "true") {
 		return signals{}
 	}
-	exporters := func(signal string) string {
-		if exporter := value("OTEL_" + signal + "_EXPORTER"); exporter != "" {
-			return exporter
-		}
-		if value("OTEL_EXPORTER_OTLP_ENDPOINT") != "" || value("OTEL_EXPORTER_OTLP_"+signal+"_ENDPOINT") != "" {
-			return "otlp"
-		}
-		return "none"
-	}
-	wanted := signals{traces: exporters("TRACES") != "none"}
-	for exporter := range strings.SplitSeq(exporters("METRICS"), ",") {
-		if exporter = strings.TrimSpace(exporter); exporter != "" && exporter != "none" {
-			wanted.metrics = append(wanted.metrics, exporter)
+	return signals{traces: wantedExporters(getenv, "TRACES"), metrics: wantedExporters(getenv, "METRICS")}
+}
+
+// wantedExporters are those of one signal, each once: a second Prometheus would find its port taken by the first.
+func wantedExporters(getenv lookup, signal string) []string {
+	var wanted []string
+	for exporter := range strings.SplitSeq(exporterList(getenv, signal), ",") {
+		exporter = strings.TrimSpace(exporter)
+		if exporter != "" && exporter != "none" && !slices.Contains(wanted, exporter) {
+			wanted = append(wanted, exporter)
 		}
 	}
 	return wanted
+}
+
+func exporterList(getenv lookup, signal string) string {
+	if listed := trimmed(getenv, "OTEL_"+signal+"_EXPORTER"); listed != "" {
+		return listed
+	}
+	if trimmed(getenv, "OTEL_EXPORTER_OTLP_ENDPOINT") != "" || trimmed(getenv, "OTEL_EXPORTER_OTLP_"+signal+"_ENDPOINT") != "" {
+		return "otlp"
+	}
+	return "none"
+}
+
+func trimmed(getenv lookup, name string) string {
+	text, _ := getenv(name)
+	return strings.TrimSpace(text)
 }

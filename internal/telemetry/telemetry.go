@@ -6,10 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 
-	"go.opentelemetry.io/contrib/exporters/autoexport"
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc/filters"
 	"go.opentelemetry.io/contrib/instrumentation/runtime"
@@ -33,9 +31,9 @@ type lookup = func(name string) (string, bool)
 
 // Telemetry is what Setup has started. Shutdown may be called once, its other methods by any goroutine at any time.
 type Telemetry struct {
-	meter   metric.Meter // nil: no metrics
-	tracer  trace.Tracer // nil: no traces
-	stops   []func(context.Context) error
+	meter   metric.Meter                  // nil: no metrics
+	tracer  trace.Tracer                  // nil: no traces
+	stops   []func(context.Context) error // one for each exporter
 	options []grpc.ServerOption
 }
 
@@ -83,8 +81,8 @@ func (t *Telemetry) start(ctx context.Context, getenv lookup, wanted signals, ve
 	if err != nil {
 		return err
 	}
-	if wanted.traces {
-		if err := t.startTraces(ctx, about, version); err != nil {
+	if len(wanted.traces) > 0 {
+		if err := t.startTraces(ctx, getenv, about, version, wanted); err != nil {
 			return err
 		}
 	}
@@ -94,13 +92,18 @@ func (t *Telemetry) start(ctx context.Context, getenv lookup, wanted signals, ve
 	return nil
 }
 
-func (t *Telemetry) startTraces(ctx context.Context, about *resource.Resource, version string) error {
-	exporter, err := autoexport.NewSpanExporter(ctx)
+func (t *Telemetry) startTraces(ctx context.Context, getenv lookup, about *resource.Resource, version string, wanted signals) error {
+	options := []sdktrace.TracerProviderOption{sdktrace.WithResource(about)}
+	exporters, err := spanExporters(ctx, getenv, wanted.traces)
+	for _, exporter := range exporters {
+		processor := sdktrace.NewBatchSpanProcessor(exporter)
+		t.stops = append(t.stops, processor.Shutdown)
+		options = append(options, sdktrace.WithSpanProcessor(processor))
+	}
 	if err != nil {
 		return fmt.Errorf("set up the export of traces (see the OTEL_TRACES_EXPORTER and OTEL_EXPORTER_OTLP_* variables): %w", err)
 	}
-	provider := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(about))
-	t.stops = append(t.stops, provider.Shutdown)
+	provider := sdktrace.NewTracerProvider(options...)
 	t.tracer = provider.Tracer(serviceName, trace.WithInstrumentationVersion(version), trace.WithSchemaURL(semconv.SchemaURL))
 	t.options = append(t.options, grpc.StatsHandler(otelgrpc.NewServerHandler(
 		otelgrpc.WithFilter(filters.Not(filters.HealthCheck())),
@@ -139,32 +142,6 @@ func (t *Telemetry) startMetrics(ctx context.Context, getenv lookup, about *reso
 // or by what the sidecar can say, and the SDK's own limit would swallow connections from the 500th on.
 func meterOptions(about *resource.Resource) []sdkmetric.Option {
 	return []sdkmetric.Option{sdkmetric.WithResource(about), sdkmetric.WithCardinalityLimit(0)}
-}
-
-// metricReaders makes one reader for each exporter, and returns what it has made when one fails. autoexport takes one
-// name, and from the environment alone.
-func metricReaders(ctx context.Context, getenv lookup, exporters []string) ([]sdkmetric.Reader, error) {
-	const variable = "OTEL_METRICS_EXPORTER"
-	listed, found := getenv(variable)
-	defer func() {
-		if !found {
-			_ = os.Unsetenv(variable)
-			return
-		}
-		_ = os.Setenv(variable, listed) // it was there before
-	}()
-	var readers []sdkmetric.Reader
-	for _, exporter := range exporters {
-		if err := os.Setenv(variable, exporter); err != nil {
-			return readers, err
-		}
-		reader, err := autoexport.NewMetricReader(ctx)
-		if err != nil {
-			return readers, fmt.Errorf("exporter %q: %w", exporter, err)
-		}
-		readers = append(readers, reader)
-	}
-	return readers, nil
 }
 
 // describeService says who exports. Mistakes in OTEL_RESOURCE_ATTRIBUTES are handed to OpenTelemetry's error handler,

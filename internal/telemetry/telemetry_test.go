@@ -54,27 +54,53 @@ func TestNothingIsSetUpUnlessAskedFor(t *testing.T) {
 }
 
 func TestEachSignalIsWantedByItsOwnVariables(t *testing.T) {
+	otlp := []string{"otlp"}
 	tests := map[string]struct {
 		variables map[string]string
 		want      signals
 	}{
-		"one endpoint for all": {map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, signals{traces: true, metrics: []string{"otlp"}}},
-		"endpoint of metrics":  {map[string]string{"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://c:4318"}, signals{metrics: []string{"otlp"}}},
-		"exporter of traces":   {map[string]string{"OTEL_TRACES_EXPORTER": "otlp"}, signals{traces: true}},
-		"prometheus":           {map[string]string{"OTEL_METRICS_EXPORTER": "prometheus"}, signals{metrics: []string{"prometheus"}}},
-		"several":              {map[string]string{"OTEL_METRICS_EXPORTER": "otlp, prometheus"}, signals{metrics: []string{"otlp", "prometheus"}}},
-		"none among others":    {map[string]string{"OTEL_METRICS_EXPORTER": "none,prometheus,"}, signals{metrics: []string{"prometheus"}}},
-		"endpoint, no traces":  {map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_TRACES_EXPORTER": "none"}, signals{metrics: []string{"otlp"}}},
-		"disabled means true":  {map[string]string{"OTEL_TRACES_EXPORTER": "otlp", "OTEL_SDK_DISABLED": "false"}, signals{traces: true}},
+		"one endpoint for all": {map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, signals{traces: otlp, metrics: otlp}},
+		"endpoint of metrics":  {map[string]string{"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://c:4318"}, signals{metrics: otlp}},
+		"endpoint of traces":   {map[string]string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c:4318"}, signals{traces: otlp}},
+		"endpoint, no traces":  {map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_TRACES_EXPORTER": "none"}, signals{metrics: otlp}},
+		"exporter of metrics":  {map[string]string{"OTEL_METRICS_EXPORTER": "prometheus"}, signals{metrics: []string{"prometheus"}}},
+		"exporter of traces":   {map[string]string{"OTEL_TRACES_EXPORTER": "otlp"}, signals{traces: otlp}},
+		"disabled means true":  {map[string]string{"OTEL_TRACES_EXPORTER": "otlp", "OTEL_SDK_DISABLED": "false"}, signals{traces: otlp}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			getenv := func(name string) (string, bool) { text, ok := test.variables[name]; return text, ok }
-			if got := wantedSignals(getenv); !reflect.DeepEqual(got, test.want) {
+			if got := wantedSignals(environment(test.variables)); !reflect.DeepEqual(got, test.want) {
 				t.Errorf("wanted %+v, want %+v", got, test.want)
 			}
 		})
 	}
+}
+
+func TestExportersAreReadAlikeForEachSignal(t *testing.T) {
+	tests := map[string]struct {
+		value string
+		want  []string
+	}{
+		"one with spaces around it": {" otlp\n", []string{"otlp"}},
+		"several":                   {"otlp, console", []string{"otlp", "console"}},
+		"one twice":                 {"console,otlp, console", []string{"console", "otlp"}},
+		"none among others":         {"none,console,", []string{"console"}},
+		"none":                      {" none ", nil},
+		"commas alone":              {",,", nil},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			getenv := environment(map[string]string{"OTEL_TRACES_EXPORTER": test.value, "OTEL_METRICS_EXPORTER": test.value})
+			if got, want := wantedSignals(getenv), (signals{traces: test.want, metrics: test.want}); !reflect.DeepEqual(got, want) {
+				t.Errorf("wanted %+v, want %+v", got, want)
+			}
+		})
+	}
+}
+
+// environment looks variables up in a map.
+func environment(variables map[string]string) lookup {
+	return func(name string) (string, bool) { text, ok := variables[name]; return text, ok }
 }
 
 // printingEnv makes the test binary the process whose standard output is looked at.
@@ -160,28 +186,50 @@ func describe(t *testing.T) *resource.Resource {
 }
 
 func TestAnUnknownExporterIsAnErrorAndLeavesNothingRunning(t *testing.T) {
-	setEnvironment(t, map[string]string{"OTEL_TRACES_EXPORTER": "console", "OTEL_METRICS_EXPORTER": "carrier-pigeon"})
-	if _, err := Setup(t.Context(), os.LookupEnv, "v1.2.3"); err == nil || !strings.Contains(err.Error(), "OTEL_METRICS_EXPORTER") {
-		t.Errorf("error is %v; want one that names the variable", err)
+	tests := map[string]map[string]string{
+		"OTEL_METRICS_EXPORTER": {"OTEL_TRACES_EXPORTER": "console", "OTEL_METRICS_EXPORTER": "console,carrier-pigeon"},
+		"OTEL_TRACES_EXPORTER":  {"OTEL_TRACES_EXPORTER": "console,carrier-pigeon", "OTEL_METRICS_EXPORTER": "console"},
+	}
+	for variable, variables := range tests {
+		t.Run(variable, func(t *testing.T) {
+			setEnvironment(t, variables)
+			defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+			_, err := Setup(t.Context(), os.LookupEnv, "v1.2.3")
+			if err == nil || !strings.Contains(err.Error(), variable) || !strings.Contains(err.Error(), `"carrier-pigeon"`) {
+				t.Errorf("error is %v; want one that names %s and the exporter", err, variable)
+			}
+		})
 	}
 }
 
-func TestPrometheusIsServedOnLoopbackBesideAnotherExporter(t *testing.T) {
-	setEnvironment(t, map[string]string{
-		"OTEL_METRICS_EXPORTER": "prometheus,console", "OTEL_METRIC_EXPORT_INTERVAL": "3600000", "OTEL_EXPORTER_PROMETHEUS_PORT": "0",
-	})
-	telemetry, err := Setup(t.Context(), os.LookupEnv, "v1.2.3")
-	if err != nil {
-		t.Fatal(err)
+func TestEveryExporterOfAListIsStarted(t *testing.T) {
+	tests := map[string]struct {
+		variable, value string
+		exporters       int
+	}{
+		"traces":                  {"OTEL_TRACES_EXPORTER", " otlp, console", 2},
+		"metrics":                 {"OTEL_METRICS_EXPORTER", "prometheus,console", 2},
+		"Prometheus, named twice": {"OTEL_METRICS_EXPORTER", "prometheus,prometheus", 1},
 	}
-	if len(telemetry.stops) != 2 {
-		t.Errorf("%d exporters, want 2", len(telemetry.stops))
-	}
-	if got := os.Getenv("OTEL_METRICS_EXPORTER"); got != "prometheus,console" {
-		t.Errorf("the variable is %q now", got)
-	}
-	if err := telemetry.Shutdown(t.Context()); err != nil {
-		t.Error(err)
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			setEnvironment(t, map[string]string{
+				test.variable: test.value, "OTEL_METRIC_EXPORT_INTERVAL": "3600000", "OTEL_EXPORTER_PROMETHEUS_PORT": "0",
+			})
+			telemetry, err := Setup(t.Context(), os.LookupEnv, "v1.2.3")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(telemetry.stops) != test.exporters {
+				t.Errorf("%d exporters, want %d", len(telemetry.stops), test.exporters)
+			}
+			if got := os.Getenv(test.variable); got != test.value {
+				t.Errorf("the variable is %q now", got)
+			}
+			if err := telemetry.Shutdown(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"reflect"
@@ -197,6 +198,29 @@ func TestAnUnknownExporterIsAnErrorAndLeavesNothingRunning(t *testing.T) {
 			_, err := Setup(t.Context(), os.LookupEnv, "v1.2.3")
 			if err == nil || !strings.Contains(err.Error(), variable) || !strings.Contains(err.Error(), `"carrier-pigeon"`) {
 				t.Errorf("error is %v; want one that names %s and the exporter", err, variable)
+			}
+		})
+	}
+}
+
+func TestAnAddressThatCannotBeServedIsAnError(t *testing.T) {
+	taken, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	_, port, _ := net.SplitHostPort(taken.Addr().String())
+	tests := map[string]struct{ host, port string }{
+		"a port that is taken":  {"127.0.0.1", port},
+		"IPv6 without brackets": {"::", "0"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			setEnvironment(t, map[string]string{
+				"OTEL_METRICS_EXPORTER": "prometheus", "OTEL_EXPORTER_PROMETHEUS_HOST": test.host, "OTEL_EXPORTER_PROMETHEUS_PORT": test.port,
+			})
+			if _, err := Setup(t.Context(), os.LookupEnv, "v1.2.3"); err == nil || !strings.Contains(err.Error(), `"prometheus"`) {
+				t.Errorf("error is %v; want one that names the exporter", err)
 			}
 		})
 	}

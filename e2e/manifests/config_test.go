@@ -68,6 +68,9 @@ func requireFits(t *testing.T, settings *config.Config, pod *corev1.PodSpec) {
 	if len(settings.Connections) == 0 {
 		t.Error("there is no connection")
 	}
+	if complaint := tooLittleMemory(settings, pod); complaint != "" {
+		t.Error(complaint)
+	}
 }
 
 func TestANodesSidecarListsWhoMayAsk(t *testing.T) {

@@ -239,17 +239,18 @@ func TestThePatchOfThePageReachesInitContainersAndOthers(t *testing.T) {
 	}
 }
 
-// requireMounted checks that a pod mounts the Secret and the ConfigMap that the page makes.
+// requireMounted checks that a pod mounts the Secret and the ConfigMap that the page makes, and fits them.
 func (r *reader) requireMounted(t *testing.T, objects []runtime.Object) {
 	t.Helper()
 	pod := &only[*appsv1.Deployment](t, objects).Spec.Template.Spec
 	if mounted := volume(pod, approleVolume).Secret.SecretName; r.secret != mounted {
 		t.Errorf("the page makes a Secret %s, the pod mounts %s", r.secret, mounted)
 	}
-	made := only[*corev1.ConfigMap](t, objects).Name
-	if mounted := volume(pod, configVolume).ConfigMap.Name; made != mounted {
-		t.Errorf("the page makes a ConfigMap %s, the pod mounts %s", made, mounted)
+	made := only[*corev1.ConfigMap](t, objects)
+	if mounted := volume(pod, configVolume).ConfigMap.Name; made.Name != mounted {
+		t.Errorf("the page makes a ConfigMap %s, the pod mounts %s", made.Name, mounted)
 	}
+	requireFits(t, load(t, made.Data["config.yaml"]), pod)
 }
 
 // remove runs a rm, and checks that it leaves nothing of the credentials behind.

@@ -1,11 +1,14 @@
 package manifests_test
 
 import (
+	"fmt"
 	"os"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
+	"github.com/secret-sidecar/secret-sidecar/config"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 )
@@ -31,6 +34,50 @@ func TestTheKubernetesPageSizesAsTheManifestsDo(t *testing.T) {
 	if !slices.Equal(said, want) {
 		t.Errorf("the page says %q, the manifests %q", said, want)
 	}
+}
+
+// Callers who wait while Vault hangs take memory too, and nothing may be killed for it.
+func TestAPodWithTooLittleMemoryForItsConfigurationIsNoticed(t *testing.T) {
+	t.Parallel()
+	objects := mustDecode(t, example(t, "worker/overlay"))
+	pod := &workload(t, objects).Spec
+	for name, test := range map[string]struct {
+		change func(*config.Config)
+		fits   bool
+	}{
+		"as it is shipped":               {func(*config.Config) {}, true},
+		"the default of max_waiting":     {func(c *config.Config) { c.Connections[0].MaxWaiting = 10_000 }, false},
+		"many connections":               {func(c *config.Config) { c.Connections = slices.Repeat(c.Connections, 4) }, false},
+		"a cache that is twice as large": {func(c *config.Config) { c.Cache.MaxBytes *= 2 }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			settings := load(t, only[*corev1.ConfigMap](t, objects).Data["config.yaml"])
+			test.change(settings)
+			if complaint := tooLittleMemory(settings, pod); (complaint == "") != test.fits {
+				t.Errorf("complaint %q", complaint)
+			}
+		})
+	}
+}
+
+func TestTheKubernetesPageHasTheArithmeticOfTheLimit(t *testing.T) {
+	t.Parallel()
+	if formula := "70 MB + 1.7 × `max_bytes` + 25 kB × `max_waiting`"; !strings.Contains(section(t, kubernetesPage(t), "Sizing"), formula) {
+		t.Errorf("the page does not say %q", formula)
+	}
+}
+
+// tooLittleMemory checks the limit by the formula of docs/kubernetes.md#sizing.
+func tooLittleMemory(settings *config.Config, pod *corev1.PodSpec) string {
+	least := 70_000_000 + settings.Cache.MaxBytes*17/10
+	for _, connection := range settings.Connections {
+		least += int64(connection.MaxWaiting) * 25_000
+	}
+	if limit := sidecar(pod).Resources.Limits[corev1.ResourceMemory]; limit.Value() < least {
+		return fmt.Sprintf("the sidecar may use %s of memory, and its configuration takes %d bytes", limit.String(), least)
+	}
+	return ""
 }
 
 func TestTheKubernetesPageIncludesEveryTemplateOfTheChart(t *testing.T) {

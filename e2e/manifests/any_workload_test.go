@@ -1,6 +1,7 @@
 package manifests_test
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"os/exec"
@@ -24,6 +25,9 @@ var jobs = map[string]string{
 	"Job":     "{apiVersion: batch/v1, kind: Job, metadata: {name: app}, spec: {template: {spec: %s}}}",
 	"CronJob": "{apiVersion: batch/v1, kind: CronJob, metadata: {name: app}, spec: {schedule: '@daily', jobTemplate: {spec: {template: {spec: %s}}}}}",
 }
+
+// components are what a kustomization may list.
+var components = []string{"component", "component-with-own-fs-group", "node-wide-worker", "node-wide-worker-with-own-fs-group"}
 
 // The component adds to a pod and takes nothing away, whatever is there already.
 func TestTheComponentTurnsAnyPodIntoOneWithTheSidecar(t *testing.T) {
@@ -175,6 +179,34 @@ func TestThePageSaysWhichKindsGetTheSidecar(t *testing.T) {
 		}
 		if !regexp.MustCompile(`leaves[^:]+:[^.]*\b` + kind + `\b`).MatchString(steps) {
 			t.Errorf("the page does not say that a %s gets nothing", kind)
+		}
+	}
+}
+
+// Others have a StatefulSet, a DaemonSet and a Job too. What those hold is not what a pod's part expects.
+func TestSameNamedKindsOfOtherGroupsStayAsTheyAre(t *testing.T) {
+	t.Parallel()
+	const pod = "{initContainers: [{name: mine, image: m}], volumes: [{name: mine, emptyDir: {}}], containers: [{name: a, image: a, volumeMounts: [{name: mine, mountPath: /mine}]}]}"
+	for name, manifest := range map[string]string{
+		"StatefulSet of OpenKruise": "{apiVersion: apps.kruise.io/v1beta1, kind: StatefulSet, metadata: {name: app}, spec: {template: {spec: " + pod + "}}}",
+		"DaemonSet of OpenKruise":   "{apiVersion: apps.kruise.io/v1alpha1, kind: DaemonSet, metadata: {name: app}, spec: {template: {spec: " + pod + "}}}",
+		"Job of Volcano":            "{apiVersion: batch.volcano.sh/v1alpha1, kind: Job, metadata: {name: app}, spec: {tasks: [{name: t, template: {spec: " + pod + "}}]}}",
+		"Deployment of nobody":      "{apiVersion: example.org/v1, kind: Deployment, metadata: {name: app}, spec: {template: {spec: " + pod + "}}}",
+		"CronJob of nobody":         "{apiVersion: batch.example.org/v1, kind: CronJob, metadata: {name: app}, spec: {jobTemplate: {spec: {template: {spec: " + pod + "}}}}}",
+	} {
+		for _, component := range components {
+			t.Run(component+", "+name, func(t *testing.T) {
+				t.Parallel()
+				folder := overlay(t, map[string]string{
+					"before/kustomization.yaml": "resources: [app.yaml]\n",
+					"before/app.yaml":           manifest,
+					"after/kustomization.yaml":  "resources: [../before]\ncomponents: [../../kubernetes/" + component + "]\n",
+				})
+				before, after := kustomize(t, folder+"/before"), kustomize(t, folder+"/after")
+				if !bytes.Equal(before, after) {
+					t.Errorf("it was\n%s\nand is\n%s", before, after)
+				}
+			})
 		}
 	}
 }

@@ -210,3 +210,35 @@ func TestSameNamedKindsOfOtherGroupsStayAsTheyAre(t *testing.T) {
 		}
 	}
 }
+
+// A key that was left empty, as a template with nothing to say leaves it, is null: no list that an item could join.
+func TestAWorkerWithEmptyKeysCanAskTheSidecar(t *testing.T) {
+	t.Parallel()
+	kinds := maps.Clone(workloads)
+	maps.Copy(kinds, jobs)
+	for kind, manifest := range kinds {
+		for shape, empty := range map[string]string{
+			"no variables": "env: null",
+			"no mounts":    "volumeMounts: null",
+			"neither":      "env: null, volumeMounts: null",
+		} {
+			for _, component := range components {
+				t.Run(component+", "+kind+" with "+shape, func(t *testing.T) {
+					t.Parallel()
+					spec := "{restartPolicy: Always, containers: [{name: app, image: app, " + empty + "}]}"
+					if jobs[kind] != "" {
+						spec = strings.Replace(spec, "Always", "Never", 1)
+					}
+					pod := &workload(t, mustDecode(t, kustomize(t, overlay(t, map[string]string{
+						"kustomization.yaml": "resources: [app.yaml]\ncomponents: [../kubernetes/" + component + "]\n",
+						"app.yaml":           fmt.Sprintf(manifest, spec),
+					})))).Spec
+					c := pod.Containers[0]
+					if mount(&c, socketVolume).MountPath == "" || len(c.Env) != 1 || c.Env[0].Name != socketVariable {
+						t.Errorf("it cannot ask: mounts %v, variables %v", c.VolumeMounts, c.Env)
+					}
+				})
+			}
+		}
+	}
+}

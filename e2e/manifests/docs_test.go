@@ -33,7 +33,8 @@ spec:
     spec:
       securityContext: {runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}
       initContainers:
-        - {name: migrate, image: worker, securityContext: &restricted {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}}
+        - {name: first, image: worker, securityContext: &restricted {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}}
+        - {name: migrate, image: worker, securityContext: *restricted}
       containers:
         - {name: flows, image: worker, securityContext: *restricted}
         - {name: helper, image: helper, securityContext: *restricted}
@@ -216,8 +217,7 @@ func (r *reader) createSecret(t *testing.T, called string, arguments []string) {
 	}
 }
 
-// The page's patch gives the socket to every container that the component leaves out, and leaves
-// the sidecar in the first place.
+// The page's patch gives the socket to every container that it names with it, and leaves all containers in their order.
 func TestThePatchOfThePageReachesInitContainersAndOthers(t *testing.T) {
 	t.Parallel()
 	r := newReader(t)
@@ -228,11 +228,17 @@ func TestThePatchOfThePageReachesInitContainersAndOthers(t *testing.T) {
 	}
 	pod := &workload(t, r.render(t, "patches")).Spec
 	want := corev1.EnvVar{Name: socketVariable, Value: "/run/secret-sidecar/sidecar.sock"}
-	asking := others(pod)
-	if len(asking) != 3 {
-		t.Fatalf("%d containers, not the reader's three", len(asking))
+	var order []string
+	for _, c := range slices.Concat(pod.InitContainers, pod.Containers) {
+		order = append(order, c.Name)
 	}
-	for _, c := range asking {
+	if want := []string{name, "first", "migrate", "flows", "helper"}; !slices.Equal(order, want) {
+		t.Errorf("the containers are %q, not %q", order, want)
+	}
+	for _, c := range others(pod) {
+		if c.Name == "first" { // it does not ask
+			continue
+		}
 		if m := mount(&c, socketVolume); m.MountPath != "/run/secret-sidecar" || !m.ReadOnly || !slices.Contains(c.Env, want) {
 			t.Errorf("%s cannot ask: mounts %v, variables %v", c.Name, c.VolumeMounts, c.Env)
 		}

@@ -1,6 +1,8 @@
 package manifests_test
 
 import (
+	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -296,5 +298,44 @@ func (r *reader) onCluster(t *testing.T, words []string) {
 		if err := knows(t, words[at+2:]); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// Patches by index know nothing of a sidecar that comes before their own containers and volumes.
+func TestAnOverlayWithPatchesByIndexIsListedUnderResources(t *testing.T) {
+	t.Parallel()
+	if said := "An overlay that you have already goes under `resources`"; !strings.Contains(section(t, kubernetesPage(t), "In five minutes"), said) {
+		t.Errorf("the page does not say %q", said)
+	}
+	const patches = `patches:
+  - target: {kind: Deployment}
+    patch: |-
+      - {op: replace, path: /spec/template/spec/volumes/0/emptyDir, value: {sizeLimit: 5Gi}}
+      - {op: replace, path: /spec/template/spec/initContainers/0/image, value: migrate:v2}
+`
+	mine := map[string]string{
+		"mine/app.yaml": fmt.Sprintf(workloads["Deployment"], "{initContainers: [{name: migrate, image: migrate}], "+
+			"containers: [{name: app, image: app}], volumes: [{name: mine, emptyDir: {}}]}"),
+	}
+	for name, test := range map[string]struct {
+		mine, turned string
+		hit          bool
+	}{
+		"under resources":    {patches, "resources: [../mine]\ncomponents: [../../kubernetes/component]\n", false},
+		"beside the patches": {"", "resources: [../mine]\ncomponents: [../../kubernetes/component]\n" + patches, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			files := maps.Clone(mine)
+			files["mine/kustomization.yaml"] = "resources: [app.yaml]\n" + test.mine
+			files["turned/kustomization.yaml"] = test.turned
+			pod := &workload(t, mustDecode(t, kustomize(t, overlay(t, files)+"/turned"))).Spec
+			if hit := sidecar(pod).Image == "migrate:v2"; hit != test.hit {
+				t.Errorf("the patch by index hits the image %s", sidecar(pod).Image)
+			}
+			if complaints := breaches(pod); !test.hit && len(complaints) > 0 {
+				t.Errorf("the sidecar is not as it should be: %q", complaints)
+			}
+		})
 	}
 }

@@ -77,10 +77,14 @@ test: c-compiler test-clients real-vault test-overload test-monitoring ## run ev
 	$(ON_REAL_VAULT) $(GO_TEST) ./...
 
 # Kustomize and Helm are tools of the nested module, so that what they share with Kubernetes' own code is compiled once.
+# Helm takes the version of Kubernetes that it renders for from the linker, as its own releases do; it is client-go's.
 # Without -count=1, go test would keep a result when deploy/ has changed: it is outside of the nested module.
+HELM_VERSIONS := helm.sh/helm/v3/pkg/chartutil
 .PHONY: test-manifests
 test-manifests: ## render what is in deploy/ and let Kubernetes' own code judge it
-	cd e2e/manifests && go build -o '$(CURDIR)/$(TOOLS)/' sigs.k8s.io/kustomize/kustomize/v5 helm.sh/helm/v3/cmd/helm
+	cd e2e/manifests && minor=$$(go list -m -f '{{.Version}}' k8s.io/client-go | cut -d. -f2) && \
+	  go build -ldflags "-X $(HELM_VERSIONS).k8sVersionMajor=1 -X $(HELM_VERSIONS).k8sVersionMinor=$$minor" \
+	  -o '$(CURDIR)/$(TOOLS)/' sigs.k8s.io/kustomize/kustomize/v5 helm.sh/helm/v3/cmd/helm
 	cd e2e/manifests && KUSTOMIZE='$(CURDIR)/$(TOOLS)/kustomize' HELM='$(CURDIR)/$(TOOLS)/helm' \
 	  go test -timeout 20m -count=1 ./...
 

@@ -33,12 +33,54 @@ func TestTheChartRefusesValuesThatAreWrong(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			command := exec.CommandContext(t.Context(), tool(t, "HELM"), "template", "worker", chart, "--set", test.value)
-			out, err := command.CombinedOutput()
-			if err == nil || !strings.Contains(string(out), test.want) {
-				t.Errorf("%v, want an error about %q:\n%s", err, test.want, out)
-			}
+			requireHelmSays(t, test.want, "template", "worker", chart, "--set", test.value)
 		})
+	}
+}
+
+// Helm looks at the kubeVersion of the chart that it installs, and at none of its dependencies'.
+func TestTheChartRefusesAKubernetesWithoutNativeSidecars(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ change, version, want string }{
+		"the example's own chart":           {"", "1.28.15", "kubeVersion: >=1.29.0-0"},
+		"a chart that says nothing of it":   {"kubeVersion:", "1.28.15", "secret-sidecar needs Kubernetes 1.29"},
+		"a provider's version":              {"kubeVersion:", "1.28.9-gke.1000", "secret-sidecar needs Kubernetes 1.29"},
+		"a provider's version that has it":  {"kubeVersion:", "1.29.0-gke.1000", ""},
+		"the first version that has it":     {"kubeVersion:", "1.29.0", ""},
+		"the example's chart on a late one": {"", "1.34.0", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			chart := filepath.Join(helmCharts(t), "worker")
+			if test.change != "" {
+				replace(t, filepath.Join(chart, "Chart.yaml"), test.change, "# "+test.change)
+			}
+			requireHelmSays(t, test.want, "template", "worker", chart, "--kube-version", test.version)
+		})
+	}
+}
+
+// requireHelmSays runs helm, which has to fail with these words; without any it has to succeed.
+func requireHelmSays(t *testing.T, want string, arguments ...string) {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), tool(t, "HELM"), arguments...).CombinedOutput()
+	if (err == nil) != (want == "") || !strings.Contains(string(out), want) {
+		t.Errorf("%v, want an error about %q:\n%s", err, want, out)
+	}
+}
+
+// replace replaces what a file holds once.
+func replace(t *testing.T, file, old, text string) {
+	t.Helper()
+	before, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Count(string(before), old) != 1 {
+		t.Fatalf("%s does not hold %q once:\n%s", file, old, before)
+	}
+	if err := os.WriteFile(file, []byte(strings.Replace(string(before), old, text, 1)), 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -60,6 +60,31 @@ func TestTheChartRefusesAKubernetesWithoutNativeSidecars(t *testing.T) {
 	}
 }
 
+// Under an alias Helm puts the library's own values where its templates do not look.
+func TestTheChartRefusesAnAlias(t *testing.T) {
+	t.Parallel()
+	for name, values := range map[string]string{
+		"with its values under the chart's name": "secret-sidecar:",
+		"with its values under the alias":        "sc:",
+	} {
+		for _, template := range []string{"initContainer", "podSecurityContext", "volumes", "configMap"} {
+			t.Run(name+", "+template, func(t *testing.T) {
+				t.Parallel()
+				chart := filepath.Join(helmCharts(t), "worker")
+				replace(t, filepath.Join(chart, "Chart.yaml"), "    repository:", "    alias: sc\n    repository:")
+				replace(t, filepath.Join(chart, "values.yaml"), "secret-sidecar:", values)
+				if err := os.WriteFile(filepath.Join(chart, "templates", "configmap.yaml"), []byte(`{{ include "secret-sidecar.`+template+`" . }}`), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Remove(filepath.Join(chart, "templates", "deployment.yaml")); err != nil {
+					t.Fatal(err)
+				}
+				requireHelmSays(t, "the dependency takes no alias", "template", "worker", chart)
+			})
+		}
+	}
+}
+
 // requireHelmSays runs helm, which has to fail with these words; without any it has to succeed.
 func requireHelmSays(t *testing.T, want string, arguments ...string) {
 	t.Helper()

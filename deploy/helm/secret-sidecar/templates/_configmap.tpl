@@ -3,6 +3,7 @@ secret-sidecar.configMap is the ConfigMap with the configuration and the files t
 change without a restart: put no checksum of it into the pod's annotations.
 */}}
 {{- define "secret-sidecar.configMap" -}}
+{{- include "secret-sidecar.requireValues" . -}}
 {{- $values := index .Values "secret-sidecar" -}}
 {{- range $values.config.connections -}}
 {{- if .secret_id -}}

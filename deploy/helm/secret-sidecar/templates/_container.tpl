@@ -3,6 +3,7 @@ secret-sidecar.initContainer is one item of a pod's initContainers; let it be th
 deploy/kubernetes/component-with-own-fs-group/pod.yaml, which holds the same. `make test-manifests` compares the two.
 */}}
 {{- define "secret-sidecar.initContainer" -}}
+{{- include "secret-sidecar.requireValues" . -}}
 {{- if semverCompare "<1.29.0-0" .Capabilities.KubeVersion.Version -}}
 {{- fail (printf "secret-sidecar needs Kubernetes 1.29 or later for its native sidecar, this is %s" .Capabilities.KubeVersion.Version) -}}
 {{- end -}}

@@ -2,6 +2,7 @@
 secret-sidecar.podSecurityContext is what a pod's securityContext needs: merge it with your own.
 */}}
 {{- define "secret-sidecar.podSecurityContext" -}}
+{{- include "secret-sidecar.requireValues" . -}}
 fsGroup: {{ int64 (index .Values "secret-sidecar").fsGroup }}
 fsGroupChangePolicy: OnRootMismatch
 {{- end }}
@@ -10,6 +11,7 @@ fsGroupChangePolicy: OnRootMismatch
 secret-sidecar.volumes are items of a pod's volumes.
 */}}
 {{- define "secret-sidecar.volumes" -}}
+{{- include "secret-sidecar.requireValues" . -}}
 {{- $values := index .Values "secret-sidecar" -}}
 - name: secret-sidecar-socket
   emptyDir: {medium: Memory, sizeLimit: 1Mi}

@@ -27,6 +27,7 @@ func TestTheChartRefusesValuesThatAreWrong(t *testing.T) {
 		"an image without a tag":         {"secret-sidecar.image.tag=", "set secret-sidecar.image.tag"},
 		"a digest that is none":          {"secret-sidecar.image.digest=v1", "digest"},
 		"a secret_id":                    {"secret-sidecar.config.connections[0].secret_id=x", "no place for a secret_id"},
+		"a socket that nobody asks":      {"secret-sidecar.config.socket.path=/run/secret-sidecar/other.sock", "leave out secret-sidecar.config.socket.path"},
 		"a second configuration":         {`secret-sidecar.files.config\.yaml=x`, "files"},
 		"no memory limit":                {"secret-sidecar.resources.limits=null", "limits"},
 		"a drain timeout without a unit": {"secret-sidecar.drainTimeout=5", "drainTimeout"},
@@ -118,6 +119,7 @@ func TestTheChartTakesItsValues(t *testing.T) {
 		"--set", "secret-sidecar.configMap=other-config", "--set", "secret-sidecar.approleSecret=other-approle",
 		"--set", "secret-sidecar.env[0].name=OTEL_EXPORTER_OTLP_ENDPOINT", "--set", "secret-sidecar.env[0].value=http://collector:4318",
 		"--set", "secret-sidecar.config.caller_limits.in_flight=2000000",
+		"--set", "secret-sidecar.config.socket.path=/run/secret-sidecar/sidecar.sock",
 	))
 	pod := &only[*appsv1.Deployment](t, objects).Spec.Template.Spec
 	for _, complaint := range judge(t, objects) {

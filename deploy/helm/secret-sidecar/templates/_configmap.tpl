@@ -10,6 +10,11 @@ change without a restart: put no checksum of it into the pod's annotations.
 {{- fail "a ConfigMap is no place for a secret_id: put it into the Secret secret-sidecar.approleSecret, and name it by secret_id_file" -}}
 {{- end -}}
 {{- end -}}
+{{- with $values.config.socket -}}
+{{- if not (has .path (list nil "/run/secret-sidecar/sidecar.sock")) -}}
+{{- fail "leave out secret-sidecar.config.socket.path: probes and worker ask at /run/secret-sidecar/sidecar.sock" -}}
+{{- end -}}
+{{- end -}}
 apiVersion: v1
 kind: ConfigMap
 metadata:

@@ -1,13 +1,18 @@
 package manifests_test
 
 import (
+	"encoding/json"
+	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/secret-sidecar/secret-sidecar/config"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 )
@@ -22,20 +27,55 @@ func TestTheChartRefusesValuesThatAreWrong(t *testing.T) {
 	t.Parallel()
 	chart := filepath.Join(helmCharts(t), "worker")
 	for name, test := range map[string]struct{ value, want string }{
-		"a misspelled key":               {"secret-sidecar.imag.tag=v1", "imag"},
-		"a misspelled key of the image":  {"secret-sidecar.image.tagg=v1", "tagg"},
-		"an image without a tag":         {"secret-sidecar.image.tag=", "set secret-sidecar.image.tag"},
-		"a digest that is none":          {"secret-sidecar.image.digest=v1", "digest"},
-		"a secret_id":                    {"secret-sidecar.config.connections[0].secret_id=x", "no place for a secret_id"},
-		"a socket that nobody asks":      {"secret-sidecar.config.socket.path=/run/secret-sidecar/other.sock", "leave out secret-sidecar.config.socket.path"},
-		"a second configuration":         {`secret-sidecar.files.config\.yaml=x`, "files"},
-		"no memory limit":                {"secret-sidecar.resources.limits=null", "limits"},
-		"a drain timeout without a unit": {"secret-sidecar.drainTimeout=5", "drainTimeout"},
+		"a misspelled key":                      {"secret-sidecar.imag.tag=v1", "imag"},
+		"a misspelled key of the image":         {"secret-sidecar.image.tagg=v1", "tagg"},
+		"an image without a tag":                {"secret-sidecar.image.tag=", "set secret-sidecar.image.tag"},
+		"a digest that is none":                 {"secret-sidecar.image.digest=v1", "digest"},
+		"a secret_id":                           {"secret-sidecar.config.connections[0].secret_id=x", "no place for a secret_id"},
+		"a socket that nobody asks":             {"secret-sidecar.config.socket.path=/run/secret-sidecar/other.sock", "leave out secret-sidecar.config.socket.path"},
+		"a second configuration":                {`secret-sidecar.files.config\.yaml=x`, "files"},
+		"a misspelled request":                  {"secret-sidecar.resources.request.cpu=1", "request"},
+		"a misspelled value of a variable":      {"secret-sidecar.env[0].vale=x,secret-sidecar.env[0].name=X", "vale"},
+		"a variable that is a number":           {"secret-sidecar.env[0].value=9465,secret-sidecar.env[0].name=X", "value"},
+		"a misspelled key of the configuration": {"secret-sidecar.config.conections=x", "conections"},
+		"a mode that is a number":               {"secret-sidecar.config.socket.mode=432", "mode"},
+		"no memory limit":                       {"secret-sidecar.resources.limits=null", "limits"},
+		"a drain timeout without a unit":        {"secret-sidecar.drainTimeout=5", "drainTimeout"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			requireHelmSays(t, test.want, "template", "worker", chart, "--set", test.value)
 		})
+	}
+}
+
+func TestTheChartKnowsTheKeysOfTheConfiguration(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(file, []byte("no-such-key: x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := config.Load(file, func(string) (string, bool) { return "", false })
+	known := regexp.MustCompile(`the keys here are ([\w, ]+)`).FindStringSubmatch(fmt.Sprint(err))
+	if known == nil {
+		t.Fatalf("the sidecar does not say which keys it knows: %v", err)
+	}
+	text, err := os.ReadFile(deploy + "/helm/secret-sidecar/values.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var schema struct {
+		Properties struct {
+			Config struct{ Properties map[string]any }
+		}
+	}
+	if err := json.Unmarshal(text, &schema); err != nil {
+		t.Fatal(err)
+	}
+	want := strings.Split(known[1], ", ")
+	slices.Sort(want)
+	if got := slices.Sorted(maps.Keys(schema.Properties.Config.Properties)); !slices.Equal(got, want) {
+		t.Errorf("the schema knows %q, the sidecar %q", got, want)
 	}
 }
 
@@ -117,6 +157,7 @@ func TestTheChartTakesItsValues(t *testing.T) {
 		"--set", "secret-sidecar.image.digest="+digest, "--set", "secret-sidecar.image.pullPolicy=Always",
 		"--set", "secret-sidecar.fsGroup=2000000000", "--set", "secret-sidecar.drainTimeout=20s",
 		"--set", "secret-sidecar.configMap=other-config", "--set", "secret-sidecar.approleSecret=other-approle",
+		"--set", "secret-sidecar.env[1].name=NODE", "--set", "secret-sidecar.env[1].valueFrom.fieldRef.fieldPath=spec.nodeName",
 		"--set", "secret-sidecar.env[0].name=OTEL_EXPORTER_OTLP_ENDPOINT", "--set", "secret-sidecar.env[0].value=http://collector:4318",
 		"--set", "secret-sidecar.config.caller_limits.in_flight=2000000",
 		"--set", "secret-sidecar.config.socket.path=/run/secret-sidecar/sidecar.sock",

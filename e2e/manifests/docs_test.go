@@ -301,6 +301,31 @@ func (r *reader) onCluster(t *testing.T, words []string) {
 	}
 }
 
+func TestThePatchForMetricsKeepsTheVariablesThatAreThere(t *testing.T) {
+	t.Parallel()
+	r := newReader(t)
+	for _, block := range fenced.FindAllStringSubmatch(kubernetesPage(t), -1) {
+		if title := fileTitle.FindStringSubmatch(block[2]); title != nil {
+			r.write(t, title[1], strings.ReplaceAll(block[2], "- ../overlay", "- ../proxied"))
+		}
+	}
+	r.write(t, "proxied/kustomization.yaml", `resources: [../overlay]
+patches:
+  - target: {kind: Deployment}
+    patch: |-
+      - {op: add, path: /spec/template/spec/initContainers/0/env, value: [{name: HTTPS_PROXY, value: "http://proxy:3128"}]}
+`)
+	pod := &workload(t, r.render(t, "metrics")).Spec
+	for _, want := range []string{"HTTPS_PROXY", "OTEL_METRICS_EXPORTER"} {
+		if !slices.ContainsFunc(sidecar(pod).Env, func(v corev1.EnvVar) bool { return v.Name == want }) {
+			t.Errorf("the sidecar has no %s: %v", want, sidecar(pod).Env)
+		}
+	}
+	if first := pod.InitContainers[0].Name; first != name {
+		t.Errorf("%s is the first init container", first)
+	}
+}
+
 // Patches by index know nothing of a sidecar that comes before their own containers and volumes.
 func TestAnOverlayWithPatchesByIndexIsListedUnderResources(t *testing.T) {
 	t.Parallel()

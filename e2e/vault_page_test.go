@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -62,6 +64,35 @@ func TestTheVaultPageSetsUpWhatASidecarNeeds(t *testing.T) {
 		t.Errorf("a login with the new secret_id: %v", err)
 	}
 	r.value("flows/data/mysec/api_key", "supersecret", fromVault)
+}
+
+// A second policy that repeated a part of the first would be taken for the whole, and the rest be lost.
+func TestTheVaultPagesPoliciesNameEachCapabilityOnce(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../docs/vault.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var granted []string
+	for _, b := range codeBlocks(string(page)) {
+		if b.language == "hcl" {
+			granted = append(granted, submatches(`path "(\S+)"`, b.text)...)
+		}
+	}
+	explained := submatches("(?m)^\\| `\\w+` on `(\\S+)` \\|", string(page))
+	slices.Sort(granted)
+	slices.Sort(explained)
+	if !slices.Equal(granted, explained) || len(granted) == 0 {
+		t.Errorf("the policies have %q, the table %q", granted, explained)
+	}
+}
+
+func submatches(pattern, text string) []string {
+	var found []string
+	for _, match := range regexp.MustCompile(pattern).FindAllStringSubmatch(text, -1) {
+		found = append(found, match[1])
+	}
+	return found
 }
 
 // file returns a file of the reader's folder, as a program would read it.

@@ -1,6 +1,7 @@
 package manifests_test
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -39,6 +40,37 @@ func TestTwoWorkersOfANamespaceShareNothing(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Two workers of one release have one name between them, so each says which ConfigMap and Secret are its own.
+func TestTwoSubchartsOfAReleaseShareNothingWhenTheyNameTheirOwn(t *testing.T) {
+	t.Parallel()
+	folder := helmCharts(t)
+	const first, second = "worker: {secret-sidecar: {configMap: a-config, approleSecret: a-approle}}\n", "other: {secret-sidecar: {configMap: b-config, approleSecret: b-approle}}\n"
+	for file, text := range map[string]string{
+		"Chart.yaml": "apiVersion: v2\nname: both\nversion: 1.0.0\ndependencies:\n" +
+			"  - {name: worker, version: 1.0.0, repository: 'file://../worker'}\n" +
+			"  - {name: worker, version: 1.0.0, repository: 'file://../worker', alias: other}\n",
+		"values.yaml": first + second,
+	} {
+		path := filepath.Join(folder, "both", file)
+		if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run(t, tool(t, "HELM"), "dependency", "update", filepath.Join(folder, "both"))
+	used := uses(t, mustDecode(t, run(t, tool(t, "HELM"), "template", "release", filepath.Join(folder, "both"))))
+	for _, want := range []string{"ConfigMap a-config", "Secret a-approle", "ConfigMap b-config", "Secret b-approle"} {
+		if !used[want] {
+			t.Errorf("nobody has %s of its own: %v", want, used)
+		}
+	}
+	if said := "give each a `configMap` and an `approleSecret`"; !strings.Contains(section(t, kubernetesPage(t), "Helm"), said) {
+		t.Errorf("the page does not say %q", said)
 	}
 }
 

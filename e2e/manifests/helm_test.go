@@ -183,6 +183,18 @@ func TestTheChartTakesItsValues(t *testing.T) {
 	}
 }
 
+func TestAReleaseAndANamespaceMayBeCalledByANumber(t *testing.T) {
+	t.Parallel()
+	chart := filepath.Join(helmCharts(t), "worker")
+	objects := mustDecode(t, run(t, tool(t, "HELM"), "template", "123", chart, "--namespace", "456"))
+	for _, complaint := range judge(t, objects) {
+		t.Error(complaint)
+	}
+	if made := only[*corev1.ConfigMap](t, objects); made.Namespace != "456" {
+		t.Errorf("the ConfigMap is in %q", made.Namespace)
+	}
+}
+
 // The page's own option puts a certificate authority where the configuration finds it.
 func TestTheChartBringsACertificateAuthorityToTheSidecar(t *testing.T) {
 	t.Parallel()

@@ -19,7 +19,7 @@ apiVersion: v1
 kind: ConfigMap
 metadata:
   name: {{ include "secret-sidecar.configMapName" . }}
-  namespace: {{ .Release.Namespace }}
+  namespace: {{ .Release.Namespace | quote }}
 data:
   config.yaml: |
     {{- toYaml $values.config | nindent 4 }}

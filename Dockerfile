@@ -30,7 +30,7 @@ RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache
       -o /out/secret-sidecar ./cmd/secret-sidecar
 
 # The folder of the default socket. A volume mounted over it for the first time takes its owner and mode.
-RUN mkdir -p -m 0700 /out/run/secret-sidecar
+RUN mkdir -p -m 0700 /out/run/secret-sidecar && chown 65532:65532 /out/run/secret-sidecar
 
 FROM scratch
 ARG VERSION=dev
@@ -43,7 +43,7 @@ LABEL org.opencontainers.image.title="secret-sidecar" \
       org.opencontainers.image.source="https://github.com/secret-sidecar/secret-sidecar" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
-COPY --from=build --chown=65532:65532 /out/run /run
+COPY --from=build /out/run /run
 COPY --from=build /out/secret-sidecar /secret-sidecar
 # Numeric, so that Kubernetes can check runAsNonRoot.
 USER 65532:65532

@@ -161,7 +161,7 @@ func TestTheImageHoldsTheProgramItsCertificatesAndTheSocketsFolder(t *testing.T)
 		"etc/ssl":                           {fs.ModeDir | 0o755, 0, 0},
 		"etc/ssl/certs":                     {fs.ModeDir | 0o755, 0, 0},
 		"etc/ssl/certs/ca-certificates.crt": {0o644, 0, 0},
-		"run":                               {fs.ModeDir | 0o755, sidecarUser, sidecarUser},
+		"run":                               {fs.ModeDir | 0o755, 0, 0},
 		"run/secret-sidecar":                {fs.ModeDir | 0o700, sidecarUser, sidecarUser},
 		"secret-sidecar":                    {0o755, 0, 0},
 	}

@@ -8,9 +8,8 @@ import (
 	"slices"
 	"testing"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"github.com/secret-sidecar/secret-sidecar/config"
+	corev1 "k8s.io/api/core/v1"
 )
 
 // The sidecar itself reads the configurations of all rendered ConfigMaps.

@@ -49,7 +49,8 @@ func followLinks(path string) (string, error) {
 	if err == nil {
 		return target, nil
 	}
-	if _, linkErr := os.Lstat(path); errors.Is(linkErr, fs.ErrNotExist) {
+	// It may be there by now, made by an edit at the same time.
+	if info, linkErr := os.Lstat(path); errors.Is(linkErr, fs.ErrNotExist) || linkErr == nil && info.Mode()&fs.ModeSymlink == 0 {
 		return path, nil
 	}
 	return "", fmt.Errorf("find the config file behind the link %s: %w", path, err)

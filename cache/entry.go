@@ -15,8 +15,9 @@ const (
 	// refreshing is an entry's nextRefresh while its refresh runs.
 	refreshing = int64(math.MaxInt64)
 	// entryOverhead is what an entry costs beside its key and its value, here, in the index and in ristretto, in
-	// bytes. TestMemoryStaysWithinTheBound holds it against the heap.
-	entryOverhead = 432
+	// bytes: with maps that have churned, which take up to a third more than fresh ones. TestMemoryStaysWithinTheBound
+	// holds it against the heap.
+	entryOverhead = 512
 )
 
 // generation is shared by the entries that a space took in between two DropSpace calls. It drops them all at once,

@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -109,6 +110,11 @@ type sidecar struct {
 	socket string
 	stop   context.CancelFunc
 	served chan error
+}
+
+// batchOf asks for one value so many times.
+func batchOf(count int, path string) *secretsidecarv1.BatchResolveRequest {
+	return &secretsidecarv1.BatchResolveRequest{Requests: slices.Repeat([]*secretsidecarv1.ResolveRequest{{Path: path}}, count)}
 }
 
 // start serves the settings until the test ends.

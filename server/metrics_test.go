@@ -245,11 +245,7 @@ func TestCoalescedCallersInvalidationsRefusalsAndReloadsAreCounted(t *testing.T)
 func TestEachItemOfABatchThatIsTooLargeIsCounted(t *testing.T) {
 	v := newVault(t)
 	running, reader := startMeasured(t, server.Settings{Connections: []server.Connection{v.connection("prod")}})
-	batch := &secretsidecarv1.BatchResolveRequest{}
-	for range 257 {
-		batch.Requests = append(batch.Requests, &secretsidecarv1.ResolveRequest{Path: "secret/data/mysec/key"})
-	}
-	_, err := running.BatchResolve(t.Context(), batch)
+	_, err := running.BatchResolve(t.Context(), batchOf(257, "secret/data/mysec/key"))
 	wantProblem(t, err, codes.InvalidArgument, "INVALID_REQUEST")
 	wantValues(t, collected(t, reader), map[string]float64{
 		"secret_sidecar.resolves connection=,error.type=INVALID_REQUEST,outcome=error": 257,
@@ -287,10 +283,7 @@ func TestWhatIsRefusedBeforeItIsHandledIsCountedByItsSecrets(t *testing.T) {
 	running, reader := startMeasured(t, server.Settings{
 		Connections: []server.Connection{v.connection("prod")}, CallerLimits: server.CallerLimits{PerSecond: 1},
 	})
-	batch := &secretsidecarv1.BatchResolveRequest{}
-	for range 256 { // as many as may come at once
-		batch.Requests = append(batch.Requests, &secretsidecarv1.ResolveRequest{Path: "secret/data/mysec/key"})
-	}
+	batch := batchOf(256, "secret/data/mysec/key") // as many as may come at once
 	if _, err := running.BatchResolve(t.Context(), batch); err != nil {
 		t.Fatal(err)
 	}

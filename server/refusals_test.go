@@ -50,10 +50,7 @@ func TestTheLogSaysWhoIsRefusedWhatButNothingThatTheCallerSaid(t *testing.T) {
 			name:   "more than its limit",
 			limits: server.CallerLimits{PerSecond: 1},
 			ask: func(t *testing.T, running *sidecar) {
-				batch := &secretsidecarv1.BatchResolveRequest{}
-				for range 256 { // as many as may come at once
-					batch.Requests = append(batch.Requests, &secretsidecarv1.ResolveRequest{Path: "nonsense"})
-				}
+				batch := batchOf(256, "nonsense") // as many as may come at once
 				_, _ = running.BatchResolve(t.Context(), batch)
 				_, _ = running.BatchResolve(t.Context(), batch)
 			},

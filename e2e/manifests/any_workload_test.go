@@ -26,6 +26,22 @@ var jobs = map[string]string{
 	"CronJob": "{apiVersion: batch/v1, kind: CronJob, metadata: {name: app}, spec: {schedule: '@daily', jobTemplate: {spec: {template: {spec: %s}}}}}",
 }
 
+// turned are the kinds of both.
+var turned = func() map[string]string {
+	all := maps.Clone(workloads)
+	maps.Copy(all, jobs)
+	return all
+}()
+
+// withPod is a manifest of a kind that is turned, whose pod has these fields.
+func withPod(kind, fields string) string {
+	restart := "Always"
+	if jobs[kind] != "" {
+		restart = "Never"
+	}
+	return fmt.Sprintf(turned[kind], "{restartPolicy: "+restart+", "+fields+"}")
+}
+
 // components are what a kustomization may list.
 var components = []string{"component", "component-with-own-fs-group", "node-wide-worker", "node-wide-worker-with-own-fs-group"}
 
@@ -70,9 +86,7 @@ func TestTheComponentTurnsAnyPodIntoOneWithTheSidecar(t *testing.T) {
 // leaves the pod's group alone.
 func TestAPodWithAnFsGroupOfItsOwnKeepsIt(t *testing.T) {
 	t.Parallel()
-	kinds := maps.Clone(workloads)
-	maps.Copy(kinds, jobs)
-	for kind, manifest := range kinds {
+	for kind := range turned {
 		for shape, context := range map[string]string{
 			"a group":            "{fsGroup: 2000}",
 			"a policy":           "{fsGroupChangePolicy: Always}",
@@ -81,13 +95,9 @@ func TestAPodWithAnFsGroupOfItsOwnKeepsIt(t *testing.T) {
 			for _, component := range []string{"component", "node-wide-worker"} {
 				t.Run(component+", "+kind+" with "+shape, func(t *testing.T) {
 					t.Parallel()
-					spec := "{restartPolicy: Always, securityContext: " + context + ", containers: [{name: app, image: app}]}"
-					if jobs[kind] != "" {
-						spec = strings.Replace(spec, "Always", "Never", 1)
-					}
 					folder := overlay(t, map[string]string{
 						"before/kustomization.yaml":  "resources: [app.yaml]\n",
-						"before/app.yaml":            fmt.Sprintf(manifest, spec),
+						"before/app.yaml":            withPod(kind, "securityContext: "+context+", containers: [{name: app, image: app}]"),
 						"changed/kustomization.yaml": "resources: [../before]\ncomponents: [../../kubernetes/" + component + "]\n",
 						"kept/kustomization.yaml":    "resources: [../before]\ncomponents: [../../kubernetes/" + component + "-with-own-fs-group]\n",
 					})
@@ -160,9 +170,8 @@ func TestThePageSaysWhichKindsGetTheSidecar(t *testing.T) {
 		t.Fatal("the page does not say it")
 	}
 	said := regexp.MustCompile(`[A-Z]\w+`).FindAllString(turns[1], -1)
-	tested := slices.Concat(slices.Collect(maps.Keys(workloads)), slices.Collect(maps.Keys(jobs)))
+	tested := slices.Sorted(maps.Keys(turned))
 	slices.Sort(said)
-	slices.Sort(tested)
 	if !slices.Equal(said, tested) {
 		t.Errorf("the page says %q, the tests render %q", said, tested)
 	}
@@ -214,9 +223,7 @@ func TestSameNamedKindsOfOtherGroupsStayAsTheyAre(t *testing.T) {
 // A key that was left empty, as a template with nothing to say leaves it, is null: no list that an item could join.
 func TestAWorkerWithEmptyKeysCanAskTheSidecar(t *testing.T) {
 	t.Parallel()
-	kinds := maps.Clone(workloads)
-	maps.Copy(kinds, jobs)
-	for kind, manifest := range kinds {
+	for kind := range turned {
 		for shape, empty := range map[string]string{
 			"no variables": "env: null",
 			"no mounts":    "volumeMounts: null",
@@ -225,13 +232,9 @@ func TestAWorkerWithEmptyKeysCanAskTheSidecar(t *testing.T) {
 			for _, component := range components {
 				t.Run(component+", "+kind+" with "+shape, func(t *testing.T) {
 					t.Parallel()
-					spec := "{restartPolicy: Always, containers: [{name: app, image: app, " + empty + "}]}"
-					if jobs[kind] != "" {
-						spec = strings.Replace(spec, "Always", "Never", 1)
-					}
 					pod := &workload(t, mustDecode(t, kustomize(t, overlay(t, map[string]string{
 						"kustomization.yaml": "resources: [app.yaml]\ncomponents: [../kubernetes/" + component + "]\n",
-						"app.yaml":           fmt.Sprintf(manifest, spec),
+						"app.yaml":           withPod(kind, "containers: [{name: app, image: app, "+empty+"}]"),
 					})))).Spec
 					c := pod.Containers[0]
 					if mount(&c, socketVolume).MountPath == "" || len(c.Env) != 1 || c.Env[0].Name != socketVariable {

@@ -106,6 +106,16 @@ func TestEveryCommandOfTheKubernetesPageWorks(t *testing.T) {
 	}
 }
 
+// writeFiles writes every file that a text shows.
+func (r *reader) writeFiles(t *testing.T, text string) {
+	t.Helper()
+	for _, block := range fenced.FindAllStringSubmatch(text, -1) {
+		if title := fileTitle.FindStringSubmatch(block[2]); title != nil {
+			r.write(t, title[1], block[2])
+		}
+	}
+}
+
 // The page leans on docs/vault.md for the files of step 1, and ends with the proof: a secret, read.
 func TestTheFirstFiveMinutesStartWithCredentialsAndEndWithASecret(t *testing.T) {
 	t.Parallel()
@@ -223,11 +233,7 @@ func (r *reader) createSecret(t *testing.T, called string, arguments []string) {
 func TestThePatchOfThePageReachesInitContainersAndOthers(t *testing.T) {
 	t.Parallel()
 	r := newReader(t)
-	for _, block := range fenced.FindAllStringSubmatch(kubernetesPage(t), -1) {
-		if title := fileTitle.FindStringSubmatch(block[2]); title != nil {
-			r.write(t, title[1], block[2])
-		}
-	}
+	r.writeFiles(t, kubernetesPage(t))
 	pod := &workload(t, r.render(t, "patches")).Spec
 	want := corev1.EnvVar{Name: socketVariable, Value: "/run/secret-sidecar/sidecar.sock"}
 	var order []string
@@ -304,11 +310,7 @@ func (r *reader) onCluster(t *testing.T, words []string) {
 func TestThePatchForMetricsKeepsTheVariablesThatAreThere(t *testing.T) {
 	t.Parallel()
 	r := newReader(t)
-	for _, block := range fenced.FindAllStringSubmatch(kubernetesPage(t), -1) {
-		if title := fileTitle.FindStringSubmatch(block[2]); title != nil {
-			r.write(t, title[1], strings.ReplaceAll(block[2], "- ../overlay", "- ../proxied"))
-		}
-	}
+	r.writeFiles(t, strings.ReplaceAll(kubernetesPage(t), "- ../overlay", "- ../proxied"))
 	r.write(t, "proxied/kustomization.yaml", `resources: [../overlay]
 patches:
   - target: {kind: Deployment}

@@ -16,11 +16,7 @@ import (
 func TestTwoWorkersOfANamespaceShareNothing(t *testing.T) {
 	t.Parallel()
 	second := newReader(t)
-	for _, block := range fenced.FindAllStringSubmatch(section(t, kubernetesPage(t), "In five minutes"), -1) {
-		if title := fileTitle.FindStringSubmatch(block[2]); title != nil {
-			second.write(t, title[1], strings.ReplaceAll(block[2], "worker-", "second-"))
-		}
-	}
+	second.writeFiles(t, strings.ReplaceAll(section(t, kubernetesPage(t), "In five minutes"), "worker-", "second-"))
 	second.write(t, "base/worker.yaml", strings.ReplaceAll(workerOfTheReader, "worker", "second"))
 	chart := filepath.Join(helmCharts(t), "worker")
 	for name, texts := range map[string][2][]byte{

@@ -71,7 +71,7 @@ func New(t testing.TB, s Spec) *Container {
 	t.Helper()
 	folder := t.TempDir()
 	c := &Container{t: t, spec: s, state: folder + "/state", bundle: folder, id: fmt.Sprintf("test-%d-%d", os.Getpid(), started.Add(1))}
-	c.prepare(s, missingLimits(controlGroups) == nil)
+	c.prepare(s, limitsMissingHere() == nil)
 	t.Cleanup(func() { _ = c.runc("delete", "--force", c.id).Run() })
 	return c
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -26,7 +27,7 @@ func (c *Container) RequireLimits() {
 // Limited tells whether containers have the limits of their Spec here, and logs why not.
 func Limited(t testing.TB) bool {
 	t.Helper()
-	err := missingLimits(controlGroups)
+	err := limitsMissingHere()
 	if err != nil {
 		t.Logf("this machine cannot limit a container's memory and CPU: %v", err)
 	}
@@ -82,6 +83,9 @@ func (s Spec) quota() int64 { return int64(s.CPUs * cpuPeriod) }
 
 // controlGroups is where the kernel's control groups are mounted.
 const controlGroups = "/sys/fs/cgroup"
+
+// limitsMissingHere is missingLimits for this machine, which is asked once.
+var limitsMissingHere = sync.OnceValue(func() error { return missingLimits(controlGroups) })
 
 // missingLimits returns why nobody can make a control group below root that limits memory and CPU, nil when one can: it
 // makes one. It runs no container, so that a runtime that fails is not taken for a machine without limits.

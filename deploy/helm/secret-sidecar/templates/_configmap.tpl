@@ -1,6 +1,6 @@
 {{/*
-secret-sidecar.configMap is the ConfigMap with the configuration and the files that it names. Its name stays the same, so that the sidecar reads a
-change without a restart: put no checksum of it into the pod's annotations.
+secret-sidecar.configMap is the ConfigMap with the configuration and the files that it names. Its name stays the same, so
+that the sidecar reads a change without a restart: put no checksum of it into the pod's annotations.
 */}}
 {{- define "secret-sidecar.configMap" -}}
 {{- include "secret-sidecar.requireValues" . -}}

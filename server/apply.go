@@ -8,6 +8,7 @@ import (
 
 	"github.com/secret-sidecar/secret-sidecar/cache"
 	"github.com/secret-sidecar/secret-sidecar/vault"
+	"github.com/secret-sidecar/secret-sidecar/vault/conn"
 )
 
 // ErrStopped is returned by Apply after Serve has begun to stop.
@@ -89,7 +90,7 @@ func (s *Server) tallyFor(name string) *tally {
 func (s *Server) openSession(wanted Connection, counts *tally) (*session, error) {
 	config := wanted.Vault
 	config.Logger = s.log
-	config.Guard = s.guard
+	config.Budget = s.budget
 	config.OnChange = s.reportHealth
 	config.OnLoginRejected = func() { counts.loginRejections.Add(1) }
 	recorder := s.instruments.recorder(wanted.Name, wanted.Vault.Address)
@@ -98,7 +99,7 @@ func (s *Server) openSession(wanted Connection, counts *tally) (*session, error)
 	}
 	config.Tracer, config.TracePaths, config.LookUpSecretID = s.tracer, s.tracePaths, s.instruments != nil
 	config.SpanAttributes = append(serverAttributes(wanted.Vault.Address), named(wanted.Name))
-	client, err := vault.Open(config)
+	client, err := conn.Open(config)
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +108,7 @@ func (s *Server) openSession(wanted Connection, counts *tally) (*session, error)
 		client: client,
 		config: config,
 		space:  fmt.Sprintf("%s#%d", wanted.Name, s.spaces),
-		admit:  client.Admit,
+		admit:  func() error { return client.Admit("") },
 		load: func(ctx context.Context, key cache.Key) (*vault.Secret, error) {
 			return client.Read(ctx, key.Name, key.Version)
 		},

@@ -7,7 +7,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
-	"github.com/secret-sidecar/secret-sidecar/vault"
+	"github.com/secret-sidecar/secret-sidecar/vault/conn"
 )
 
 // ListConnections implements the API: the connections that the caller may use, by name.
@@ -75,15 +75,15 @@ func known(t time.Time) *timestamppb.Timestamp {
 	return timestamppb.New(t)
 }
 
-func stateOf(state vault.State) secretsidecarv1.ConnectionState {
+func stateOf(state conn.State) secretsidecarv1.ConnectionState {
 	switch state {
-	case vault.StateConnecting:
+	case conn.StateConnecting:
 		return secretsidecarv1.ConnectionState_CONNECTION_STATE_CONNECTING
-	case vault.StateReady:
+	case conn.StateReady:
 		return secretsidecarv1.ConnectionState_CONNECTION_STATE_READY
-	case vault.StateDegraded:
+	case conn.StateDegraded:
 		return secretsidecarv1.ConnectionState_CONNECTION_STATE_DEGRADED
-	case vault.StateRejected:
+	case conn.StateRejected:
 		return secretsidecarv1.ConnectionState_CONNECTION_STATE_REJECTED
 	default:
 		return secretsidecarv1.ConnectionState_CONNECTION_STATE_UNSPECIFIED

@@ -24,7 +24,9 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
 	"github.com/secret-sidecar/secret-sidecar/server"
 	"github.com/secret-sidecar/secret-sidecar/vault"
+	"github.com/secret-sidecar/secret-sidecar/vault/conn"
 	"github.com/secret-sidecar/secret-sidecar/vault/devvault"
+	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -91,11 +93,11 @@ func (v *frontedVault) connection(name string) server.Connection {
 		Name:     name,
 		Scope:    server.ScopePlatform,
 		Required: true,
-		Vault: vault.Config{
+		Vault: conn.Config{
 			Name:     name,
-			Address:  v.address,
-			RoleID:   vault.Credential{Value: redact.New(v.roleID)},
-			SecretID: vault.Credential{Value: redact.New(v.secretID)},
+			Config:   vault.Config{Address: v.address},
+			RoleID:   login.Credential{Value: redact.New(v.roleID)},
+			SecretID: login.Credential{Value: redact.New(v.secretID)},
 			Timeout:  30 * time.Second,
 		},
 		Policy: cache.Policy{TTL: time.Hour, MaxStale: time.Hour, NegativeTTL: 10 * time.Second, MaxWaiting: 10000},

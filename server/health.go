@@ -4,7 +4,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
-	"github.com/secret-sidecar/secret-sidecar/vault"
+	"github.com/secret-sidecar/secret-sidecar/vault/conn"
 )
 
 // The health service names of contract section 2, "Health service names".
@@ -43,7 +43,7 @@ func (s *Server) reportHealth() {
 	s.health.SetServingStatus(healthAPI, servingWhen(s.started))
 }
 
-func (s *session) noteLogin(status vault.Status) {
+func (s *session) noteLogin(status conn.Status) {
 	if status.TokenValid {
 		s.hasLoggedIn.Store(true)
 	}

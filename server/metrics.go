@@ -11,7 +11,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
-	"github.com/secret-sidecar/secret-sidecar/vault"
+	"github.com/secret-sidecar/secret-sidecar/vault/conn"
 )
 
 // The attributes of metrics and spans that no semantic convention has.
@@ -118,22 +118,22 @@ func (m *metrics) countProcess() {
 func (m *metrics) measureConnections() {
 	for _, one := range []struct {
 		name, description string
-		value             func(status vault.Status, now time.Time) (float64, bool)
+		value             func(status conn.Status, now time.Time) (float64, bool)
 	}{
 		{"secret_sidecar.token.ttl", "Time until Vault's token expires; absent without a token, or with one that never does",
-			func(status vault.Status, now time.Time) (float64, bool) {
+			func(status conn.Status, now time.Time) (float64, bool) {
 				return status.TokenExpiresAt.Sub(now).Seconds(), !status.TokenExpiresAt.IsZero()
 			}},
 		{"secret_sidecar.secret_id.ttl", "Time until the secret_id expires; absent where it never does, or Vault does not tell",
-			func(status vault.Status, now time.Time) (float64, bool) {
+			func(status conn.Status, now time.Time) (float64, bool) {
 				return status.SecretIDExpiresAt.Sub(now).Seconds(), !status.SecretIDExpiresAt.IsZero()
 			}},
 		{"secret_sidecar.vault.last_answer.age", "Time since Vault last did what it was asked; absent before the first time",
-			func(status vault.Status, now time.Time) (float64, bool) {
+			func(status conn.Status, now time.Time) (float64, bool) {
 				return now.Sub(status.LastAnswerAt).Seconds(), !status.LastAnswerAt.IsZero()
 			}},
 		{"secret_sidecar.connection.state.age", "Time since the connection's state began",
-			func(status vault.Status, now time.Time) (float64, bool) { return now.Sub(status.Since).Seconds(), true }},
+			func(status conn.Status, now time.Time) (float64, bool) { return now.Sub(status.Since).Seconds(), true }},
 	} {
 		_, err := m.meter.Float64ObservableGauge(one.name, metric.WithUnit("s"), metric.WithDescription(one.description),
 			metric.WithFloat64Callback(func(_ context.Context, o metric.Float64Observer) error {
@@ -151,7 +151,7 @@ func (m *metrics) measureConnections() {
 		func(observe observeGaugeFunc) {
 			for _, c := range m.server.observed.Load().sorted() {
 				state := c.client.Status().State
-				for one := vault.StateConnecting; one <= vault.StateRejected; one++ {
+				for one := conn.StateConnecting; one <= conn.StateRejected; one++ {
 					observe(oneIf(state == one), named(c.Name), attribute.String(attrState, one.String()))
 				}
 			}

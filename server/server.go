@@ -23,6 +23,7 @@ import (
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 	"github.com/secret-sidecar/secret-sidecar/internal/audit"
 	"github.com/secret-sidecar/secret-sidecar/vault"
+	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
 const (
@@ -52,9 +53,9 @@ const (
 type Options struct {
 	// Logger receives what an operator needs to know. Nil discards.
 	Logger *slog.Logger
-	// Guard is the login budget to share with other users of the same Vaults in this process. Nil is one of
+	// Budget is the login budget to share with other users of the same Vaults in this process. Nil is one of
 	// the Server's own.
-	Guard *vault.Guard
+	Budget *login.Budget
 	// DrainTimeout is how long Serve waits for requests in progress when it stops. Zero is 10 s.
 	DrainTimeout time.Duration
 	// Audit is where every secret that is asked for is written down. Nil is nowhere. The caller closes it after Serve.
@@ -87,7 +88,7 @@ type Server struct {
 	secretsidecarv1.UnimplementedSecretServiceServer
 
 	log           *slog.Logger
-	guard         *vault.Guard
+	budget        *login.Budget
 	drainTimeout  time.Duration
 	auditLog      *audit.Log // nil: there is none
 	auditRequired bool
@@ -136,7 +137,7 @@ func New(opts Options) (*Server, error) {
 	}
 	s := &Server{
 		log:          opts.Logger,
-		guard:        opts.Guard,
+		budget:       opts.Budget,
 		drainTimeout: opts.DrainTimeout,
 		auditLog:     opts.Audit, auditRequired: opts.AuditRequired,
 		process:   processStatus(opts),
@@ -154,8 +155,8 @@ func New(opts Options) (*Server, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	if s.guard == nil {
-		s.guard = vault.NewGuard()
+	if s.budget == nil {
+		s.budget = login.NewBudget()
 	}
 	if s.drainTimeout == 0 {
 		s.drainTimeout = 10 * time.Second

@@ -9,6 +9,7 @@ import (
 
 	"github.com/secret-sidecar/secret-sidecar/cache"
 	"github.com/secret-sidecar/secret-sidecar/vault"
+	"github.com/secret-sidecar/secret-sidecar/vault/conn"
 )
 
 // revokeTimeout bounds the revocation of a token at shutdown and when a connection leaves.
@@ -17,8 +18,8 @@ const revokeTimeout = 2 * time.Second
 // session is one login to one Vault with the cached secrets read through it. It outlives a reload that leaves
 // its login settings alone, and ends after the last request that uses it.
 type session struct {
-	client *vault.Client
-	config vault.Config
+	client *conn.Connection
+	config conn.Config
 	// space is the session's part of the cache. It is never used again: a connection that comes back with
 	// other credentials starts with nothing cached.
 	space string

@@ -4,7 +4,7 @@ import (
 	"reflect"
 
 	"github.com/secret-sidecar/secret-sidecar/cache"
-	"github.com/secret-sidecar/secret-sidecar/vault"
+	"github.com/secret-sidecar/secret-sidecar/vault/conn"
 )
 
 // Settings is what a Server can change while it runs. Apply takes it by value and keeps no slice of it that
@@ -46,9 +46,9 @@ type Connection struct {
 	ProjectIDs []string
 	// Required makes the overall health wait for this connection's first login.
 	Required bool
-	// Vault is how to reach and log in to it. Logger, Guard, the hooks and what telemetry
+	// Vault is how to reach and log in to it. Logger, Budget, the hooks and what telemetry
 	// needs are set by the Server.
-	Vault vault.Config
+	Vault conn.Config
 	// Policy is how its secrets are cached.
 	Policy cache.Policy
 }
@@ -81,13 +81,14 @@ type CallerRule struct {
 
 // sameVault reports whether two connections would log in to the same Vault in the same way, so that the
 // running client, its token and its cached secrets can be kept.
-func sameVault(a, b vault.Config) bool {
+func sameVault(a, b conn.Config) bool {
 	return reflect.DeepEqual(asWanted(a), asWanted(b))
 }
 
 // asWanted leaves out what the Server sets.
-func asWanted(c vault.Config) vault.Config {
-	c.Logger, c.Guard, c.OnChange, c.OnCall, c.OnLoginRejected, c.Tracer = nil, nil, nil, nil, nil, nil
+func asWanted(c conn.Config) conn.Config {
+	c.Logger, c.Budget, c.OnChange, c.OnCall, c.OnLoginRejected, c.Tracer = nil, nil, nil, nil, nil, nil
 	c.TracePaths, c.LookUpSecretID, c.SpanAttributes = false, false, nil
+	c.Timeout = 0 // the running connection takes a new one
 	return c
 }

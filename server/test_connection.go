@@ -3,12 +3,15 @@ package server
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
 	"github.com/secret-sidecar/secret-sidecar/vault"
+	"github.com/secret-sidecar/secret-sidecar/vault/conn"
+	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
 // TestConnection implements the API.
@@ -80,34 +83,35 @@ func (s *Server) testSpec(ctx context.Context, caller Peer, spec *secretsidecarv
 	if !s.specTests.Allow() {
 		return nil, errRateLimited("too many connections were tested by spec lately: wait some seconds")
 	}
-	config := vault.Config{
+	config := conn.Config{
+		Config: vault.Config{
+			Address:      spec.GetAddress(),
+			Namespace:    spec.GetNamespace(),
+			TLS:          vault.TLS{CAPEM: spec.GetCaCertPem(), ServerName: spec.GetTlsServerName()},
+			AllowedHosts: running.testHosts,
+			Tracer:       s.tracer, // without attributes: the caller chooses name and address
+		},
 		Name:      spec.GetName(),
-		Address:   spec.GetAddress(),
-		Namespace: spec.GetNamespace(),
 		AuthMount: spec.GetAuthMount(),
-		RoleID:    vault.Credential{Value: redact.New(spec.GetRoleId())},
-		SecretID:  vault.Credential{Value: redact.New(spec.GetSecretId())},
-		TLS:       vault.TLS{CAPEM: spec.GetCaCertPem(), ServerName: spec.GetTlsServerName()},
+		RoleID:    login.Credential{Value: redact.New(spec.GetRoleId())},
+		SecretID:  login.Credential{Value: redact.New(spec.GetSecretId())},
 		Logger:    s.log,
-		Guard:     s.guard,
-
-		AllowedHosts: running.testHosts,
-		Tracer:       s.tracer, // without attributes: the caller chooses name and address
+		Budget:    s.budget,
 	}
 	if s.untold != nil {
 		config.OnCall = s.untold.call
 	}
-	report, err := vault.TestConfig(ctx, config, reference)
+	report, err := conn.TestConfig(ctx, config, reference)
 	if errors.Is(err, vault.ErrAddressNotAllowed) {
 		return nil, errAddressNotAllowed()
 	}
 	if err != nil {
-		return nil, errInvalidRequest(field("spec", err.Error()))
+		return nil, errInvalidRequest(field(specField(err), err.Error()))
 	}
 	return reportOf(ctx, report)
 }
 
-func reportOf(ctx context.Context, report vault.Report) (*secretsidecarv1.TestConnectionResponse, error) {
+func reportOf(ctx context.Context, report conn.Report) (*secretsidecarv1.TestConnectionResponse, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -130,4 +134,15 @@ func reportOf(ctx context.Context, report vault.Report) (*secretsidecarv1.TestCo
 		result.Mounts = append(result.Mounts, &secretsidecarv1.Mount{Path: mount.Path, Type: mount.Type, KvVersion: mount.KVVersion})
 	}
 	return result, nil
+}
+
+// specField names the field of a spec that an error of vault.New's is about: it begins with the setting's name.
+func specField(err error) string {
+	switch setting, _, _ := strings.Cut(err.Error(), ":"); setting {
+	case "address", "role_id", "secret_id":
+		return "spec." + setting
+	case "tls":
+		return "spec.ca_cert_pem"
+	}
+	return "spec"
 }

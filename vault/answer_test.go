@@ -3,7 +3,7 @@ package vault
 import (
 	"encoding/json"
 	"errors"
-	"net/http"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -22,30 +22,30 @@ func TestWhatVaultsAnswersMean(t *testing.T) {
 			someMetadata + `},"wrap_info":null,"warnings":null,"auth":null,"mount_type":"kv"}`, nil},
 		"(o) a secret without keys":      {200, `{"data":{"data":{},"metadata":` + someMetadata + `},"warnings":null}`, nil},
 		"(o) a secret with null data":    {200, `{"data":{"data":null,"metadata":` + someMetadata + `},"warnings":null}`, nil},
-		"(o) a version that never was":   {404, `{"errors":[]}`, errPlainNotFound},
-		"(o) a missing secret":           {404, `{"errors":[]}`, errPlainNotFound},
-		"(o) a missing secret in KV v1":  {404, `{"errors":[]}`, errPlainNotFound},
+		"(o) a version that never was":   {404, `{"errors":[]}`, ErrNothing},
+		"(o) a missing secret":           {404, `{"errors":[]}`, ErrNothing},
+		"(o) a missing secret in KV v1":  {404, `{"errors":[]}`, ErrNothing},
 		"(o) a deleted version":          {404, `{"request_id":"e7","data":{"data":null,"metadata":{"created_time":"2026-11-23T19:59:12.528989607Z","custom_metadata":null,"deletion_time":"2026-11-23T19:59:12.542068485Z","destroyed":false,"version":1}},"wrap_info":null,"warnings":null,"auth":null,"mount_type":""}`, ErrVersionDeleted},
 		"(o) a destroyed version":        {404, `{"request_id":"a1","data":{"data":null,"metadata":{"created_time":"2026-11-23T19:59:12.554762241Z","custom_metadata":null,"deletion_time":"","destroyed":true,"version":1}},"wrap_info":null,"warnings":null,"auth":null,"mount_type":""}`, ErrVersionDestroyed},
 		"deleted and destroyed":          {404, `{"data":{"data":null,"metadata":{"created_time":"2026-11-23T19:59:12.554762241Z","deletion_time":"2026-11-23T19:59:12.542068485Z","destroyed":true,"version":1}}}`, ErrVersionDestroyed},
 		"(o) KV v1, written like v2":     {200, `{"request_id":"90","lease_duration":2764800,"data":{"data":{"a":"b"}},"warnings":null,"mount_type":"kv"}`, ErrNotKVv2},
 		"(o) KV v1":                      {200, `{"request_id":"e5","lease_duration":2764800,"data":{"a":"b"},"warnings":null,"mount_type":"kv"}`, ErrNotKVv2},
 		"KV v1 whose data is text":       {200, `{"data":{"data":"text","metadata":` + someMetadata + `}}`, ErrNotKVv2},
-		"an answer without data":         {200, `{"data":null}`, ErrNotKVv2},
+		"an answer without data":         {200, `{"request_id":"1","data":null}`, ErrNotKVv2},
 		"(o) transit, pki, ssh":          {404, `{"errors":["1 error occurred:\n\t* unsupported path\n\n"]}`, ErrNotKVv2},
 		"(o) KV v2, not below data":      {404, `{"request_id":"21","data":null,"warnings":["Invalid path for a versioned K/V secrets engine. See the API docs for the appropriate API endpoints to use. If using the Vault CLI, use 'vault kv get' for this operation."],"auth":null,"mount_type":""}`, ErrNotKVv2},
 		"an operation that is not there": {405, `{"errors":["1 error occurred:\n\t* unsupported operation\n\n"]}`, ErrNotKVv2},
 		"(o) no such mount":              {404, `{"errors":["no handler for route \"gone/data/x\". route entry not found."]}`, ErrNotFound},
 		"(o) denied by policy":           {403, `{"errors":["1 error occurred:\n\t* permission denied\n\n"]}`, ErrPermissionDenied},
 		"(o) no token":                   {403, `{"errors":["permission denied"]}`, ErrPermissionDenied},
-		"(o) a revoked token":            {403, `{"errors":["2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"]}`, errInvalidToken},
+		"(o) a revoked token":            {403, `{"errors":["2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"]}`, ErrInvalidToken},
 		"(o) a malformed path":           {400, ``, ErrInvalidPath},
 		"a malformed path with a reason": {400, `{"errors":["x"]}`, ErrInvalidPath},
 		"a strange status":               {418, `{"errors":[]}`, ErrUnreachable},
 		"errors that are no list":        {404, `{"errors":{}}`, ErrUnreachable},
 	} {
 		t.Run(name, func(t *testing.T) {
-			secret, err := decideRead(answer{status: test.status, body: []byte(test.body)})
+			secret, err := readOf(test.status, test.body)
 			if !errors.Is(err, test.want) || (err == nil) != (secret != nil) {
 				t.Errorf("error %v, secret %v, want %v", err, secret, test.want)
 			}
@@ -53,60 +53,20 @@ func TestWhatVaultsAnswersMean(t *testing.T) {
 	}
 }
 
-func TestStatusesAndBodiesThatAreOutages(t *testing.T) {
-	html := http.Header{"Content-Type": {"text/html"}}
-	for name, test := range map[string]struct {
-		status int
-		body   string
-		header http.Header
-		want   error
-	}{
-		"HTML with 200":             {200, "<html></html>", html, ErrUnreachable},
-		"HTML with 403":             {403, "<html></html>", html, ErrUnreachable},
-		"HTML with 404":             {404, "<html></html>", html, ErrUnreachable},
-		"HTML with 503":             {503, "<html></html>", html, ErrUnreachable},
-		"sealed":                    {503, `{"errors":["Vault is sealed"]}`, nil, ErrSealed},
-		"503 without a body":        {503, ``, nil, ErrSealed},
-		"a quota":                   {429, `{"errors":["request path \"x\": rate limit quota exceeded"]}`, nil, ErrRateLimited},
-		"429 of a proxy":            {429, `slow down`, nil, ErrRateLimited},
-		"500":                       {500, `{"errors":["internal error"]}`, nil, ErrUnreachable},
-		"502":                       {502, ``, nil, ErrUnreachable},
-		"a replication secondary":   {472, `{}`, nil, ErrUnreachable},
-		"a performance standby":     {473, `{}`, nil, ErrUnreachable},
-		"not yet replicated":        {412, `{"errors":["x"]}`, nil, ErrUnreachable},
-		"a redirect":                {307, ``, http.Header{"Location": {"https://elsewhere/"}}, ErrUnreachable},
-		"trailing garbage":          {200, `{"data":null} {"x"`, nil, ErrUnreachable},
-		"a truncated body":          {200, `{"data":{"data":{"a":`, nil, ErrUnreachable},
-		"an empty 200":              {200, ``, nil, ErrUnreachable},
-		"a JSON list":               {200, `[]`, nil, ErrUnreachable},
-		"a 404 in plain text":       {404, `404 page not found`, nil, ErrUnreachable},
-		"a mount that is upgrading": {400, `{"errors":["Upgrading from non-versioned to versioned data. This backend will be unavailable for a brief period and will resume service shortly."]}`, nil, ErrUnreachable},
-	} {
-		t.Run(name, func(t *testing.T) {
-			inBubble(t, func(t *testing.T, w *world) {
-				c := w.open(w.role(anHour))
-				mustRead(t, c)
-				w.breakWith(status(test.status, test.body, test.header))
-				_, err := c.Read(t.Context(), "secret/data/app", 0)
-				wantErr(t, err, test.want)
-				if remedy(err) == "" || c.Status().State != StateDegraded {
-					t.Errorf("remedy %q, status %+v", remedy(err), c.Status())
-				}
-				w.forget()
-				_, err = c.Read(t.Context(), "secret/data/app", 0)
-				if wantErr(t, err, test.want); w.total() != 0 {
-					t.Errorf("%d more calls at once", w.total())
-				}
-				w.breakWith(nil)
-			})
-		})
+// readOf is what a read makes of an answer.
+func readOf(status int, body string) (*Secret, error) {
+	ans := &answer{status: status, text: []byte(body)}
+	ans.decode()
+	if outage := ans.outage(doingRead, ""); outage != nil {
+		return nil, outage
 	}
+	return decideRead(ans, "secret/data/app")
 }
 
 func TestValuesComeBackDigitForDigit(t *testing.T) {
 	body := `{"data":{"data":{"s":"a\u00e9\"\u003c","empty":"","n":12345678901234567890.10,"e":1E3,"null":null,"t":true,` +
 		`"o":{"b":[1, 2.50]}},"metadata":` + someMetadata + `}}`
-	secret, err := decideRead(answer{status: 200, body: []byte(body)})
+	secret, err := readOf(200, body)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,31 +87,27 @@ func TestValuesComeBackDigitForDigit(t *testing.T) {
 	}
 }
 
-func TestPlainNotFoundAsksOnceWhoseMountItIs(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		w.do("POST", "sys/mounts/kv1", `{"type":"kv","options":{"version":"1"}}`)
-		w.do("PUT", "sys/policies/acl/app", `{"policy":"path \"secret/*\" {capabilities=[\"read\"]} path \"kv1/*\" {capabilities=[\"read\"]}"}`)
-		c := w.open(w.role(anHour))
-		for range 5 {
-			_, err := c.Read(t.Context(), "kv1/data/missing", 0)
-			wantErr(t, err, ErrNotKVv2)
-			_, err = c.Read(t.Context(), "secret/data/missing", 0)
-			wantErr(t, err, ErrNotFound)
-			_, err = c.Read(t.Context(), "secret/data/other", 0)
-			wantErr(t, err, ErrNotFound)
-		}
-		asked := w.count("GET sys/internal/ui/mounts/kv1/data/missing") + w.count("GET sys/internal/ui/mounts/secret/data/missing") +
-			w.count("GET sys/internal/ui/mounts/secret/data/other")
-		if asked != 2 {
-			t.Errorf("asked %d times, want once per mount", asked)
-		}
-	})
+func TestASecretWithoutDataThatWillBeDeletedLaterIsAlive(t *testing.T) {
+	const body = `{"request_id":"r","data":{"data":null,"metadata":{"version":1,"created_time":"2000-01-01T00:00:00Z","deletion_time":%q,"destroyed":false}}}`
+	if _, err := readOf(200, fmt.Sprintf(body, "2999-01-01T00:00:00Z")); err != nil {
+		t.Errorf("got %v", err)
+	}
+	if _, err := readOf(200, fmt.Sprintf(body, "2001-01-01T00:00:00Z")); !errors.Is(err, ErrVersionDeleted) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestNoCauseQuotesWhatThePeerSent(t *testing.T) {
+	err := (&Client{}).transportError(t.Context(), doingRead, errors.New(`malformed HTTP status code "hunter2"`))
+	if call, ok := errors.AsType[*CallError](err); !ok || strings.Contains(call.Cause.Error(), "hunter2") {
+		t.Errorf("got %v", DebugAttrs(err))
+	}
 }
 
 // readSentinels are all that decideRead may wrap.
 var readSentinels = []error{
 	ErrNotFound, ErrVersionDeleted, ErrVersionDestroyed, ErrPermissionDenied, ErrNotKVv2, ErrInvalidPath, ErrTooLarge,
-	ErrUnreachable, ErrSealed, ErrRateLimited, errInvalidToken, errPlainNotFound,
+	ErrUnreachable, ErrSealed, ErrRateLimited, ErrInvalidToken, ErrNothing,
 }
 
 // checkDecoded compares a decoded secret with what a decoder of another kind makes of the body.
@@ -193,7 +149,7 @@ func FuzzDecideRead(f *testing.F) {
 	f.Add(404, `{"errors":[]}`)
 	f.Add(403, `{"errors":["invalid token"]}`)
 	f.Fuzz(func(t *testing.T, status int, body string) {
-		secret, err := decideRead(answer{status: status, body: []byte(body)})
+		secret, err := readOf(status, body)
 		if (secret == nil) == (err == nil) {
 			t.Fatalf("secret %v, error %v", secret, err)
 		}

@@ -25,7 +25,7 @@ func BenchmarkDecideRead(b *testing.B) {
 	body := `{"data":{"data":{"api_key":"` + strings.Repeat("x", 256) + `"},"metadata":` + someMetadata + `}}`
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := decideRead(answer{status: 200, body: []byte(body)}); err != nil {
+		if _, err := readOf(200, body); err != nil {
 			b.Fatal(err)
 		}
 	}

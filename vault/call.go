@@ -50,18 +50,21 @@ type Call struct {
 }
 
 // endedCall describes a request that was sent and ended with the answer and the error.
-func (a *vaultAPI) endedCall(ctx context.Context, r request, ans answer, err error, took time.Duration) Call {
-	return Call{Kind: a.kindOf(r), Method: r.method, Status: ans.status, ErrorType: errorType(ctx, ans, err), Took: took}
+func (c *Client) endedCall(ctx context.Context, r request, ans *answer, err error, took time.Duration) Call {
+	if ans == nil {
+		ans = &answer{}
+	}
+	return Call{Kind: c.kindOf(r), Method: r.method, Status: ans.status, ErrorType: errorType(ctx, ans, err), Took: took}
 }
 
-func (a *vaultAPI) kindOf(r request) CallKind {
-	if a.forTest {
+func (c *Client) kindOf(r request) CallKind {
+	if c.forTest {
 		return CallTest
 	}
 	return r.kind
 }
 
-func errorType(ctx context.Context, ans answer, err error) string {
+func errorType(ctx context.Context, ans *answer, err error) string {
 	var network net.Error
 	call, isCall := errors.AsType[*CallError](err)
 	switch {
@@ -73,7 +76,7 @@ func errorType(ctx context.Context, ans answer, err error) string {
 		return "too_large"
 	case ans.status >= http.StatusMultipleChoices:
 		return "redirect"
-	case errors.Is(context.Cause(ctx), errOperationTimeout), isCall && errors.As(call.Cause, &network) && network.Timeout():
+	case errors.Is(context.Cause(ctx), ErrTimeout), isCall && errors.As(call.Cause, &network) && network.Timeout():
 		return "timeout"
 	case ctx.Err() != nil:
 		return "canceled"

@@ -1,269 +1,287 @@
-// Package vault is one connection to one Vault: it logs in by AppRole, keeps the token alive, reads KV version
-// 2 secrets and tests itself. It knows nothing of caches, callers or gRPC.
+// Package vault speaks to one HashiCorp Vault: it logs in by AppRole, renews and revokes tokens, reads KV version 2
+// secrets, and asks for mounts and health. Each answer is decoded once, and decided once into a sentinel error. A
+// Client keeps nothing but its connections: tokens, budgets and circuit breakers are the callers' business. The
+// package knows nothing of caches, callers or gRPC.
 package vault
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/hashicorp/vault/api"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
-	"golang.org/x/sync/semaphore"
 
-	"github.com/secret-sidecar/secret-sidecar/internal/filewatch"
+	"github.com/secret-sidecar/secret-sidecar/internal/redact"
 )
+
+// MaxAnswerBytes is the largest answer of Vault's that is read; a larger one is ErrTooLarge.
+const MaxAnswerBytes = 4 << 20
 
 const (
-	defaultTimeout   = 10 * time.Second
-	defaultAuthMount = "approle"
-	// maxConcurrentReads is how many reads are on their way to one Vault at once; more wait.
-	maxConcurrentReads = 64
+	// firstLagPause is how long a node that lags is left alone before it is asked again; the pauses double.
+	firstLagPause = 50 * time.Millisecond
+	// lagPatience bounds those pauses together.
+	lagPatience = 2 * time.Second
 )
 
-// Config says which Vault to talk to, and as whom. Environment variables named VAULT_* have no effect.
+// ErrTimeout is the cause of a context whose end says that Vault did not answer in time: make one with
+// context.WithDeadlineCause. A context that ends for another reason says only that the caller went away.
+var ErrTimeout = errors.New("vault did not answer in time")
+
+// Config says which Vault to talk to. New clears what the environment's VAULT_* variables would change, but for one
+// thing: a malformed one makes New fail.
 type Config struct {
-	// Name is the connection's name in logs.
-	Name string
 	// Address is http(s)://host[:port], with a path where Vault is behind one. Required.
 	Address string
 	// Namespace is the Vault Enterprise namespace; empty is none.
 	Namespace string
-	// AuthMount is where AppRole is mounted; empty is "approle".
-	AuthMount string
-	// RoleID is required. SecretID may be zero for a role with bind_secret_id=false.
-	RoleID, SecretID Credential
-	// SecretIDWrapped says that SecretID is a response-wrapping token. It is unwrapped once for all clients
-	// and tests that share Guard.
-	SecretIDWrapped bool
 	// TLS is used for https addresses.
 	TLS TLS
 	// AllowedHosts lists the names, addresses and networks (CIDR) that may be connected to, and then no proxy of the
 	// environment is used. Nil is any.
 	AllowedHosts []string
-	// Timeout bounds one whole operation against Vault, waiting for a login included; 0 is 10 s.
-	Timeout time.Duration
-	// Logger gets state changes at info, warn and error, and calls at debug level; never a credential or a
-	// secret. Nil discards.
-	Logger *slog.Logger
-	// Guard is the login budget; share one in a process. Nil is one of the client's own.
-	Guard *Guard
-	// OnChange is called after the Status changed, from one goroutine, with no lock held. It must return soon
-	// and must not call Close. Nil is nothing.
-	OnChange func()
 	// OnCall is told of every request that went out to Vault, after its end, by the goroutine that made it. It must
 	// return at once. Nil is told nothing.
 	OnCall func(Call)
-	// OnLoginRejected is told when Vault has rejected a login of the client's own, or the login budget has refused one.
-	// It must return at once. Nil is told nothing.
-	OnLoginRejected func()
 	// Tracer makes a span of every request. Nil makes none.
 	Tracer trace.Tracer
 	// SpanAttributes are those of every span. Nothing of what a caller chooses belongs there.
 	SpanAttributes []attribute.KeyValue
 	// TracePaths puts the paths of secrets into the spans.
 	TracePaths bool
-	// LookUpSecretID makes the client ask Vault once when a new secret_id expires: see Status.SecretIDExpiresAt.
-	LookUpSecretID bool
-
-	// For tests in a bubble, where neither sockets nor inotify work.
-	transport http.RoundTripper
-	watch     watchFunc
+	// Transport is for tests in a synctest bubble, where sockets do not work. Nil is a pool of connections.
+	Transport http.RoundTripper
 }
 
-// Client is one connection to one Vault. It is safe for concurrent use. Close it.
+// Client asks one Vault. It is immutable but for its connections, and safe for concurrent use.
 type Client struct {
-	name    string
-	timeout time.Duration
-	log     *slog.Logger
-	api     *vaultAPI
-	gate    *gate
-	auth    *authenticator
-	source  credentialSource
-	reads   *semaphore.Weighted // maxConcurrentReads
-	engines *engineMemory
-	keeper  *keeper
-	status  *statusBoard
-	session atomic.Pointer[session] // written by the keeper alone
-
-	lookUpSecretID  bool
-	secretIDExpires atomic.Pointer[secretIDExpiry] // written by the keeper's lookups; nil: not asked for
-	onLoginRejected func()                         // never nil
-
-	closeOnce sync.Once
-	closing   sync.Mutex         // held while closed is closed, and while a test is added
-	closed    chan struct{}      // closed when Close begins
-	tests     sync.WaitGroup     // runs of Test; none is added after closed was closed
-	stop      context.CancelFunc // ends the loops after the call that they are in
-	abort     context.CancelFunc // ends that call too
-	loops     sync.WaitGroup     // the keeper, the status board, the file watch, revocations
+	address    *url.URL
+	api        *api.Client // sends the namespace
+	root       *api.Client // sends none: sys/health answers in the root namespace only
+	pool       *pool       // nil with Config.Transport
+	tracer     *tracer     // nil: no spans
+	onCall     func(Call)  // never nil
+	answeredAt *atomic.Int64
+	forTest    bool // every request is a connection test's
 }
 
-// Format prints a Client as its name, whatever the verb: fmt would print the credentials in its fields.
-func (c *Client) Format(f fmt.State, _ rune) { _, _ = fmt.Fprintf(f, "vault client %q", c.name) }
-
-// Open checks cfg and starts the login loop; it does not wait for Vault. Its errors are mistakes in cfg, and
-// hold no credential; ErrAddressNotAllowed is one.
-func Open(cfg Config) (*Client, error) {
-	c, err := newClient(cfg)
-	if err != nil {
-		return nil, err
-	}
-	watch := c.watchFiles(cfg.watch) // before the keeper reads them
-	calls, abort := context.WithCancel(context.Background())
-	loop, stop := context.WithCancel(calls)
-	c.stop, c.abort = stop, abort
-	c.loops.Go(func() { c.keeper.run(loop, calls) })
-	c.loops.Go(func() { c.status.run(loop) })
-	if watch != nil {
-		c.loops.Go(func() { watch(loop, c.keeper.filesChanged) })
-	}
-	return c, nil
-}
-
-// newClient builds a client whose loops do not run.
-func newClient(cfg Config) (*Client, error) {
+// New checks cfg; it does not connect. Its errors are mistakes in cfg; ErrAddressNotAllowed is one.
+func New(cfg Config) (*Client, error) {
 	address, err := parseAddress(cfg.Address)
 	if err != nil {
 		return nil, err
 	}
-	if cfg.RoleID.IsZero() {
-		return nil, errors.New("role_id: give a role_id, or a file that holds it")
+	c := &Client{address: address, tracer: newTracer(cfg), onCall: cfg.OnCall, answeredAt: new(atomic.Int64)}
+	if c.onCall == nil {
+		c.onCall = func(Call) {}
 	}
-	if cfg.Timeout < 0 {
-		return nil, errors.New("timeout: it cannot be negative")
-	}
-	transport := cfg.transport
+	transport := cfg.Transport
 	if transport == nil {
-		if transport, err = newTransport(cfg.TLS, address, cfg.AllowedHosts); err != nil {
+		if c.pool, err = newPool(cfg.TLS, address, cfg.AllowedHosts); err != nil {
 			return nil, err
 		}
+		transport = c.pool
 	}
-	c := &Client{
-		name:    cfg.Name,
-		timeout: orDefault(cfg.Timeout, defaultTimeout),
-		log:     logger(cfg),
-		source:  credentialSource{roleID: cfg.RoleID, secretID: cfg.SecretID},
-		reads:   semaphore.NewWeighted(maxConcurrentReads),
-		engines: newEngineMemory(),
-		closed:  make(chan struct{}),
-
-		lookUpSecretID: cfg.LookUpSecretID, onLoginRejected: cfg.OnLoginRejected,
+	httpClient := &http.Client{
+		Transport: bounded{transport},
+		// Following a redirect would carry the token to another host.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	if c.onLoginRejected == nil {
-		c.onLoginRejected = func() {}
+	if c.root, err = newAPIClient(address, "", httpClient); err != nil {
+		return nil, err
 	}
-	c.gate = newGate(c.gateChanged)
-	c.api = newAPI(address, strings.Trim(cfg.Namespace, "/"), transport, c.gate)
-	c.api.tracer = newTracer(cfg)
-	if cfg.OnCall != nil {
-		c.api.onCall = cfg.OnCall
+	if c.api, err = newAPIClient(address, strings.Trim(cfg.Namespace, "/"), httpClient); err != nil {
+		return nil, err
 	}
-	c.auth = &authenticator{api: c.api, guard: guard(cfg), mount: authMount(cfg), wrapped: cfg.SecretIDWrapped}
-	c.session.Store(newSession())
-	c.status = newStatusBoard(c, cfg.OnChange)
-	c.keeper = newKeeper(c)
 	return c, nil
 }
 
-// gateChanged lets the keeper retry when the gate has opened, and the status show an outage.
-func (c *Client) gateChanged() {
-	c.keeper.wake()
-	c.status.wake()
-}
-
-// watchFunc calls changed when a credential file may have changed, until ctx ends.
-type watchFunc = func(ctx context.Context, changed func())
-
-// watchFiles returns the watch of the credential files, which knows them as they are now; nil when there are none.
-func (c *Client) watchFiles(instead watchFunc) watchFunc {
-	files := c.source.files()
-	switch {
-	case len(files) == 0:
-		return nil
-	case instead != nil:
-		return instead
+// newAPIClient makes a client of vault/api that does not retry, follows no redirect, and keeps nothing of what it has
+// read from the environment.
+func newAPIClient(address *url.URL, namespace string, httpClient *http.Client) (*api.Client, error) {
+	c, err := api.NewClient(&api.Config{
+		Address: address.String(), HttpClient: httpClient, DisableRedirects: true,
+		// Decided by those who call: a retry costs an outage more requests, and a login may cost the role.
+		CheckRetry: func(context.Context, *http.Response, error) (bool, error) { return false, nil },
+	})
+	if err != nil {
+		return nil, errors.New("a VAULT_* variable of the environment is malformed: unset it")
 	}
-	return filewatch.New(files).Run
-}
-
-// Close stops the client: Reads that wait for a login fail with ErrClosed, Tests are cut off, the token is revoked,
-// idle connections are closed. What is not done when ctx ends is given up. Afterwards none of the client's
-// goroutines runs. Let Reads end first: their token is revoked. Further calls do nothing and return nil.
-func (c *Client) Close(ctx context.Context) error {
-	var err error
-	c.closeOnce.Do(func() { err = c.shutdown(ctx) })
-	return err
-}
-
-func (c *Client) shutdown(ctx context.Context) error {
-	c.closing.Lock()
-	close(c.closed)
-	c.closing.Unlock()
-	c.stop()
-	defer context.AfterFunc(ctx, c.abort)()
-	c.loops.Wait()
-	c.tests.Wait() // each ends at once and gives its token back, within 2 s
-	c.abort()
-	defer c.api.closeIdle()
-	if err := c.api.revoke(ctx, c.session.Load().token); err != nil {
-		return fmt.Errorf("revoke the token of connection %q at shutdown, it expires by itself: %w", c.name, err)
+	if err := c.SetAddress(address.String()); err != nil {
+		return nil, errors.New("address: write it as https://host:port or http://host:port")
 	}
-	return nil
+	c.ClearToken()
+	c.SetHeaders(http.Header{api.RequestHeaderName: {"true"}}) // Vault's guard against requests forged by a browser
+	c.SetWrappingLookupFunc(func(string, string) string { return "" })
+	c.ClearNamespace()
+	if namespace != "" {
+		c.SetNamespace(namespace)
+	}
+	return c, nil
 }
 
-// WaitReady returns nil after the first login. Errors: ErrLoginRejected as soon as Vault rejects the
-// credentials, ErrClosed, or ctx's.
-func (c *Client) WaitReady(ctx context.Context) error {
+// ForTest returns a Client over the same connections whose requests are a connection test's.
+func (c *Client) ForTest() *Client {
+	test := *c
+	test.forTest = true
+	return &test
+}
+
+// LastAnswerAt is when Vault last did what it was asked, or said that a secret is not there; zero is never. Refusals
+// and the calls of a connection test do not count.
+func (c *Client) LastAnswerAt() time.Time {
+	if nanos := c.answeredAt.Load(); nanos != 0 {
+		return time.Unix(0, nanos)
+	}
+	return time.Time{}
+}
+
+// Reconnect makes the next requests use new connections, and so resolve the name of the address anew. Requests under
+// way go on.
+func (c *Client) Reconnect() {
+	if c.pool != nil {
+		c.pool.renew(c.pool.current.Load())
+	}
+}
+
+// CloseIdle closes the connections that no request uses.
+func (c *Client) CloseIdle() {
+	if c.pool != nil {
+		c.pool.current.Load().CloseIdleConnections()
+	}
+}
+
+// request is one call of Vault's HTTP API.
+type request struct {
+	doing     string // for errors, "read the secret"
+	kind      CallKind
+	method    string
+	path      string // below /v1/, segments not escaped
+	template  string // path with placeholders, for spans; empty: the path is the same for everybody
+	params    url.Values
+	token     redact.String
+	body      any  // encoded as JSON; nil for none
+	rootLevel bool // sent without the namespace
+}
+
+// do sends r and returns Vault's answer, which is no outage. A node that only lags behind the others is asked again
+// for a while. Errors: *CallError with ErrUnreachable, ErrSealed, ErrRateLimited or ErrTooLarge, or ctx's own when the
+// caller went away.
+func (c *Client) do(ctx context.Context, r request) (*answer, error) {
+	waited, pause := time.Duration(0), firstLagPause
 	for {
-		s := c.session.Load()
-		switch {
-		case s.everLoggedIn:
-			return nil
-		case errors.Is(s.problem, ErrLoginRejected):
-			return s.problem
+		ans, err := c.send(ctx, r)
+		if ans == nil || ans.status != http.StatusPreconditionFailed || waited > lagPatience || !Wait(ctx, pause) {
+			return ans, err
 		}
-		select {
-		case <-s.replaced:
-		case <-c.closed:
-			return closedError(doingLogin)
-		case <-ctx.Done():
-			return fmt.Errorf("wait for the first login: %w", ctx.Err())
+		waited, pause = waited+pause, pause*2
+	}
+}
+
+// Wait waits for the time and reports whether ctx has left it.
+func Wait(ctx context.Context, pause time.Duration) bool {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// send makes one request. Beside an error the answer has at most its status; it is nil when there was none.
+func (c *Client) send(ctx context.Context, r request) (*answer, error) {
+	ctx, span := c.tracer.begin(ctx, c, r)
+	began := time.Now()
+	ans, err := c.exchange(ctx, r)
+	call := c.endedCall(ctx, r, ans, err, time.Since(began))
+	span.end(ctx, call)
+	if err == nil && ans.isGood(r.kind) && !c.forTest { // a test asks on in an outage, and a sealed Vault answers it
+		c.answeredAt.Store(time.Now().UnixNano())
+	}
+	c.onCall(call)
+	return ans, err
+}
+
+func (c *Client) exchange(ctx context.Context, r request) (*answer, error) {
+	req, err := c.newRequest(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	// Logical has one token for all; each of these requests names its own.
+	resp, err := c.apiFor(r).RawRequestWithContext(ctx, req) //nolint:staticcheck // see above
+	if resp == nil {
+		return nil, c.transportError(ctx, r.doing, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := readBody(resp.Response)
+	ans := &answer{status: resp.StatusCode, header: resp.Header, text: body}
+	switch {
+	case errors.Is(err, ErrTooLarge):
+		return ans, &CallError{Sentinel: ErrTooLarge, Doing: r.doing,
+			Remedy: "make the secret smaller, or split it: answers of up to 4 MiB are read"}
+	case err != nil:
+		return ans, c.transportError(ctx, r.doing, err)
+	}
+	ans.decode()
+	if outage := ans.outage(r.doing, c.proxy()); outage != nil {
+		return ans, outage
+	}
+	return ans, nil
+}
+
+func (c *Client) apiFor(r request) *api.Client {
+	if r.rootLevel {
+		return c.root
+	}
+	return c.api
+}
+
+func (c *Client) newRequest(ctx context.Context, r request) (*api.Request, error) {
+	req := c.apiFor(r).NewRequest(r.method, "/v1/"+r.path)
+	req.ClientToken = r.token.Reveal()
+	if r.params != nil {
+		req.Params = r.params
+	}
+	if r.body != nil {
+		if err := req.SetJSONBody(r.body); err != nil {
+			return nil, fmt.Errorf("%s: the request cannot be encoded", r.doing)
 		}
+		req.Headers.Set("Content-Type", "application/json")
 	}
+	c.tracer.propagate(ctx, req.Headers)
+	return req, nil
 }
 
-// RenewLogin logs in anew, with the newest credentials, and then revokes the old token. It counts against the
-// login budget. When it fails the old token goes on serving. Errors: ErrLoginRejected, ErrLoginPending when a
-// credential file cannot be read and there was no login before, an outage, ErrClosed, or ctx's; the login goes on
-// when ctx ends.
-func (c *Client) RenewLogin(ctx context.Context) error {
-	return c.keeper.ask(ctx, relogin{reason: operatorAsks})
+// url is where the request goes, for spans.
+func (c *Client) url(r request) string {
+	u := *c.address
+	u.Path, u.RawPath = u.Path+"/v1/"+r.path, ""
+	u.RawQuery = r.params.Encode()
+	return u.String()
 }
 
-// Admit returns nil when a Read may go out now, and while it would fail fast the outage, with RetryAfter.
-func (c *Client) Admit() error {
-	if c.session.Load().token.valid(time.Now()) {
-		return c.gate.admit(doingRead)
+// proxy names the proxy of the environment that requests go through; empty is none.
+func (c *Client) proxy() string {
+	if c.pool == nil {
+		return ""
 	}
-	return c.gate.outage(doingRead) // without a token the login is the probe
+	return c.pool.proxy
 }
 
-// operation bounds ctx by the client's timeout, with a cause that tells it from the caller's own deadline. A
-// caller that allows about the same time gets ours just before its own, so that a silent Vault is seen as one.
-func (c *Client) operation(ctx context.Context) (context.Context, context.CancelFunc) {
-	end := time.Now().Add(c.timeout)
-	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) > c.timeout*9/10 {
-		end = minTime(end, deadline.Add(-c.timeout/50))
-	}
-	return context.WithDeadlineCause(ctx, end, errOperationTimeout)
+// withSent returns a ctx for a request, and sent, which reports whether a part of it may have reached the peer.
+func withSent(ctx context.Context) (with context.Context, sent func() bool) {
+	var wrote atomic.Bool
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { wrote.Store(true) }}), wrote.Load
 }
 
 func parseAddress(text string) (*url.URL, error) {
@@ -280,73 +298,3 @@ func parseAddress(text string) (*url.URL, error) {
 	address.Path = strings.TrimRight(address.Path, "/")
 	return address, nil
 }
-
-func logger(cfg Config) *slog.Logger {
-	if cfg.Logger == nil {
-		return slog.New(slog.DiscardHandler)
-	}
-	return cfg.Logger.With("connection", cfg.Name)
-}
-
-func guard(cfg Config) *Guard {
-	if cfg.Guard == nil {
-		return NewGuard()
-	}
-	return cfg.Guard
-}
-
-func authMount(cfg Config) string {
-	if mount := strings.Trim(cfg.AuthMount, "/"); mount != "" {
-		return mount
-	}
-	return defaultAuthMount
-}
-
-func orDefault(d, fallback time.Duration) time.Duration {
-	if d == 0 {
-		return fallback
-	}
-	return d
-}
-
-func minTime(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
-}
-
-// beginTest reports whether a test may begin: not after Close. When it may, call tests.Done at its end.
-func (c *Client) beginTest() bool {
-	c.closing.Lock()
-	defer c.closing.Unlock()
-	if c.isClosed() {
-		return false
-	}
-	c.tests.Add(1)
-	return true
-}
-
-// untilClosed returns a ctx that ends when the client closes, too. Call cancel.
-func (c *Client) untilClosed(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(ctx)
-	go func() { // ends with ctx, by cancel at the latest
-		select {
-		case <-c.closed:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
-	return ctx, cancel
-}
-
-func (c *Client) isClosed() bool {
-	select {
-	case <-c.closed:
-		return true
-	default:
-		return false
-	}
-}
-
-func closedError(doing string) error { return &CallError{Sentinel: ErrClosed, Doing: doing} }

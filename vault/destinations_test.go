@@ -3,13 +3,8 @@ package vault
 import (
 	"errors"
 	"net"
-	"net/http"
-	"net/http/httptest"
 	"net/url"
-	"strings"
 	"testing"
-
-	"github.com/secret-sidecar/secret-sidecar/internal/redact"
 )
 
 func TestWhichAddressesMayBeConnectedTo(t *testing.T) {
@@ -54,28 +49,5 @@ func TestWhichAddressesMayBeConnectedTo(t *testing.T) {
 				t.Errorf("once resolved: %v", err)
 			}
 		})
-	}
-}
-
-func TestATestOfAnAddressThatIsNotAllowedSendsNothing(t *testing.T) {
-	asked := 0
-	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked++ }))
-	defer server.Close()
-	config := func(address, allowed string) Config {
-		return Config{Address: address, AllowedHosts: []string{allowed}, RoleID: Credential{Value: redact.New("r")}}
-	}
-	if _, err := TestConfig(t.Context(), config(server.URL, "10.0.0.0/8"), nil); !errors.Is(err, ErrAddressNotAllowed) {
-		t.Errorf("an address that is not allowed: %v", err)
-	}
-	byName := strings.Replace(server.URL, "127.0.0.1", "localhost", 1)
-	report, err := TestConfig(t.Context(), config(byName, "10.0.0.0/8"), nil)
-	if err != nil || report.OK() || !strings.Contains(report.Checks[0].Remedy, "test_connection.allow") {
-		t.Errorf("a name that resolves to an address that is not allowed: %+v, %v", report, err)
-	}
-	if asked != 0 {
-		t.Errorf("the server was asked %d times", asked)
-	}
-	if _, err := TestConfig(t.Context(), config(server.URL, "127.0.0.0/8"), nil); err != nil || asked == 0 {
-		t.Errorf("an address that is allowed: %v, asked %d times", err, asked)
 	}
 }

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// What can go wrong between a Client and Vault. Errors of this package wrap exactly one of these; callers
-// decide with errors.Is. None of them, and nothing that wraps them, holds Vault's own error text, a
+// What can go wrong between the sidecar and Vault. Errors of this package, and of those below it, wrap exactly one of
+// these; callers decide with errors.Is. None of them, and nothing that wraps them, holds Vault's own error text, a
 // credential or a secret value.
 var (
 	// ErrNotFound: Vault has no such secret, or the version never was.
@@ -23,9 +23,12 @@ var (
 	ErrInvalidPath = errors.New("vault refused the path as malformed")
 	// ErrTooLarge: Vault's answer is larger than MaxAnswerBytes.
 	ErrTooLarge = errors.New("vault's answer is too large")
-	// ErrUnreachable: network error, time-out, 5xx, redirect, or an answer that is not Vault's JSON.
+	// ErrInvalidToken: Vault does not know the token, or no longer.
+	ErrInvalidToken = errors.New("vault does not know the token")
+	// ErrUnreachable: network error, time-out, 5xx, redirect, an answer that is not Vault's JSON, or one that a node
+	// gives for a moment only, while it lags or a mount is upgraded.
 	ErrUnreachable = errors.New("vault cannot be reached")
-	// ErrSealed: Vault answered 503.
+	// ErrSealed: Vault itself answered that it is sealed or not initialised.
 	ErrSealed = errors.New("vault is sealed")
 	// ErrRateLimited: Vault answered 429.
 	ErrRateLimited = errors.New("vault limits the rate of requests")
@@ -33,8 +36,12 @@ var (
 	ErrLoginPending = errors.New("vault login is pending")
 	// ErrLoginRejected: Vault refused the credentials, or granted a token that cannot be used.
 	ErrLoginRejected = errors.New("vault rejected the login")
-	// ErrClosed: the Client is closed.
-	ErrClosed = errors.New("vault client is closed")
+	// ErrNotRenewable: the token cannot be renewed, or its policies do not allow it to renew itself.
+	ErrNotRenewable = errors.New("the token cannot be renewed")
+	// ErrNotAllowed: the token's policies do not allow a question on the side.
+	ErrNotAllowed = errors.New("vault does not tell")
+	// ErrClosed: the connection is closed.
+	ErrClosed = errors.New("vault connection is closed")
 )
 
 // Outage reports whether err says that Vault is out: it cannot be reached, is sealed, or answers 429 or 5xx.
@@ -57,14 +64,71 @@ type CallError struct {
 	// Cause is for logs at debug level only: it may name addresses and ports, never credentials or Vault's
 	// own error text. May be nil. It is not part of Error's text.
 	Cause error
-
-	// answered says that Vault, or what stands in front of it, gave an answer that is an outage for this path, and
-	// perhaps for no other.
-	answered bool
+	// Status is the HTTP status of the answer; 0 when there was none.
+	Status int
+	// Reach says how far the failure reaches.
+	Reach Reach
 }
+
+// Reach says what a failure lets one expect of other calls.
+type Reach int
+
+const (
+	// ReachNothing is no failure of Vault's: it has answered, and others may expect the same.
+	ReachNothing Reach = iota
+	// ReachPath is a failure of this path, and perhaps of no other.
+	ReachPath
+	// ReachNode is a failure of the node that has answered: another one, by a new connection, may do better.
+	ReachNode
+	// ReachNetwork is that no answer came.
+	ReachNetwork
+	// ReachTime is that no answer came in time.
+	ReachTime
+)
 
 // Error says what was being done and the sentinel's text.
 func (e *CallError) Error() string { return e.Doing + ": " + e.Sentinel.Error() }
 
 // Unwrap returns the sentinel, and so hides the cause from errors.Is.
 func (e *CallError) Unwrap() error { return e.Sentinel }
+
+// ReachOf returns how far a failure reaches. An error that is not a *CallError is the caller's own.
+func ReachOf(err error) Reach {
+	if call, ok := errors.AsType[*CallError](err); ok {
+		return call.Reach
+	}
+	return ReachNothing
+}
+
+// Attrs are the log attributes of an error at info level and above.
+func Attrs(err error) []any {
+	attrs := []any{"error", err.Error()}
+	call, ok := errors.AsType[*CallError](err)
+	if !ok {
+		return attrs
+	}
+	if call.Remedy != "" {
+		attrs = append(attrs, "remedy", call.Remedy)
+	}
+	if call.Status != 0 {
+		attrs = append(attrs, "status", call.Status)
+	}
+	return attrs
+}
+
+// DebugAttrs are the log attributes of an error at debug level: with its cause.
+func DebugAttrs(err error) []any {
+	attrs := Attrs(err)
+	if call, ok := errors.AsType[*CallError](err); ok && call.Cause != nil {
+		attrs = append(attrs, "cause", call.Cause.Error())
+	}
+	return attrs
+}
+
+// RetryAfter returns when trying again makes sense, counted from the error; 0 is unknown.
+func RetryAfter(err error) time.Duration {
+	if call, ok := errors.AsType[*CallError](err); ok {
+		return call.RetryAfter
+	}
+	return 0
+}

@@ -92,6 +92,9 @@ func (s *Secret) CreatedAt() time.Time {
 	return time.Unix(0, s.createdAt)
 }
 
+// Len returns the number of the secret's keys.
+func (s *Secret) Len() int { return len(*s.fields) }
+
 // Size returns about how many bytes of memory the secret takes.
 func (s *Secret) Size() int {
 	size := secretOverhead

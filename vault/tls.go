@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -8,17 +9,35 @@ import (
 	"os"
 )
 
+const doingTLS = "take up the TLS files"
+
 // TLS says how to trust Vault and how to show who we are. The zero value trusts the system's CAs and shows
-// nothing.
+// nothing. The files are read by New, and again by ReloadTLS.
 type TLS struct {
 	// CAFile and CAPEM hold the CA certificates to trust, PEM encoded; when one is given, only these are
-	// trusted. CAFile is read once, by Open.
+	// trusted.
 	CAFile, CAPEM string
 	// ServerName is the name expected in Vault's certificate; empty is the address's host.
 	ServerName string
-	// ClientCertFile and ClientKeyFile are the client's certificate and key, PEM encoded: both or none. They
-	// are read anew for each handshake, so that a renewed certificate is taken up.
+	// ClientCertFile and ClientKeyFile are the client's certificate and key, PEM encoded: both or none.
 	ClientCertFile, ClientKeyFile string
+}
+
+// Files returns the files to watch.
+func (t TLS) Files() []string {
+	var files []string
+	for _, file := range []string{t.CAFile, t.ClientCertFile, t.ClientKeyFile} {
+		if file != "" {
+			files = append(files, file)
+		}
+	}
+	return files
+}
+
+// Check reads the files and returns what is wrong with them or with the settings.
+func (t TLS) Check() error {
+	_, err := t.config()
+	return err
 }
 
 func (t TLS) config() (*tls.Config, error) {
@@ -31,13 +50,11 @@ func (t TLS) config() (*tls.Config, error) {
 		return nil, errors.New("tls: give both client_cert_file and client_key_file, or none")
 	}
 	if t.ClientCertFile != "" {
-		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			cert, err := tls.LoadX509KeyPair(t.ClientCertFile, t.ClientKeyFile)
-			if err != nil {
-				return nil, fmt.Errorf("load the client certificate: %w", err)
-			}
-			return &cert, nil
+		cert, err := tls.LoadX509KeyPair(t.ClientCertFile, t.ClientKeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("tls: load client_cert_file and client_key_file: %w", err)
 		}
+		config.Certificates = []tls.Certificate{cert}
 	}
 	return config, nil
 }
@@ -61,4 +78,55 @@ func (t TLS) roots() (*x509.CertPool, error) {
 		return nil, errors.New("tls: the CA given as text holds no PEM certificate")
 	}
 	return pool, nil
+}
+
+// ReloadTLS reads the TLS files anew and, when Vault answers with what they hold, uses that from now on. It reports
+// whether it does. Otherwise what was used before stays, and the error, a *CallError of ErrUnreachable or ctx's own,
+// says why: try again later, for Vault itself may be what is missing.
+func (c *Client) ReloadTLS(ctx context.Context) (changed bool, err error) {
+	if c.pool == nil || len(c.pool.files.Files()) == 0 {
+		return false, nil
+	}
+	next, err := c.pool.files.config()
+	if err != nil {
+		return false, &CallError{Sentinel: ErrUnreachable, Doing: doingTLS, Cause: err, Remedy: "the files cannot be used, perhaps " +
+			"one of them is not replaced yet, and what they held before stays in use: mend tls.ca_file, or the pair tls.client_cert_file and tls.client_key_file"}
+	}
+	if sameTLS(c.pool.tls.Load(), next) {
+		return false, nil
+	}
+	transport := c.pool.build(next)
+	if err := c.tryTransport(ctx, transport); err != nil {
+		transport.CloseIdleConnections()
+		return false, err
+	}
+	c.pool.tls.Store(next)
+	old := c.pool.current.Swap(transport)
+	old.CloseIdleConnections()
+	return true, nil
+}
+
+func sameTLS(a, b *tls.Config) bool {
+	sameRoots := a.RootCAs == nil && b.RootCAs == nil || a.RootCAs != nil && a.RootCAs.Equal(b.RootCAs)
+	if !sameRoots || len(a.Certificates) != len(b.Certificates) {
+		return false
+	}
+	for i := range a.Certificates {
+		if !equalChains(a.Certificates[i].Certificate, b.Certificates[i].Certificate) {
+			return false
+		}
+	}
+	return true
+}
+
+func equalChains(a, b [][]byte) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if string(a[i]) != string(b[i]) {
+			return false
+		}
+	}
+	return true
 }

@@ -39,14 +39,14 @@ func newTracer(cfg Config) *tracer {
 }
 
 // begin starts the span of a request; nil without a tracer. Call its end with what became of the request.
-func (t *tracer) begin(ctx context.Context, a *vaultAPI, r request) (context.Context, *callSpan) {
+func (t *tracer) begin(ctx context.Context, c *Client, r request) (context.Context, *callSpan) {
 	if t == nil {
 		return ctx, nil
 	}
-	attributes := append(slices.Clip(t.base), attribute.String(attrCall, string(a.kindOf(r))),
+	attributes := append(slices.Clip(t.base), attribute.String(attrCall, string(c.kindOf(r))),
 		attribute.String(attrMethod, r.method), attribute.String(attrTemplate, r.route()))
 	if t.paths {
-		attributes = append(attributes, attribute.String(attrURL, a.url(r.path, r.query).String()))
+		attributes = append(attributes, attribute.String(attrURL, c.url(r)))
 	}
 	ctx, span := t.Start(ctx, r.method+" "+r.route(), trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(attributes...))
 	return ctx, &callSpan{span}

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/secret-sidecar/secret-sidecar/config"
-	"github.com/secret-sidecar/secret-sidecar/vault"
+	"github.com/secret-sidecar/secret-sidecar/vault/conn"
 )
 
 func (a *app) connectionsAddCommand() *cobra.Command {
@@ -60,7 +60,7 @@ func (a *app) addConnection(ctx context.Context, file string, connection config.
 		a.note("warning: this is the second connection of %s: requests must name their connection from now on", file)
 	}
 	before := modeOf(file)
-	if err := a.testEach(ctx, []vault.Config{newVaultConfig(connection)}, reference); err != nil {
+	if err := a.testEach(ctx, []conn.Config{newVaultConfig(connection)}, reference); err != nil {
 		return fmt.Errorf("nothing is saved: %w", err)
 	}
 	if err := config.AddConnection(file, connection); err != nil {

@@ -9,6 +9,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/config"
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 	"github.com/secret-sidecar/secret-sidecar/vault"
+	"github.com/secret-sidecar/secret-sidecar/vault/conn"
+	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
 // connectionTest is what `connections test` was asked to do.
@@ -62,7 +64,7 @@ func (a *app) testConnections(ctx context.Context, test connectionTest) error {
 		if err != nil {
 			return err
 		}
-		return a.testEach(ctx, []vault.Config{newVaultConfig(connection)}, test.path)
+		return a.testEach(ctx, []conn.Config{newVaultConfig(connection)}, test.path)
 	}
 	return usagef("give one of a connection's name, --file and --address: see `secret-sidecar connections test --help`")
 }
@@ -84,7 +86,7 @@ func (a *app) testFile(ctx context.Context, file, path string) error {
 	if err != nil {
 		return usageError{err}
 	}
-	var connections []vault.Config
+	var connections []conn.Config
 	for _, connection := range loaded.Connections {
 		connections = append(connections, vaultConfig(connection))
 	}
@@ -92,7 +94,7 @@ func (a *app) testFile(ctx context.Context, file, path string) error {
 }
 
 // testEach tests the connections in this process, and fails when one of them cannot be used.
-func (a *app) testEach(ctx context.Context, connections []vault.Config, path string) error {
+func (a *app) testEach(ctx context.Context, connections []conn.Config, path string) error {
 	reference, err := optionalReference(path)
 	if err != nil {
 		return err
@@ -100,7 +102,7 @@ func (a *app) testEach(ctx context.Context, connections []vault.Config, path str
 	if len(connections) == 0 {
 		return usagef("the file has no connection to test: add one to it")
 	}
-	guard := vault.NewGuard()
+	budget := login.NewBudget()
 	var failed error
 	for _, connection := range connections {
 		if connection.SecretIDWrapped {
@@ -108,8 +110,8 @@ func (a *app) testEach(ctx context.Context, connections []vault.Config, path str
 				"test the running sidecar's: secret-sidecar connections test %s", connection.Name, connection.Name)
 			continue
 		}
-		connection.Guard = guard
-		report, err := vault.TestConfig(ctx, connection, reference)
+		connection.Budget = budget
+		report, err := conn.TestConfig(ctx, connection, reference)
 		if err != nil {
 			return usageError{fmt.Errorf("connection %q: %w", connection.Name, err)}
 		}
@@ -132,7 +134,7 @@ func optionalReference(path string) (*vault.Reference, error) {
 }
 
 // showReport prints the report and fails when it is not OK.
-func (a *app) showReport(name string, report vault.Report) error {
+func (a *app) showReport(name string, report conn.Report) error {
 	if err := printReport(a.out, name, report); err != nil {
 		return err
 	}

@@ -9,12 +9,13 @@ import (
 
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 	"github.com/secret-sidecar/secret-sidecar/vault"
+	"github.com/secret-sidecar/secret-sidecar/vault/conn"
 )
 
 // reportError is what `connections test` fails with after it has printed a report that is not OK.
-func reportError(name string, report vault.Report) error {
+func reportError(name string, report conn.Report) error {
 	for _, check := range report.Checks {
-		if check.Status == vault.CheckFailed && check.Name != "path" {
+		if check.Status == conn.CheckFailed && check.Name != "path" {
 			return fmt.Errorf("connection %q cannot be used: the report says what to do", name)
 		}
 	}
@@ -22,7 +23,7 @@ func reportError(name string, report vault.Report) error {
 }
 
 // printReport prints one line a check, what to do about it below, and what the login gave.
-func printReport(w io.Writer, name string, report vault.Report) error {
+func printReport(w io.Writer, name string, report conn.Report) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(table, "connection %s\n", name)
 	for _, check := range report.Checks {
@@ -38,7 +39,7 @@ func printReport(w io.Writer, name string, report vault.Report) error {
 }
 
 // facts are the lines about what the login gave; none without one.
-func facts(report vault.Report) []string {
+func facts(report conn.Report) []string {
 	var facts []string
 	if report.VaultVersion != "" {
 		facts = append(facts, "vault "+report.VaultVersion)
@@ -60,7 +61,7 @@ func facts(report vault.Report) []string {
 	return facts
 }
 
-func checkStatusName(s vault.CheckStatus) string {
+func checkStatusName(s conn.CheckStatus) string {
 	return strings.TrimPrefix(secretsidecarv1.CheckStatus(s).String(), "CHECK_STATUS_") // #nosec G115 -- numbered alike
 }
 
@@ -72,16 +73,16 @@ func tookText(took time.Duration) string {
 }
 
 // reportFromAnswer is the report that the sidecar sent.
-func reportFromAnswer(answer *secretsidecarv1.TestConnectionResponse) vault.Report {
-	report := vault.Report{
+func reportFromAnswer(answer *secretsidecarv1.TestConnectionResponse) conn.Report {
+	report := conn.Report{
 		VaultVersion: answer.GetVaultVersion(),
 		TokenTTL:     answer.GetTokenTtl().AsDuration(),
 		Policies:     answer.GetPolicies(),
 	}
 	for _, check := range answer.GetChecks() {
-		report.Checks = append(report.Checks, vault.Check{
+		report.Checks = append(report.Checks, conn.Check{
 			Name:    check.GetName(),
-			Status:  vault.CheckStatus(check.GetStatus()), // numbered alike
+			Status:  conn.CheckStatus(check.GetStatus()), // numbered alike
 			Message: check.GetMessage(),
 			Remedy:  check.GetRemedy(),
 			Took:    check.GetTook().AsDuration(),

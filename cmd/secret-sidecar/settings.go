@@ -5,6 +5,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/config"
 	"github.com/secret-sidecar/secret-sidecar/server"
 	"github.com/secret-sidecar/secret-sidecar/vault"
+	"github.com/secret-sidecar/secret-sidecar/vault/conn"
+	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
 // This file is the one place that knows both the configuration file's structs and those of the packages that
@@ -46,30 +48,26 @@ func serverConnection(c config.Connection) server.Connection {
 	}
 }
 
-func vaultConfig(c config.Connection) vault.Config {
-	return vault.Config{
+func vaultConfig(c config.Connection) conn.Config {
+	return conn.Config{
+		Config:          vault.Config{Address: c.Address, Namespace: c.Namespace, TLS: vaultTLS(c.TLS)},
 		Name:            c.Name,
-		Address:         c.Address,
-		Namespace:       c.Namespace,
 		AuthMount:       c.AuthMount,
-		RoleID:          vault.Credential(c.RoleID),
-		SecretID:        vault.Credential(c.SecretID),
+		RoleID:          login.Credential(c.RoleID),
+		SecretID:        login.Credential(c.SecretID),
 		SecretIDWrapped: c.SecretIDWrapped,
-		TLS:             vaultTLS(c.TLS),
 		Timeout:         c.Timeout,
 	}
 }
 
 // newVaultConfig is vaultConfig for a connection that is not in a file yet.
-func newVaultConfig(c config.NewConnection) vault.Config {
-	return vault.Config{
+func newVaultConfig(c config.NewConnection) conn.Config {
+	return conn.Config{
+		Config:    vault.Config{Address: c.Address, Namespace: c.Namespace, TLS: vaultTLS(c.TLS)},
 		Name:      c.Name,
-		Address:   c.Address,
-		Namespace: c.Namespace,
 		AuthMount: c.AuthMount,
-		RoleID:    vault.Credential{Value: c.RoleID},
-		SecretID:  vault.Credential{File: c.SecretIDFile},
-		TLS:       vaultTLS(c.TLS),
+		RoleID:    login.Credential{Value: c.RoleID},
+		SecretID:  login.Credential{File: c.SecretIDFile},
 	}
 }
 

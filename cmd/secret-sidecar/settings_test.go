@@ -10,6 +10,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
 	"github.com/secret-sidecar/secret-sidecar/server"
 	"github.com/secret-sidecar/secret-sidecar/vault"
+	"github.com/secret-sidecar/secret-sidecar/vault/conn"
+	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
 func TestEveryFieldOfTheConfigurationReachesTheServer(t *testing.T) {
@@ -33,10 +35,11 @@ func TestEveryFieldOfTheConfigurationReachesTheServer(t *testing.T) {
 		CacheBytes: 1,
 		Connections: []server.Connection{{
 			Name: "prod", Scope: server.ScopeProject, ProjectIDs: []string{"p"}, Required: true,
-			Vault: vault.Config{
-				Name: "prod", Address: "https://v", Namespace: "n", AuthMount: "a",
-				RoleID: vault.Credential{Value: redact.New("r")}, SecretID: vault.Credential{File: "/s"}, SecretIDWrapped: true,
-				TLS:     vault.TLS{CAFile: "/ca", ServerName: "sn", ClientCertFile: "/cc", ClientKeyFile: "/ck"},
+			Vault: conn.Config{
+				Name: "prod", AuthMount: "a",
+				Config: vault.Config{Address: "https://v", Namespace: "n",
+					TLS: vault.TLS{CAFile: "/ca", ServerName: "sn", ClientCertFile: "/cc", ClientKeyFile: "/ck"}},
+				RoleID: login.Credential{Value: redact.New("r")}, SecretID: login.Credential{File: "/s"}, SecretIDWrapped: true,
 				Timeout: 2 * time.Second,
 			},
 			Policy: cache.Policy{TTL: 4, MaxStale: 5, NegativeTTL: 6, RefreshAhead: 7, MaxWaiting: 3},

@@ -21,7 +21,9 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
 	"github.com/secret-sidecar/secret-sidecar/server"
 	"github.com/secret-sidecar/secret-sidecar/vault"
+	"github.com/secret-sidecar/secret-sidecar/vault/conn"
 	"github.com/secret-sidecar/secret-sidecar/vault/devvault"
+	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
 const (
@@ -86,9 +88,9 @@ func startVault(ctx context.Context) (server.Connection, error) {
 	go func() { _ = (&http.Server{Handler: dev, ReadHeaderTimeout: time.Minute}).Serve(listener) }()
 	return server.Connection{
 		Name: "prod", Scope: server.ScopePlatform, Policy: cache.Policy{TTL: time.Hour},
-		Vault: vault.Config{
-			Name: "prod", Address: "http://" + listener.Addr().String(),
-			RoleID: vault.Credential{Value: redact.New(roleID)}, SecretID: vault.Credential{Value: redact.New(secretID)},
+		Vault: conn.Config{
+			Name: "prod", Config: vault.Config{Address: "http://" + listener.Addr().String()},
+			RoleID: login.Credential{Value: redact.New(roleID)}, SecretID: login.Credential{Value: redact.New(secretID)},
 		},
 	}, nil
 }

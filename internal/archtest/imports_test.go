@@ -33,13 +33,16 @@ var (
 // "/..." at its end.
 var rooms = map[string][]string{
 	"gen":                below(grpcLibraries),
-	"vault":              slices.Concat(otelAPI, ours("internal/redact", "internal/filewatch"), vaultLibraries),
+	"vault":              slices.Concat(otelAPI, ours("internal/redact", "internal/breaker"), []string{"github.com/hashicorp/vault/api"}),
+	"vault/login":        slices.Concat(ours("vault", "internal/redact", "internal/filewatch", "internal/breaker"), []string{"golang.org/x/sync/...", "golang.org/x/time/rate"}),
+	"vault/conn":         slices.Concat(ours("vault", "vault/login", "internal/filewatch", "internal/breaker"), []string{"golang.org/x/sync/...", "golang.org/x/time/rate"}),
 	"vault/devvault":     {},
 	"cache":              slices.Concat(otelAPI, []string{"github.com/dgraph-io/ristretto/v2/...", "golang.org/x/sync/..."}),
 	"config":             slices.Concat(ours("internal/redact", "internal/filewatch"), []string{"github.com/goccy/go-yaml/..."}),
-	"server":             slices.Concat(ours("gen/...", "cache", "vault", "internal/audit", "internal/redact"), below(grpcLibraries), otelAPI, serverLibraries),
+	"server":             slices.Concat(ours("gen/...", "cache", "vault", "vault/conn", "vault/login", "internal/audit", "internal/redact"), below(grpcLibraries), otelAPI, serverLibraries),
 	"client":             slices.Concat(ours("gen/..."), below(grpcLibraries)),
 	"internal/redact":    {},
+	"internal/breaker":   {"github.com/cenkalti/backoff/v5"},
 	"internal/audit":     {},
 	"internal/filewatch": {"github.com/fsnotify/fsnotify"},
 	"internal/vaulttest": ours("vault/devvault"),
@@ -51,9 +54,6 @@ var rooms = map[string][]string{
 }
 
 var (
-	vaultLibraries = []string{
-		"github.com/hashicorp/vault/api", "github.com/cenkalti/backoff/v5", "golang.org/x/sync/...", "golang.org/x/time/rate",
-	}
 	serverLibraries = []string{"golang.org/x/sync/...", "golang.org/x/sys/unix", "golang.org/x/time/rate"}
 )
 

@@ -1,0 +1,273 @@
+// Package breaker is a circuit breaker for the many kinds of calls to one service. What fails alone stays alone: a key
+// that fails is tried again at its own pace and does not hold up the others, and neither does a group of keys that fail
+// together. What says that the whole service is out opens the circuit for all, and the first good answer closes it.
+package breaker
+
+import (
+	"sync"
+	"time"
+)
+
+const (
+	// manyKeys of a group, or manyGroups, are how many fail in a row, without a good answer between, before that counts
+	// as a failure of them all.
+	manyKeys, manyGroups = 5, 3
+	// maxKeys and maxGroups bound the memory: keys come from callers.
+	maxKeys, maxGroups = 1024, 256
+)
+
+// Key is what a call is about.
+type Key struct {
+	// Group is shared by the keys that may fail together, Name is the key's own.
+	Group, Name string
+}
+
+// Outcome says what became of a call.
+type Outcome int
+
+const (
+	// Succeeded means that the service did what it was asked, or refused to: it is well.
+	Succeeded Outcome = iota + 1
+	// FailedAlone means that the service answered, and that its failure says nothing about other keys.
+	FailedAlone
+	// Failed means that the service answered, and that the failure may be the key's, its group's or everybody's.
+	Failed
+	// FailedAll means that the service answered that it serves nobody.
+	FailedAll
+	// Silent means that no answer came, and that it could not have been the key's fault: no connection, for example.
+	Silent
+	// TimedOut means that no answer came in time. It may be the key's fault.
+	TimedOut
+	// Abandoned means that the caller gave up first. It says nothing.
+	Abandoned
+)
+
+// Result is what a call's Done tells the Breaker.
+type Result struct {
+	Outcome Outcome
+	// Err is the failure, for those who are refused because of it. It is not looked at otherwise.
+	Err error
+	// RetryAfter is how long the service asks to be left alone; it is honoured up to 8 s. Zero: it does not say.
+	RetryAfter time.Duration
+}
+
+// OpenError is the error of a call that is refused.
+type OpenError struct {
+	// Err is the failure because of which it is.
+	Err error
+	// RetryAfter is when a call may be let through, counted from now.
+	RetryAfter time.Duration
+	// Trial is closed at the end of a call that may close the circuit, and whose answer is worth waiting for: the service
+	// does answer. Nil: there is none.
+	Trial <-chan struct{}
+}
+
+// Error returns the text of Err.
+func (e *OpenError) Error() string { return e.Err.Error() }
+
+// Unwrap returns Err.
+func (e *OpenError) Unwrap() error { return e.Err }
+
+// Breaker is safe for concurrent use. Make one with New.
+type Breaker struct {
+	changed func()
+
+	mu     sync.Mutex
+	all    circuit             // guarded by mu, as is all that follows
+	groups map[string]*circuit // those that have failing keys
+	keys   map[Key]*circuit    // those that fail
+	// answered is when an answer came last, whatever it said.
+	answered time.Time
+	// failure is the last call's, nil when it succeeded; failedAt is when.
+	failure  error
+	failedAt time.Time
+}
+
+// New returns a Breaker that lets everything through. Changed is called after a circuit has opened or closed, with
+// no lock held; it must return at once. Nil is nothing.
+func New(changed func()) *Breaker {
+	if changed == nil {
+		changed = func() {}
+	}
+	return &Breaker{changed: changed, groups: map[string]*circuit{}, keys: map[Key]*circuit{}}
+}
+
+// Call is a call that was let through. Call its Done once.
+type Call struct {
+	breaker *Breaker
+	key     Key
+	began   time.Time
+	trials  [2]*trial // that end with the call; nil where it is none
+}
+
+// Allow lets a call with the key through, or returns an *OpenError.
+func (b *Breaker) Allow(key Key) (Call, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	one, group := b.keys[key], b.groups[key.Group]
+	if err := b.refusal(one, group, now); err != nil {
+		return Call{}, err
+	}
+	call := Call{breaker: b, key: key, began: now}
+	if one != nil {
+		one.healthy.take(now)
+	}
+	call.trials[0] = group.take(now, one != nil)
+	call.trials[1] = b.all.take(now, one != nil || group.isOpen())
+	return call, nil
+}
+
+// Check returns what Allow would return now, but for a call that may wait for a trial. It lets nothing through.
+func (b *Breaker) Check(key Key) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.refusal(b.keys[key], b.groups[key.Group], time.Now()); err != nil && err.Trial == nil {
+		return err
+	}
+	return nil
+}
+
+// refusal must be called with mu held. One and group may be nil.
+func (b *Breaker) refusal(one, group *circuit, now time.Time) *OpenError {
+	if err := one.refusal(now, false); err != nil {
+		return err
+	}
+	if err := group.refusal(now, one != nil); err != nil {
+		return err
+	}
+	return b.all.refusal(now, one != nil || group.isOpen())
+}
+
+// Done tells the Breaker how the call ended.
+func (c Call) Done(r Result) {
+	if c.breaker.settle(c, r) {
+		c.breaker.changed()
+	}
+}
+
+// settle reports whether a circuit has opened or closed, or calls have begun to fail or to succeed.
+func (b *Breaker) settle(c Call, r Result) (changed bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, one := range c.trials {
+		one.end()
+	}
+	now := time.Now()
+	quiet := !b.answered.After(c.began) // nobody has had an answer since the call began
+	switch r.Outcome {
+	case Abandoned:
+		return false
+	case Succeeded:
+		return b.succeed(c.key, now)
+	case Silent, TimedOut:
+		changed = b.noteFailure(r.Err, now)
+		if r.Outcome == TimedOut || !quiet {
+			b.openKey(c.key, r, now)
+		}
+		return quiet && b.all.open(r, now) || changed
+	}
+	changed = b.noteFailure(r.Err, now)
+	b.answered = now
+	if r.Outcome == FailedAll {
+		return b.all.open(r, now) || changed
+	}
+	if b.all.silent && b.all.isOpen() {
+		b.closeAll()
+		changed = true
+	}
+	b.openKey(c.key, r, now)
+	if r.Outcome == FailedAlone {
+		return changed
+	}
+	return b.openMany(c.key, r, now) || changed
+}
+
+// openMany opens the circuits of a group of which many keys fail, and of everything when many groups do. mu must be held.
+func (b *Breaker) openMany(key Key, r Result, now time.Time) (changed bool) {
+	group := b.groups[key.Group]
+	if group == nil {
+		makeRoom(b.groups, maxGroups)
+		group = &circuit{}
+		b.groups[key.Group] = group
+	}
+	if !group.fails(key.Name, manyKeys) {
+		return false
+	}
+	changed = group.open(r, now)
+	if b.all.fails(key.Group, manyGroups) {
+		return b.all.open(r, now) || changed
+	}
+	return changed
+}
+
+// succeed must be called with mu held.
+func (b *Breaker) succeed(key Key, now time.Time) (changed bool) {
+	changed = b.failure != nil || b.all.isOpen()
+	b.answered, b.failure = now, nil
+	delete(b.keys, key)
+	delete(b.groups, key.Group)
+	b.closeAll()
+	return changed
+}
+
+// closeAll closes the circuit of the whole service. What was silent meanwhile may be tried at once. mu must be held.
+func (b *Breaker) closeAll() {
+	if b.all.isOpen() {
+		for key, one := range b.keys {
+			if one.silent {
+				delete(b.keys, key)
+			}
+		}
+	}
+	b.all = circuit{}
+}
+
+// openKey must be called with mu held.
+func (b *Breaker) openKey(key Key, r Result, now time.Time) {
+	one := b.keys[key]
+	if one == nil {
+		makeRoom(b.keys, maxKeys)
+		one = &circuit{}
+		b.keys[key] = one
+	}
+	if one.open(r, now) && !one.healthy.next.After(now) {
+		one.healthy.take(now) // it has just been tried
+	}
+}
+
+// makeRoom forgets any one of those that are too many.
+func makeRoom[K comparable, V any](from map[K]V, most int) {
+	if len(from) < most {
+		return
+	}
+	for key := range from {
+		delete(from, key)
+		return
+	}
+}
+
+// noteFailure reports whether it is the first after a success. mu must be held.
+func (b *Breaker) noteFailure(err error, now time.Time) (first bool) {
+	first = b.failure == nil
+	b.failure, b.failedAt = err, now
+	return first
+}
+
+// Failure returns why the last call failed, and when; nil when it succeeded.
+func (b *Breaker) Failure() (failure error, at time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.failure, b.failedAt
+}
+
+// Recovered notes that the service has said that it is well, on another way than by a call that was let through.
+// The circuits of keys and groups stay.
+func (b *Breaker) Recovered() {
+	b.mu.Lock()
+	changed := b.succeed(Key{}, time.Now())
+	b.mu.Unlock()
+	if changed {
+		b.changed()
+	}
+}

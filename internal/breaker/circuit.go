@@ -1,0 +1,143 @@
+package breaker
+
+import (
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+)
+
+const (
+	firstPause = 200 * time.Millisecond
+	// maxPause and retryAfterLimit keep a service that is well again from being avoided for longer than 10 s.
+	maxPause        = 5 * time.Second
+	retryAfterLimit = 8 * time.Second
+	// healthyFirst is how much longer those wait who have failed: as long as others ask, the turns are theirs.
+	healthyFirst = time.Second
+)
+
+// circuit is that of one key, of a group of keys, or of all. The zero value and a nil one are closed. Its owner is the
+// Breaker, whose mu guards it.
+type circuit struct {
+	// failure is why it is open; nil while it is closed.
+	failure error
+	// silent says that no answer came: any answer proves the opposite.
+	silent bool
+	// failing are those below that have failed since the last good answer; as many as open it at most.
+	failing map[string]bool
+	// healthy lets those through one by one that have not failed, and troubled those that have: who keeps failing does not
+	// take the turn of one that might succeed.
+	healthy, troubled pace
+	// trial is a healthy call under way on which others may wait; nil is none.
+	trial *trial
+}
+
+// trial is a call whose end may close a circuit.
+type trial struct {
+	of   *circuit
+	done chan struct{} // closed at its end
+}
+
+func (c *circuit) isOpen() bool { return c != nil && c.failure != nil }
+
+// fails notes that one of those below has failed, and reports whether as many have as open the circuit.
+func (c *circuit) fails(name string, many int) bool {
+	if c.failing == nil {
+		c.failing = map[string]bool{}
+	}
+	if len(c.failing) < many {
+		c.failing[name] = true
+	}
+	return len(c.failing) >= many
+}
+
+// open opens the circuit, or keeps it open, and reports whether it was closed.
+func (c *circuit) open(r Result, now time.Time) (opened bool) {
+	opened = !c.isOpen()
+	c.failure, c.silent = r.Err, r.Outcome == Silent || r.Outcome == TimedOut
+	if opened {
+		c.troubled.take(now)
+		if c.silent || r.Outcome == FailedAll {
+			c.healthy.take(now)
+		}
+	}
+	c.healthy.notBefore(now, r.RetryAfter)
+	c.troubled.notBefore(now, r.RetryAfter)
+	return opened
+}
+
+// refusal returns why a call may not go out now. Troubled says that it has failed before.
+func (c *circuit) refusal(now time.Time, troubled bool) *OpenError {
+	if !c.isOpen() {
+		return nil
+	}
+	at := c.healthy.next
+	if troubled {
+		at = later(c.troubled.next, at.Add(healthyFirst))
+	}
+	if !now.Before(at) {
+		return nil
+	}
+	refused := &OpenError{Err: c.failure, RetryAfter: at.Sub(now)}
+	if c.trial != nil && !troubled {
+		refused.Trial = c.trial.done
+	}
+	return refused
+}
+
+// take uses the turn of a call that goes out, and returns the trial that it is; nil when others need not wait for it.
+func (c *circuit) take(now time.Time, troubled bool) *trial {
+	switch {
+	case !c.isOpen():
+		return nil
+	case troubled:
+		c.troubled.take(now)
+		return nil
+	}
+	c.healthy.take(now)
+	if c.silent {
+		return nil // its answer may never come
+	}
+	c.trial = &trial{of: c, done: make(chan struct{})}
+	return c.trial
+}
+
+// end lets those go on who wait for the trial, which may be nil.
+func (t *trial) end() {
+	if t == nil {
+		return
+	}
+	close(t.done)
+	if t.of.trial == t {
+		t.of.trial = nil
+	}
+}
+
+// pace lets one call through in each pause; the pauses grow. The zero value is at its beginning.
+type pace struct {
+	next   time.Time
+	pauses *backoff.ExponentialBackOff
+}
+
+// take begins a pause.
+func (p *pace) take(now time.Time) {
+	if p.pauses == nil {
+		p.pauses = backoff.NewExponentialBackOff()
+		p.pauses.InitialInterval, p.pauses.MaxInterval = firstPause, maxPause
+		p.pauses.Multiplier, p.pauses.RandomizationFactor = 2, 0.2
+	}
+	p.next = now.Add(p.pauses.NextBackOff())
+}
+
+// notBefore puts the next call off as long as the service asks for.
+func (p *pace) notBefore(now time.Time, retryAfter time.Duration) {
+	if retryAfter > 0 {
+		p.next = later(p.next, now.Add(min(retryAfter, retryAfterLimit)))
+	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}

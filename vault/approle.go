@@ -1,0 +1,126 @@
+package vault
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/secret-sidecar/secret-sidecar/internal/redact"
+)
+
+const (
+	doingLogin  = "log in"
+	doingLookup = "look the secret_id up"
+)
+
+// AppRole is a role at an AppRole auth method.
+type AppRole struct {
+	// Mount is where the method is mounted, without slashes around it.
+	Mount string
+	// RoleID names the role. SecretID is empty for a role with bind_secret_id=false.
+	RoleID, SecretID redact.String
+}
+
+// LoginFate says what Vault may have counted a login as.
+type LoginFate int
+
+const (
+	// LoginGranted is a login that Vault has accepted.
+	LoginGranted LoginFate = iota + 1
+	// LoginRejected is one that Vault has counted, or may have counted, against the role.
+	LoginRejected
+	// LoginNotTried is one that Vault has not judged: it never got there, or Vault said that it cannot judge now.
+	LoginNotTried
+	// LoginLost is one that may have got there, and whose answer did not come back.
+	LoginLost
+)
+
+// Login takes a token for a role out of Vault. The fate says what it may have cost, whatever the error. Errors:
+// ErrLoginRejected, which says what to mend; an outage; ctx's own.
+func (c *Client) Login(ctx context.Context, role AppRole) (*Token, LoginFate, error) {
+	body := map[string]string{"role_id": role.RoleID.Reveal()}
+	if !role.SecretID.IsEmpty() {
+		body["secret_id"] = role.SecretID.Reveal()
+	}
+	ctx, sent := withSent(ctx)
+	began := time.Now()
+	ans, err := c.do(ctx, request{doing: doingLogin, kind: CallLogin, method: http.MethodPost,
+		path: "auth/" + role.Mount + "/login", template: "auth/{mount}/login", body: body})
+	if err != nil {
+		return nil, fateOf(ans, sent()), err
+	}
+	auth := ans.body.Auth
+	switch {
+	case ans.status != http.StatusOK && ans.status >= 500:
+		return nil, LoginNotTried, &CallError{Sentinel: ErrUnreachable, Doing: doingLogin, Status: ans.status, Reach: ReachPath}
+	case ans.status != http.StatusOK || auth == nil || auth.ClientToken == "":
+		return nil, LoginRejected, rejectedLogin(ans)
+	}
+	granted := newToken(auth, began)
+	if auth.NumUses > 0 {
+		_ = c.Revoke(ctx, granted) // if that fails it dies by its own ttl
+		return nil, LoginRejected, loginError("the role grants tokens of limited use: set token_num_uses=0 on the role")
+	}
+	return granted, LoginGranted, nil
+}
+
+// fateOf is what became of a login that ended in an outage. Vault's own answers say that it has not judged. A proxy may
+// have put a page of its own in the place of Vault's answer, but hardly another status than Vault's: those with which
+// Vault rejects count even so.
+func fateOf(ans *answer, sent bool) LoginFate {
+	switch {
+	case ans == nil && !sent:
+		return LoginNotTried
+	case ans == nil:
+		return LoginLost
+	case !ans.broken && ans.text != nil:
+		return LoginNotTried
+	case ans.status == http.StatusBadRequest || ans.status == http.StatusForbidden:
+		return LoginRejected
+	case ans.status >= 500 || ans.status < 300:
+		return LoginLost
+	}
+	return LoginNotTried // 404, 407, 429 or a redirect: who answers so has not passed it on
+}
+
+// rejectedLogin says what to do after an answer that grants no token.
+func rejectedLogin(ans *answer) error {
+	switch {
+	case ans.status == http.StatusBadRequest && ans.mentions("missing secret_id"):
+		return loginError("the role wants a secret_id: set secret_id or secret_id_file")
+	case ans.status == http.StatusBadRequest:
+		return loginError("check role_id and secret_id: one is wrong, expired or used up, or the role is bound to " +
+			"other networks; issue a new secret_id")
+	case ans.status == http.StatusForbidden:
+		return loginError("check auth_mount and namespace, and that the AppRole method is enabled there; if all is right, Vault has " +
+			"locked the role after too many failed logins: wait 15 minutes. Once it is mended, renew the login to try at once")
+	case ans.status == http.StatusOK:
+		return loginError("Vault granted no token: check for login MFA on the auth mount, which a sidecar cannot answer")
+	}
+	return loginError("check auth_mount and namespace: no AppRole auth method answers there")
+}
+
+func loginError(remedy string) *CallError {
+	return &CallError{Sentinel: ErrLoginRejected, Doing: doingLogin, Remedy: remedy}
+}
+
+// SecretIDExpiry asks when the secret_id of the role expires, with a token of that role; the zero time is never. Errors:
+// ErrNotAllowed when Vault does not say, an outage, or ctx's own.
+func (c *Client) SecretIDExpiry(ctx context.Context, token *Token, role AppRole) (time.Time, error) {
+	ans, err := c.do(ctx, request{doing: doingLookup, kind: CallLookup, method: http.MethodPost, token: token.ID,
+		path: "auth/" + role.Mount + "/role/" + token.Role + "/secret-id/lookup", template: "auth/{mount}/role/{role}/secret-id/lookup",
+		body: map[string]string{"secret_id": role.SecretID.Reveal()}})
+	if err != nil {
+		return time.Time{}, err
+	}
+	if ans.status != http.StatusOK || ans.misshaped || ans.body.Data == nil {
+		return time.Time{}, &CallError{Sentinel: ErrNotAllowed, Doing: doingLookup, Status: ans.status}
+	}
+	return ans.body.Data.ExpirationTime, nil
+}
+
+// HasPlainRole reports whether Vault has told the name of the token's role, and it is one segment of a path.
+func (t *Token) HasPlainRole() bool {
+	return t.Role != "" && t.Role != "." && t.Role != ".." && !strings.Contains(t.Role, "/")
+}

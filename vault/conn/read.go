@@ -1,0 +1,206 @@
+package conn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/secret-sidecar/secret-sidecar/internal/breaker"
+	"github.com/secret-sidecar/secret-sidecar/vault"
+)
+
+const (
+	doingRead = "read the secret"
+	// lagAge is how old a token is before no node of Vault lags so far behind that it does not know it yet.
+	lagAge = 10 * time.Second
+	// lagPatience is how long a read waits for a node to know a new token; firstLagPause begins the pauses, which double.
+	lagPatience   = time.Second
+	firstLagPause = 50 * time.Millisecond
+	// trialPatience is how long a read waits for another one whose answer may end an outage.
+	trialPatience = time.Second
+)
+
+// Admit returns nil when a Read of the path may go out now, and while it would fail fast its error, with RetryAfter.
+func (c *Connection) Admit(path string) error {
+	state := c.login.State()
+	now := time.Now()
+	if state.Token.Valid(now) {
+		if err := c.breaker.Check(keyOf(path)); err != nil {
+			return vault.Refused(err, doingRead)
+		}
+		return nil
+	}
+	if err := state.Refusal(now); vault.Outage(err) {
+		return err
+	}
+	return nil // there is a login to wait for, or a reason that Read gives
+}
+
+// Read reads one version of the KV v2 secret at a Reference's Path; version 0 is the latest. A token that
+// Vault does not know costs one login shared by all who met it, and a denial one fresh login, at most one a
+// minute, before it is final.
+//
+// Errors: those of vault.Client.Read but vault.ErrInvalidToken; those of login.Source.Token when there is no token;
+// ctx's own when it ended before Config.Timeout.
+func (c *Connection) Read(ctx context.Context, path string, version uint32) (*vault.Secret, error) {
+	ctx, cancel := c.operation(ctx)
+	defer cancel()
+	token, err := c.login.Token(ctx)
+	if err != nil {
+		return nil, err
+	}
+	secret, err := c.readWith(ctx, token, path, version)
+	switch {
+	case errors.Is(err, vault.ErrInvalidToken):
+		return c.readAgain(ctx, token, path, version)
+	case errors.Is(err, vault.ErrPermissionDenied):
+		return c.readAfterDenial(ctx, token, path, version, err)
+	}
+	return secret, err
+}
+
+// readAgain reads with the token, if it is so new that the node which did not know it may only lag, and else with
+// another one.
+func (c *Connection) readAgain(ctx context.Context, token *vault.Token, path string, version uint32) (*vault.Secret, error) {
+	secret, err := c.readPatiently(ctx, token, path, version)
+	if !errors.Is(err, vault.ErrInvalidToken) {
+		return secret, err
+	}
+	if err := c.login.Reject(ctx, token, false); err != nil {
+		return nil, err
+	}
+	if token, err = c.login.Token(ctx); err != nil {
+		return nil, err
+	}
+	if secret, err = c.readWith(ctx, token, path, version); errors.Is(err, vault.ErrInvalidToken) {
+		secret, err = c.readPatiently(ctx, token, path, version)
+	}
+	if errors.Is(err, vault.ErrInvalidToken) {
+		return nil, &vault.CallError{Sentinel: vault.ErrUnreachable, Doing: doingRead, Cause: err, Remedy: "check what stands behind the address, " +
+			"several Vaults or a standby that lags perhaps: the tokens that it grants are not known to it"}
+	}
+	return secret, err
+}
+
+// readPatiently reads with a token that Vault has not known a moment ago. Its first try comes after a pause.
+func (c *Connection) readPatiently(ctx context.Context, token *vault.Token, path string, version uint32) (*vault.Secret, error) {
+	err := error(&vault.CallError{Sentinel: vault.ErrInvalidToken, Doing: doingRead})
+	for waited, pause := time.Duration(0), firstLagPause; waited < lagPatience; waited, pause = waited+pause, pause*2 {
+		if time.Since(token.Since) > lagAge || !vault.Wait(ctx, pause) {
+			return nil, err
+		}
+		var secret *vault.Secret
+		if secret, err = c.readWith(ctx, token, path, version); !errors.Is(err, vault.ErrInvalidToken) {
+			return secret, err
+		}
+	}
+	return nil, err
+}
+
+// readAfterDenial reads once more when there is, or comes to be, a newer token: its role may have got another policy.
+func (c *Connection) readAfterDenial(ctx context.Context, token *vault.Token, path string, version uint32, denial error) (*vault.Secret, error) {
+	switch err := c.login.Reject(ctx, token, true); {
+	case vault.Outage(err):
+		return nil, err // a denial is final only after a fresh login
+	case err != nil:
+		return nil, c.denied(token, path, denial)
+	}
+	next, err := c.login.Token(ctx)
+	if err != nil || next.ID == token.ID {
+		return nil, c.denied(token, path, denial) // no fresh login was due
+	}
+	secret, err := c.readWith(ctx, next, path, version)
+	switch {
+	case errors.Is(err, vault.ErrInvalidToken):
+		return c.readAgain(ctx, next, path, version)
+	case errors.Is(err, vault.ErrPermissionDenied):
+		return nil, c.denied(next, path, err)
+	}
+	return secret, err
+}
+
+// readWith reads with one token.
+func (c *Connection) readWith(ctx context.Context, token *vault.Token, path string, version uint32) (*vault.Secret, error) {
+	if err := c.awaitTurn(ctx); err != nil {
+		return nil, err
+	}
+	defer c.reads.Release(1)
+	call, err := c.allow(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	secret, err := c.vault.Read(ctx, token.ID, path, version)
+	c.vault.Settle(call, err, false)
+	switch {
+	case err == nil:
+		c.denials.allowed(path)
+	case errors.Is(err, vault.ErrNotFound):
+		return nil, c.explainNotFound(ctx, token, path, err)
+	}
+	return secret, err
+}
+
+// allow asks the breaker to let a read through. While a read is under way that may close the circuit it waits a moment.
+func (c *Connection) allow(ctx context.Context, path string) (breaker.Call, error) {
+	call, err := c.breaker.Allow(keyOf(path))
+	open, refused := errors.AsType[*breaker.OpenError](err)
+	if !refused {
+		return call, err
+	}
+	if open.Trial != nil {
+		timer := time.NewTimer(trialPatience)
+		defer timer.Stop()
+		select {
+		case <-open.Trial:
+			call, err = c.breaker.Allow(keyOf(path))
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+	}
+	return call, vault.Refused(err, doingRead)
+}
+
+// keyOf groups paths by their mount, as well as it can be told: a mount may hold several segments called data.
+func keyOf(path string) breaker.Key {
+	mount, _, _ := strings.Cut(path, "/data/")
+	return breaker.Key{Group: mount, Name: path}
+}
+
+// explainNotFound returns vault.ErrNotKVv2 when Vault says that the path is another engine's, and else err.
+func (c *Connection) explainNotFound(ctx context.Context, token *vault.Token, path string, err error) error {
+	if err != vault.ErrNothing || c.mounts.isVersioned(path) { //nolint:errorlint // the very same: what wraps it says more
+		return err
+	}
+	mount, asked := c.vault.MountOf(ctx, token.ID, path)
+	switch {
+	case asked != nil: // a question on the side, whose failure is nobody's outage
+		c.log.Debug("cannot ask which secrets engine answers", vault.DebugAttrs(asked)...)
+		return err
+	case mount.KVVersion != 2:
+		return vault.NotKVv2()
+	}
+	c.mounts.remember(mount.Path)
+	return err
+}
+
+// awaitTurn waits until fewer than maxConcurrentReads are under way, for half of the timeout at most: a read that
+// goes out has the other half, and its time-out says something about Vault.
+func (c *Connection) awaitTurn(ctx context.Context) error {
+	if c.reads.TryAcquire(1) {
+		return nil
+	}
+	end, _ := ctx.Deadline() // an operation's ctx has one
+	turn, cancel := context.WithDeadlineCause(ctx, end.Add(-c.Timeout()/2), vault.ErrTimeout)
+	defer cancel()
+	err := c.reads.Acquire(turn, 1)
+	if err == nil {
+		return nil
+	}
+	if cause := context.Cause(turn); errors.Is(cause, vault.ErrTimeout) {
+		return &vault.CallError{Sentinel: vault.ErrUnreachable, Doing: doingRead, Cause: cause, Remedy: "Vault answers more slowly than secrets " +
+			"are asked for, and this read was still in the queue: look at Vault's load and latency, or raise the timeout"}
+	}
+	return fmt.Errorf("%s: %w", doingRead, ctx.Err())
+}

@@ -1,0 +1,71 @@
+package login
+
+import (
+	"context"
+
+	"github.com/secret-sidecar/secret-sidecar/internal/redact"
+	"github.com/secret-sidecar/secret-sidecar/vault"
+)
+
+// Identity is who logs in, and where.
+type Identity struct {
+	// Namespace and Mount say where the role is.
+	Namespace, Mount string
+	// RoleID and SecretID are the role's; SecretID may be empty.
+	RoleID, SecretID redact.String
+	// Wrapped says that SecretID is a response-wrapping token.
+	Wrapped bool
+	// Proven says that Vault has accepted these before.
+	Proven bool
+}
+
+// LogIn takes a token for the identity out of Vault, within the Budget. After a login whose answer was lost it first
+// asks whether Vault is well. Errors: those of vault.Client.Login and UnwrapSecretID; vault.ErrLoginRejected, with
+// RetryAfter, when the Budget is spent.
+func (b *Budget) LogIn(ctx context.Context, client *vault.Client, who Identity) (*vault.Token, error) {
+	role := vault.AppRole{Mount: MountOf(who.Mount), RoleID: who.RoleID, SecretID: who.SecretID}
+	if who.Wrapped {
+		var err error
+		if role.SecretID, err = b.unwrap(ctx, client, who.SecretID); err != nil {
+			return nil, err
+		}
+	}
+	attempt, err := b.reserve(ctx, newTarget(who.Namespace, role.Mount, who.RoleID), who.Proven)
+	if err != nil {
+		return nil, err
+	}
+	fate := vault.LoginNotTried
+	defer func() { attempt.done(fate) }()
+	if attempt.inDoubt {
+		if err := client.Well(ctx); err != nil {
+			return nil, err
+		}
+	}
+	token, fate, err := client.Login(ctx, role)
+	return token, err
+}
+
+// identity is who the Source is with the credentials.
+func (s *Source) identity(creds credentials, proven bool) Identity {
+	return Identity{Namespace: s.cfg.Namespace, Mount: s.cfg.Mount, RoleID: creds.roleID, SecretID: creds.secretID,
+		Wrapped: s.cfg.SecretIDWrapped, Proven: proven}
+}
+
+// Identity returns who the Source logs in as: with the credentials of its last login, which are proven, or before the
+// first with what the files hold now. Errors wrap vault.ErrLoginPending.
+func (s *Source) Identity() (Identity, error) {
+	if state := s.State(); state.LoggedIn {
+		return s.identity(state.credentials, true), nil
+	}
+	return IdentityOf(s.cfg)
+}
+
+// IdentityOf returns who a Source with the Config would log in as first. Errors wrap vault.ErrLoginPending.
+func IdentityOf(cfg Config) (Identity, error) {
+	creds, err := loadCredentials(cfg.RoleID, cfg.SecretID)
+	if err != nil {
+		return Identity{}, err
+	}
+	return Identity{Namespace: cfg.Namespace, Mount: cfg.Mount, RoleID: creds.roleID, SecretID: creds.secretID,
+		Wrapped: cfg.SecretIDWrapped}, nil
+}

@@ -1,0 +1,112 @@
+package login
+
+import (
+	"context"
+	"time"
+
+	"github.com/secret-sidecar/secret-sidecar/vault"
+)
+
+// SharedFor is how long the outcome of a new login that was asked for, and succeeded, answers those who ask again.
+const SharedFor = 10 * time.Second
+
+// reason is why somebody wants another token.
+type reason int
+
+const (
+	operatorAsks reason = iota
+	tokenInvalid
+	readDenied
+)
+
+// renewal asks the actor for another token.
+type renewal struct {
+	reason reason
+	old    *vault.Token // that did not do: another one in its place is as good as a new login
+	done   chan error   // capacity 1
+}
+
+// askedRenewal is a new login that persons have asked for. All fields but the channel are set before it is closed.
+type askedRenewal struct {
+	done chan struct{}
+	err  error
+	at   time.Time
+}
+
+// Renew logs in anew, with the newest credentials, and then revokes the old token. Those who ask while it is under way,
+// or within 10 s after it has succeeded, get its outcome. It counts against the Budget. When it fails the old token goes
+// on serving. Errors: those of vault.Client.Login, vault.ErrLoginPending when a credential file cannot be read and there
+// was no login before, vault.ErrClosed, or ctx's own; the login goes on when ctx ends.
+func (s *Source) Renew(ctx context.Context) error {
+	one := s.joinAsked()
+	select {
+	case <-one.done:
+		return one.err
+	case <-s.closed:
+		return closedError()
+	case <-ctx.Done():
+		return s.endedWaiting(ctx)
+	}
+}
+
+// joinAsked returns the renewal whose outcome answers who asks now.
+func (s *Source) joinAsked() *askedRenewal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.asked != nil && s.asked.answers(time.Now()) {
+		return s.asked
+	}
+	one := &askedRenewal{done: make(chan struct{})}
+	if s.isClosed() {
+		one.err = closedError()
+		close(one.done)
+		return one
+	}
+	s.asked = one
+	s.loops.Go(func() { // ends when the actor has answered, or the Source is closed
+		one.err = s.ask(context.Background(), renewal{reason: operatorAsks})
+		one.at = time.Now()
+		close(one.done)
+	})
+	return one
+}
+
+func (r *askedRenewal) answers(now time.Time) bool {
+	select {
+	case <-r.done:
+		return r.err == nil && now.Sub(r.at) < SharedFor
+	default:
+		return true
+	}
+}
+
+// Reject tells the Source that Vault does not know the token, or with denied that it does not allow a read, and waits for
+// what becomes of it. It returns nil when there is another token, or none is due: then the caller has to do with the
+// old one. One login answers all who reject the same token. Errors: as of Token.
+func (s *Source) Reject(ctx context.Context, token *vault.Token, denied bool) error {
+	why := tokenInvalid
+	if denied {
+		why = readDenied
+	}
+	return s.ask(ctx, renewal{reason: why, old: token})
+}
+
+// ask hands a renewal to the actor and waits for its outcome.
+func (s *Source) ask(ctx context.Context, r renewal) error {
+	r.done = make(chan error, 1)
+	select {
+	case s.requests <- r:
+	case <-s.closed:
+		return closedError()
+	case <-ctx.Done():
+		return s.endedWaiting(ctx)
+	}
+	select {
+	case err := <-r.done:
+		return err
+	case <-s.closed:
+		return closedError()
+	case <-ctx.Done():
+		return s.endedWaiting(ctx)
+	}
+}

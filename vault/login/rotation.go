@@ -1,0 +1,131 @@
+package login
+
+import (
+	"errors"
+	"maps"
+	"time"
+
+	"github.com/secret-sidecar/secret-sidecar/vault"
+)
+
+// rejectedPause is how long rejected credentials are left alone, unless an operator asks.
+const rejectedPause = 5 * time.Minute
+
+// rejection says until when rejected credentials are left alone, and why.
+type rejection struct {
+	until time.Time
+	err   error
+}
+
+// holds are the credentials that Vault has rejected, the current and the newest at most.
+type holds struct {
+	byCredentials map[credentials]rejection
+	// lastErr is the last rejection, until Vault accepts the newest credentials.
+	lastErr error
+}
+
+// of returns the hold of the credentials; the zero rejection is none.
+func (h *holds) of(creds credentials) rejection { return h.byCredentials[creds] }
+
+// takeUpFiles reads credential files that may have changed, and makes what they hold due.
+func (a *actor) takeUpFiles() {
+	before := a.newest
+	a.readCredentials()
+	a.rehearseFrom = time.Time{}
+	if !a.loggedIn {
+		a.loginAt = time.Now()
+	}
+	if a.newest != before {
+		a.failure = nil // it was that of others
+	}
+	a.publish()
+}
+
+// readCredentials reads the files anew. While they cannot be read, in the middle of a rotation perhaps, what was
+// read before stays.
+func (a *actor) readCredentials() {
+	newest, err := a.load()
+	switch {
+	case err != nil && a.unreadable == nil && a.loggedIn:
+		a.log.Warn("cannot use the Vault credentials, the last good ones stay in use", vault.Attrs(err)...)
+	case err != nil && a.unreadable == nil:
+		a.log.Warn("cannot use the Vault credentials, there is no login until they are right", vault.Attrs(err)...)
+	case err == nil && a.unreadable != nil:
+		a.log.Info("the Vault credentials can be read again")
+	}
+	a.unreadable = err
+	if err != nil {
+		a.rereadAt = time.Now().Add(retryPause)
+		return
+	}
+	a.newest = newest
+}
+
+// load reads the credentials. Errors wrap vault.ErrLoginPending.
+func (s *Source) load() (credentials, error) {
+	return loadCredentials(s.cfg.RoleID, s.cfg.SecretID)
+}
+
+// rehearsing reports whether there are newer credentials that Vault has not accepted yet.
+func (a *actor) rehearsing() bool { return a.loggedIn && a.newest != a.current }
+
+// rehearsalAt returns when to try the newer credentials.
+func (a *actor) rehearsalAt() time.Time {
+	at := a.held.of(a.newest).until
+	if a.rehearseFrom.After(at) {
+		at = a.rehearseFrom
+	}
+	if at.IsZero() {
+		at = time.Now()
+	}
+	return at
+}
+
+// nextTry returns when the hold ends of the credentials that a login would use.
+func (a *actor) nextTry() time.Time {
+	if a.loggedIn {
+		return a.held.of(a.current).until
+	}
+	return a.held.of(a.newest).until
+}
+
+// hold leaves rejected credentials alone for a while, and forgets those that nobody uses any more.
+func (a *actor) hold(creds credentials, err error) {
+	pause := rejectedPause
+	if call, ok := errors.AsType[*vault.CallError](err); ok && call.RetryAfter > 0 {
+		pause = call.RetryAfter
+	}
+	until := time.Now().Add(pause)
+	maps.DeleteFunc(a.held.byCredentials, func(held credentials, _ rejection) bool { return held != a.current && held != a.newest })
+	a.held.lastErr = a.untilNextTry(err, until)
+	a.held.byCredentials[creds] = rejection{until: until, err: a.held.lastErr}
+	a.cfg.OnRejected()
+	a.log.Error("Vault rejects the login", append(vault.Attrs(err), "next_try_in", pause.Round(time.Second))...)
+}
+
+// untilNextTry is a rejection as it is told while the credentials are left alone.
+func (a *actor) untilNextTry(err error, until time.Time) error {
+	call, ok := errors.AsType[*vault.CallError](err)
+	if !ok || call.RetryAfter > 0 {
+		return err // the Budget is spent: it says until when, and nobody can do anything before
+	}
+	told := *call
+	told.Remedy += "; the next try is at " + until.UTC().Format("15:04:05 MST") + ", or at once: secret-sidecar invalidate --connection " +
+		a.cfg.Connection + " --renew-login, which drops what the connection has cached"
+	return &told
+}
+
+// problem returns what is wrong with the newest credentials. That Vault has rejected them weighs more than that their
+// file cannot be read since.
+func (a *actor) problem() error {
+	if hold, ok := a.held.byCredentials[a.newest]; ok {
+		return hold.err
+	}
+	if a.unreadable != nil && !a.loggedIn {
+		return a.unreadable
+	}
+	if a.held.lastErr != nil && a.newest != a.current {
+		return a.held.lastErr // newer ones are about to be tried: until Vault accepts them nothing is well
+	}
+	return a.unreadable
+}

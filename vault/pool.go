@@ -1,0 +1,214 @@
+package vault
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	dialTimeout         = 5 * time.Second
+	tlsHandshakeTimeout = 5 * time.Second
+	idleTimeout         = 90 * time.Second
+	// maxIdle is how many connections are kept for the next requests.
+	maxIdle = 64
+	// pingAfter and pingTimeout find an HTTP/2 connection that died silently while requests are under way on it.
+	pingAfter   = 15 * time.Second
+	pingTimeout = 5 * time.Second
+	// longestPatience bounds how long a request waits on a connection that may have died.
+	longestPatience = 3 * time.Second
+)
+
+// errDeadConnection ends a request on a connection that has probably died.
+var errDeadConnection = errors.New("nothing came from a connection that was used before")
+
+// pool is the connections to one Vault; nothing is shared with another. It can leave all of them behind at once: a
+// connection may die without a word, lead to a node that is sealed, or to an address that the name no longer has.
+//
+// It has no CloseIdleConnections: vault/api would call it at each failure.
+type pool struct {
+	build   func(*tls.Config) *http.Transport
+	proxy   string // of the environment; empty is none
+	files   TLS
+	tls     atomic.Pointer[tls.Config]
+	current atomic.Pointer[http.Transport]
+	// answered is when an answer came last, in nanoseconds since 1970, and usual is how long it took.
+	answered, usual atomic.Int64
+	// renewed is when the connections were left behind last, in nanoseconds since 1970.
+	renewed atomic.Int64
+}
+
+// newPool makes the pool of one Client. Proxies come from HTTPS_PROXY, HTTP_PROXY and NO_PROXY as in every Go program,
+// unless the hosts are limited: a proxy would connect to any.
+func newPool(files TLS, address *url.URL, allowedHosts []string) (*pool, error) {
+	config, err := files.config()
+	if err != nil {
+		return nil, err
+	}
+	p := &pool{files: files}
+	proxy := http.ProxyFromEnvironment
+	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
+	if allowedHosts != nil {
+		proxy = nil
+		if err := newDestinations(allowedHosts).guardDialer(dialer, address); err != nil {
+			return nil, err
+		}
+	} else if found, _ := proxy(&http.Request{URL: address}); found != nil {
+		p.proxy = found.Host
+	}
+	p.build = func(config *tls.Config) *http.Transport {
+		return &http.Transport{
+			Proxy:                  proxy,
+			OnProxyConnectResponse: refusedByProxy,
+			DialContext:            dialer.DialContext,
+			TLSClientConfig:        config.Clone(),
+			TLSHandshakeTimeout:    tlsHandshakeTimeout,
+			MaxIdleConnsPerHost:    maxIdle,
+			IdleConnTimeout:        idleTimeout,
+			DisableCompression:     true,
+			ForceAttemptHTTP2:      true,
+			HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
+		}
+	}
+	p.tls.Store(config)
+	p.current.Store(p.build(config))
+	return p, nil
+}
+
+// renew replaces the connections by none, unless somebody has just done so. Requests that run on old ones go on.
+func (p *pool) renew(old *http.Transport) {
+	if p.current.CompareAndSwap(old, p.build(p.tls.Load())) {
+		p.renewed.Store(time.Now().UnixNano())
+		old.CloseIdleConnections()
+	}
+}
+
+// isOlderThan reports whether the connections were not left behind within the time.
+func (p *pool) isOlderThan(age time.Duration) bool {
+	return time.Now().UnixNano()-p.renewed.Load() > int64(age)
+}
+
+// RoundTrip implements http.RoundTripper. A read that gets nothing from connections that were used before is made once
+// more on a new one, while there is still time.
+func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
+	transport := p.current.Load()
+	patience := p.patience(req)
+	if patience == 0 {
+		return p.roundTrip(transport, req)
+	}
+	began := time.Now().UnixNano()
+	ctx, giveUp := context.WithCancelCause(req.Context()) //nolint:gosec // the body needs it; it ends with its parent, an operation's
+	timer := time.AfterFunc(patience, func() {
+		if p.answered.Load() < began {
+			giveUp(errDeadConnection)
+		}
+	})
+	resp, err := p.roundTrip(transport, req.WithContext(ctx))
+	timer.Stop()
+	if err == nil || !errors.Is(context.Cause(ctx), errDeadConnection) {
+		return resp, err
+	}
+	p.renew(transport)
+	return p.roundTrip(p.current.Load(), req)
+}
+
+func (p *pool) roundTrip(transport *http.Transport, req *http.Request) (*http.Response, error) {
+	began := time.Now()
+	resp, err := transport.RoundTrip(req)
+	if err == nil {
+		p.usual.Store(int64(time.Since(began)))
+		p.answered.Store(time.Now().UnixNano())
+	}
+	return resp, err
+}
+
+// patience is how long to wait for an answer before the connection counts as dead; 0 is for ever. A Vault that is known
+// to be slow is given more time, and who has a new connection all of it.
+func (p *pool) patience(req *http.Request) time.Duration {
+	deadline, bounded := req.Context().Deadline()
+	if req.Method != http.MethodGet || !bounded || p.answered.Load() == 0 {
+		return 0
+	}
+	left := time.Until(deadline)
+	patience := max(min(left/3, longestPatience), 2*time.Duration(p.usual.Load()))
+	if patience > left/2 {
+		return 0
+	}
+	return patience
+}
+
+// proxyError says that a proxy refused to connect to Vault.
+type proxyError struct{ status int }
+
+// Error implements error.
+func (e *proxyError) Error() string { return "the proxy answered " + http.StatusText(e.status) }
+
+func refusedByProxy(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
+	if resp.StatusCode != http.StatusOK {
+		return &proxyError{resp.StatusCode}
+	}
+	return nil
+}
+
+// bounded is a RoundTripper whose answers end with ErrTooLarge after MaxAnswerBytes: vault/api reads those that it
+// takes for errors whole.
+type bounded struct{ http.RoundTripper }
+
+// RoundTrip implements http.RoundTripper.
+func (b bounded) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := b.RoundTripper.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	left := int64(MaxAnswerBytes)
+	if resp.ContentLength > left {
+		left = -1 // there is no need to read it
+	}
+	resp.Body = &boundedBody{ReadCloser: resp.Body, left: left}
+	return resp, nil
+}
+
+type boundedBody struct {
+	io.ReadCloser
+	left int64
+}
+
+// Read implements io.Reader.
+func (b *boundedBody) Read(into []byte) (int, error) {
+	if b.left < 0 {
+		return 0, ErrTooLarge
+	}
+	n, err := b.ReadCloser.Read(into)
+	if b.left -= int64(n); b.left < 0 {
+		return 0, ErrTooLarge
+	}
+	return n, err
+}
+
+// readBody reads an answer's body, which is bounded.
+func readBody(resp *http.Response) ([]byte, error) {
+	const usual = 1 << 10
+	size := usual
+	if 0 < resp.ContentLength && resp.ContentLength <= MaxAnswerBytes {
+		size = int(resp.ContentLength) + 1 // room to see the end without growing
+	}
+	body := make([]byte, 0, size)
+	for {
+		n, err := resp.Body.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
+		switch {
+		case errors.Is(err, io.EOF):
+			return body, nil
+		case err != nil:
+			return nil, err
+		case len(body) == cap(body):
+			body = append(body, 0)[:len(body)]
+		}
+	}
+}

@@ -28,6 +28,7 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/server"
 	"github.com/secret-sidecar/secret-sidecar/vault"
 	"github.com/secret-sidecar/secret-sidecar/vault/devvault"
+	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
 // serve is the other side of the benchmark: this binary, started again as a server. It says on its standard output
@@ -139,8 +140,8 @@ func serveHosted(ctx context.Context, socket string) error {
 		v := settings.Vault
 		return server.Connection{
 			Name: name, Scope: server.ScopePlatform,
-			Vault: vault.Config{Name: name, Address: v.Address, RoleID: vault.Credential{Value: redact.New(v.RoleID)},
-				SecretID: vault.Credential{Value: redact.New(v.SecretID)}},
+			Vault: vault.Config{Name: name, Address: v.Address, RoleID: login.Credential{Value: redact.New(v.RoleID)},
+				SecretID: login.Credential{Value: redact.New(v.SecretID)}},
 			Policy: cache.Policy{TTL: time.Hour, MaxStale: time.Hour, NegativeTTL: 10 * time.Second,
 				RefreshAhead: 5 * time.Minute, MaxWaiting: burst},
 		}

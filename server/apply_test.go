@@ -16,7 +16,7 @@ import (
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
 	"github.com/secret-sidecar/secret-sidecar/server"
-	"github.com/secret-sidecar/secret-sidecar/vault"
+	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
 func codeOf(err error) codes.Code { return status.Code(err) }
@@ -101,7 +101,7 @@ func TestAReloadThatCannotLogInIsRefusedAndTheOldOneStays(t *testing.T) {
 	s.resolve(t, "secret/data/mysec/k")
 
 	bad := good
-	bad.Vault.SecretID = vault.Credential{Value: redact.New("wrong-secret-id")}
+	bad.Vault.SecretID = login.Credential{Value: redact.New("wrong-secret-id")}
 	err := s.server.Apply(t.Context(), server.Settings{Connections: []server.Connection{bad, v.connection("added")}})
 	if err == nil || !strings.Contains(err.Error(), `"prod"`) || !strings.Contains(err.Error(), "LOGIN_REJECTED") || strings.Contains(err.Error(), "wrong-secret-id") {
 		t.Fatalf("got %v", err)
@@ -149,7 +149,7 @@ func TestHealthFollowsTheFirstLoginsAndStays(t *testing.T) {
 	})
 	optional := v.connection("optional")
 	optional.Required = false
-	optional.Vault.SecretID = vault.Credential{Value: redact.New("wrong")}
+	optional.Vault.SecretID = login.Credential{Value: redact.New("wrong")}
 	s := start(t, server.Settings{Connections: []server.Connection{v.connection("prod"), optional}})
 	health := healthpb.NewHealthClient(s.conn)
 	for service, want := range map[string]healthpb.HealthCheckResponse_ServingStatus{

@@ -25,6 +25,7 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/server"
 	"github.com/secret-sidecar/secret-sidecar/vault"
 	"github.com/secret-sidecar/secret-sidecar/vault/devvault"
+	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -94,8 +95,8 @@ func (v *frontedVault) connection(name string) server.Connection {
 		Vault: vault.Config{
 			Name:     name,
 			Address:  v.address,
-			RoleID:   vault.Credential{Value: redact.New(v.roleID)},
-			SecretID: vault.Credential{Value: redact.New(v.secretID)},
+			RoleID:   login.Credential{Value: redact.New(v.roleID)},
+			SecretID: login.Credential{Value: redact.New(v.secretID)},
 			Timeout:  30 * time.Second,
 		},
 		Policy: cache.Policy{TTL: time.Hour, MaxStale: time.Hour, NegativeTTL: 10 * time.Second, MaxWaiting: 10000},

@@ -11,7 +11,7 @@ import (
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
 	"github.com/secret-sidecar/secret-sidecar/server"
-	"github.com/secret-sidecar/secret-sidecar/vault"
+	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
 func TestInvalidateDropsWhatItsPathCovers(t *testing.T) {
@@ -101,7 +101,7 @@ func TestInvalidateCanRenewTheLogin(t *testing.T) {
 func TestAFailedRenewalNamesItsConnection(t *testing.T) {
 	v := newVault(t)
 	bad := v.connection("bad")
-	bad.Vault.SecretID = vault.Credential{Value: redact.New("wrong")}
+	bad.Vault.SecretID = login.Credential{Value: redact.New("wrong")}
 	s := start(t, server.Settings{Connections: []server.Connection{v.connection("prod"), bad}})
 	_, err := s.Invalidate(t.Context(), &secretsidecarv1.InvalidateRequest{RenewLogin: true})
 	wantProblem(t, err, codes.FailedPrecondition, "LOGIN_REJECTED")

@@ -137,6 +137,9 @@ func newClient(cfg Config) (*Client, error) {
 	if cfg.RoleID.IsZero() {
 		return nil, errors.New("role_id: give a role_id, or a file that holds it")
 	}
+	if err := checkLiterals(cfg); err != nil {
+		return nil, err
+	}
 	if cfg.Timeout < 0 {
 		return nil, errors.New("timeout: it cannot be negative")
 	}

@@ -2,16 +2,10 @@ package vault
 
 import (
 	"errors"
-	"io"
-	"os"
-	"strings"
-	"syscall"
 
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
+	vaultlogin "github.com/secret-sidecar/secret-sidecar/vault/login"
 )
-
-// maxCredentialBytes bounds what is read from a credential file; real ones have some 100 bytes.
-const maxCredentialBytes = 64 << 10
 
 const doingCredentials = "read the credentials" // #nosec G101 -- a phrase
 
@@ -19,8 +13,8 @@ const doingCredentials = "read the credentials" // #nosec G101 -- a phrase
 type pendingBecause string
 
 const (
-	errUnreadable pendingBecause = "the credentials file cannot be read"
-	errEmpty      pendingBecause = "the credentials file is empty"
+	errUnreadable pendingBecause = "the credentials cannot be read"
+	errMalformed  pendingBecause = "the credentials cannot be right, so Vault is not asked"
 )
 
 func (p pendingBecause) Error() string { return string(p) }
@@ -28,16 +22,8 @@ func (p pendingBecause) Error() string { return string(p) }
 // Unwrap returns ErrLoginPending.
 func (p pendingBecause) Unwrap() error { return ErrLoginPending }
 
-// Credential is a role_id or secret_id: a literal, or a watched file. The zero value is no credential; a File
-// wins over a Value.
-type Credential struct {
-	Value redact.String
-	// File is the path of a file with the credential; space and newlines around it are trimmed.
-	File string
-}
-
-// IsZero reports whether there is no credential.
-func (c Credential) IsZero() bool { return c.File == "" && c.Value.IsEmpty() }
+// Credential is a role_id or secret_id.
+type Credential = vaultlogin.Credential
 
 // credentials are what a login takes. They are compared by value. A wrapped secret_id stands here as its
 // wrapping token.
@@ -52,11 +38,11 @@ type credentialSource struct {
 
 // load reads the files anew. Errors wrap ErrLoginPending and name the setting and the file.
 func (s credentialSource) load() (credentials, error) {
-	roleID, err := s.roleID.load("role_id_file")
+	roleID, err := readCredential(s.roleID, "role_id")
 	if err != nil {
 		return credentials{}, err
 	}
-	secretID, err := s.secretID.load("secret_id_file")
+	secretID, err := readCredential(s.secretID, "secret_id")
 	if err != nil {
 		return credentials{}, err
 	}
@@ -74,33 +60,31 @@ func (s credentialSource) files() []string {
 	return files
 }
 
-func (c Credential) load(setting string) (redact.String, error) {
-	if c.File == "" {
-		return c.Value, nil
+// readCredential reads one credential, which the configuration gives as setting or as setting_file.
+func readCredential(c Credential, setting string) (redact.String, error) {
+	if c.File != "" {
+		setting += "_file"
 	}
-	text, err := readSmallFile(c.File)
-	if err != nil {
-		return redact.String{}, &CallError{Sentinel: errUnreadable, Doing: doingCredentials, Cause: err,
-			Remedy: setting + " " + c.File + " cannot be read: create it and make it readable"}
+	value, err := c.Read(setting)
+	if err == nil {
+		return value, nil
 	}
-	value := strings.TrimSpace(text)
-	if value == "" {
-		return redact.String{}, &CallError{Sentinel: errEmpty, Doing: doingCredentials,
-			Remedy: setting + " " + c.File + " is empty: write the credential into it"}
+	call := &CallError{Sentinel: errUnreadable, Doing: doingCredentials, Remedy: err.Error(), Cause: err}
+	if errors.Is(err, vaultlogin.ErrMalformed) {
+		call.Sentinel = errMalformed
 	}
-	return redact.New(value), nil
+	return redact.String{}, call
 }
 
-func readSmallFile(name string) (string, error) {
-	// Opening a pipe does not wait for somebody to write to it.
-	file, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return "", err
+// checkLiterals refuses literals that cannot be right. Files may become right later.
+func checkLiterals(cfg Config) error {
+	for setting, c := range map[string]Credential{"role_id": cfg.RoleID, "secret_id": cfg.SecretID} {
+		if c.File != "" {
+			continue
+		}
+		if _, err := c.Read(setting); err != nil {
+			return err
+		}
 	}
-	defer func() { _ = file.Close() }()
-	text, err := io.ReadAll(io.LimitReader(file, maxCredentialBytes+1))
-	if err == nil && len(text) > maxCredentialBytes {
-		return "", errors.New("the file is too large for a credential")
-	}
-	return string(text), err
+	return nil
 }

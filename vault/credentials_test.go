@@ -1,27 +1,118 @@
 package vault
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
 )
 
-func TestAnUnusableCredentialsFileIsTheHeadline(t *testing.T) {
-	empty := filepath.Join(t.TempDir(), "secret_id")
-	if err := os.WriteFile(empty, []byte("\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for file, want := range map[string]string{
-		empty:              "read the credentials: the credentials file is empty",
-		empty + ".missing": "read the credentials: the credentials file cannot be read",
+func TestAFileThatCannotBeUsedIsTheHeadline(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "secret_id")
+	for content, want := range map[string]struct{ headline, remedy string }{
+		"":             {"read the credentials: the credentials cannot be read", "secret_id_file " + file + " cannot be read: no such file"},
+		"\n":           {"read the credentials: the credentials cannot be read", "secret_id_file " + file + " is empty: "},
+		"hush\nhush\n": {"read the credentials: the credentials cannot be right, so Vault is not asked", "secret_id_file " + file + " holds several lines: "},
 	} {
+		_ = os.Remove(file)
+		if content != "" {
+			if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
 		_, err := credentialSource{roleID: Credential{Value: redact.New("role")}, secretID: Credential{File: file}}.load()
 		wantErr(t, err, ErrLoginPending)
-		if err.Error() != want || !strings.Contains(remedy(err), "secret_id_file "+file) {
-			t.Errorf("error %q, remedy %q, want %q", err, remedy(err), want)
+		if err.Error() != want.headline || !strings.HasPrefix(remedy(err), want.remedy) {
+			t.Errorf("%q: error %q, remedy %q", content, err, remedy(err))
+		}
+	}
+}
+
+// cannotBeRight are contents of a credential file that Vault would reject.
+var cannotBeRight = map[string]string{
+	"two lines": "hush\nhush\n", "UTF-16": "\xff\xfeh\x00", "100 KiB": strings.Repeat("x", 100<<10), "a control character": "hush\x00",
+	"Latin-1": "hush\xe9",
+}
+
+func TestAFileThatCannotBeRightKeepsTheOldCredentialsAndAsksNobody(t *testing.T) {
+	for name, content := range cannotBeRight {
+		inBubble(t, func(t *testing.T, w *world) {
+			r := newRotation(t, w)
+			r.rotate(content)
+			mustRead(t, r.c)
+			s := r.c.Status()
+			if s.State != StateReady || !s.TokenValid || !errors.Is(s.LastError, ErrLoginPending) || !strings.Contains(remedy(s.LastError), r.file) {
+				t.Errorf("%s: status %+v", name, s)
+			}
+			time.Sleep(3 * time.Hour) // three tokens' lives
+			mustRead(t, r.c)
+			if rejected := r.c.session.Load().problem; errors.Is(rejected, ErrLoginRejected) {
+				t.Errorf("%s: Vault was asked: %v", name, rejected)
+			}
+			r.rotate("\ufeff" + w.secretID() + "\r\n")
+			if s := r.c.Status(); s.State != StateReady || s.LastError != nil {
+				t.Errorf("%s: status after a good one: %+v", name, s)
+			}
+		})
+	}
+}
+
+func TestAFileThatCannotBeRightAtTheStartIsNoLogin(t *testing.T) {
+	for name, content := range cannotBeRight {
+		inBubble(t, func(t *testing.T, w *world) {
+			cfg := w.role(anHour)
+			good := cfg.SecretID.Value.Reveal()
+			r := &rotation{world: w, file: filepath.Join(t.TempDir(), "secret_id")}
+			r.write(content)
+			cfg.SecretID = Credential{File: r.file}
+			cfg.watch = func(ctx context.Context, changed func()) {
+				r.tell = changed
+				<-ctx.Done()
+			}
+			r.c = w.open(cfg)
+			synctest.Wait()
+			time.Sleep(time.Hour)
+			_, err := r.c.Read(t.Context(), "secret/data/app", 0)
+			wantErr(t, err, ErrLoginPending)
+			if s := r.c.Status(); s.State != StateConnecting || !strings.Contains(remedy(s.LastError), r.file) || w.count(login) != 0 {
+				t.Errorf("%s: %d logins, status %+v", name, w.count(login), s)
+			}
+			r.rotate(good)
+			mustRead(t, r.c)
+		})
+	}
+}
+
+func TestAFileThatIsEmptyFirstAndMalformedThenIsSaidTwice(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		r := newRotation(t, w)
+		r.rotate("")
+		r.rotate("hush\nhush")
+		r.tell()
+		synctest.Wait()
+		if n := strings.Count(w.logs.String(), "cannot read the Vault credentials"); n != 2 || strings.Contains(w.logs.String(), "hush") {
+			t.Errorf("said %d times: %s", n, w.logs.String())
+		}
+	})
+}
+
+func TestALiteralThatCannotBeRightIsAMistake(t *testing.T) {
+	for setting, cfg := range map[string]Config{
+		"role_id":   {Address: "http://v", RoleID: Credential{Value: redact.New("hush\nhush")}},
+		"secret_id": {Address: "http://v", RoleID: Credential{Value: redact.New("r")}, SecretID: Credential{Value: redact.New("/run/hush")}},
+	} {
+		c, err := Open(cfg)
+		if err == nil {
+			_ = c.Close(t.Context())
+		}
+		if err == nil || !strings.HasPrefix(err.Error(), setting+" holds ") || strings.Contains(err.Error(), "hush") {
+			t.Errorf("%s: %v", setting, err)
 		}
 	}
 }

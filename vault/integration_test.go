@@ -12,6 +12,7 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 	"github.com/secret-sidecar/secret-sidecar/vault"
+	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
 // fixture is a role of its own in a Vault that tests may share.
@@ -27,7 +28,7 @@ func newFixture(t *testing.T, v *vaulttest.Vault, params map[string]any, policy 
 	policy = strings.ReplaceAll(policy, "NAME", name)
 	roleID, secretID := v.AppRole(t, name, params, policy)
 	return &fixture{v, name, vault.Config{Name: name, Address: v.Address, Timeout: 10 * time.Second,
-		RoleID: vault.Credential{Value: redact.New(roleID)}, SecretID: vault.Credential{Value: redact.New(secretID)}}}
+		RoleID: login.Credential{Value: redact.New(roleID)}, SecretID: login.Credential{Value: redact.New(secretID)}}}
 }
 
 const readOwn = `path "secret/data/NAME/*" { capabilities = ["read"] }`

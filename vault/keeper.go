@@ -291,10 +291,11 @@ func (k *keeper) retryAt(at time.Time) {
 // read before stays.
 func (k *keeper) readCredentials() {
 	newest, err := k.c.source.load()
+	news := err != nil && remedyOf(err) != remedyOf(k.unreadable) // a file that is written in two steps may be empty first
 	switch {
-	case err != nil && k.unreadable == nil && k.everLoggedIn:
+	case news && k.everLoggedIn:
 		k.log.Warn("cannot read the Vault credentials, the last good ones stay in use", errorAttrs(err)...)
-	case err != nil && k.unreadable == nil:
+	case news:
 		k.log.Warn("cannot read the Vault credentials, there is no login until they can be read", errorAttrs(err)...)
 	case err == nil && k.unreadable != nil:
 		k.log.Info("the Vault credentials can be read again")
@@ -470,6 +471,13 @@ func (k *keeper) problems() (problem, hopeless error) {
 		return k.rejected, nil // newer ones are about to be tried: until Vault accepts them nothing is well
 	}
 	return k.unreadable, nil
+}
+
+func remedyOf(err error) string {
+	if call, ok := errors.AsType[*CallError](err); ok {
+		return call.Remedy
+	}
+	return ""
 }
 
 // errorAttrs are the log attributes of an error at info level and above.

@@ -5,6 +5,7 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/config"
 	"github.com/secret-sidecar/secret-sidecar/server"
 	"github.com/secret-sidecar/secret-sidecar/vault"
+	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
 // This file is the one place that knows both the configuration file's structs and those of the packages that
@@ -52,8 +53,8 @@ func vaultConfig(c config.Connection) vault.Config {
 		Address:         c.Address,
 		Namespace:       c.Namespace,
 		AuthMount:       c.AuthMount,
-		RoleID:          vault.Credential(c.RoleID),
-		SecretID:        vault.Credential(c.SecretID),
+		RoleID:          login.Credential(c.RoleID),
+		SecretID:        login.Credential(c.SecretID),
 		SecretIDWrapped: c.SecretIDWrapped,
 		TLS:             vaultTLS(c.TLS),
 		Timeout:         c.Timeout,
@@ -67,8 +68,8 @@ func newVaultConfig(c config.NewConnection) vault.Config {
 		Address:   c.Address,
 		Namespace: c.Namespace,
 		AuthMount: c.AuthMount,
-		RoleID:    vault.Credential{Value: c.RoleID},
-		SecretID:  vault.Credential{File: c.SecretIDFile},
+		RoleID:    login.Credential{Value: c.RoleID},
+		SecretID:  login.Credential{File: c.SecretIDFile},
 		TLS:       vaultTLS(c.TLS),
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
 	"github.com/secret-sidecar/secret-sidecar/server"
 	"github.com/secret-sidecar/secret-sidecar/vault"
+	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
 func TestEveryFieldOfTheConfigurationReachesTheServer(t *testing.T) {
@@ -35,7 +36,7 @@ func TestEveryFieldOfTheConfigurationReachesTheServer(t *testing.T) {
 			Name: "prod", Scope: server.ScopeProject, ProjectIDs: []string{"p"}, Required: true,
 			Vault: vault.Config{
 				Name: "prod", Address: "https://v", Namespace: "n", AuthMount: "a",
-				RoleID: vault.Credential{Value: redact.New("r")}, SecretID: vault.Credential{File: "/s"}, SecretIDWrapped: true,
+				RoleID: login.Credential{Value: redact.New("r")}, SecretID: login.Credential{File: "/s"}, SecretIDWrapped: true,
 				TLS:     vault.TLS{CAFile: "/ca", ServerName: "sn", ClientCertFile: "/cc", ClientKeyFile: "/ck"},
 				Timeout: 2 * time.Second,
 			},

@@ -22,6 +22,7 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/server"
 	"github.com/secret-sidecar/secret-sidecar/vault"
 	"github.com/secret-sidecar/secret-sidecar/vault/devvault"
+	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
 const (
@@ -88,7 +89,7 @@ func startVault(ctx context.Context) (server.Connection, error) {
 		Name: "prod", Scope: server.ScopePlatform, Policy: cache.Policy{TTL: time.Hour},
 		Vault: vault.Config{
 			Name: "prod", Address: "http://" + listener.Addr().String(),
-			RoleID: vault.Credential{Value: redact.New(roleID)}, SecretID: vault.Credential{Value: redact.New(secretID)},
+			RoleID: login.Credential{Value: redact.New(roleID)}, SecretID: login.Credential{Value: redact.New(secretID)},
 		},
 	}, nil
 }

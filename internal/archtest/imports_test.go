@@ -33,12 +33,12 @@ var (
 // "/..." at its end.
 var rooms = map[string][]string{
 	"gen":                below(grpcLibraries),
-	"vault":              slices.Concat(otelAPI, ours("internal/redact", "internal/filewatch"), vaultLibraries),
+	"vault":              slices.Concat(otelAPI, ours("internal/redact", "internal/filewatch", "vault/login"), vaultLibraries),
 	"vault/devvault":     {},
 	"vault/login":        ours("internal/redact"),
 	"cache":              slices.Concat(otelAPI, []string{"github.com/dgraph-io/ristretto/v2/...", "golang.org/x/sync/..."}),
 	"config":             slices.Concat(ours("internal/redact", "internal/filewatch"), []string{"github.com/goccy/go-yaml/..."}),
-	"server":             slices.Concat(ours("gen/...", "cache", "vault", "internal/audit", "internal/redact"), below(grpcLibraries), otelAPI, serverLibraries),
+	"server":             slices.Concat(ours("gen/...", "cache", "vault", "vault/login", "internal/audit", "internal/redact"), below(grpcLibraries), otelAPI, serverLibraries),
 	"client":             slices.Concat(ours("gen/..."), below(grpcLibraries)),
 	"internal/redact":    {},
 	"internal/audit":     {},

@@ -10,15 +10,16 @@ import (
 	"os"
 	"os/user"
 	"strconv"
-	"strings"
 	"syscall"
+
+	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
-// maxCredentialBytes bounds the files that a configuration names; certificate bundles are the largest.
-const maxCredentialBytes = 4 << 20
+// maxCertificateBytes bounds the files with certificates and keys.
+const maxCertificateBytes = 4 << 20
 
 // CheckFiles opens the files that the connections name and returns, in their order, those that cannot be used
-// now: credentials that are unreadable or empty, certificates and keys that are not in PEM format or do not
+// now: credentials that are unreadable or cannot be right, certificates and keys that are not in PEM format or do not
 // belong together. A socket group that this machine does not know is first. It is apart from Load because files may be mounted after the start: then the sidecar waits
 // for them. Nil is no mistake.
 func CheckFiles(cfg *Config) Mistakes {
@@ -60,12 +61,8 @@ func (f *fileCheck) group(name string) {
 }
 
 func (f *fileCheck) credential(key, file string) {
-	content, ok := f.read(key, file)
-	if !ok {
-		return
-	}
-	if problem := credentialProblem(strings.TrimRight(string(content), "\r\n")); problem != "" {
-		f.mistake(key, "the file "+problem)
+	if _, err := (login.Credential{File: file}).Read(key); err != nil {
+		f.mistake(key, "the file "+credentialProblem(err))
 	}
 }
 
@@ -100,7 +97,7 @@ func (f *fileCheck) read(key, file string) ([]byte, bool) {
 	return content, true
 }
 
-var errTooLarge = fmt.Errorf("it is larger than %d bytes", maxCredentialBytes)
+var errTooLarge = fmt.Errorf("it is larger than %d bytes", maxCertificateBytes)
 
 func readBounded(name string) ([]byte, error) {
 	file, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // #nosec G304 -- the operator names the file; a pipe must not block
@@ -108,8 +105,8 @@ func readBounded(name string) ([]byte, error) {
 		return nil, err
 	}
 	defer func() { _ = file.Close() }()
-	content, err := io.ReadAll(io.LimitReader(file, maxCredentialBytes+1))
-	if err == nil && len(content) > maxCredentialBytes {
+	content, err := io.ReadAll(io.LimitReader(file, maxCertificateBytes+1))
+	if err == nil && len(content) > maxCertificateBytes {
 		return nil, errTooLarge
 	}
 	return content, err

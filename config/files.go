@@ -1,8 +1,11 @@
 package config
 
 import (
+	"bytes"
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +13,7 @@ import (
 	"os"
 	"os/user"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/secret-sidecar/secret-sidecar/vault/login"
@@ -69,7 +73,7 @@ func (f *fileCheck) credential(key, file string) {
 func (f *fileCheck) authorities(file string) {
 	content, ok := f.read("tls.ca_file", file)
 	if ok && !x509.NewCertPool().AppendCertsFromPEM(content) {
-		f.mistake("tls.ca_file", "the file holds no certificate in PEM format")
+		f.mistake("tls.ca_file", "the file holds no certificate in PEM format"+insteadOfCertificate(content))
 	}
 }
 
@@ -79,9 +83,44 @@ func (f *fileCheck) clientCertificate(certFile, keyFile string) {
 	if !certOK || !keyOK {
 		return
 	}
-	if _, err := tls.X509KeyPair(cert, key); err != nil {
-		f.mistake("tls.client_cert_file", "this file and client_key_file are not a certificate and its key in PEM format")
+	if _, err := tls.X509KeyPair(cert, key); err == nil {
+		return
 	}
+	switch {
+	case !holdsBlock(cert, "CERTIFICATE"):
+		f.mistake("tls.client_cert_file", "the file holds no certificate in PEM format"+insteadOfCertificate(cert))
+	case holdsBlock(key, "ENCRYPTED PRIVATE KEY") || bytes.Contains(key, []byte("Proc-Type: 4,ENCRYPTED")):
+		f.mistake("tls.client_key_file", "the key is encrypted, and nobody is there to give the passphrase: store it without one")
+	case !holdsBlock(key, "PRIVATE KEY"):
+		f.mistake("tls.client_key_file", "the file holds no private key in PEM format: name the key of client_cert_file")
+	default:
+		f.mistake("tls.client_cert_file", "this file and client_key_file are not a certificate and its key: "+
+			"name two files that were issued together, the sidecar's own certificate first in its file")
+	}
+}
+
+// insteadOfCertificate says what a file holds in the place of a certificate in PEM format.
+func insteadOfCertificate(content []byte) string {
+	_, err := x509.ParseCertificate(content)
+	switch {
+	case err == nil:
+		return ": it is in DER format, convert it with openssl x509 -inform der"
+	case holdsBlock(content, "CERTIFICATE"):
+		return ": what stands between BEGIN CERTIFICATE and END CERTIFICATE is damaged, copy it again"
+	case holdsBlock(content, "PRIVATE KEY"):
+		return ": it holds a private key, name the certificate"
+	}
+	return ": name a file that begins with -----BEGIN CERTIFICATE-----"
+}
+
+// holdsBlock reports whether a block of PEM has a type that ends as given: there are several kinds of private keys.
+func holdsBlock(content []byte, kind string) bool {
+	for block, rest := pem.Decode(content); block != nil; block, rest = pem.Decode(rest) {
+		if strings.HasSuffix(block.Type, kind) {
+			return true
+		}
+	}
+	return false
 }
 
 // read returns false for no file too.
@@ -99,12 +138,17 @@ func (f *fileCheck) read(key, file string) ([]byte, bool) {
 
 var errTooLarge = fmt.Errorf("it is larger than %d bytes", maxCertificateBytes)
 
+var errNotRegular = errors.New("it is no regular file")
+
 func readBounded(name string) ([]byte, error) {
 	file, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // #nosec G304 -- the operator names the file; a pipe must not block
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = file.Close() }()
+	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, cmp.Or(err, errNotRegular)
+	}
 	content, err := io.ReadAll(io.LimitReader(file, maxCertificateBytes+1))
 	if err == nil && len(content) > maxCertificateBytes {
 		return nil, errTooLarge

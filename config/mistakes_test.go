@@ -318,7 +318,7 @@ func TestCheckReportsFilesThatCannotBeUsed(t *testing.T) {
 	want := []string{
 		"6:21: connections[0].secret_id_file: the file cannot be read: no such file or directory",
 		"7:20: connections[0].tls.ca_file: the file holds no certificate",
-		"7:49: connections[0].tls.client_cert_file: this file and client_key_file are not",
+		"7:49: connections[0].tls.client_cert_file: the file holds no certificate",
 		"8:14: connections[0].timeout: has no unit",
 	}
 	lines := strings.Split(err.Error(), "\n")

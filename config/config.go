@@ -10,7 +10,7 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/secret-sidecar/secret-sidecar/internal/redact"
+	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
 const (
@@ -135,8 +135,9 @@ type Connection struct {
 	Address string
 	// Namespace and AuthMount have no slash around them. An empty Namespace is none; AuthMount is never empty.
 	Namespace, AuthMount string
-	// RoleID is never zero. A zero SecretID is a role that needs none (bind_secret_id=false).
-	RoleID, SecretID Credential
+	// RoleID is never zero. A zero SecretID is a role that needs none (bind_secret_id=false). Literals can be right, and
+	// Files are absolute.
+	RoleID, SecretID login.Credential
 	// SecretIDWrapped says that SecretID is a response-wrapping token.
 	SecretIDWrapped bool
 	// TLS is how the server proves itself, and the sidecar to it.
@@ -150,17 +151,6 @@ type Connection struct {
 	// Cache is how its secrets are cached.
 	Cache CachePolicy
 }
-
-// Credential is a literal value or a file that holds it; at most one of them is set.
-type Credential struct {
-	// Value is the credential itself, from the configuration file or an environment variable.
-	Value redact.String
-	// File is the absolute path of a file that holds it.
-	File string
-}
-
-// IsZero reports whether there is no credential.
-func (c Credential) IsZero() bool { return c == Credential{} }
 
 // TLS names files in PEM format by absolute path. The zero value trusts the system's certificate authorities.
 type TLS struct {

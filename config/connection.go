@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
-
-	"github.com/secret-sidecar/secret-sidecar/internal/redact"
 )
 
 func (r *reader) connections(v value, defaults Connection) []Connection {
@@ -44,12 +42,7 @@ func (r *reader) connection(m mapping, c Connection) Connection {
 	c.MaxWaiting = int(m.at("max_waiting").integer(int64(c.MaxWaiting), 1, math.MaxInt32))
 	c.Cache = m.at("cache").policy(c.Cache)
 
-	if !m.anyPresent("role_id", "role_id_file", "role_id_env") {
-		m.at("role_id").mistake("is missing: give role_id, role_id_file or role_id_env")
-	}
-	if c.SecretIDWrapped && !m.anyPresent("secret_id", "secret_id_file", "secret_id_env") {
-		m.at("secret_id_wrapped").mistake("there is no secret_id to unwrap: give secret_id, secret_id_file or secret_id_env")
-	}
+	m.checkCredentials(c.SecretIDWrapped)
 	return c
 }
 
@@ -151,67 +144,6 @@ func (v value) authMount(fallback string) string {
 	return trimmed
 }
 
-// credential reads key, key_file or key_env, of which one at most may be there.
-func (r *reader) credential(m mapping, key string) Credential {
-	literal, file, env := m.at(key), m.at(key+"_file"), m.at(key+"_env")
-	var found []value
-	for _, v := range []value{literal, file, env} {
-		if v.present() {
-			found = append(found, v)
-		}
-	}
-	for _, extra := range found[min(1, len(found)):] {
-		extra.mistake("only one of %[1]s, %[1]s_file and %[1]s_env may be given: there is one on line %d", key, found[0].origin().Line)
-	}
-	return Credential{
-		Value: redact.New(literal.literalCredential() + r.credentialFromEnv(env)),
-		File:  r.file(file),
-	}
-}
-
-func (v value) literalCredential() string {
-	if !v.present() {
-		return ""
-	}
-	text, ok := v.rawText()
-	if !ok {
-		return ""
-	}
-	if problem := credentialProblem(text); problem != "" {
-		v.mistake("%s", problem)
-	}
-	return text
-}
-
-// credentialFromEnv never repeats the variable's name: a credential may have been written there by mistake.
-func (r *reader) credentialFromEnv(v value) string {
-	name := v.filledText()
-	if name == "" {
-		return ""
-	}
-	text, set := r.getenv(name)
-	if !set {
-		v.mistake("the environment variable that it names is not set")
-		return ""
-	}
-	text = strings.TrimRight(text, "\r\n")
-	if problem := credentialProblem(text); problem != "" {
-		v.mistake("the environment variable that it names: %s", problem)
-	}
-	return text
-}
-
-// credentialProblem returns what is wrong with the text of a credential, or "".
-func credentialProblem(text string) string {
-	switch {
-	case text == "":
-		return "is empty: give it a value, or remove the key"
-	case strings.ContainsFunc(text, unicode.IsControl):
-		return "holds a line break or another control character: remove it"
-	}
-	return ""
-}
-
 func (r *reader) tls(v value) TLS {
 	m := v.mapping(tlsKeys...)
 	cert, key := m.at("client_cert_file"), m.at("client_key_file")
@@ -240,8 +172,4 @@ func (r *reader) file(v value) string {
 		name = filepath.Join(r.folder, name)
 	}
 	return name
-}
-
-func (m mapping) anyPresent(keys ...string) bool {
-	return slices.ContainsFunc(keys, func(key string) bool { return m.at(key).present() })
 }

@@ -40,6 +40,8 @@ type NewConnection struct {
 	// SecretIDFile is saved as a reference: the file's content is not copied. A relative name counts from the
 	// working folder and is saved as an absolute one.
 	SecretIDFile string
+	// NoSecretID says that the role has no secret_id; it is saved as bind_secret_id: false.
+	NoSecretID bool
 	// SecretIDWrapped says that the file holds a response-wrapping token.
 	SecretIDWrapped bool
 	// TLS names files in the same way as SecretIDFile.
@@ -222,6 +224,7 @@ type savedConnection struct {
 	RoleID          string    `yaml:"role_id"`
 	SecretIDFile    string    `yaml:"secret_id_file,omitempty"`
 	SecretIDWrapped bool      `yaml:"secret_id_wrapped,omitempty"`
+	BindSecretID    *bool     `yaml:"bind_secret_id,omitempty"`
 	TLS             *savedTLS `yaml:"tls,omitempty"`
 }
 
@@ -237,6 +240,9 @@ func (n NewConnection) render() (item, error) {
 		Name: n.Name, Scope: n.Scope.String(), ProjectIDs: n.ProjectIDs, Address: n.Address,
 		Namespace: n.Namespace, AuthMount: n.AuthMount,
 		RoleID: n.RoleID.Reveal(), SecretIDFile: n.SecretIDFile, SecretIDWrapped: n.SecretIDWrapped,
+	}
+	if n.NoSecretID {
+		saved.BindSecretID = new(bool)
 	}
 	if n.TLS != (TLS{}) {
 		tls := savedTLS(n.TLS)

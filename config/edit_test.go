@@ -40,10 +40,10 @@ connections: # all of them
 
     address: https://vault:8200
     role_id: "é"
-    # secret_id: later
+    bind_secret_id: false # later
 
   # the sandbox
-  - {name: dev, scope: platform, address: "http://v", role_id: r}
+  - {name: dev, scope: platform, address: "http://v", role_id: r, secret_id: s}
     # belongs to dev
   # the end of the list
 
@@ -63,8 +63,8 @@ func TestAddConnectionKeepsTheRestOfTheFile(t *testing.T) {
 		{"comments and order", commented, strings.Replace(commented, "    # belongs to dev\n", "    # belongs to dev\n"+saved, 1)},
 		{"the last key", minimal, minimal + saved},
 		{"no line end", strings.TrimSuffix(minimal, "\n"), minimal + saved},
-		{"a list that is not indented", "connections:\n- {name: a, scope: platform, address: 'http://v', role_id: r}\ncache: {}\n",
-			"connections:\n- {name: a, scope: platform, address: 'http://v', role_id: r}\n" + strings.ReplaceAll(saved[2:], "\n  ", "\n") + "cache: {}\n"},
+		{"a list that is not indented", "connections:\n- {name: a, scope: platform, address: 'http://v', role_id: r, secret_id: s}\ncache: {}\n",
+			"connections:\n- {name: a, scope: platform, address: 'http://v', role_id: r, secret_id: s}\n" + strings.ReplaceAll(saved[2:], "\n  ", "\n") + "cache: {}\n"},
 		{"an empty list", "connections: [] # none\ncache: {}\n", "connections: # none\n" + saved + "cache: {}\n"},
 		{"only comments", "# mine\n", "# mine\nconnections:\n" + saved},
 		{"an empty file", "", "connections:\n" + saved},
@@ -98,8 +98,8 @@ func TestAFileWithAMixOfLineEndsIsNotEdited(t *testing.T) {
 
 func TestAddConnectionKnowsFlowLists(t *testing.T) {
 	for _, before := range []string{
-		`{"connections": [{"name": "a", "scope": "platform", "address": "http://v", "role_id": "r"}], "cache": {}}`,
-		"connections: [\n  {name: a, scope: platform, address: 'http://v', role_id: r},\n]\n",
+		`{"connections": [{"name": "a", "scope": "platform", "address": "http://v", "role_id": "r", "secret_id": "s"}], "cache": {}}`,
+		"connections: [\n  {name: a, scope: platform, address: 'http://v', role_id: r, secret_id: s},\n]\n",
 		`{"connections": []}`,
 	} {
 		path := write(t, before)
@@ -233,15 +233,15 @@ func TestANewConnectionIsCheckedWithoutAChange(t *testing.T) {
 }
 
 func TestRemoveConnectionKeepsTheRestOfTheFile(t *testing.T) {
-	const sandbox = "  # the sandbox\n  - {name: dev, scope: platform, address: \"http://v\", role_id: r}\n    # belongs to dev\n"
+	const sandbox = "  # the sandbox\n  - {name: dev, scope: platform, address: \"http://v\", role_id: r, secret_id: s}\n    # belongs to dev\n"
 	production := commented[strings.Index(commented, "  # production"):strings.Index(commented, "  # the sandbox")]
-	flow := "connections: [{name: a, scope: platform, address: 'http://v', role_id: r}, {name: b, scope: platform, address: 'http://v', role_id: r}]\n"
+	flow := "connections: [{name: a, scope: platform, address: 'http://v', role_id: r, secret_id: s}, {name: b, scope: platform, address: 'http://v', role_id: r, secret_id: s}]\n"
 	tests := []struct{ name, remove, before, after string }{
 		{"the first", "prod", commented, strings.Replace(commented, production, "", 1)},
 		{"the last", "dev", commented, strings.Replace(commented, sandbox, "", 1)},
 		{"the only one", "prod", minimal + "cache: {}\n", "connections: []\ncache: {}\n"},
-		{"the first of a flow list", "a", flow, "connections: [{name: b, scope: platform, address: 'http://v', role_id: r}]\n"},
-		{"the last of a flow list", "b", flow, "connections: [{name: a, scope: platform, address: 'http://v', role_id: r}]\n"},
+		{"the first of a flow list", "a", flow, "connections: [{name: b, scope: platform, address: 'http://v', role_id: r, secret_id: s}]\n"},
+		{"the last of a flow list", "b", flow, "connections: [{name: a, scope: platform, address: 'http://v', role_id: r, secret_id: s}]\n"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -281,5 +281,22 @@ func TestSimultaneousEditsAllHappen(t *testing.T) {
 	cfg, err := config.Load(path, noEnv)
 	if err != nil || len(cfg.Connections) != edits {
 		t.Errorf("connections %d, error %v", len(cfg.Connections), err)
+	}
+}
+
+func TestAnAddedRoleWithoutASecretIDSaysSo(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config.yaml")
+	connection := newConnection("new")
+	connection.SecretIDFile = ""
+	var mistakes config.Mistakes
+	if err := config.AddConnection(path, connection); !errors.As(err, &mistakes) {
+		t.Errorf("without a secret_id: %v", err)
+	}
+	connection.NoSecretID = true
+	if err := config.AddConnection(path, connection); err != nil {
+		t.Fatal(err)
+	}
+	if text := read(t, path); !strings.Contains(text, "bind_secret_id: false\n") {
+		t.Errorf("saved %s", text)
 	}
 }

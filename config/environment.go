@@ -3,8 +3,9 @@ package config
 import (
 	"errors"
 	"strings"
+	"unicode"
 
-	"github.com/secret-sidecar/secret-sidecar/internal/redact"
+	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
 // ErrNoEnvironment is returned by FromEnv when VAULT_ADDR is not set: the environment describes no connection.
@@ -52,8 +53,8 @@ func (e *environment) mistake(name, message string) {
 func (e *environment) text(name string) string {
 	text, _ := e.getenv(name)
 	text = strings.TrimRight(text, "\r\n")
-	if text != "" && credentialProblem(text) != "" {
-		e.mistake(name, credentialProblem(text))
+	if strings.ContainsFunc(text, unicode.IsControl) {
+		e.mistake(name, controlCharacter)
 	}
 	return text
 }
@@ -64,13 +65,20 @@ func (e *environment) file(name, key string) string {
 	return e.text(name)
 }
 
-func (e *environment) credential(name, fileKey string) Credential {
-	credential := Credential{Value: redact.New(e.text(name)), File: e.file(name+"_FILE", fileKey)}
+func (e *environment) credential(name, fileKey string) login.Credential {
+	text, _ := e.getenv(name)
+	file := e.file(name+"_FILE", fileKey)
 	switch {
-	case credential.IsZero():
+	case text == "" && file == "":
 		e.mistake(name, "is not set: set it or "+name+"_FILE, or use a configuration file")
-	case !credential.Value.IsEmpty() && credential.File != "":
+	case text != "" && file != "":
 		e.mistake(name, "is set, and "+name+"_FILE too: set only one of them")
+	case text != "":
+		credential, problem := literal(text, name+"_FILE")
+		if problem != "" {
+			e.mistake(name, problem)
+		}
+		return login.Credential{Value: credential}
 	}
-	return credential
+	return login.Credential{File: file}
 }

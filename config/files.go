@@ -1,8 +1,11 @@
 package config
 
 import (
+	"bytes"
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -12,13 +15,15 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
-// maxCredentialBytes bounds the files that a configuration names; certificate bundles are the largest.
-const maxCredentialBytes = 4 << 20
+// maxCertificateBytes bounds the files with certificates and keys.
+const maxCertificateBytes = 4 << 20
 
 // CheckFiles opens the files that the connections name and returns, in their order, those that cannot be used
-// now: credentials that are unreadable or empty, certificates and keys that are not in PEM format or do not
+// now: credentials that are unreadable or cannot be right, certificates and keys that are not in PEM format or do not
 // belong together. A socket group that this machine does not know is first. It is apart from Load because files may be mounted after the start: then the sidecar waits
 // for them. Nil is no mistake.
 func CheckFiles(cfg *Config) Mistakes {
@@ -60,19 +65,15 @@ func (f *fileCheck) group(name string) {
 }
 
 func (f *fileCheck) credential(key, file string) {
-	content, ok := f.read(key, file)
-	if !ok {
-		return
-	}
-	if problem := credentialProblem(strings.TrimRight(string(content), "\r\n")); problem != "" {
-		f.mistake(key, "the file "+problem)
+	if _, err := (login.Credential{File: file}).Read(key); err != nil {
+		f.mistake(key, "the file "+credentialProblem(err))
 	}
 }
 
 func (f *fileCheck) authorities(file string) {
 	content, ok := f.read("tls.ca_file", file)
 	if ok && !x509.NewCertPool().AppendCertsFromPEM(content) {
-		f.mistake("tls.ca_file", "the file holds no certificate in PEM format")
+		f.mistake("tls.ca_file", "the file holds no certificate in PEM format"+insteadOfCertificate(content))
 	}
 }
 
@@ -82,9 +83,44 @@ func (f *fileCheck) clientCertificate(certFile, keyFile string) {
 	if !certOK || !keyOK {
 		return
 	}
-	if _, err := tls.X509KeyPair(cert, key); err != nil {
-		f.mistake("tls.client_cert_file", "this file and client_key_file are not a certificate and its key in PEM format")
+	if _, err := tls.X509KeyPair(cert, key); err == nil {
+		return
 	}
+	switch {
+	case !holdsBlock(cert, "CERTIFICATE"):
+		f.mistake("tls.client_cert_file", "the file holds no certificate in PEM format"+insteadOfCertificate(cert))
+	case holdsBlock(key, "ENCRYPTED PRIVATE KEY") || bytes.Contains(key, []byte("Proc-Type: 4,ENCRYPTED")):
+		f.mistake("tls.client_key_file", "the key is encrypted, and nobody is there to give the passphrase: store it without one")
+	case !holdsBlock(key, "PRIVATE KEY"):
+		f.mistake("tls.client_key_file", "the file holds no private key in PEM format: name the key of client_cert_file")
+	default:
+		f.mistake("tls.client_cert_file", "this file and client_key_file are not a certificate and its key: "+
+			"name two files that were issued together, the sidecar's own certificate first in its file")
+	}
+}
+
+// insteadOfCertificate says what a file holds in the place of a certificate in PEM format.
+func insteadOfCertificate(content []byte) string {
+	_, err := x509.ParseCertificate(content)
+	switch {
+	case err == nil:
+		return ": it is in DER format, convert it with openssl x509 -inform der"
+	case holdsBlock(content, "CERTIFICATE"):
+		return ": what stands between BEGIN CERTIFICATE and END CERTIFICATE is damaged, copy it again"
+	case holdsBlock(content, "PRIVATE KEY"):
+		return ": it holds a private key, name the certificate"
+	}
+	return ": name a file that begins with -----BEGIN CERTIFICATE-----"
+}
+
+// holdsBlock reports whether a block of PEM has a type that ends as given: there are several kinds of private keys.
+func holdsBlock(content []byte, kind string) bool {
+	for block, rest := pem.Decode(content); block != nil; block, rest = pem.Decode(rest) {
+		if strings.HasSuffix(block.Type, kind) {
+			return true
+		}
+	}
+	return false
 }
 
 // read returns false for no file too.
@@ -100,7 +136,9 @@ func (f *fileCheck) read(key, file string) ([]byte, bool) {
 	return content, true
 }
 
-var errTooLarge = fmt.Errorf("it is larger than %d bytes", maxCredentialBytes)
+var errTooLarge = fmt.Errorf("it is larger than %d bytes", maxCertificateBytes)
+
+var errNotRegular = errors.New("it is no regular file")
 
 func readBounded(name string) ([]byte, error) {
 	file, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // #nosec G304 -- the operator names the file; a pipe must not block
@@ -108,8 +146,11 @@ func readBounded(name string) ([]byte, error) {
 		return nil, err
 	}
 	defer func() { _ = file.Close() }()
-	content, err := io.ReadAll(io.LimitReader(file, maxCredentialBytes+1))
-	if err == nil && len(content) > maxCredentialBytes {
+	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, cmp.Or(err, errNotRegular)
+	}
+	content, err := io.ReadAll(io.LimitReader(file, maxCertificateBytes+1))
+	if err == nil && len(content) > maxCertificateBytes {
 		return nil, errTooLarge
 	}
 	return content, err

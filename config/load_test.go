@@ -14,6 +14,7 @@ import (
 
 	"github.com/secret-sidecar/secret-sidecar/config"
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
+	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
 func noEnv(string) (string, bool) { return "", false }
@@ -48,6 +49,7 @@ const minimal = `connections:
     scope: platform
     address: https://vault.example:8200
     role_id: role
+    secret_id: secret
 `
 
 func TestLoadMergesTheDefaultsIn(t *testing.T) {
@@ -55,7 +57,7 @@ func TestLoadMergesTheDefaultsIn(t *testing.T) {
 
 	want := config.Connection{
 		Name: "prod", Scope: config.ScopePlatform, Address: "https://vault.example:8200", AuthMount: "approle",
-		RoleID: config.Credential{Value: redact.New("role")}, Required: true, Timeout: 10 * time.Second, MaxWaiting: 10000,
+		RoleID: login.Credential{Value: redact.New("role")}, SecretID: login.Credential{Value: redact.New("secret")}, Required: true, Timeout: 10 * time.Second, MaxWaiting: 10000,
 		Cache: config.CachePolicy{TTL: time.Hour, MaxStale: time.Hour, NegativeTTL: 10 * time.Second, RefreshAhead: 5 * time.Minute},
 	}
 	if len(cfg.Connections) != 1 || !reflect.DeepEqual(cfg.Connections[0], want) {
@@ -104,8 +106,8 @@ connections:
 	want := config.Connection{
 		Name: "prod", Scope: config.ScopeProject, ProjectIDs: []string{"p1"}, Address: "https://vault.example:8200",
 		Namespace: "team-a/sub", AuthMount: "team/approle",
-		RoleID:          config.Credential{Value: redact.New("role")},
-		SecretID:        config.Credential{File: filepath.Join(folder, "creds", "secret_id")},
+		RoleID:          login.Credential{Value: redact.New("role")},
+		SecretID:        login.Credential{File: filepath.Join(folder, "creds", "secret_id")},
 		SecretIDWrapped: true,
 		TLS:             config.TLS{CAFile: "/ca.pem", ServerName: "vault", ClientCertFile: filepath.Join(folder, "c.pem"), ClientKeyFile: filepath.Join(folder, "k.pem")},
 		Timeout:         5 * time.Second, MaxWaiting: 7,
@@ -125,7 +127,7 @@ connections:
 }
 
 func TestValuesThatAreAccepted(t *testing.T) {
-	connection := func(line string) string { return minimal + "    " + line + "\n" }
+	connection := func(line string) string { return with(line) }
 	tests := []struct {
 		name, text string
 		got        func(*config.Config) any
@@ -147,8 +149,8 @@ func TestValuesThatAreAccepted(t *testing.T) {
 		{"a block text credential", connection("secret_id: |\n      secret"), func(c *config.Config) any { return c.Connections[0].SecretID.Value.Reveal() }, "secret"},
 		{"an IPv6 address", strings.Replace(minimal, "vault.example", "[::1]", 1), func(c *config.Config) any { return c.Connections[0].Address }, "https://[::1]:8200"},
 		{"a byte order mark and CRLF", "\ufeff" + strings.ReplaceAll(minimal, "\n", "\r\n"), func(c *config.Config) any { return c.Connections[0].Name }, "prod"},
-		{"no scope is platform", `{"connections": [{"name": "a", "address": "http://v", "role_id": "r"}]}`, func(c *config.Config) any { return c.Connections[0].Scope }, config.ScopePlatform},
-		{"JSON", `{"connections": [{"name": "a", "scope": "platform", "address": "http://v", "role_id": "r"}]}`, func(c *config.Config) any { return c.Connections[0].Name }, "a"},
+		{"no scope is platform", `{"connections": [{"name": "a", "address": "http://v", "role_id": "r", "secret_id": "s"}]}`, func(c *config.Config) any { return c.Connections[0].Scope }, config.ScopePlatform},
+		{"JSON", `{"connections": [{"name": "a", "scope": "platform", "address": "http://v", "role_id": "r", "secret_id": "s"}]}`, func(c *config.Config) any { return c.Connections[0].Name }, "a"},
 		{"one document with its marker", "---\n" + minimal + "...\n", func(c *config.Config) any { return c.Connections[0].Name }, "prod"},
 	}
 	for _, test := range tests {

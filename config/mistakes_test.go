@@ -29,8 +29,16 @@ func mistakesOf(t *testing.T, text string) []string {
 	return lines
 }
 
-// with returns the minimal configuration with lines added to the connection, which begin on line 6.
-func with(lines ...string) string { return minimal + "    " + strings.Join(lines, "\n    ") + "\n" }
+// with returns the minimal configuration with lines added to the connection, which begin on line 6. The secret_id stands
+// behind them, unless they say something of it.
+func with(lines ...string) string {
+	const secret = "    secret_id: secret\n"
+	added := "    " + strings.Join(lines, "\n    ") + "\n"
+	if !strings.Contains(added, " secret_id") && !strings.Contains(added, " secretid") && !strings.Contains(added, "bind_secret_id") {
+		added += secret
+	}
+	return strings.TrimSuffix(minimal, secret) + added
+}
 
 // instead returns the minimal configuration with one of its lines replaced.
 func instead(old, line string) string { return strings.Replace(minimal, old, line, 1) }
@@ -43,7 +51,7 @@ func TestEveryMistakeIsReportedAtItsPlace(t *testing.T) {
 	}{
 		{"an empty file", "", []string{"the file is empty"}},
 		{"only comments", "# nothing\n", []string{"the file is empty"}},
-		{"two documents", minimal + "---\n" + minimal, []string{"6:1: the file holds several YAML documents"}},
+		{"two documents", minimal + "---\n" + minimal, []string{"7:1: the file holds several YAML documents"}},
 		{"not UTF-8", "a: b\nc: \xff\n", []string{"2:4: the file is not UTF-8"}},
 		{"a list at the top", "- a\n", []string{"1:1: want keys here: socket,"}},
 		{"no connections key", "cache: {}\n", []string{"1:1: connections: name at least one"}},
@@ -51,7 +59,7 @@ func TestEveryMistakeIsReportedAtItsPlace(t *testing.T) {
 		{"connections as a mapping", "connections: {name: a}\n", []string{"1:14: connections: want a list"}},
 		{"a connection as text", "connections: [prod]\n", []string{"1:15: connections[0]: want keys here: name,"}},
 		{"a connection with nothing", "connections:\n  - name: a\n", []string{
-			"2:5: connections[0].address: is missing", "2:5: connections[0].role_id: is missing",
+			"2:5: connections[0].address: is missing", "2:5: connections[0].role_id: is missing", "2:5: connections[0].secret_id: is missing",
 		}},
 		{"a typo at the top", "sokcet: {}\n" + minimal, []string{`1:1: unknown key "sokcet": did you mean "socket"?`}},
 		{"a typo in connections says nothing else", strings.Replace(minimal, "connections", "conections", 1), []string{`1:1: unknown key "conections": did you mean "connections"?`}},
@@ -107,7 +115,7 @@ func TestEveryMistakeIsReportedAtItsPlace(t *testing.T) {
 		{"a long socket path", "socket: {path: /" + strings.Repeat("x", 107) + "}\n" + minimal, []string{"1:16: socket.path: has 108 bytes, Linux allows 107"}},
 
 		{"a name in capitals", instead("prod", "Prod"), []string{`2:11: connections[0].name: may hold only a-z`}},
-		{"a name twice", minimal + strings.TrimPrefix(minimal, "connections:\n"), []string{"6:11: connections[1].name: another connection has this name, on line 2"}},
+		{"a name twice", minimal + strings.TrimPrefix(minimal, "connections:\n"), []string{"7:11: connections[1].name: another connection has this name, on line 2"}},
 		{"a name missing", instead("- name: prod\n   ", "-"), []string{"2:5: connections[0].name: is missing"}},
 		{"a scope missing beside project_ids", instead("    scope: platform\n", "    project_ids: [p]\n"), []string{"2:5: connections[0].scope: is missing"}},
 		{"an unknown scope", instead("platform", "global"), []string{"3:12: connections[0].scope: want platform or project"}},
@@ -134,7 +142,7 @@ func TestEveryMistakeIsReportedAtItsPlace(t *testing.T) {
 		}},
 		{"a variable that is not set", with("secret_id_env: UNSET"), []string{"6:20: connections[0].secret_id_env: the environment variable that it names is not set"}},
 		{"a variable that is empty", with("secret_id_env: EMPTY"), []string{"6:20: connections[0].secret_id_env: the environment variable that it names: is empty"}},
-		{"a wrapped secret_id that is not there", with("secret_id_wrapped: true"), []string{"6:24: connections[0].secret_id_wrapped: there is no secret_id to unwrap"}},
+		{"a wrapped secret_id that is not there", with("bind_secret_id: false", "secret_id_wrapped: true"), []string{"7:24: connections[0].secret_id_wrapped: there is no secret_id to unwrap"}},
 		{"a client certificate without its key", with("tls: {client_cert_file: /c}"), []string{"6:29: connections[0].tls.client_cert_file: needs client_key_file"}},
 		{"a client key without its certificate", with("tls: {client_key_file: /c}"), []string{"6:28: connections[0].tls.client_key_file: needs client_cert_file"}},
 		{"nobody may wait", with("max_waiting: 0"), []string{"6:18: connections[0].max_waiting: want a whole number from 1"}},
@@ -310,7 +318,7 @@ func TestCheckReportsFilesThatCannotBeUsed(t *testing.T) {
 	want := []string{
 		"6:21: connections[0].secret_id_file: the file cannot be read: no such file or directory",
 		"7:20: connections[0].tls.ca_file: the file holds no certificate",
-		"7:49: connections[0].tls.client_cert_file: this file and client_key_file are not",
+		"7:49: connections[0].tls.client_cert_file: the file holds no certificate",
 		"8:14: connections[0].timeout: has no unit",
 	}
 	lines := strings.Split(err.Error(), "\n")
@@ -337,7 +345,7 @@ func TestCheckFilesNamesTheVariableOfAFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := config.CheckFiles(cfg).Error(); got != "VAULT_SECRET_ID_FILE: the file cannot be read: no such file or directory" {
+	if got := config.CheckFiles(cfg).Error(); !strings.HasPrefix(got, "VAULT_SECRET_ID_FILE: the file cannot be read: no such file or directory; create it") {
 		t.Errorf("CheckFiles: %s", got)
 	}
 }

@@ -26,7 +26,7 @@ var (
 	connectionKeys = []string{
 		"name", "scope", "project_ids", "address", "namespace", "auth_mount",
 		"role_id", "role_id_file", "role_id_env", "secret_id", "secret_id_file", "secret_id_env",
-		"secret_id_wrapped", "tls", "required", "timeout", "max_waiting", "cache",
+		"secret_id_wrapped", "bind_secret_id", "tls", "required", "timeout", "max_waiting", "cache",
 	}
 	allKeys = slices.Concat(rootKeys, socketKeys, callerKeys, limitKeys, testKeys, auditKeys, hardeningKeys, logKeys, traceKeys, cacheKeys, defaultsKeys, policyKeys, tlsKeys, connectionKeys)
 )

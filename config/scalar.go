@@ -18,6 +18,8 @@ const maxDuration = 10 * 365 * 24 * time.Hour
 // A reading method returns fallback where the key is absent. Where the value is wrong it notes why and
 // returns fallback too, so that reading goes on and finds the next mistake.
 
+const controlCharacter = "holds a line break or another control character: remove it"
+
 // text reads a string, without control characters.
 func (v value) text(fallback string) string {
 	if !v.present() {
@@ -28,7 +30,7 @@ func (v value) text(fallback string) string {
 		return fallback
 	}
 	if strings.ContainsFunc(text, unicode.IsControl) {
-		v.mistake("holds a line break or another control character: remove it")
+		v.mistake(controlCharacter)
 		return fallback
 	}
 	return text

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
@@ -80,6 +81,9 @@ func (s *Server) testSpec(ctx context.Context, caller Peer, spec *secretsidecarv
 	if err != nil {
 		return nil, err
 	}
+	if mistakes := credentialMistakes(spec); len(mistakes) > 0 {
+		return nil, errInvalidRequest(mistakes...)
+	}
 	if !s.specTests.Allow() {
 		return nil, errRateLimited("too many connections were tested by spec lately: wait some seconds")
 	}
@@ -109,6 +113,25 @@ func (s *Server) testSpec(ctx context.Context, caller Peer, spec *secretsidecarv
 		return nil, errInvalidRequest(field(specField(err), err.Error()))
 	}
 	return reportOf(ctx, report)
+}
+
+// credentialMistakes are those in the credentials, which Vault is not asked about.
+func credentialMistakes(spec *secretsidecarv1.ConnectionSpec) []*errdetails.BadRequest_FieldViolation {
+	var mistakes []*errdetails.BadRequest_FieldViolation
+	check := func(name, text string) {
+		_, err := login.Credential{Value: redact.New(text)}.Read(name)
+		wrong, ok := errors.AsType[*login.CredentialError](err)
+		switch {
+		case !ok:
+		case errors.Is(err, login.ErrPath):
+			mistakes = append(mistakes, field(name, "holds a path: send what the file holds"))
+		default:
+			mistakes = append(mistakes, field(name, wrong.Problem+": "+wrong.Remedy))
+		}
+	}
+	check("spec.role_id", spec.GetRoleId())
+	check("spec.secret_id", spec.GetSecretId())
+	return mistakes
 }
 
 func reportOf(ctx context.Context, report conn.Report) (*secretsidecarv1.TestConnectionResponse, error) {

@@ -31,15 +31,15 @@ sidecar picks the change up.`,
 	file := addConfigFlag(cmd)
 	a.addTimeout(cmd, "how long the whole test may take")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		connection, err := flags.connection(args[0])
-		if err != nil {
-			return err
-		}
 		if len(*projects) > 0 && !cmd.Flags().Changed("scope") {
 			scope.value = "project"
 		}
 		if (scope.value == "project") != (len(*projects) > 0) {
 			return usagef("--scope project and --project go together: give both or neither")
+		}
+		connection, err := flags.connection(args[0])
+		if err != nil {
+			return err
 		}
 		connection.Scope, connection.ProjectIDs = scopes[scope.value], *projects
 		ctx, cancel := context.WithTimeout(cmd.Context(), a.timeout)

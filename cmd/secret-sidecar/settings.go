@@ -53,8 +53,8 @@ func vaultConfig(c config.Connection) conn.Config {
 		Config:          vault.Config{Address: c.Address, Namespace: c.Namespace, TLS: vaultTLS(c.TLS)},
 		Name:            c.Name,
 		AuthMount:       c.AuthMount,
-		RoleID:          login.Credential(c.RoleID),
-		SecretID:        login.Credential(c.SecretID),
+		RoleID:          c.RoleID,
+		SecretID:        c.SecretID,
 		SecretIDWrapped: c.SecretIDWrapped,
 		Timeout:         c.Timeout,
 	}

@@ -21,7 +21,7 @@ func TestEveryFieldOfTheConfigurationReachesTheServer(t *testing.T) {
 		Cache:   config.Cache{MaxBytes: 1},
 		Connections: []config.Connection{{
 			Name: "prod", Scope: config.ScopeProject, ProjectIDs: []string{"p"}, Address: "https://v", Namespace: "n", AuthMount: "a",
-			RoleID: config.Credential{Value: redact.New("r")}, SecretID: config.Credential{File: "/s"}, SecretIDWrapped: true,
+			RoleID: login.Credential{Value: redact.New("r")}, SecretID: login.Credential{File: "/s"}, SecretIDWrapped: true,
 			TLS:      config.TLS{CAFile: "/ca", ServerName: "sn", ClientCertFile: "/cc", ClientKeyFile: "/ck"},
 			Required: true, Timeout: 2 * time.Second, MaxWaiting: 3,
 			Cache: config.CachePolicy{TTL: 4, MaxStale: 5, NegativeTTL: 6, RefreshAhead: 7},

@@ -38,7 +38,7 @@ var rooms = map[string][]string{
 	"vault/conn":         slices.Concat(ours("vault", "vault/login", "internal/filewatch", "internal/breaker"), []string{"golang.org/x/sync/...", "golang.org/x/time/rate"}),
 	"vault/devvault":     {},
 	"cache":              slices.Concat(otelAPI, []string{"github.com/dgraph-io/ristretto/v2/...", "golang.org/x/sync/..."}),
-	"config":             slices.Concat(ours("internal/redact", "internal/filewatch"), []string{"github.com/goccy/go-yaml/..."}),
+	"config":             slices.Concat(ours("internal/redact", "internal/filewatch", "vault/login"), []string{"github.com/goccy/go-yaml/..."}),
 	"server":             slices.Concat(ours("gen/...", "cache", "vault", "vault/conn", "vault/login", "internal/audit", "internal/redact"), below(grpcLibraries), otelAPI, serverLibraries),
 	"client":             slices.Concat(ours("gen/..."), below(grpcLibraries)),
 	"internal/redact":    {},

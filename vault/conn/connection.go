@@ -125,7 +125,7 @@ func (cfg *Config) check() error {
 	case cfg.Timeout < 0:
 		return errors.New("timeout: it cannot be negative")
 	}
-	return nil
+	return login.CheckLiterals(cfg.RoleID, cfg.SecretID)
 }
 
 func (c *Connection) loginConfig(cfg Config) login.Config {

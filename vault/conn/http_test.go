@@ -149,7 +149,7 @@ func TestVaultVariablesOfTheEnvironmentHaveNoEffect(t *testing.T) {
 	for name, value := range map[string]string{
 		"VAULT_ADDR": "http://127.0.0.1:1", "VAULT_AGENT_ADDR": "http://127.0.0.1:1", "VAULT_TOKEN": "leaked-token",
 		"VAULT_NAMESPACE": "leaked-namespace", "VAULT_SKIP_VERIFY": "true",
-		"VAULT_WRAP_TTL": "60s", "VAULT_HEADERS": "X-Leaked: yes", "VAULT_PROXY_ADDR": "http://127.0.0.1:1",
+		"VAULT_WRAP_TTL": "60s", "VAULT_HEADERS": `{"X-Leaked":"yes"}`, "VAULT_PROXY_ADDR": "http://127.0.0.1:1",
 		"VAULT_HTTP_PROXY": "http://127.0.0.1:1", "VAULT_RATE_LIMIT": "1", "VAULT_MAX_RETRIES": "9",
 	} {
 		t.Setenv(name, value)

@@ -1,11 +1,27 @@
 package login
 
 import (
+	"errors"
+
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
 	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
 const doingCredentials = "read the credentials" // #nosec G101 -- a phrase
+
+// pending is vault.ErrLoginPending with a headline of its own: there may well be a token.
+type pending string
+
+const (
+	errUnreadable pending = "the credentials cannot be read"
+	errMalformed  pending = "the credentials cannot be right, so Vault is not asked"
+)
+
+// Error implements error.
+func (p pending) Error() string { return string(p) }
+
+// Unwrap returns vault.ErrLoginPending.
+func (pending) Unwrap() error { return vault.ErrLoginPending }
 
 // loadCredentials reads what a login takes. Errors wrap vault.ErrLoginPending, and name the setting and the file.
 func loadCredentials(role, secret Credential) (credentials, error) {
@@ -20,23 +36,34 @@ func loadCredentials(role, secret Credential) (credentials, error) {
 	return credentials{roleID: roleID, secretID: secretID}, nil
 }
 
-// load reads a credential; none is no error.
+// load reads one credential, which the configuration gives as setting or as setting_file; none is no error.
 func load(c Credential, setting string) (redact.String, error) {
-	if c.IsZero() {
-		return redact.String{}, nil
+	if c.File != "" {
+		setting += "_file"
 	}
 	text, err := c.Read(setting)
-	if err != nil {
-		return redact.String{}, &vault.CallError{Sentinel: pending{err}, Doing: doingCredentials, Cause: err, Remedy: err.Error()}
+	if err == nil {
+		return text, nil
 	}
-	return text, nil
+	call := &vault.CallError{Sentinel: errUnreadable, Doing: doingCredentials, Remedy: err.Error(), Cause: err}
+	if errors.Is(err, ErrMalformed) {
+		call.Sentinel = errMalformed
+	}
+	return redact.String{}, call
 }
 
-// pending is vault.ErrLoginPending with a headline of its own: there may well be a token.
-type pending struct{ cause error }
-
-// Error implements error.
-func (pending) Error() string { return "the credentials cannot be used" }
-
-// Unwrap returns vault.ErrLoginPending and the cause.
-func (p pending) Unwrap() []error { return []error{vault.ErrLoginPending, p.cause} }
+// CheckLiterals returns what is wrong with credentials that are not in files: files may become right later.
+func CheckLiterals(role, secret Credential) error {
+	for _, one := range []struct {
+		setting string
+		Credential
+	}{{"role_id", role}, {"secret_id", secret}} {
+		if one.File != "" {
+			continue
+		}
+		if _, err := one.Read(one.setting); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -44,12 +44,13 @@ func (a *actor) takeUpFiles() {
 // readCredentials reads the files anew. While they cannot be read, in the middle of a rotation perhaps, what was
 // read before stays.
 func (a *actor) readCredentials() {
-	newest, err := a.load()
+	newest, err := loadCredentials(a.cfg.RoleID, a.cfg.SecretID)
+	news := err != nil && (a.unreadable == nil || remedyOf(err) != remedyOf(a.unreadable)) // a file that is written in two steps may be empty first
 	switch {
-	case err != nil && a.unreadable == nil && a.loggedIn:
-		a.log.Warn("cannot use the Vault credentials, the last good ones stay in use", vault.Attrs(err)...)
-	case err != nil && a.unreadable == nil:
-		a.log.Warn("cannot use the Vault credentials, there is no login until they are right", vault.Attrs(err)...)
+	case news && a.loggedIn:
+		a.log.Warn("cannot read the Vault credentials, the last good ones stay in use", vault.Attrs(err)...)
+	case news:
+		a.log.Warn("cannot read the Vault credentials, there is no login until they can be read", vault.Attrs(err)...)
 	case err == nil && a.unreadable != nil:
 		a.log.Info("the Vault credentials can be read again")
 	}
@@ -61,9 +62,11 @@ func (a *actor) readCredentials() {
 	a.newest = newest
 }
 
-// load reads the credentials. Errors wrap vault.ErrLoginPending.
-func (s *Source) load() (credentials, error) {
-	return loadCredentials(s.cfg.RoleID, s.cfg.SecretID)
+func remedyOf(err error) string {
+	if call, ok := errors.AsType[*vault.CallError](err); ok {
+		return call.Remedy
+	}
+	return ""
 }
 
 // rehearsing reports whether there are newer credentials that Vault has not accepted yet.

@@ -77,5 +77,6 @@ func (r *rig) begin() {
 
 func (r *rig) beginLoad() {
 	r.t.Helper()
-	r.load = newLoad(r.t, r.sidecar, &target{connection: "prod", ledger: r.prod}, &target{connection: "calm", ledger: r.calm, isCalm: true})
+	r.load = newLoad(r.t, r.sidecar, &target{connection: "prod", ledger: r.prod, address: r.network.address},
+		&target{connection: "calm", ledger: r.calm, isCalm: true})
 }

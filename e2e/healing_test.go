@@ -83,13 +83,14 @@ func requireHealed(t *testing.T, without probe, workers ...probe) {
 		}()
 	}
 	began := time.Now()
-	var asked, slowest atomic.Int64
+	var asked, slowest, failed atomic.Int64
 	for _, worker := range workers {
 		healed.Go(func() {
 			times, err := firstOf(ctx, worker)
 			asked.Add(int64(times))
 			if err != nil {
-				t.Errorf("not healed within %v: %v", patience, err)
+				t.Errorf("not healed within %v, after %d requests: %v", patience, times, err)
+				failed.Add(1)
 				return
 			}
 			for at := ticks.Load(); ; {
@@ -100,6 +101,9 @@ func requireHealed(t *testing.T, without probe, workers ...probe) {
 		})
 	}
 	healed.Wait()
+	if failed.Load() > 0 {
+		return
+	}
 	took := time.Duration(slowest.Load()) * askWhileHealing
 	itself := took // unless the direct client was served before the workers were
 	select {

@@ -61,6 +61,13 @@ func (b *balancer) route(backends ...string) {
 	}
 }
 
+// check lets new connections go only where healthy says so, if there is such a backend. Nil checks nothing.
+func (b *balancer) check(healthy func(hostPort string) bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.healthy = healthy
+}
+
 // silence makes the open connections silent: nothing arrives any more on either side, and nothing is reset. New
 // connections work.
 func (b *balancer) silence() {

@@ -55,8 +55,8 @@ var (
 type target struct {
 	connection string
 	ledger     *ledger
-	address    string // where its Vault is asked, for a direct client; empty when there is nothing to compare with
-	isCalm     bool   // nothing is ever wrong with it
+	direct     probe // asks its Vault without the sidecar; nil when there is nothing to compare with
+	isCalm     bool  // nothing is ever wrong with it
 }
 
 // The secrets of every target. Those that are kept warm are never invalidated, so that there is a copy in an outage.
@@ -133,8 +133,8 @@ func (l *load) requireHealed() {
 	var without probe
 	var workers []probe
 	for _, target := range l.targets {
-		if target.address != "" {
-			without = direct(target.ledger.vault, target.address, loadPaths[0])
+		if target.direct != nil {
+			without = target.direct
 		}
 		for _, path := range loadPaths {
 			workers = append(workers, fresh(l.client, target.connection, path+"/key"))

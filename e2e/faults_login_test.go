@@ -148,6 +148,8 @@ func (a *alone) requireShared(what string, want int, ask func() error) {
 	a.t.Helper()
 	before, release := a.gate.count(loginPath), a.gate.holdPaths(loginPath)
 	var group sync.WaitGroup
+	defer group.Wait()
+	defer release()
 	for range crowd {
 		group.Go(func() {
 			if err := ask(); err != nil {
@@ -244,8 +246,9 @@ func TestNoMoreThanTwoReadsOfASecretAreUnderWay(t *testing.T) {
 	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", g.address, "timeout: 60s")))
 	s.writeSecret(v, "secret/data/app", "key", s.newSecret())
 	release := g.hold()
-	defer release()
 	var group sync.WaitGroup
+	defer group.Wait()
+	defer release()
 	for i := range 50 {
 		if i == 1 {
 			eventually(t, "the first read hangs", func() bool { return g.count("secret/data/app") == 1 })
@@ -263,6 +266,35 @@ func TestNoMoreThanTwoReadsOfASecretAreUnderWay(t *testing.T) {
 		<-tick.C
 	}
 	requireBetween(t, "reads under way", g.count("secret/data/app"), 2, 2)
-	release()
-	group.Wait()
+}
+
+// A role's two credentials are in two files, which change one after the other.
+func TestARoleIDFileThatIsReplacedOnDiskIsTakenUp(t *testing.T) {
+	t.Parallel()
+	for name, order := range map[string][2]string{
+		"the role_id first":   {"role_id", "secret_id"},
+		"the secret_id first": {"secret_id", "role_id"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t)
+			v := vaulttest.Dev(t)
+			g, older, newer := s.newGate(v), s.defaultLogin(v), s.defaultLogin(v)
+			contents := map[string]string{"role_id": newer.roleID, "secret_id": newer.secretID}
+			value := s.newSecret()
+			s.writeSecret(v, "secret/data/app", "key", value)
+			r := s.start("--config", s.config(older.connection("prod", g.address, "timeout: "+noOutage,
+				"role_id_file: "+s.write("role_id", older.roleID), "secret_id_file: "+s.write("secret_id", older.secretID))))
+			stopLoad := r.underLoad("prod", "secret/data/app/key", value)
+			defer stopLoad()
+			before := g.count(loginPath)
+			s.write(order[0], contents[order[0]]+"\n")
+			eventually(t, "the first of the two is tried", func() bool { return g.count(loginPath) > before })
+			s.write(order[1], contents[order[1]]+"\n")
+			eventually(t, "there is a token of the new role", func() bool { return len(v.RoleTokens(t, newer.role)) == 1 })
+			eventually(t, "the old role's token is revoked", func() bool { return len(v.RoleTokens(t, older.role)) == 0 })
+			stopLoad()
+			requireBetween(t, "logins", g.count(loginPath)-before, 1, 1+maxRejected)
+		})
+	}
 }

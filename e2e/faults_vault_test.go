@@ -40,6 +40,7 @@ func TestVaultDownAtTheStartAndThenUp(t *testing.T) {
 		}
 	}
 	r.vault.Restart(t)
+	requireHealed(t, direct(r.vault, r.network.address, loadPaths[0]), fresh(r.sidecar, "prod", "secret/data/warm-0/key"))
 	r.sidecar.awaitHealth("") // by itself
 	r.beginLoad()
 	r.load.during(time.Second)

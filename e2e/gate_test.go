@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"log"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -22,6 +23,7 @@ type gate struct {
 	address string
 	stage   *stage
 	proxy   *httputil.ReverseProxy
+	server  *httptest.Server
 
 	mu       sync.Mutex
 	passed   []passage                          // guarded by mu
@@ -48,6 +50,12 @@ type grant struct {
 // newGate opens a gate before a Vault. The test's end closes it.
 func (s *stage) newGate(v *vaulttest.Vault) *gate {
 	s.t.Helper()
+	return s.openGate(v, (*httptest.Server).Start)
+}
+
+// openGate is newGate with another way to start the server.
+func (s *stage) openGate(v *vaulttest.Vault, start func(*httptest.Server)) *gate {
+	s.t.Helper()
 	target, err := url.Parse(v.Address)
 	if err != nil {
 		s.t.Fatal(err)
@@ -59,12 +67,14 @@ func (s *stage) newGate(v *vaulttest.Vault) *gate {
 		Transport:      &http.Transport{MaxIdleConnsPerHost: 64},
 		ErrorHandler:   func(w http.ResponseWriter, _ *http.Request, _ error) { drop(w) },
 	}
-	server := httptest.NewServer(g)
+	g.server = httptest.NewUnstartedServer(g)
+	g.server.Config.ErrorLog = log.New(io.Discard, "", 0) // a client that does not trust it is what some tests want
+	start(g.server)
 	s.t.Cleanup(func() {
-		server.CloseClientConnections()
-		server.Close()
+		g.server.CloseClientConnections()
+		g.server.Close()
 	})
-	g.address = server.URL
+	g.address = g.server.URL
 	return g
 }
 

@@ -16,7 +16,7 @@ import (
 // value that is wrong, too old or another secret's is found, and not only an error. It is safe for concurrent use.
 type ledger struct {
 	name  string // part of every value, so that the ledgers of two Vaults share none
-	vault *vaulttest.Vault
+	vault writable
 
 	writing sync.RWMutex // held for reading by a write, for writing by a restore
 
@@ -24,6 +24,11 @@ type ledger struct {
 	secrets map[string][]*written // by API path, oldest first; guarded by mu, what they point to too
 	fences  map[string]time.Time  // when the last Invalidate of a path that has returned was called; guarded by mu
 	restore period                // the last one; guarded by mu
+}
+
+// writable is a Vault, or a cluster of them.
+type writable interface {
+	Try(method, path string, body any) (vaulttest.Answer, error)
 }
 
 // period is from one moment to another.
@@ -44,7 +49,7 @@ var keys = []string{"key", "other"}
 
 func (w *written) value(key string) string { return w.base + "/" + key }
 
-func newLedger(name string, v *vaulttest.Vault) *ledger {
+func newLedger(name string, v writable) *ledger {
 	return &ledger{name: name, vault: v, secrets: map[string][]*written{}, fences: map[string]time.Time{}}
 }
 
@@ -112,6 +117,10 @@ func (l *ledger) putBack(to map[string]int, restore func()) {
 		}
 	}
 }
+
+// mayLag calls do, and from readTakes before that on until it has returned lets Vault answer with older versions. Nothing
+// is written meanwhile.
+func (l *ledger) mayLag(do func()) { l.putBack(l.point(), do) }
 
 // readTakes is how long before Vault looks at it a read may have begun: the timeout of the load's connections, and
 // some more.

@@ -55,7 +55,8 @@ var (
 type target struct {
 	connection string
 	ledger     *ledger
-	isCalm     bool // nothing is ever wrong with it
+	direct     probe // asks its Vault without the sidecar; nil when there is nothing to compare with
+	isCalm     bool  // nothing is ever wrong with it
 }
 
 // The secrets of every target. Those that are kept warm are never invalidated, so that there is a copy in an outage.
@@ -118,11 +119,28 @@ func (l *load) expect(e expectation) {
 	l.phases = append(l.phases, e)
 }
 
-// heal waits until every secret is read from Vault again, and from then on expects nothing but fresh values.
+// heal is called when a fault has ended. It fails the test unless every secret is read from Vault again in time, and
+// from then on expects nothing but fresh values.
 func (l *load) heal() {
 	l.t.Helper()
-	l.awaitValues()
+	l.requireHealed()
 	l.expect(healthy)
+}
+
+// requireHealed is heal for a fault after which another one goes on.
+func (l *load) requireHealed() {
+	l.t.Helper()
+	var without probe
+	var workers []probe
+	for _, target := range l.targets {
+		if target.direct != nil {
+			without = target.direct
+		}
+		for _, path := range loadPaths {
+			workers = append(workers, fresh(l.client, target.connection, path+"/key"))
+		}
+	}
+	requireHealed(l.t, without, workers...)
 }
 
 // during lets the load run for a while.

@@ -19,6 +19,8 @@ type rig struct {
 	login   *login
 	sidecar *sidecar
 	load    *load
+	address string // of prod
+	without probe  // asks prod's Vault without the sidecar
 
 	prod, calm     *ledger
 	calmConnection string
@@ -46,26 +48,31 @@ func newRig(t *testing.T, o rigOptions) *rig {
 		address = r.gate.address
 	}
 	r.network = s.newNetwork(address)
-	r.login = s.newLogin(r.vault, o.role, readSecrets)
+	r.setUp(r.network.address, direct(r.vault, r.network.address, loadPaths[0]), r.vault, o)
+	return r
+}
+
+// setUp makes logins and ledgers. Prod leads to an address, and its secrets are written to a Vault.
+func (r *rig) setUp(address string, without probe, v writable, o rigOptions) {
+	r.t.Helper()
+	r.address, r.without = address, without
+	r.login = r.newLogin(r.vault, o.role, readSecrets)
 	r.lines = []string{"timeout: " + cmp.Or(o.timeout, "1s"), loadCache}
-	calm := vaulttest.Dev(t)
-	r.calmConnection = s.defaultLogin(calm).connection("calm", calm.Address, "timeout: "+noOutage, loadCache)
+	calm := vaulttest.Dev(r.t)
+	r.calmConnection = r.defaultLogin(calm).connection("calm", calm.Address, "timeout: "+noOutage, loadCache)
 	// One marker in every value is enough for the leak checker to find any of them.
-	marker := s.keep("top-secret-" + rand.Text())
-	r.prod, r.calm = newLedger("prod-"+marker, r.vault), newLedger("calm-"+marker, calm)
+	marker := r.keep("top-secret-" + rand.Text())
+	r.prod, r.calm = newLedger("prod-"+marker, v), newLedger("calm-"+marker, calm)
 	for _, ledger := range []*ledger{r.prod, r.calm} {
 		for _, path := range loadPaths {
-			if err := ledger.write(path); err != nil {
-				t.Fatal(err)
-			}
+			r.must(ledger.write(path))
 		}
 	}
-	return r
 }
 
 // config writes the rig's configuration.
 func (r *rig) config() string {
-	return r.stage.config(r.login.connection("prod", r.network.address, r.lines...), r.calmConnection)
+	return r.stage.config(r.login.connection("prod", r.address, r.lines...), r.calmConnection)
 }
 
 // begin starts the sidecar and the load.
@@ -77,5 +84,6 @@ func (r *rig) begin() {
 
 func (r *rig) beginLoad() {
 	r.t.Helper()
-	r.load = newLoad(r.t, r.sidecar, &target{connection: "prod", ledger: r.prod}, &target{connection: "calm", ledger: r.calm, isCalm: true})
+	r.load = newLoad(r.t, r.sidecar, &target{connection: "prod", ledger: r.prod, direct: r.without},
+		&target{connection: "calm", ledger: r.calm, isCalm: true})
 }

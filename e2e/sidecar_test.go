@@ -63,8 +63,13 @@ func (s *stage) startUnready(args ...string) *sidecar {
 // startWith runs `serve` with more variables in its environment, and waits for nothing.
 func (s *stage) startWith(environment []string, args ...string) *sidecar {
 	s.t.Helper()
+	return s.serve(exec.Command(binary, append([]string{"serve", "--log-level", "debug"}, args...)...), environment)
+}
+
+// serve runs a command that becomes a `serve`, with more variables in its environment, and waits for nothing.
+func (s *stage) serve(command *exec.Cmd, environment []string) *sidecar {
+	s.t.Helper()
 	log, exports := &output{}, &output{}
-	command := exec.Command(binary, append([]string{"serve", "--log-level", "debug"}, args...)...)
 	command.Env = s.environ(append(exporting(), environment...)...)
 	command.Stdout, command.Stderr = exports, log
 	s.recordLive("traces and metrics of "+strings.Join(command.Args, " "), exports.String)

@@ -64,6 +64,10 @@ func (v *Vault) must(t testing.TB, method, path string, body any) map[string]any
 }
 
 func call(address, token, method, path string, body any, header http.Header) (Answer, error) {
+	return callBy(client, address, token, method, path, body, header)
+}
+
+func callBy(client *http.Client, address, token, method, path string, body any, header http.Header) (Answer, error) {
 	payload, err := encodeBody(body)
 	if err != nil {
 		return Answer{}, err

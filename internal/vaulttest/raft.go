@@ -11,17 +11,18 @@ import (
 	"testing"
 )
 
-// raftConfig is the configuration of a server with one node: where its data are, and its two addresses. The short
-// election time makes a restart take a second or two.
+// raftConfig is the configuration of a node: where its data are, its two addresses, its name, and how patient it is with
+// the others. The short election time of a lonely one makes a restart take a second or two.
 const raftConfig = `
 storage "raft" {
-  path                   = %q
-  node_id                = "node"
-  performance_multiplier = 1
+  path                   = %[1]q
+  node_id                = %[4]q
+  performance_multiplier = %[5]d
 }
 listener "tcp" {
-  address     = %q
-  tls_disable = true
+  address         = %[2]q
+  cluster_address = %[3]q
+  tls_disable     = true
 }
 api_addr      = "http://%[2]s"
 cluster_addr  = "https://%[3]s"
@@ -100,32 +101,26 @@ func tryRaft(binary string) (*process, error) {
 		return nil, err
 	}
 	p := &process{binary: binary, dir: dir}
-	if err := p.setUpRaft(); err != nil {
-		output, _ := os.ReadFile(p.logFile())
-		p.stop()
-		return nil, fmt.Errorf("%w; it said:\n%s", err, output)
+	if err := p.setUpRaft("node", 1); err != nil {
+		return nil, p.abandon(err)
 	}
 	return p, nil
 }
 
+// abandon ends a process that could not be set up, and adds what it said.
+func (p *process) abandon(err error) error {
+	output, _ := os.ReadFile(p.logFile())
+	p.stop()
+	return fmt.Errorf("%w; it said:\n%s", err, output)
+}
+
 // setUpRaft makes an empty Vault one that works: initialised, unsealed, with KV version 2 and an audit log.
-func (p *process) setUpRaft() error {
-	host, err := freePort()
-	if err != nil {
-		return err
-	}
-	if p.cluster, err = freePort(); err != nil {
-		return err
-	}
-	p.address = "http://" + host
-	if err := p.writeRaftConfig(); err != nil {
-		return err
-	}
-	if err := p.start(p.raftCommand()); err != nil {
+func (p *process) setUpRaft(name string, patience int) error {
+	if err := p.startNode(name, patience); err != nil {
 		return err
 	}
 	for _, step := range []func() error{
-		func() error { return p.waitUntil(p.listens) }, p.initialise, p.unseal,
+		p.initialise, p.unseal,
 		func() error { return p.waitUntil(p.mountKV) }, func() error { return p.waitUntil(p.answers) }, p.enableAudit,
 	} {
 		if err := step(); err != nil {
@@ -135,16 +130,35 @@ func (p *process) setUpRaft() error {
 	return nil
 }
 
+// startNode starts a node that knows nothing yet, and waits until it listens.
+func (p *process) startNode(name string, patience int) error {
+	host, err := freePort()
+	if err != nil {
+		return err
+	}
+	if p.cluster, err = freePort(); err != nil {
+		return err
+	}
+	p.address = "http://" + host
+	if err := p.writeRaftConfig(name, patience); err != nil {
+		return err
+	}
+	if err := p.start(p.raftCommand()); err != nil {
+		return err
+	}
+	return p.waitUntil(p.listens)
+}
+
 func (p *process) raftCommand() *exec.Cmd {
 	return exec.Command(p.binary, "server", "-config="+filepath.Join(p.dir, "vault.hcl"))
 }
 
-func (p *process) writeRaftConfig() error {
+func (p *process) writeRaftConfig(name string, patience int) error {
 	data := filepath.Join(p.dir, "data")
 	if err := os.Mkdir(data, 0o700); err != nil {
 		return err
 	}
-	text := fmt.Sprintf(raftConfig, data, strings.TrimPrefix(p.address, "http://"), p.cluster)
+	text := fmt.Sprintf(raftConfig, data, strings.TrimPrefix(p.address, "http://"), p.cluster, name, patience)
 	return os.WriteFile(filepath.Join(p.dir, "vault.hcl"), []byte(text), 0o600)
 }
 

@@ -38,3 +38,31 @@ func TestARaftVaultKeepsItsDataAcrossAKillAndGoesBackToASnapshot(t *testing.T) {
 		t.Errorf("after a restore the secret is %q, want older", got)
 	}
 }
+
+func TestAClusterGoesOnWithoutItsLeader(t *testing.T) {
+	t.Parallel()
+	c := vaulttest.RaftCluster(t, 3)
+	const path = "secret/data/app"
+	leader := c.Leader(t)
+	leader.WriteSecret(t, path, map[string]any{"k": "older"})
+	c.TakeOut(leader)
+	leader.Kill(t)
+	next := c.Leader(t)
+	if got := readVersion(t, next, path); got != "older" {
+		t.Errorf("the next leader says %q, want older", got)
+	}
+	next.WriteSecret(t, path, map[string]any{"k": "newer"})
+	leader.Restart(t)
+	c.PutBack(leader)
+	for i, node := range c.Nodes {
+		if got := readVersion(t, node, path); got != "newer" {
+			t.Errorf("node %d says %q, want newer", i, got)
+		}
+	}
+	next.Freeze(t)
+	c.TakeOut(next)
+	if c.Leader(t) == next {
+		t.Error("a frozen node leads")
+	}
+	next.Thaw(t)
+}

@@ -1,0 +1,294 @@
+package e2e_test
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
+)
+
+// What fails alone stays alone: one kind of request, one mount or one path fails, and the rest goes on.
+
+// waysToFail are answers of a part of Vault that is out of order.
+var waysToFail = []struct {
+	name   string
+	answer http.HandlerFunc
+}{
+	{"429", vaultSays(http.StatusTooManyRequests, "request path: rate limit quota exceeded")},
+	{"500", vaultSays(http.StatusInternalServerError, "internal error")},
+	{"a page that says 503", text(http.StatusServiceUnavailable, "no healthy upstream")},
+	{"no answer until the time-out", hang},
+	{"the end of the connection", func(w http.ResponseWriter, _ *http.Request) { drop(w) }},
+}
+
+// failing makes the requests whose path begins with one of these prefixes fail.
+func (g *gate) failing(answer http.HandlerFunc, prefixes ...string) {
+	g.answerWith(func(path string) http.HandlerFunc {
+		for _, prefix := range prefixes {
+			if strings.HasPrefix(path, prefix) {
+				return answer
+			}
+		}
+		return nil
+	})
+}
+
+// alone is a sidecar with a gate before its Vault.
+type alone struct {
+	*stage
+	vault   *vaulttest.Vault
+	gate    *gate
+	login   *login
+	sidecar *sidecar
+}
+
+func newAlone(t *testing.T, v *vaulttest.Vault, role map[string]any, policy string, lines ...string) *alone {
+	t.Helper()
+	s := newStage(t)
+	a := &alone{stage: s, vault: v, gate: s.newGate(v), login: s.newLogin(v, role, policy)}
+	a.sidecar = s.start("--config", s.config(a.login.connection("prod", a.gate.address, lines...)))
+	return a
+}
+
+// askForNewLogin asks for a new login and returns what came of it. It drops no secret.
+func (a *alone) askForNewLogin() error {
+	_, err := a.sidecar.Invalidate(a.t.Context(), &secretsidecarv1.InvalidateRequest{
+		Connection: "prod", Path: "secret/data/none/key", RenewLogin: true,
+	})
+	return err
+}
+
+func TestALoginThatFailsStopsNoReadWhileTheTokenLives(t *testing.T) {
+	t.Parallel()
+	for _, way := range waysToFail {
+		t.Run(way.name, func(t *testing.T) {
+			t.Parallel()
+			a := newAlone(t, vaulttest.Dev(t), nil, readSecrets, "timeout: 3s")
+			paths := a.newSecrets(a.vault, "secret/data/cold", 60)
+			a.gate.failing(way.answer, loginPath)
+			if a.askForNewLogin() == nil {
+				t.Error("a new login succeeded, though logins fail")
+			}
+			a.sidecar.readEach(paths)
+			requireHealth(t, a.sidecar, "connection/prod", serving)
+			a.gate.open()
+			eventually(t, "a new login succeeds once they work again", func() bool { return a.askForNewLogin() == nil })
+		})
+	}
+}
+
+func TestRenewalsThatFailStopNoReadWhileTheTokenLives(t *testing.T) {
+	t.Parallel()
+	// From two thirds on the sidecar tries to renew it, or to log in.
+	const ends, margin = "12s", 1500 * time.Millisecond
+	for _, way := range waysToFail {
+		for kind, role := range map[string]map[string]any{
+			"renewable":     {"token_ttl": ends, "token_max_ttl": "1h"},
+			"not renewable": {"token_ttl": ends, "token_max_ttl": ends, "token_type": "batch"},
+		} {
+			t.Run(kind+", "+way.name, func(t *testing.T) {
+				t.Parallel()
+				a := newAlone(t, vaulttest.Dev(t), role, readSecrets, "timeout: 2s")
+				paths := a.newSecrets(a.vault, "secret/data/cold", 20)
+				a.gate.failing(way.answer, loginPath, renewPath)
+				end := a.sidecar.status("prod").GetTokenExpiresAt().AsTime()
+				began, failed, answered := time.Now(), 0, 0
+				for i := 0; time.Until(end) > 0; i++ {
+					err := fresh(a.sidecar, "", paths[i%len(paths)]+"/key")(t.Context())
+					switch left := time.Until(end); {
+					case err == nil:
+						answered++
+					case left > margin:
+						failed++
+						if failed == 1 {
+							t.Errorf("after %v, with %v of the token's life left: %v", time.Since(began), left, err)
+						}
+					}
+					<-time.After(askWhileHealing)
+				}
+				t.Logf("%d reads were answered while the token lived, %d failed; %d renewals and %d logins were tried",
+					answered, failed, a.gate.count(renewPath), a.gate.count(loginPath)-1)
+				requireBetween(t, "renewals and logins that failed", a.gate.count(renewPath)+a.gate.count(loginPath)-1, 1, 20)
+				a.gate.open()
+				requireHealed(t, direct(a.vault, a.gate.address, paths[0]), fresh(a.sidecar, "", paths[0]+"/key"))
+			})
+		}
+	}
+}
+
+// quota limits a path of a real Vault to one request an hour. It returns how to lift it.
+func (s *stage) quota(v *vaulttest.Vault, path string) (lift func()) {
+	s.t.Helper()
+	at := "sys/quotas/rate-limit/" + vaulttest.Unique("e2e")
+	asRoot(s, v, http.MethodPost, at, map[string]any{"path": path, "rate": 1, "interval": "1h"})
+	return func() {
+		s.t.Helper()
+		asRoot(s, v, http.MethodDelete, at, nil)
+	}
+}
+
+func TestAQuotaOnLoginsAloneStopsNoRead(t *testing.T) {
+	t.Parallel()
+	v := vaulttest.RealPrivate(t)
+	a := newAlone(t, v, nil, readSecrets, "timeout: "+noOutage)
+	paths := a.newSecrets(v, "secret/data/cold", 60)
+	lift := a.quota(v, loginPath)
+	_ = a.askForNewLogin() // the one that the quota lets through
+	eventually(t, "the quota refuses a login", func() bool {
+		status, _ := v.Do(t, http.MethodPost, loginPath, map[string]any{"role_id": a.login.roleID, "secret_id": a.login.secretID})
+		return status == http.StatusTooManyRequests
+	})
+	a.sidecar.readEach(paths[:30])
+	_ = a.askForNewLogin() // refused, unless an earlier one is new enough to stand for it
+	a.sidecar.readEach(paths[30:])
+	lift()
+}
+
+func TestAQuotaOnOneMountStopsNoReadOfAnother(t *testing.T) {
+	t.Parallel()
+	v := vaulttest.RealPrivate(t)
+	v.Mount(t, "batch", "kv", "2")
+	a := newAlone(t, v, nil, readSecrets+` path "batch/*" { capabilities = ["read"] }`, "timeout: "+noOutage)
+	var limited []string
+	eventually(t, "the new mount takes secrets", func() bool {
+		answer, err := v.Try(http.MethodPost, "batch/data/ready", map[string]any{"data": map[string]any{"key": a.newSecret()}})
+		return err == nil && answer.Status == http.StatusOK
+	})
+	limited = a.newSecrets(v, "batch/data/limited", 3)
+	paths := a.newSecrets(v, "secret/data/cold", 40)
+	lift := a.quota(v, "batch/")
+	batch := a.sidecar.startPoll(3, askWhileHealing, limited...)
+	eventually(t, "the mount is limited", func() bool { return batch.answers()["Unavailable VAULT_RATE_LIMITED"] > 0 })
+	a.sidecar.readEach(paths)
+	lift()
+	requireHealed(t, direct(v, a.gate.address, limited[0]), fresh(a.sidecar, "", limited[0]+"/key"))
+	t.Logf("the limited mount: %v", batch.stop())
+}
+
+// slowly is an answer that comes late.
+func slowly(late time.Duration, answer http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		timer := time.NewTimer(late)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			answer(w, r)
+		case <-r.Context().Done():
+		}
+	}
+}
+
+func TestPathsThatFailCostTheOthersOfTheirMountNothing(t *testing.T) {
+	t.Parallel()
+	const reads, mayFail = 600, 6 // all but one in a hundred
+	for _, bad := range []struct {
+		name   string
+		paths  int
+		answer http.HandlerFunc
+		lines  []string
+	}{
+		{"one path answers 500 slowly", 1, slowly(3*time.Second, waysToFail[1].answer), nil},
+		{"ten paths answer 500 slowly", 10, slowly(3*time.Second, waysToFail[1].answer), nil},
+		{"ten paths answer 500 at once", 10, waysToFail[1].answer, nil},
+		{"ten paths answer 429 at once", 10, waysToFail[0].answer, nil},
+		{"ten paths answer a page slowly", 10, slowly(3*time.Second, waysToFail[2].answer), nil},
+		{"one path hangs until the time-out", 1, hang, []string{"timeout: 3s"}},
+		{"ten paths hang until the time-out", 10, hang, []string{"timeout: 3s"}},
+	} {
+		t.Run(bad.name, func(t *testing.T) {
+			t.Parallel()
+			a := newAlone(t, vaulttest.Dev(t), nil, readSecrets, bad.lines...)
+			good := a.newSecrets(a.vault, "secret/data/good", 50)
+			evil := a.newSecrets(a.vault, "secret/data/evil", bad.paths)
+			a.gate.failing(bad.answer, "secret/data/evil")
+			failing := a.sidecar.startPoll(bad.paths, askWhileHealing, evil...)
+			eventually(t, "the bad paths have failed", func() bool { return failing.total() >= bad.paths })
+			healthy := a.sidecar.startPoll(4, askWhileHealing, good...)
+			healthy.await(t, reads)
+			healthy.requireFresh(t, "reads of the good paths", mayFail)
+
+			// An outage on top, and then only the bad paths are bad again.
+			a.gate.cut()
+			outage := a.sidecar.startPoll(1, askWhileHealing, good[:10]...)
+			outage.await(t, 40)
+			outage.stop()
+			a.gate.failing(bad.answer, "secret/data/evil")
+			requireHealed(t, direct(a.vault, a.gate.address, good[0]), fresh(a.sidecar, "", good[0]+"/key"), fresh(a.sidecar, "", good[1]+"/key"))
+			t.Logf("reads of the bad paths: %v", failing.stop())
+		})
+	}
+}
+
+func TestAQuestionAboutMountsThatFailsStopsNothing(t *testing.T) {
+	t.Parallel()
+	for _, way := range waysToFail {
+		t.Run(way.name, func(t *testing.T) {
+			t.Parallel()
+			a := newAlone(t, vaulttest.Dev(t), nil, readSecrets, "timeout: 3s", "cache: {negative_ttl: 0s}")
+			good := a.newSecrets(a.vault, "secret/data/good", 50)
+			gone := a.newSecrets(a.vault, "secret/data/gone", 2)
+			for _, path := range gone { // so that there are copies
+				if err := fresh(a.sidecar, "", path+"/key")(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			a.gate.failing(way.answer, "sys/internal/ui/mounts", "sys/mounts")
+			missing := a.sidecar.startPoll(2, askWhileHealing, "secret/data/missing", "secret/data/missing-too")
+			healthy := a.sidecar.startPoll(2, askWhileHealing, good...)
+			asRoot(a.stage, a.vault, http.MethodDelete, "secret/data/gone-0", nil)
+			asRoot(a.stage, a.vault, http.MethodDelete, "secret/metadata/gone-1", nil)
+			for i, want := range []string{"VERSION_DELETED", "SECRET_NOT_FOUND"} {
+				for range 3 {
+					answer, err := a.sidecar.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: gone[i] + "/key", MaxAge: readVaultNow})
+					if err == nil {
+						t.Errorf("a secret that is gone is answered from %v, want %s", answer.GetSource(), want)
+						continue
+					}
+					if failed := *failureOf(err); failed != (failure{codes.NotFound, want}) {
+						t.Errorf("a secret that is gone: %v, want %s", failed, want)
+					}
+				}
+			}
+			healthy.await(t, 200)
+			healthy.requireFresh(t, "reads of the good secrets", 0)
+			for answer, times := range missing.stop() {
+				if answer != "NotFound SECRET_NOT_FOUND" {
+					t.Errorf("missing secrets were answered %q %d times", answer, times)
+				}
+			}
+		})
+	}
+}
+
+func TestAWholeOutageStaysCheap(t *testing.T) {
+	t.Parallel()
+	const secrets, lasts = 50, 60 * time.Second
+	// Intervals of 0.2, 0.4, 0.8, 1.6, 3.2 and then of 5 s. They may be drawn, down to the half of that.
+	const intervals = 5 + int(lasts/(5*time.Second))
+	ways := slices.Clone(waysToFail)
+	ways[3].name, ways[3].answer = "503 of a sealed Vault", vaultSays(http.StatusServiceUnavailable, "Vault is sealed")
+	for _, way := range ways {
+		t.Run(way.name, func(t *testing.T) {
+			t.Parallel()
+			a := newAlone(t, vaulttest.Dev(t), nil, readSecrets)
+			paths := a.newSecrets(a.vault, "secret/data/cold", secrets)
+			before := len(a.gate.seen())
+			a.gate.answerAll(way.answer)
+			worker := a.sidecar.startPoll(2, askWhileHealing, paths...)
+			end := time.NewTimer(lasts)
+			defer end.Stop()
+			<-end.C
+			probes := len(a.gate.seen()) - before
+			t.Logf("%d requests reached Vault in %v, of %v", probes, lasts, worker.answers())
+			requireBetween(t, "requests that reached Vault", probes, 1, secrets+2*intervals)
+			a.gate.open()
+			requireHealed(t, direct(a.vault, a.gate.address, paths[0]), fresh(a.sidecar, "", paths[0]+"/key"))
+		})
+	}
+}

@@ -1,0 +1,300 @@
+package e2e_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+	"time"
+
+	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
+)
+
+// Logins whose answer is lost, and logins that many ask for at the same time.
+
+// lostAnswers are ways in which a proxy carries a request to Vault and loses the answer.
+var lostAnswers = []struct {
+	name string
+	say  http.HandlerFunc
+}{
+	{"the proxy says 502", text(http.StatusBadGateway, "<html>Bad Gateway</html>")},
+	{"the connection ends", func(w http.ResponseWriter, _ *http.Request) { drop(w) }},
+	{"no answer comes until the time-out", hang},
+}
+
+// loseLogins carries logins to Vault, and says something else to whoever asked. What fails meanwhile fails too; failing
+// may be nil.
+func (g *gate) loseLogins(say http.HandlerFunc, failing func(path string) http.HandlerFunc) {
+	g.answerWith(func(path string) http.HandlerFunc {
+		if path == loginPath {
+			return func(w http.ResponseWriter, r *http.Request) {
+				g.proxy.ServeHTTP(httptest.NewRecorder(), r)
+				say(w, r)
+			}
+		}
+		if failing != nil {
+			return failing(path)
+		}
+		return nil
+	})
+}
+
+// pester asks in every way that may lead to a login, again and again, for a while.
+func (r *sidecar) pester(total time.Duration) {
+	t := r.stage.t
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), total)
+	defer cancel()
+	every := func(pause time.Duration, do func()) func() {
+		return func() {
+			tick := time.NewTicker(pause)
+			defer tick.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-tick.C:
+					do()
+				}
+			}
+		}
+	}
+	var group sync.WaitGroup
+	group.Go(every(50*time.Millisecond, func() { _, _ = r.resolve("secret/data/app/key") }))
+	group.Go(every(time.Second, func() {
+		_, _ = r.Invalidate(t.Context(), &secretsidecarv1.InvalidateRequest{Connection: "prod", RenewLogin: true})
+	}))
+	group.Go(every(time.Second, func() { _, _ = r.testNamed("prod") }))
+	group.Wait()
+}
+
+// testNamed tests a connection of the configuration.
+func (r *sidecar) testNamed(name string) (*secretsidecarv1.TestConnectionResponse, error) {
+	return r.TestConnection(r.stage.t.Context(), &secretsidecarv1.TestConnectionRequest{
+		Target: &secretsidecarv1.TestConnectionRequest_Connection{Connection: name},
+	})
+}
+
+// lastsLong is how long a fault lasts whose damage adds up.
+const lastsLong = time.Minute
+
+// maxRejected is how many rejected logins all causes together may spend on a role. Vault locks it after five.
+const maxRejected = 3
+
+func TestAProxyThatLosesTheAnswersToWrongLoginsLocksNoRole(t *testing.T) {
+	t.Parallel()
+	for _, lost := range lostAnswers {
+		t.Run(lost.name, func(t *testing.T) {
+			t.Parallel()
+			v := vaulttest.RealPrivate(t)
+			s := newStage(t)
+			g, l := s.newGate(v), s.defaultLogin(v)
+			g.loseLogins(lost.say, nil)
+			r := s.startUnready("--config", s.config(l.connection("prod", g.address, "timeout: 2s", "secret_id: "+s.newSecret())))
+			r.pester(lastsLong)
+			requireBetween(t, fmt.Sprintf("wrong logins in %v", lastsLong), g.count(loginPath), 1, maxRejected)
+			if status, _ := v.Do(t, http.MethodPost, loginPath, map[string]any{"role_id": l.roleID, "secret_id": l.secretID}); status != http.StatusOK {
+				t.Errorf("the right secret_id is answered %d: the role is locked", status)
+			}
+		})
+	}
+}
+
+func TestALoginWhoseAnswerIsLostIsFollowedByNoneUntilVaultAnswers(t *testing.T) {
+	t.Parallel()
+	for _, lost := range lostAnswers {
+		t.Run(lost.name, func(t *testing.T) {
+			t.Parallel()
+			v := vaulttest.Dev(t)
+			s := newStage(t)
+			g, l := s.newGate(v), s.defaultLogin(v)
+			g.loseLogins(lost.say, func(string) http.HandlerFunc { return lost.say })
+			r := s.startUnready("--config", s.config(l.connection("prod", g.address, "timeout: 2s")))
+			const lasts = 20 * time.Second
+			r.pester(lasts)
+			requireBetween(t, fmt.Sprintf("logins in an outage of %v", lasts), g.count(loginPath), 0, 1)
+			s.writeSecret(v, "secret/data/app", "key", s.newSecret())
+			g.open()
+			requireHealed(t, direct(v, g.address, "secret/data/app"), fresh(r, "", "secret/data/app/key"))
+		})
+	}
+}
+
+func TestLostAnswersToGoodLoginsSpendNothingOfARoleThatVaultHasAccepted(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	v := vaulttest.Dev(t)
+	g, l := s.newGate(v), s.defaultLogin(v)
+	r := s.start("--config", s.config(l.connection("prod", g.address, "timeout: 2s")))
+	g.loseLogins(lostAnswers[0].say, nil)
+	for range 2 * maxRejected {
+		_, _ = r.Invalidate(t.Context(), &secretsidecarv1.InvalidateRequest{Connection: "prod", RenewLogin: true})
+	}
+	v.RevokeRoleTokens(t, l.role)
+	s.writeSecret(v, "secret/data/app", "key", s.newSecret())
+	g.open()
+	requireHealed(t, direct(v, g.address, "secret/data/app"), fresh(r, "", "secret/data/app/key"))
+	requireHealth(t, r, "connection/prod", serving)
+}
+
+// crowd is how many ask for the same thing at the same time.
+const crowd = 200
+
+// requireShared lets a crowd ask at the same time while the first login waits, and compares the logins that it cost.
+func (a *alone) requireShared(what string, want int, ask func() error) {
+	a.t.Helper()
+	before, release := a.gate.count(loginPath), a.gate.holdPaths(loginPath)
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer release()
+	for range crowd {
+		group.Go(func() {
+			if err := ask(); err != nil {
+				a.t.Errorf("%s: %v", what, err)
+			}
+		})
+	}
+	if want > 0 {
+		eventually(a.t, "a login is under way", func() bool { return a.gate.count(loginPath) > before })
+	}
+	release()
+	group.Wait()
+	a.gate.open()
+	if logins := a.gate.count(loginPath) - before; logins != want {
+		a.t.Errorf("%d %s: %d logins, want %d", crowd, what, logins, want)
+	}
+}
+
+func TestACrowdThatAsksForANewLoginSharesOne(t *testing.T) {
+	t.Parallel()
+	a := newAlone(t, vaulttest.Dev(t), nil, readSecrets)
+	a.requireShared("new logins", 1, a.askForNewLogin)
+	since := time.Now()
+	a.requireShared("new logins again", 0, a.askForNewLogin)
+	if took := time.Since(since); took > healsWithin {
+		t.Skipf("this machine needs %v for %d requests: the outcome is not kept for so long", took, crowd)
+	}
+}
+
+func TestACrowdThatTestsAConnectionSharesOneLogin(t *testing.T) {
+	t.Parallel()
+	a := newAlone(t, vaulttest.Dev(t), nil, readSecrets)
+	a.requireShared("tests", 1, func() error {
+		report, err := a.sidecar.testNamed("prod")
+		if err == nil && !report.GetOk() {
+			err = fmt.Errorf("the report is %v", report)
+		}
+		return err
+	})
+}
+
+func TestATestOfAConnectionSoonAfterAnotherCostsNoLogin(t *testing.T) {
+	t.Parallel()
+	a := newAlone(t, vaulttest.Dev(t), nil, readSecrets)
+	if report, err := a.sidecar.testNamed("prod"); err != nil || !report.GetOk() {
+		t.Fatalf("the first test: %v, %v", report, err)
+	}
+	before := a.gate.count(loginPath)
+	for range 20 {
+		if report, err := a.sidecar.testNamed("prod"); err != nil || !report.GetOk() {
+			t.Errorf("a test: %v, %v", report, err)
+		}
+	}
+	if logins := a.gate.count(loginPath) - before; logins != 0 {
+		t.Errorf("20 tests soon after one that succeeded cost %d logins, want none", logins)
+	}
+}
+
+func TestAFreshReadDoesNotWaitForOneThatHangs(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	v := vaulttest.Dev(t)
+	g := s.newGate(v)
+	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", g.address, "timeout: 60s")))
+	s.writeSecret(v, "secret/data/app", "key", s.newSecret())
+	release := g.hold()
+	defer release()
+	hung := make(chan error, 1)
+	go func() { hung <- fresh(r, "", "secret/data/app/key")(t.Context()) }() // ends when it is released
+	eventually(t, "a read hangs", func() bool { return g.count("secret/data/app") == 1 })
+	g.open() // the one that is held stays held
+	newer := s.newSecret()
+	s.writeSecret(v, "secret/data/app", "key", newer)
+	ctx, cancel := context.WithTimeout(t.Context(), patience) // half of the time-out
+	defer cancel()
+	began := time.Now()
+	answer, err := r.Resolve(ctx, &secretsidecarv1.ResolveRequest{Path: "secret/data/app/key", MaxAge: readVaultNow})
+	if err != nil || answer.GetValue() != newer || answer.GetSource() != fromVault {
+		t.Errorf("a fresh read behind one that hangs: %v, %v after %v", answer.GetSource(), err, time.Since(began))
+	}
+	select {
+	case err := <-hung:
+		t.Errorf("the read that should hang has ended: %v", err)
+	default:
+	}
+	t.Logf("answered within %v", time.Since(began))
+}
+
+func TestNoMoreThanTwoReadsOfASecretAreUnderWay(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	v := vaulttest.Dev(t)
+	g := s.newGate(v)
+	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", g.address, "timeout: 60s")))
+	s.writeSecret(v, "secret/data/app", "key", s.newSecret())
+	release := g.hold()
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer release()
+	for i := range 50 {
+		if i == 1 {
+			eventually(t, "the first read hangs", func() bool { return g.count("secret/data/app") == 1 })
+		}
+		group.Go(func() {
+			if err := fresh(r, "", "secret/data/app/key")(t.Context()); err != nil {
+				t.Errorf("after all were released: %v", err)
+			}
+		})
+	}
+	eventually(t, "a second read is under way", func() bool { return g.count("secret/data/app") >= 2 })
+	tick := time.NewTicker(askWhileHealing)
+	defer tick.Stop()
+	for range 20 { // a third one would be here by now
+		<-tick.C
+	}
+	requireBetween(t, "reads under way", g.count("secret/data/app"), 2, 2)
+}
+
+// A role's two credentials are in two files, which change one after the other.
+func TestARoleIDFileThatIsReplacedOnDiskIsTakenUp(t *testing.T) {
+	t.Parallel()
+	for name, order := range map[string][2]string{
+		"the role_id first":   {"role_id", "secret_id"},
+		"the secret_id first": {"secret_id", "role_id"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t)
+			v := vaulttest.Dev(t)
+			g, older, newer := s.newGate(v), s.defaultLogin(v), s.defaultLogin(v)
+			contents := map[string]string{"role_id": newer.roleID, "secret_id": newer.secretID}
+			value := s.newSecret()
+			s.writeSecret(v, "secret/data/app", "key", value)
+			r := s.start("--config", s.config(older.connection("prod", g.address, "timeout: "+noOutage,
+				"role_id_file: "+s.write("role_id", older.roleID), "secret_id_file: "+s.write("secret_id", older.secretID))))
+			stopLoad := r.underLoad("prod", "secret/data/app/key", value)
+			defer stopLoad()
+			before := g.count(loginPath)
+			s.write(order[0], contents[order[0]]+"\n")
+			eventually(t, "the first of the two is tried", func() bool { return g.count(loginPath) > before })
+			s.write(order[1], contents[order[1]]+"\n")
+			eventually(t, "there is a token of the new role", func() bool { return len(v.RoleTokens(t, newer.role)) == 1 })
+			eventually(t, "the old role's token is revoked", func() bool { return len(v.RoleTokens(t, older.role)) == 0 })
+			stopLoad()
+			requireBetween(t, "logins", g.count(loginPath)-before, 1, 1+maxRejected)
+		})
+	}
+}

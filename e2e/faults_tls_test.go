@@ -1,0 +1,233 @@
+package e2e_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"net/http/httptest"
+	"os"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
+)
+
+// A CA, a client certificate or its key is replaced on disk, without a restart.
+
+// authority is a CA of a test's own.
+type authority struct {
+	stage       *stage
+	key         *ecdsa.PrivateKey
+	certificate *x509.Certificate
+	pem         string
+}
+
+func (s *stage) newAuthority(name string) *authority {
+	s.t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	s.must(err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	s.must(err)
+	certificate, err := x509.ParseCertificate(der)
+	s.must(err)
+	return &authority{stage: s, key: key, certificate: certificate, pem: pemOf(der)}
+}
+
+// pair is a certificate and its key, in PEM.
+type pair struct{ certificate, key string }
+
+// issue makes a certificate that a server at 127.0.0.1 and a client can show.
+func (a *authority) issue() pair {
+	a.stage.t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	a.stage.must(err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "e2e"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.certificate, &key.PublicKey, a.key)
+	a.stage.must(err)
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	a.stage.must(err)
+	return pair{pemOf(der), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}))}
+}
+
+// secured is a sidecar that speaks TLS with the gate before its Vault, and shows it a client certificate.
+type secured struct {
+	*alone
+	settings atomic.Pointer[tls.Config] // the server's for new connections
+	shown    atomic.Int64               // connections on which a client certificate was taken
+}
+
+// newSecured starts one. Its files are ca.pem, client.pem and client.key of the stage.
+func newSecured(t *testing.T) (*secured, *authority) {
+	t.Helper()
+	s := newStage(t)
+	ca := s.newAuthority("first")
+	v := vaulttest.Dev(t)
+	c := &secured{alone: &alone{stage: s, vault: v, login: s.defaultLogin(v)}}
+	c.trust(ca, ca)
+	c.gate = s.openGate(v, func(server *httptest.Server) {
+		server.EnableHTTP2 = true
+		server.TLS = &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return c.settings.Load(), nil }}
+		server.StartTLS()
+	})
+	client := ca.issue()
+	lines := "tls: {ca_file: " + s.write("ca.pem", ca.pem) + ", client_cert_file: " + s.write("client.pem", client.certificate) +
+		", client_key_file: " + s.write("client.key", client.key) + "}"
+	s.writeSecret(v, "secret/data/app", "key", s.newSecret())
+	c.sidecar = s.start("--config", s.config(c.login.connection("prod", c.gate.address, "timeout: 2s", lines)))
+	c.requireHealedNow()
+	return c, ca
+}
+
+// trust restarts the server's TLS: it shows a certificate of one CA, and takes client certificates of another.
+func (c *secured) trust(server, clients *authority) {
+	c.t.Helper()
+	shown := server.issue()
+	certificate, err := tls.X509KeyPair([]byte(shown.certificate), []byte(shown.key))
+	c.must(err)
+	pool := x509.NewCertPool()
+	pool.AddCert(clients.certificate)
+	c.settings.Store(&tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+		Certificates: []tls.Certificate{certificate}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert,
+		SessionTicketsDisabled: true, // a resumed session would not be verified again
+		VerifyConnection: func(tls.ConnectionState) error {
+			c.shown.Add(1)
+			return nil
+		}})
+	if c.gate != nil {
+		c.gate.server.CloseClientConnections()
+	}
+}
+
+// requireHealedNow asks until a fresh value comes. There is no direct client: nobody else has a certificate.
+func (c *secured) requireHealedNow() {
+	c.t.Helper()
+	requireHealed(c.t, nil, fresh(c.sidecar, "", "secret/data/app/key"))
+}
+
+// requireGoesOn fails the test unless reads succeed on new connections, for longer than a file takes to be noticed.
+func (c *secured) requireGoesOn(what string) {
+	c.t.Helper()
+	connections := c.shown.Load()
+	tick := time.NewTicker(250 * time.Millisecond)
+	defer tick.Stop()
+	for range 24 { // 6 s
+		<-tick.C
+		c.gate.server.CloseClientConnections() // a read that is under way on one may fail
+		var last error
+		eventually(c.t, what+", a read on a new connection succeeds", func() bool {
+			if err := fresh(c.sidecar, "", "secret/data/app/key")(c.t.Context()); err != nil {
+				last = err
+				return false
+			}
+			return true
+		})
+		if last != nil {
+			c.t.Logf("%s, until a read succeeded: %v", what, last)
+		}
+	}
+	if c.shown.Load() == connections {
+		c.t.Errorf("%s: no new connection was made", what)
+	}
+}
+
+func TestACAThatIsReplacedOnDiskIsTakenUp(t *testing.T) {
+	t.Parallel()
+	t.Run("the file changes before the server, as in a rotation that was planned", func(t *testing.T) {
+		t.Parallel()
+		c, first := newSecured(t)
+		second := c.newAuthority("second")
+		c.write("ca.pem", first.pem+second.pem)
+		c.requireGoesOn("with both CAs in the file")
+		c.trust(second, first)
+		c.requireHealedNow()
+	})
+	t.Run("the server changes first, and nothing can work until the file follows", func(t *testing.T) {
+		t.Parallel()
+		c, first := newSecured(t)
+		second := c.newAuthority("second")
+		c.trust(second, first)
+		eventually(t, "the server is not trusted", func() bool { return fresh(c.sidecar, "", "secret/data/app/key")(t.Context()) != nil })
+		c.write("ca.pem", second.pem)
+		c.requireHealedNow()
+	})
+	t.Run("a broken file changes nothing, and the next one is taken up", func(t *testing.T) {
+		t.Parallel()
+		c, first := newSecured(t)
+		c.write("ca.pem", "this is no certificate")
+		c.requireGoesOn("with a broken CA file")
+		second := c.newAuthority("second")
+		c.trust(second, first)
+		c.write("ca.pem", second.pem)
+		c.requireHealedNow()
+	})
+}
+
+func TestAClientCertificateThatIsReplacedOnDiskIsTakenUp(t *testing.T) {
+	t.Parallel()
+	for _, broken := range []string{"client.pem", "client.key"} {
+		t.Run("a broken "+broken+" changes nothing", func(t *testing.T) {
+			t.Parallel()
+			c, _ := newSecured(t)
+			c.write(broken, "this is neither")
+			c.requireGoesOn("with a broken " + broken)
+		})
+	}
+	for name, order := range map[string][2]string{
+		"the certificate first": {"client.pem", "client.key"},
+		"the key first":         {"client.key", "client.pem"},
+	} {
+		t.Run("one file after the other, "+name, func(t *testing.T) {
+			t.Parallel()
+			c, first := newSecured(t)
+			second := c.newAuthority("second")
+			next := second.issue()
+			contents := map[string]string{"client.pem": next.certificate, "client.key": next.key}
+			c.write(order[0], contents[order[0]])
+			c.requireGoesOn("with two files that do not belong together yet") // by the old pair
+			c.trust(first, second)
+			c.write(order[1], contents[order[1]])
+			c.requireHealedNow()
+		})
+	}
+}
+
+func TestFilesOfTLSThatAreReplacedInPlaceOrByKubernetesAreTakenUp(t *testing.T) {
+	t.Parallel()
+	for name, replace := range map[string]func(s *stage, file, content string){
+		"in place": func(s *stage, file, content string) { s.must(os.WriteFile(s.path(file), []byte(content), 0o600)) },
+		"by another file's name": func(s *stage, file, content string) {
+			s.must(os.Remove(s.path(file)))
+			s.must(os.Symlink(s.write(file+".linked", content), s.path(file)))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, _ := newSecured(t)
+			second := c.newAuthority("second")
+			next := second.issue()
+			c.trust(second, second)
+			replace(c.stage, "ca.pem", second.pem)
+			replace(c.stage, "client.pem", next.certificate)
+			replace(c.stage, "client.key", next.key)
+			c.requireHealedNow()
+		})
+	}
+}

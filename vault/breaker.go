@@ -7,16 +7,13 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/breaker"
 )
 
-// reconnectPause keeps a path that goes on failing from costing all others their connections.
-const reconnectPause = time.Second
-
 // Settle tells the breaker how a call has ended, and leaves the connections behind that may be to blame: the next
 // attempt uses a new one. Alone says that a failure of the call's path says nothing about others.
 func (c *Client) Settle(call breaker.Call, err error, alone bool) {
 	result := breaker.Result{Outcome: outcomeOf(err, alone), Err: err}
 	if failure, ok := errors.AsType[*CallError](err); ok {
 		result.RetryAfter = failure.RetryAfter
-		c.reconnectAfter(failure)
+		c.reconnectAfter(failure, call.Began())
 	}
 	call.Done(result)
 }
@@ -46,14 +43,17 @@ func outcomeOf(err error, alone bool) breaker.Outcome {
 	}
 }
 
-// reconnectAfter leaves the connections behind after a failure that a new connection may heal. A quota is the same on
-// every node.
-func (c *Client) reconnectAfter(failure *CallError) {
-	switch {
-	case failure.Reach == ReachNothing, errors.Is(failure, ErrRateLimited):
-	case failure.Reach != ReachPath:
-		c.Reconnect()
-	case c.pool != nil && c.pool.isOlderThan(reconnectPause):
+// reconnectAfter leaves the connections behind after the failure of a call that began at began, when a new connection may
+// heal it: not while others bring what is asked for. A quota is the same on every node.
+func (c *Client) reconnectAfter(failure *CallError, began time.Time) {
+	if c.pool == nil || failure.Reach == ReachNothing || errors.Is(failure, ErrRateLimited) {
+		return
+	}
+	last := &c.pool.servedAt
+	if failure.Reach == ReachNetwork || failure.Reach == ReachTime {
+		last = &c.pool.answeredAt
+	}
+	if last.Load() < began.UnixNano() {
 		c.Reconnect()
 	}
 }

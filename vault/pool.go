@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"sync/atomic"
 	"time"
@@ -38,10 +39,9 @@ type pool struct {
 	files   TLS
 	tls     atomic.Pointer[tls.Config]
 	current atomic.Pointer[http.Transport]
-	// answered is when an answer came last, in nanoseconds since 1970, and usual is how long it took.
-	answered, usual atomic.Int64
-	// renewed is when the connections were left behind last, in nanoseconds since 1970.
-	renewed atomic.Int64
+	// answeredAt is when an answer came last, and servedAt when one came that does not speak of a node that fails; in
+	// nanoseconds since 1970. usual is how long the last one took.
+	answeredAt, servedAt, usual atomic.Int64
 }
 
 // newPool makes the pool of one Client. Proxies come from HTTPS_PROXY, HTTP_PROXY and NO_PROXY as in every Go program,
@@ -84,14 +84,8 @@ func newPool(files TLS, address *url.URL, allowedHosts []string) (*pool, error) 
 // renew replaces the connections by none, unless somebody has just done so. Requests that run on old ones go on.
 func (p *pool) renew(old *http.Transport) {
 	if p.current.CompareAndSwap(old, p.build(p.tls.Load())) {
-		p.renewed.Store(time.Now().UnixNano())
 		old.CloseIdleConnections()
 	}
-}
-
-// isOlderThan reports whether the connections were not left behind within the time.
-func (p *pool) isOlderThan(age time.Duration) bool {
-	return time.Now().UnixNano()-p.renewed.Load() > int64(age)
 }
 
 // RoundTrip implements http.RoundTripper. A read that gets nothing from connections that were used before is made once
@@ -105,7 +99,7 @@ func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
 	began := time.Now().UnixNano()
 	ctx, giveUp := context.WithCancelCause(req.Context()) //nolint:gosec // the body needs it; it ends with its parent, an operation's
 	timer := time.AfterFunc(patience, func() {
-		if p.answered.Load() < began {
+		if p.answeredAt.Load() < began {
 			giveUp(errDeadConnection)
 		}
 	})
@@ -120,19 +114,45 @@ func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
 
 func (p *pool) roundTrip(transport *http.Transport, req *http.Request) (*http.Response, error) {
 	began := time.Now()
-	resp, err := transport.RoundTrip(req)
-	if err == nil {
-		p.usual.Store(int64(time.Since(began)))
-		p.answered.Store(time.Now().UnixNano())
+	var used net.Conn
+	trace := &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { used = info.Conn }}
+	resp, err := transport.RoundTrip(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
+	if err != nil {
+		return nil, err
 	}
-	return resp, err
+	p.usual.Store(int64(time.Since(began)))
+	p.answeredAt.Store(time.Now().UnixNano())
+	if !speaksOfTheNode(resp.StatusCode) {
+		p.servedAt.Store(time.Now().UnixNano())
+	} else if resp.ProtoMajor == 1 && used != nil {
+		resp.Body = lastBody{resp.Body, used}
+	}
+	return resp, nil
+}
+
+// speaksOfTheNode reports whether another node might answer better than with the status.
+func speaksOfTheNode(status int) bool {
+	return status >= 500 || status >= 300 && status < 400 || status == http.StatusPreconditionFailed || status == 472 || status == 473
+}
+
+// lastBody is the last one that its connection brings: the next request goes over another one.
+type lastBody struct {
+	io.ReadCloser
+	conn net.Conn
+}
+
+// Close implements io.Closer.
+func (b lastBody) Close() error {
+	err := b.ReadCloser.Close()
+	_ = b.conn.Close()
+	return err
 }
 
 // patience is how long to wait for an answer before the connection counts as dead; 0 is for ever. A Vault that is known
 // to be slow is given more time, and who has a new connection all of it.
 func (p *pool) patience(req *http.Request) time.Duration {
 	deadline, bounded := req.Context().Deadline()
-	if req.Method != http.MethodGet || !bounded || p.answered.Load() == 0 {
+	if req.Method != http.MethodGet || !bounded || p.answeredAt.Load() == 0 {
 		return 0
 	}
 	left := time.Until(deadline)

@@ -100,6 +100,9 @@ type Call struct {
 	trials  [2]*trial // that end with the call; nil where it is none
 }
 
+// Began is when the call was let through.
+func (c Call) Began() time.Time { return c.began }
+
 // Allow lets a call with the key through, or returns an *OpenError.
 func (b *Breaker) Allow(key Key) (Call, error) {
 	b.mu.Lock()

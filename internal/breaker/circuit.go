@@ -27,8 +27,9 @@ type circuit struct {
 	// healthy lets those through one by one that have not failed, and troubled those that have: who keeps failing does not
 	// take the turn of one that might succeed.
 	healthy, troubled pace
-	// trial is a healthy call under way on which others may wait; nil is none.
+	// trial is a healthy call under way on which others may wait; nil is none. tried says that there was one.
 	trial *trial
+	tried bool
 }
 
 // trial is a call whose end may close a circuit.
@@ -56,8 +57,8 @@ func (c *circuit) open(r Result, now time.Time) (opened bool) {
 	c.failure, c.silent = r.Err, r.Outcome == Silent || r.Outcome == TimedOut
 	if opened {
 		c.troubled.take(now)
-		if c.silent || r.Outcome == FailedAll {
-			c.healthy.take(now)
+		if r.Outcome == Silent || r.Outcome == FailedAll {
+			c.healthy.take(now) // else the next healthy call may show at once that all is well
 		}
 	}
 	c.healthy.notBefore(now, r.RetryAfter)
@@ -94,9 +95,10 @@ func (c *circuit) take(now time.Time, troubled bool) *trial {
 		return nil
 	}
 	c.healthy.take(now)
-	if c.silent {
+	if c.silent && c.tried {
 		return nil // its answer may never come
 	}
+	c.tried = true
 	c.trial = &trial{of: c, done: make(chan struct{})}
 	return c.trial
 }

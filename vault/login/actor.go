@@ -84,8 +84,8 @@ func (a *actor) run(loop, calls context.Context) {
 // nextAt returns when something is due next.
 func (a *actor) nextAt() time.Time {
 	next := earliest(time.Now().Add(24*time.Hour), a.renewAt, a.loginAt)
-	if a.rehearsing() {
-		next = earliest(next, a.rehearsalAt())
+	if at := a.rehearsalAt(); a.rehearsing() && at.Before(next) {
+		next = at
 	}
 	if a.unreadable != nil {
 		next = earliest(next, a.rereadAt)
@@ -122,7 +122,7 @@ func (a *actor) upkeep(ctx context.Context) {
 		a.readCredentials()
 		a.publish()
 	}
-	if a.rehearsing() && isDue(a.rehearsalAt(), now) {
+	if a.rehearsing() && !a.rehearsalAt().After(now) {
 		a.rehearseFrom = now.Add(retryPause)
 		_ = a.attempt(ctx, a.newest, false) // its outcome is held and published
 		a.publish()

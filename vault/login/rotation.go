@@ -72,16 +72,12 @@ func remedyOf(err error) string {
 // rehearsing reports whether there are newer credentials that Vault has not accepted yet.
 func (a *actor) rehearsing() bool { return a.loggedIn && a.newest != a.current }
 
-// rehearsalAt returns when to try the newer credentials.
+// rehearsalAt returns when to try the newer credentials; the zero time is at once.
 func (a *actor) rehearsalAt() time.Time {
-	at := a.held.of(a.newest).until
-	if a.rehearseFrom.After(at) {
-		at = a.rehearseFrom
+	if until := a.held.of(a.newest).until; until.After(a.rehearseFrom) {
+		return until
 	}
-	if at.IsZero() {
-		at = time.Now()
-	}
-	return at
+	return a.rehearseFrom
 }
 
 // nextTry returns when the hold ends of the credentials that a login would use.

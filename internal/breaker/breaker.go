@@ -197,6 +197,7 @@ func (b *Breaker) openMany(key Key, r Result, now time.Time) (changed bool) {
 	if !group.fails(key.Name, manyKeys) {
 		return false
 	}
+	r.RetryAfter = 0 // it was the key's
 	changed = group.open(r, now)
 	if b.all.fails(key.Group, manyGroups) {
 		return b.all.open(r, now) || changed

@@ -30,7 +30,9 @@ func (r *reader) connection(m mapping, c Connection) Connection {
 	}
 	c.Name = r.name(m.at("name"))
 	c.Scope, c.ProjectIDs = m.scope()
-	c.Address = m.at("address").address()
+	if m.at("address").present() || !m.meant["address"] {
+		c.Address = m.at("address").address()
+	}
 	c.Namespace = strings.Trim(m.at("namespace").text(""), "/")
 	c.AuthMount = m.at("auth_mount").authMount(c.AuthMount)
 	c.RoleID = r.credential(m, "role_id")
@@ -81,7 +83,11 @@ func (m mapping) scope() (Scope, []string) {
 		}
 		return ScopeProject, ids
 	}
-	v.mistake("want platform or project")
+	message := "want platform or project: platform serves every project, project serves its project_ids alone"
+	if meant := nearest(v.scalarText(), []string{ScopePlatform.String(), ScopeProject.String()}); meant != "" {
+		message = "want platform or project: did you mean " + meant + "?"
+	}
+	v.mistake("%s", message)
 	return 0, nil
 }
 
@@ -102,10 +108,16 @@ func addressProblem(text string) string {
 	const want = "want http:// or https://, a host and perhaps a port, such as https://vault.example:8200"
 	address, err := url.Parse(text)
 	switch {
+	case strings.Contains(text, "${"), strings.Contains(text, "{{"):
+		return want + "; variables are not replaced in this file"
+	case !strings.Contains(text, "://"):
+		return want + "; put https:// in front of this one"
 	case err != nil, address.Opaque != "", address.Scheme != "http" && address.Scheme != "https":
 		return want
 	case address.User != nil:
 		return "must not hold a user or a password: " + want
+	case address.Path == "/v1" || strings.HasPrefix(address.Path, "/v1/"):
+		return "must not hold a path: leave /v1 out, the sidecar adds it"
 	case address.Path != "" && address.Path != "/":
 		return "must not hold a path: " + want
 	case strings.ContainsAny(text, "?#"):

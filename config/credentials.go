@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
@@ -31,6 +32,15 @@ func (r *reader) credential(m mapping, key string) login.Credential {
 	return login.Credential{Value: r.literalCredential(literal, key)}
 }
 
+var (
+	template  = regexp.MustCompile(`^(\$[A-Z_][A-Z0-9_]*|\$\{.*\}|\$\(.*\)|\{\{.*\}\})$`)
+	vaultPath = regexp.MustCompile(`(^auth/)|(/data/)`)
+	howToGet  = map[string]string{ // #nosec G101 -- commands
+		"role_id":   "vault read -field=role_id auth/approle/role/NAME/role-id",
+		"secret_id": "vault write -f -field=secret_id auth/approle/role/NAME/secret-id",
+	}
+)
+
 func (r *reader) literalCredential(v value, key string) redact.String {
 	if !v.present() {
 		return redact.String{}
@@ -40,9 +50,13 @@ func (r *reader) literalCredential(v value, key string) redact.String {
 		return redact.String{}
 	}
 	credential, problem := literal(text, key+"_file")
-	switch {
+	switch plain := credential.Reveal(); {
 	case problem != "":
 		v.mistake("%s", problem)
+	case template.MatchString(plain):
+		v.mistake("holds a variable, and none is replaced in this file: use %s_env", key)
+	case vaultPath.MatchString(plain):
+		v.mistake("holds a path in Vault: give what Vault says there, %s", howToGet[key])
 	case r.isFile(credential.Reveal()):
 		v.mistake("is the name of a file: use %s_file", key)
 	}
@@ -56,7 +70,11 @@ func (r *reader) credentialFromEnv(v value, key string) redact.String {
 		return redact.String{}
 	}
 	text, set := r.getenv(name)
-	if !set {
+	switch {
+	case !set && template.MatchString(name):
+		v.mistake("write the variable's name alone, without $ and braces")
+		return redact.String{}
+	case !set:
 		v.mistake("the environment variable that it names is not set")
 		return redact.String{}
 	}

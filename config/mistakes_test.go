@@ -171,6 +171,68 @@ func TestEveryMistakeIsReportedAtItsPlace(t *testing.T) {
 	}
 }
 
+// Slips are what people write from habit. Each is one mistake, at its place, which says what to write.
+func TestAUsualSlipSaysWhatToWrite(t *testing.T) {
+	const address = "address: https://vault.example:8200"
+	for name, test := range map[string]struct{ text, place, want string }{
+		"a caller by user":           {"callers: [{uid: 1, user: app}]\n" + minimal, "1:20: callers[0]: ", "id -u NAME"},
+		"a caller by user alone":     {"callers: [{user: app}]\n" + minimal, "1:12: callers[0]: ", "id -u NAME"},
+		"a role in place of its id":  {instead("role_id: role", "role: app"), "5:5: connections[0]: ", "vault read -field=role_id"},
+		"a url":                      {instead("address: https", "url: https"), "4:5: connections[0]: ", "write address"},
+		"a caller by username":       {"callers: [{uid: 1, userName: app}]\n" + minimal, "1:20: callers[0]: ", "id -u NAME"},
+		"a caller by group":          {"callers: [{gid: 1, group: app}]\n" + minimal, "1:20: callers[0]: ", "getent group NAME"},
+		"a uid by name":              {"callers: [{uid: app}]\n" + minimal, "1:17: callers[0].uid: ", "write the number that id -u NAME prints"},
+		"a gid by name":              {"callers: [{gid: app}]\n" + minimal, "1:17: callers[0].gid: ", "write the number that getent group NAME prints"},
+		"mode 777":                   {"socket: {mode: 777}\n" + minimal, "1:16: socket.mode: ", `would let every user of the machine open the socket: write "0660"`},
+		"mode 666":                   {"socket: {mode: 666}\n" + minimal, "1:16: socket.mode: ", "every user of the machine"},
+		"a decimal mode":             {"socket: {mode: 432}\n" + minimal, "1:16: socket.mode: ", `if a decimal number is meant, write "0660"`},
+		"another decimal mode":       {"socket: {mode: 384}\n" + minimal, "1:16: socket.mode: ", `if a decimal number is meant, write "0600"`},
+		"a long mode":                {"socket: {mode: 10660}\n" + minimal, "1:16: socket.mode: ", "want three octal digits in quotes"},
+		"a mode as ls shows it":      {"socket: {mode: srw-rw----}\n" + minimal, "1:16: socket.mode: ", "want three octal digits in quotes"},
+		"a mode as chmod takes it":   {"socket: {mode: \"u=rw\"}\n" + minimal, "1:16: socket.mode: ", "want three octal digits in quotes"},
+		"a port":                     {"port: 8080\n" + minimal, "1:1: ", "Unix socket alone"},
+		"a ttl at the top":           {"ttl: 1h\n" + minimal, "1:1: ", "defaults: {cache: {ttl: 1h}}"},
+		"a log_level":                {"log_level: info\n" + minimal, "1:1: ", "log: {level: info}"},
+		"a ttl in a connection":      {with("ttl: 3600"), "6:5: connections[0]: ", "cache: {ttl: 1h}"},
+		"a ttl in the cache":         {"cache: {ttl: 1h}\n" + minimal, "1:9: cache: ", "defaults: {cache: {ttl: 1h}}"},
+		"a ttl without a unit":       {with("cache: {ttl: 3600}"), "6:18: connections[0].cache.ttl: ", "has no unit"},
+		"a ttl in quotes, no unit":   {with(`cache: {ttl: "3600"}`), "6:18: connections[0].cache.ttl: ", "has no unit"},
+		"a ttl of a day":             {with("cache: {ttl: 1d}"), "6:18: connections[0].cache.ttl: ", "there are no days"},
+		"a timeout in words":         {with("timeout: 10sec"), "6:14: connections[0].timeout: ", "the unit is one letter"},
+		"a timeout with a space":     {with("timeout: 10 s"), "6:14: connections[0].timeout: ", "without a space"},
+		"a token":                    {with("token: hvs.hush"), "6:5: connections[0]: ", "logs in by AppRole"},
+		"policies":                   {with("policies: [app]"), "6:5: connections[0]: ", "remove the key"},
+		"a CA beside tls":            {with("ca_file: /ca.pem"), "6:5: connections[0]: ", "tls: {ca_file"},
+		"skipped verification":       {with("tls: {insecure: true}"), "6:11: connections[0].tls: ", "always verified"},
+		"a role by name":             {with("role: app"), "6:5: connections[0]: ", "vault read -field=role_id"},
+		"a mount of secrets":         {with("mount: secret"), "6:5: connections[0]: ", "auth_mount"},
+		"projects":                   {with("projects: [p]"), "6:5: connections[0]: ", "project_ids"},
+		"scope projects":             {strings.Replace(minimal, "platform", "projects", 1), "3:12: connections[0].scope: ", "did you mean project?"},
+		"scope Platform":             {strings.Replace(minimal, "platform", "Platform", 1), "3:12: connections[0].scope: ", "did you mean platform?"},
+		"scope global":               {strings.Replace(minimal, "platform", "global", 1), "3:12: connections[0].scope: ", "platform serves every project"},
+		"no scheme":                  {instead(address, "address: vault.example"), "4:14: connections[0].address: ", "put https:// in front"},
+		"no scheme, a port":          {instead(address, "address: 10.0.0.1:8200"), "4:14: connections[0].address: ", "put https:// in front"},
+		"an address with /v1":        {instead(address, "address: https://vault/v1/"), "4:14: connections[0].address: ", "leave /v1 out"},
+		"a variable as address":      {instead(address, `address: "${VAULT_ADDR}"`), "4:14: connections[0].address: ", "variables are not replaced"},
+		"a variable as secret_id":    {with("secret_id: ${HUSH}"), "6:16: connections[0].secret_id: ", "use secret_id_env"},
+		"a shell variable":           {with("secret_id: $HUSH"), "6:16: connections[0].secret_id: ", "use secret_id_env"},
+		"a template as secret_id":    {with(`secret_id: "{{ .Values.hush }}"`), "6:16: connections[0].secret_id: ", "use secret_id_env"},
+		"a variable with a dollar":   {with("secret_id_env: $HUSH"), "6:20: connections[0].secret_id_env: ", "name alone"},
+		"a reference as role_id":     {instead("role_id: role", "role_id: secret/data/hush/role_id"), "5:14: connections[0].role_id: ", "holds a path in Vault"},
+		"a role's path as role_id":   {instead("role_id: role", "role_id: auth/approle/role/hush"), "5:14: connections[0].role_id: ", "vault read -field=role_id"},
+		"a path as role_id":          {instead("role_id: role", "role_id: /run/hush"), "5:14: connections[0].role_id: ", "use role_id_file"},
+		"two letters swapped":        {with("tiemout: 1s"), "6:5: connections[0]: ", `did you mean "timeout"?`},
+		"two swapped in a short one": {"socket: {moed: \"0600\"}\n" + minimal, "1:10: socket: ", `did you mean "mode"?`},
+		"the nearest of two":         {with("client_cert: x"), "6:5: connections[0]: ", "the keys here are"},
+		"secret_id_files":            {with("secret_id_files: x"), "6:5: connections[0]: ", `did you mean "secret_id_file"?`},
+	} {
+		got := mistakesOf(t, test.text)
+		if len(got) != 1 || !strings.HasPrefix(got[0], test.place) || !strings.Contains(got[0], test.want) || strings.Contains(strings.ToLower(got[0]), "hush") {
+			t.Errorf("%s: %q\nwant %s…%s", name, got, test.place, test.want)
+		}
+	}
+}
+
 func TestAMistakePrintsFilePlacePathAndMessage(t *testing.T) {
 	path := write(t, with("timeout: 10"))
 	_, err := config.Load(path, noEnv)

@@ -1,7 +1,9 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -89,8 +91,8 @@ func (m mapping) add(entry *ast.MappingValueNode, known []string) {
 	field := value{notes: m.notes, node: entry.Value, path: join(m.path, key), place: start(entry.Key)}
 	if !slices.Contains(known, key) {
 		field.node, field.path = entry.Key, m.path
-		field.mistake("%s", unknownKey(key, known))
-		m.meant[nearest(key, known)] = true
+		field.mistake("%s", unknownKey(m.path, key, known))
+		m.meant[cmp.Or(slipAt(m.path, key).means, nearest(key, known))] = true
 		return
 	}
 	if first, twice := m.fields[key]; twice {
@@ -143,10 +145,13 @@ func (v value) list() []value {
 	return entries
 }
 
-// unknownKey words the mistake. It names the key only where it is a known key at the wrong place or nearly a
-// known one: anything else may be a piece of a credential.
-func unknownKey(key string, known []string) string {
+// unknownKey words the mistake. It names the key only where it is a usual slip, a known key at the wrong place or nearly
+// a known one: anything else may be a piece of a credential.
+func unknownKey(path, key string, known []string) string {
 	wanted := "the keys here are " + strings.Join(known, ", ")
+	if usual := slipAt(path, key); usual.hint != "" {
+		return fmt.Sprintf("unknown key %q: %s", key, usual.hint)
+	}
 	if slices.Contains(allKeys, key) {
 		return fmt.Sprintf("unknown key: %q does not belong here; %s", key, wanted)
 	}
@@ -158,20 +163,27 @@ func unknownKey(key string, known []string) string {
 
 // nearest returns the known key that key is nearly, or "".
 func nearest(key string, known []string) string {
+	var best string
+	least := math.MaxInt
 	for _, candidate := range known {
-		if similar(key, candidate) {
-			return candidate
+		if len(key) > 2*len(candidate) {
+			continue
+		}
+		changes := distance(strings.ToLower(key), candidate)
+		if changes <= allowedChanges(candidate) && changes < least {
+			best, least = candidate, changes
 		}
 	}
-	return ""
+	return best
 }
 
-// similar reports whether key is candidate with about one letter in three changed, left out or put in.
-func similar(key, candidate string) bool {
-	if len(key) > 2*len(candidate) {
-		return false
+// allowedChanges is how many letters of a key may be changed, left out or put in until it is another word. Two letters
+// that changed places are two changes.
+func allowedChanges(key string) int {
+	if len(key) < 4 {
+		return 1
 	}
-	return distance(strings.ToLower(key), candidate) <= max(1, len(candidate)/3)
+	return max(2, len(key)/3)
 }
 
 // distance is the Levenshtein distance in bytes.

@@ -4,6 +4,8 @@ import (
 	"math"
 	"path/filepath"
 	"slices"
+
+	"github.com/goccy/go-yaml/ast"
 )
 
 // The keys that the format knows, by the mapping they stand in.
@@ -132,13 +134,13 @@ func (r *reader) caller(m mapping) Caller {
 		return Caller{}
 	}
 	caller := Caller{
-		UID:         m.at("uid").id(),
-		GID:         m.at("gid").id(),
+		UID:         m.at("uid").id("id -u NAME prints"),
+		GID:         m.at("gid").id("getent group NAME prints"),
 		Connections: m.at("connections").texts(),
 		Projects:    m.at("projects").texts(),
 		Methods:     m.at("methods").texts(),
 	}
-	if !m.at("uid").present() && !m.at("gid").present() {
+	if !m.anyMeant("uid", "gid") {
 		m.mistake("a rule needs uid, gid or both: without them it matches nobody")
 	}
 	m.at("connections").eachUnknown(caller.Connections, "no connection has this name", func(name string) bool {
@@ -162,9 +164,14 @@ func (v value) eachUnknown(texts []string, message string, known func(string) bo
 	}
 }
 
-// id reads a user's or group's number; nil is an absent one. The highest number means "no change" to Linux.
-func (v value) id() *uint32 {
+// id reads a user's or group's number, as a command prints it; nil is an absent one. The highest number means "no change"
+// to Linux.
+func (v value) id(printed string) *uint32 {
 	if !v.present() {
+		return nil
+	}
+	if _, isText := v.node.(*ast.StringNode); isText {
+		v.mistake("want a whole number from 0 to %d, without quotes: write the number that %s", uint32(math.MaxUint32-1), printed)
 		return nil
 	}
 	id := uint32(v.integer(0, 0, math.MaxUint32-1)) // #nosec G115 -- bounded

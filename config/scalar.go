@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"io/fs"
 	"math"
 	"regexp"
@@ -144,10 +145,10 @@ func (v value) duration(fallback, low time.Duration) time.Duration {
 	text := v.scalarText()
 	duration, err := time.ParseDuration(text)
 	switch {
-	case err != nil && v.node.Type() == ast.IntegerType:
+	case err != nil && isNumber(text):
 		v.mistake("has no unit: write 10s, 15m or 1h30m")
 	case err != nil:
-		v.mistake("want a duration such as 500ms, 10s, 15m or 1h30m (units: ns, us, ms, s, m, h)")
+		v.mistake("want a duration such as 500ms, 10s, 15m or 1h30m (units: ns, us, ms, s, m, h%s)", durationHint(text))
 	case duration < 0:
 		v.mistake("must not be negative")
 	case duration < low:
@@ -158,6 +159,28 @@ func (v value) duration(fallback, low time.Duration) time.Duration {
 		return duration
 	}
 	return fallback
+}
+
+func isNumber(text string) bool {
+	_, err := strconv.ParseFloat(text, 64)
+	return err == nil
+}
+
+var (
+	longUnit  = regexp.MustCompile(`^\d+ ?[dwy]`)
+	wordyUnit = regexp.MustCompile(`^\d+ ?(sec|min|hour|hr|milli)`)
+)
+
+func durationHint(text string) string {
+	switch {
+	case longUnit.MatchString(text):
+		return "; there are no days, write 24h for one"
+	case wordyUnit.MatchString(text):
+		return "; the unit is one letter, as in 10s"
+	case strings.Contains(text, " "):
+		return "; without a space"
+	}
+	return ""
 }
 
 var sizePattern = regexp.MustCompile(`^(\d+) ?(|B|kB|KB|MB|GB|KiB|MiB|GiB)$`)
@@ -192,6 +215,8 @@ func (v value) size(fallback int64) int64 {
 
 var modePattern = regexp.MustCompile(`^(0o)?0?[0-7]{3}$`)
 
+const wantMode = `want three octal digits in quotes, such as "0600" for the owner alone or "0660" for the group too`
+
 // mode reads permission bits in octal, quoted or not, as chmod does.
 func (v value) mode(fallback fs.FileMode) fs.FileMode {
 	if !v.present() {
@@ -199,14 +224,29 @@ func (v value) mode(fallback fs.FileMode) fs.FileMode {
 	}
 	text := v.scalarText()
 	if !modePattern.MatchString(text) {
-		v.mistake(`want three octal digits such as "0600" or "0660"`)
+		v.mistake("%s%s", wantMode, inOctal(text))
 		return fallback
 	}
 	bits, _ := strconv.ParseUint(strings.TrimPrefix(text, "0o"), 8, 32) // cannot fail: the pattern matched
 	mode := fs.FileMode(bits)                                           // #nosec G115 -- at most 0777
-	if mode&0o600 != 0o600 {
-		v.mistake(`must let the owner read and write: "0600" is the least`)
+	_, bare := v.node.(*ast.IntegerNode)
+	switch {
+	case mode&0o600 != 0o600:
+		v.mistake(`must let the owner read and write: "0600" is the least%s`, inOctal(text))
+		return fallback
+	case bare && text[0] != '0' && mode&0o006 != 0:
+		v.mistake(`would let every user of the machine open the socket: write "0660" for the owner and the group, or "%04o" in quotes `+
+			"if everybody is meant", mode)
 		return fallback
 	}
 	return mode
+}
+
+// inOctal says what a decimal number is in octal, where it can be meant for a mode: Kubernetes' YAML has such ones.
+func inOctal(text string) string {
+	number, err := strconv.ParseUint(text, 10, 16)
+	if err != nil || text[0] == '0' || number > 0o777 || number&0o600 != 0o600 {
+		return ""
+	}
+	return fmt.Sprintf(`; if a decimal number is meant, write "%04o"`, number)
 }

@@ -188,7 +188,7 @@ func TestConnectionsAreTestedBeforeTheyAreSaved(t *testing.T) {
 
 	s.succeeds("connections", "remove", "spare", "--config", config)
 	eventually(t, "the running sidecar has dropped it", func() bool {
-		return strings.Contains(s.run("resolve", "secret/data/app/key", "--connection", "spare", "--project", "p1").stderr, "CONNECTION_NOT_FOUND")
+		return strings.Contains(s.revealing("resolve", "secret/data/app/key", "--connection", "spare", "--project", "p1").stderr, "CONNECTION_NOT_FOUND")
 	})
 	if gone := s.run("connections", "remove", "spare", "--config", config); gone.code == 0 {
 		t.Error("a connection was removed twice")

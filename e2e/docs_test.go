@@ -105,6 +105,24 @@ func testCode(t *testing.T) string {
 	return code.String()
 }
 
+// Without a connection, a renewal drops what is cached of every connection.
+func TestNoPageAdvisesToRenewTheLoginsOfEveryConnection(t *testing.T) {
+	t.Parallel()
+	pages, err := filepath.Glob("../docs/*.md")
+	if err != nil || len(pages) == 0 {
+		t.Fatalf("%d pages, %v", len(pages), err)
+	}
+	for _, page := range append(pages, "../README.md", "../cmd/secret-sidecar/invalidate.go") {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(text), "invalidate --renew-login") {
+			t.Errorf("%s advises invalidate --renew-login without a connection", page)
+		}
+	}
+}
+
 // codeBlock is a fenced block of a document.
 type codeBlock struct{ language, text string }
 

@@ -71,6 +71,9 @@ func checkPath(path string) error {
 	if err := checkText("path", path); err != nil {
 		return err
 	}
+	if foreign := foreignForm(path); foreign != "" {
+		return invalid(foreign)
+	}
 	if err := checkSegments(path); err != nil {
 		return err
 	}
@@ -140,6 +143,14 @@ func missingPart(path string, endsInKey bool) error {
 	segments := strings.Split(path, "/")
 	after := slices.Index(segments[1:], "data") + 2 // where the path of the secret begins
 	switch {
+	case strings.ContainsRune(segments[len(segments)-1], '#'):
+		return invalid("the key stands behind a slash, and not behind #: write mount/data/path/to/secret/key")
+	case after < 2 && slices.Contains(segments[1:], "metadata"):
+		return invalid("it is the path of metadata: write data in the place of metadata, mount/data/path/to/secret/key")
+	case after < 2 && strings.Contains(path, `\`):
+		return invalid(`write / between the segments, and not \: mount/data/path/to/secret/key`)
+	case after < 2 && strings.Contains(strings.ToLower(path), "%2f"):
+		return invalid("send it as it is, not percent-encoded: mount/data/path/to/secret/key")
 	case after < 2:
 		return invalid("there is no data segment after the mount: write mount/data/path/to/secret/key " +
 			"(vault kv paths leave data out)")

@@ -89,6 +89,76 @@ func TestARefusedReferenceNamesThePartThatIsMissing(t *testing.T) {
 	}
 }
 
+func TestAReferenceInTheFormOfAnotherToolIsNamed(t *testing.T) {
+	const v1, url, stored, hash = "it begins with v1/", "it is a URL", "it is a stored reference in {{ }}", "the key stands behind a slash, and not behind #"
+	for input, want := range map[[2]string]string{
+		{"v1/hush/data/x/key", ""}:                     v1,
+		{"/v1/hush/data/x/key", ""}:                    v1,
+		{"v1/hush/data/x", "key"}:                      v1,
+		{"v1/data/x/key", ""}:                          v1,
+		{"v1", ""}:                                     v1,
+		{"v1/", ""}:                                    v1,
+		{"https://hush:8200/v1/secret/data/x/key", ""}: url,
+		{"HTTP://hush/v1/secret/data/x/key", ""}:       url,
+		{"vault://hush/data/x/key", ""}:                url,
+		{"ref+vault://hush/data/x#/key", ""}:           url,
+		{"https://hush/v1/secret/data/x", "key"}:       url,
+		{"{{prod|ap_sep_v1|hush/data/x/key}}", ""}:     stored,
+		{" {{prod|ap_sep_v1|hush/data/x/key}} ", ""}:   stored,
+		{"{{prod|ap_sep_v1|hush/data/x}}", "key"}:      stored,
+		{"{{ connections.hush }}", ""}:                 stored,
+		{"{{hush/data/x/key}}", ""}:                    stored,
+		{"{{hush/data/x/key", ""}:                      stored,
+		{"hush#api_key", ""}:                           hash,
+		{"secret/hush#api_key", ""}:                    hash,
+		{"secret/data/hush#api_key", ""}:               hash,
+		{"team/kv/data/hush#api_key", ""}:              hash,
+		{"vault:secret/data/hush#KEY", ""}:             hash,
+		{`secret\data\hush\key`, ""}:                   `write / between the segments, and not \`,
+		{"secret%2Fdata%2Fhush%2fkey", ""}:             "not percent-encoded",
+		{"secret/metadata/hush/key", ""}:               "write data in the place of metadata",
+		{"secret/hush/key", ""}:                        "vault kv paths leave data out",
+	} {
+		_, err := ParseReference(input[0], input[1])
+		if !errors.Is(err, ErrInvalidReference) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "mount/data/path/to/secret/key") {
+			t.Errorf("%q: %v, want %q", input, err, want)
+		}
+		if err != nil && strings.Contains(err.Error(), "hush") {
+			t.Errorf("%q is quoted: %v", input, err)
+		}
+	}
+	for _, prefix := range []string{"v1/", "v1/secret/", "https://vault/v1/secret/", "{{prod|ap_sep_v1|secret/"} {
+		if got, err := ParsePrefix(prefix); !errors.Is(err, ErrInvalidReference) || !strings.Contains(err.Error(), "it ") {
+			t.Errorf("%q: %q, %v", prefix, got, err)
+		}
+	}
+}
+
+func TestWhatOnlyLooksLikeAnotherToolsReferenceStaysGood(t *testing.T) {
+	for input, want := range map[string]Reference{
+		"v2/data/x/key":                 {"v2/data/x", "key"},
+		"V1/data/x/key":                 {"V1/data/x", "key"},
+		"v1x/data/x/key":                {"v1x/data/x", "key"},
+		"secret/data/v1/key":            {"secret/data/v1", "key"},
+		"secret/v1/data/x/key":          {"secret/v1/data/x", "key"},
+		"secret/data/app/mysec#api_key": {"secret/data/app", "mysec#api_key"},
+		"secret/data/a#b/key":           {"secret/data/a#b", "key"},
+		"#/data/x/#":                    {"#/data/x", "#"},
+		"secret/data/{{env}}/key":       {"secret/data/{{env}}", "key"},
+		"secret/data/x/{{key}}":         {"secret/data/x", "{{key}}"},
+		"{x}/data/x/key":                {"{x}/data/x", "key"},
+		"secret/data/http:/key":         {"secret/data/http:", "key"},
+		`secret/data/a\b/key`:           {`secret/data/a\b`, "key"},
+		"secret/data/a%2fb/key":         {"secret/data/a%2fb", "key"},
+		"metadata/data/x/key":           {"metadata/data/x", "key"},
+		"secret/data/x|ap_sep_v1|y/key": {"secret/data/x|ap_sep_v1|y", "key"},
+	} {
+		if got, err := ParseReference(input, ""); err != nil || got != want {
+			t.Errorf("%q: %+v, %v", input, got, err)
+		}
+	}
+}
+
 func TestPrefixes(t *testing.T) {
 	for _, good := range []string{"secret/", "secret/data/", "secret/data/app/", "a b/"} {
 		if got, err := ParsePrefix(good); err != nil || got != good {

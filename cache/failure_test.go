@@ -201,15 +201,15 @@ func TestAQueuedLoadAsksAdmitAgainWhenItsTurnComes(t *testing.T) {
 			}
 			return nil
 		}
-		first := goGet(t.Context(), c, l)
-		synctest.Wait()
-		second := goGet(t.Context(), c, withMaxAge(l, 0))
+		running := twoRunning(t, c, l)
+		queued := goGet(t.Context(), c, withMaxAge(l, 0))
 		synctest.Wait()
 		out = true
 		src.fail(errOutage)
 		close(src.gate)
-		(<-first).wantsErr(t, errOutage)
-		(<-second).wantsErr(t, errOutage)
-		src.wantsLoads(t, 1)
+		for _, a := range []<-chan answer{running[0], running[1], queued} {
+			(<-a).wantsErr(t, errOutage)
+		}
+		src.wantsLoads(t, 2)
 	})
 }

@@ -73,22 +73,24 @@ func decideFound(body kvAnswer) (*Secret, error) {
 	if !ok {
 		return nil, notKVv2()
 	}
+	metadata := data.Metadata
+	var texts, others []field
+	var err error
 	if isNull(data.Data) {
-		if err := gone(data.Metadata); err != nil {
-			return nil, err
-		}
-		return newSecret(nil, nil, data.Metadata.Version, data.Metadata.CreatedTime), nil
+		err = gone(metadata, isPast(metadata.DeletionTime))
+	} else if texts, others, err = decodeFields(data.Data); err != nil {
+		err = notKVv2()
 	}
-	texts, others, err := decodeFields(data.Data)
 	if err != nil {
-		return nil, notKVv2()
+		return nil, err
 	}
-	return newSecret(texts, others, data.Metadata.Version, data.Metadata.CreatedTime), nil
+	return newSecret(texts, others, metadata.Version, metadata.CreatedTime, parseDeletion(metadata.DeletionTime)), nil
 }
 
 func decideNotFound(body kvAnswer) error {
 	if data, ok := versioned(body); ok {
-		if err := gone(data.Metadata); err != nil {
+		// Vault says that the version is gone. By our clock its deletion may be still to come.
+		if err := gone(data.Metadata, data.Metadata.DeletionTime != ""); err != nil {
 			return err
 		}
 	}
@@ -112,12 +114,12 @@ func versioned(body kvAnswer) (kvData, bool) {
 }
 
 // gone returns why a version without data has none, and nil when its data is null though nobody deleted it.
-func gone(metadata *kvMetadata) error {
+func gone(metadata *kvMetadata, isDeleted bool) error {
 	switch {
 	case metadata.Destroyed:
 		return &CallError{Sentinel: ErrVersionDestroyed, Doing: doingRead,
 			Remedy: "write a new version of the secret, or ask for another version"}
-	case isPast(metadata.DeletionTime):
+	case isDeleted:
 		return &CallError{Sentinel: ErrVersionDeleted, Doing: doingRead,
 			Remedy: "undelete the version in Vault, write a new one, or ask for another version"}
 	}
@@ -126,11 +128,16 @@ func gone(metadata *kvMetadata) error {
 
 // isPast reports whether a version's deletion has come: delete_version_after sets a time ahead.
 func isPast(deletion string) bool {
-	if deletion == "" {
-		return false
-	}
+	return deletion != "" && !parseDeletion(deletion).After(time.Now())
+}
+
+// parseDeletion returns when a version is or was deleted; the zero time when the text says nothing of it.
+func parseDeletion(deletion string) time.Time {
 	at, err := time.Parse(time.RFC3339Nano, deletion)
-	return err != nil || !at.After(time.Now())
+	if err != nil {
+		return time.Time{}
+	}
+	return at
 }
 
 // decodeFields returns the strings and the other values of a secret.

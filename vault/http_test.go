@@ -321,7 +321,7 @@ func TestPrintingASecretOrClientShowsNoValue(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	secret := newSecret([]field{{key: "key", text: "hunter2"}}, nil, 1, time.Time{})
+	secret := newSecret([]field{{key: "key", text: "hunter2"}}, nil, 1, time.Time{}, time.Time{})
 	value, _ := secret.Value("key")
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%d", "%q"} {
 		for _, thing := range []any{secret, struct{ hidden *Secret }{secret}, value, client, cfg, &cfg, cfg.SecretID} {

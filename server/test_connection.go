@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -77,8 +78,8 @@ func (s *Server) testSpec(ctx context.Context, caller Peer, spec *secretsidecarv
 	if err != nil {
 		return nil, err
 	}
-	if !s.specTests.Allow() {
-		return nil, errRateLimited("too many connections were tested by spec lately: wait some seconds")
+	if wait := take(s.specTests, 1, time.Now()); wait > 0 {
+		return nil, errRateLimited("too many connections were tested by spec lately: wait some seconds", wait)
 	}
 	config := vault.Config{
 		Name:      spec.GetName(),

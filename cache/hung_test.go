@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -353,4 +355,58 @@ func TestAHitRefreshesThoughAnOvertakenLoadHangs(t *testing.T) {
 		l.end(3, 3, nil)
 		get(t, c, lookup).wants(t, 3, cache.SourceCache)
 	})
+}
+
+// A value is the time at which it was read. Whoever begins to ask when a value has been answered never gets an older one, though loads of
+// any age end in any order. Times are multiples of 100 µs of the bubble's clock, so that many things happen at once.
+func TestNobodyIsAnsweredWithAnOlderValueThanOneAnsweredBefore(t *testing.T) {
+	for _, drops := range []bool{false, true} {
+		t.Run(fmt.Sprintf("drops %v", drops), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCache(t)
+				var answered, running atomic.Int64
+				start := time.Now()
+				lookup := cache.Lookup[int]{
+					Key:    cache.Key{Space: "s", Name: "n"},
+					Policy: cache.Policy{TTL: time.Millisecond, MaxStale: time.Hour, RefreshAhead: time.Hour},
+					Load: func(context.Context, cache.Key) (int, error) {
+						if n := running.Add(1); n > 2 && !drops {
+							t.Errorf("%d loads are under way", n)
+						}
+						defer running.Add(-1)
+						value := time.Since(start)
+						pause(20)
+						return int(value), nil
+					},
+				}
+				ask := func(l cache.Lookup[int]) {
+					before := answered.Load()
+					got := get(t, c, l)
+					if got.err != nil || int64(got.Value) < before {
+						t.Errorf("got %d, error %v, after %d was answered", got.Value, got.err, before)
+					}
+					for seen := answered.Load(); int64(got.Value) > seen && !answered.CompareAndSwap(seen, int64(got.Value)); {
+						seen = answered.Load()
+					}
+				}
+				var workers sync.WaitGroup
+				for i := range 8 {
+					workers.Go(func() {
+						for round := range 500 {
+							l := lookup
+							if (i+round)%3 == 0 {
+								l = withMaxAge(l, time.Duration(round%4)*200*time.Microsecond)
+							}
+							ask(l)
+							if drops && (i+round)%50 == 0 {
+								c.Drop("s", "n")
+							}
+							pause(5)
+						}
+					})
+				}
+				workers.Wait()
+			})
+		})
+	}
 }

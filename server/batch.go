@@ -196,7 +196,8 @@ func (s *Server) readInto(ctx context.Context, first int, outcomes []outcome) {
 func (s *Server) readCopy(ctx context.Context, asked question, failure error) (cache.Result[*vault.Secret], error) {
 	lookup := asked.lookup()
 	lookup.Admit = func() error { return failure }
-	return s.cache.Get(ctx, lookup)
+	found, err := s.cache.Get(ctx, lookup)
+	return found, orRemembered(found.Source, err)
 }
 
 // recoverItems turns a panic of a read into errors of its items: it runs on a goroutine of its own, where

@@ -85,8 +85,8 @@ type Lookup[V any] struct {
 	MaxStale *time.Duration
 	// Admit is asked before the Get waits for a load, and before a load in the background. Its error counts as the
 	// load's, without the wait. It must return at once and may be called by several goroutines at a time. Nil admits.
-	Admit func() error
-	// Load fetches the value. Required. It runs on a goroutine of its own, at most one per key and drop at a time; ctx
+	Admit func(key Key) error
+	// Load fetches the value. Required. It runs on a goroutine of its own, at most two per key and drop at a time; ctx
 	// has the values of the Get that caused it and ends only when the Cache is closed, after which Load must return
 	// soon. Callers wait as long as Load takes: it has to bound itself. It is told the key, so that one function serves
 	// every key of a space.
@@ -103,9 +103,10 @@ type Lookup[V any] struct {
 // remembered.
 type Result[V any] struct {
 	Value V
-	// FetchedAt is when the load that produced Value began.
+	// FetchedAt is when the load that produced Value began, by the wall clock.
 	FetchedAt time.Time
-	// ExpiresAt is when the copy stops being fresh by the Lookup's policy; in the past for most stale copies.
+	// ExpiresAt is when the copy stops being fresh by the Lookup's policy, or the value ends by itself. It is in the past
+	// for most stale copies.
 	ExpiresAt time.Time
 	Source    Source
 }
@@ -117,14 +118,20 @@ type Config[V any] struct {
 	// Size returns the bytes that a value holds, without fixed overhead. It must be safe for concurrent use.
 	// Nil: values count nothing.
 	Size func(V) int
+	// ExpiresAt says when a value ends by itself: from then on no copy of it answers, fresh or stale. A load that brings
+	// a value whose end has passed answers those who wait for it, and nobody else. The zero time: never. It must be safe
+	// for concurrent use. Nil: no value ends by itself.
+	ExpiresAt func(V) time.Time
 	// Classify says what a load's or Admit's error means. It must be safe for concurrent use. Nil: all are ClassOther.
 	Classify func(error) Class
 }
 
 // Cache is a read-through cache. All methods are safe for concurrent use. Make one with New.
 type Cache[V any] struct {
-	size     func(V) int
-	classify func(error) Class
+	size      func(V) int
+	expiresAt func(V) time.Time
+	classify  func(error) Class
+	clock     func() instant // replaced by tests only, before the first Get
 
 	store      *store[V]
 	background sync.WaitGroup // flights and removals that run; grows under mu and only while open
@@ -140,22 +147,28 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	if cfg.MaxBytes < 0 {
 		return nil, fmt.Errorf("make cache: MaxBytes is %d, must not be negative", cfg.MaxBytes)
 	}
-	c := &Cache[V]{size: cfg.Size, classify: cfg.Classify, spaces: make(map[string]*space[V])}
+	c := &Cache[V]{
+		size: cfg.Size, expiresAt: cfg.ExpiresAt, classify: cfg.Classify, clock: newClock(), spaces: make(map[string]*space[V]),
+	}
 	if c.size == nil {
 		c.size = func(V) int { return 0 }
+	}
+	if c.expiresAt == nil {
+		c.expiresAt = func(V) time.Time { return time.Time{} }
 	}
 	if c.classify == nil {
 		c.classify = func(error) Class { return ClassOther }
 	}
 	var err error
-	if c.store, err = newStore(orDefault(cfg.MaxBytes), c.forget); err != nil {
+	if c.store, err = newStore(orDefault(cfg.MaxBytes), c.clock().skew(), c.forget); err != nil {
 		return nil, fmt.Errorf("make cache: %w", err)
 	}
 	return c, nil
 }
 
 // Len returns the number of names in the space of which a version is cached, fresh or kept for an outage.
-// Remembered errors do not count. A copy past both its uses may count for some seconds more.
+// Remembered errors do not count. A copy past both its uses, or past its value's end, may count for
+// some seconds more; past an end that came while the machine was suspended, until the next load.
 func (c *Cache[V]) Len(space string) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()

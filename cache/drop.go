@@ -54,10 +54,8 @@ func (c *Cache[V]) DropSpace(space string) int {
 	s.generation.dropped.Store(true) // from here on no entry of the space answers anybody
 	count, dropped := s.copies, s.index
 	s.generation, s.index, s.copies = &generation{space: space}, newIndex[V](), 0
-	for f := range s.running {
-		if !f.fenced {
-			c.fence(f)
-		}
+	for name := range s.flights {
+		c.fenceName(s, name)
 	}
 	c.tidy(s)
 	c.mu.Unlock()
@@ -127,13 +125,18 @@ func (c *Cache[V]) dropNames(s *space[V], names []string, dropped []*entry[V]) (
 		if s.index.hasCopy(name) {
 			count++
 		}
-		for _, f := range s.flights[name] {
-			c.fence(f)
-		}
+		c.fenceName(s, name)
 		for e := range s.index.of(name) {
 			dropped = append(dropped, s.setEntry(e.key(), nil))
 		}
 	}
 	c.tidy(s)
 	return count, dropped
+}
+
+// fenceName fences the flights of every version of the name. mu must be held, and the Cache be open.
+func (c *Cache[V]) fenceName(s *space[V], name string) {
+	for version, fs := range s.flights[name] {
+		c.fence(s, Key{Space: s.name(), Name: name, Version: version}, fs)
+	}
 }

@@ -14,6 +14,8 @@ const (
 	refreshPause = time.Second
 	// refreshing is an entry's nextRefresh while its refresh runs.
 	refreshing = int64(math.MaxInt64)
+	// never is the age at which an entry ends whose value does not expire.
+	never = time.Duration(math.MaxInt64)
 	// entryOverhead is what an entry costs beside its key and its value, here, in the index and in ristretto, in
 	// bytes: with maps that have churned, which take up to a third more than fresh ones. TestMemoryStaysWithinTheBound
 	// holds it against the heap.
@@ -37,38 +39,41 @@ type entry[V any] struct {
 	name        string
 	value       V
 	absence     *absence // nil in a copy
-	fetchedAt   time.Time
-	generation  *generation  // nil until it enters the index
-	nextRefresh atomic.Int64 // the age, in nanoseconds, before which no refresh begins
+	fetchedAt   instant
+	end         time.Duration // the age at which it is over whatever the policy says: when its value expires
+	retention   time.Duration // how long, from fetchedAt on, it was of use by the policy of the Get that caused the load
+	generation  *generation   // nil until it enters the index
+	nextRefresh atomic.Int64  // the age, in nanoseconds, before which no refresh begins
 	version     uint32
 	cost        uint32
 	jitter      float32
 	dropped     atomic.Bool
 }
 
-// newCopy returns the entry of a value that a load began at fetchedAt has brought.
-func newCopy[V any](key Key, value V, size int, fetchedAt time.Time) *entry[V] {
+// newCopy returns the entry of a value that a load began at fetchedAt has brought, and that expires at expiresAt.
+func newCopy[V any](key Key, value V, size int, fetchedAt instant, expiresAt time.Time, p *Policy) *entry[V] {
+	end := never
+	if !expiresAt.IsZero() {
+		end = expiresAt.Sub(fetchedAt.time())
+	}
 	return &entry[V]{
-		name: key.Name, version: key.Version, value: value, fetchedAt: fetchedAt,
-		jitter: rand.Float32() * maxJitter, //nolint:gosec // spreads load, guards nothing
-		cost:   cost(key, size),
+		name: key.Name, version: key.Version, value: value, fetchedAt: fetchedAt, end: end,
+		retention: min(addSaturating(max(p.TTL, 0), max(p.MaxStale, 0)), end),
+		jitter:    rand.Float32() * maxJitter, //nolint:gosec // spreads load, guards nothing
+		cost:      cost(key, size),
 	}
 }
 
 // newAbsence returns the entry that remembers an error.
-func newAbsence[V any](key Key, err error, fetchedAt time.Time) *entry[V] {
+func newAbsence[V any](key Key, err error, fetchedAt instant, p *Policy) *entry[V] {
 	return &entry[V]{
-		name: key.Name, version: key.Version, absence: &absence{err}, fetchedAt: fetchedAt, cost: cost(key, 0),
+		name: key.Name, version: key.Version, absence: &absence{err}, fetchedAt: fetchedAt, end: never,
+		retention: p.NegativeTTL, cost: cost(key, 0),
 	}
 }
 
-// retention is how long, from fetchedAt on, the entry is of use to anybody by the policy.
-func (e *entry[V]) retention(p *Policy) time.Duration {
-	if !e.isCopy() {
-		return max(p.NegativeTTL, 0)
-	}
-	return addSaturating(max(p.TTL, 0), max(p.MaxStale, 0))
-}
+// left is for how long the entry is still of use to anybody.
+func (e *entry[V]) left(now instant) time.Duration { return e.retention - now.since(e.fetchedAt) }
 
 // cost is what an entry counts, with a value of size bytes; more than 4 GiB count as 4 GiB.
 func cost(key Key, size int) uint32 {
@@ -92,44 +97,44 @@ func (e *entry[V]) isDropped() bool {
 
 func (e *entry[V]) isCopy() bool { return e.absence == nil }
 
-// lifetime is the age at which the entry stops being fresh by the policy.
+// lifetime is the age at which the entry stops being fresh by the policy, or its value expires.
 func (e *entry[V]) lifetime(p *Policy) time.Duration {
 	if !e.isCopy() {
 		return p.NegativeTTL
 	}
-	return p.TTL - time.Duration(float64(e.jitter)*float64(p.TTL))
+	return min(p.TTL-time.Duration(float64(e.jitter)*float64(p.TTL)), e.end)
 }
 
 // isFresh reports whether the entry answers a Get that began at arrival as it is.
-func (e *entry[V]) isFresh(arrival time.Time, l *Lookup[V]) bool {
-	bound := tighten(e.lifetime(&l.Policy), l.MaxAge)
+func (e *entry[V]) isFresh(arrival instant, l *Lookup[V]) bool {
+	bound, age := tighten(e.lifetime(&l.Policy), l.MaxAge), arrival.since(e.fetchedAt)
 	// Within one tick of the clock an age is zero though the load began before the Get: zero is never fresh.
-	return bound > 0 && arrival.Sub(e.fetchedAt) <= bound && !e.isDropped()
+	return bound > 0 && age <= bound && age < e.end && !e.isDropped()
 }
 
 // isServable reports whether the entry may stand in for a value during an outage.
-func (e *entry[V]) isServable(now time.Time, l *Lookup[V]) bool {
-	maxStale := tighten(l.Policy.MaxStale, l.MaxStale)
-	age := now.Sub(e.fetchedAt)
-	return e.isCopy() && maxStale > 0 && age-max(l.Policy.TTL, 0) <= maxStale && !e.isDropped()
+func (e *entry[V]) isServable(now instant, l *Lookup[V]) bool {
+	maxStale, age := tighten(l.Policy.MaxStale, l.MaxStale), now.since(e.fetchedAt)
+	return e.isCopy() && maxStale > 0 && age-max(l.Policy.TTL, 0) <= maxStale && age < e.end && !e.isDropped()
 }
 
-// isRefreshDue reports whether a hit on the entry should start a load in the background.
-func (e *entry[V]) isRefreshDue(now time.Time, p *Policy) bool {
-	window := min(p.RefreshAhead, p.TTL/4)
-	age := now.Sub(e.fetchedAt)
-	return window > 0 && e.isCopy() && age >= e.lifetime(p)-window && int64(age) >= e.nextRefresh.Load()
+// isRefreshDue reports whether a hit on the entry should start a load in the background. It never should when the value
+// expires before the copy would: what a load brings until then expires at the same time.
+func (e *entry[V]) isRefreshDue(now instant, p *Policy) bool {
+	window, life := min(p.RefreshAhead, p.TTL/4), e.lifetime(p)
+	age := now.since(e.fetchedAt)
+	return window > 0 && e.isCopy() && life < e.end && age >= life-window && int64(age) >= e.nextRefresh.Load()
 }
 
 // claimRefresh reports whether the caller, who found a refresh due, is the one to do it.
-func (e *entry[V]) claimRefresh(now time.Time) bool {
+func (e *entry[V]) claimRefresh(now instant) bool {
 	next := e.nextRefresh.Load()
-	return int64(now.Sub(e.fetchedAt)) >= next && e.nextRefresh.CompareAndSwap(next, refreshing)
+	return int64(now.since(e.fetchedAt)) >= next && e.nextRefresh.CompareAndSwap(next, refreshing)
 }
 
 // postponeRefresh ends a claim and keeps the entry alone for a while.
-func (e *entry[V]) postponeRefresh(now time.Time) {
-	e.nextRefresh.Store(int64(now.Sub(e.fetchedAt) + refreshPause))
+func (e *entry[V]) postponeRefresh(now instant) {
+	e.nextRefresh.Store(int64(now.since(e.fetchedAt) + refreshPause))
 }
 
 // answer returns the entry to a caller: its value, or the error that it remembers.
@@ -137,9 +142,8 @@ func (e *entry[V]) answer(source Source, p *Policy) (Result[V], error) {
 	if !e.isCopy() {
 		return Result[V]{Source: source}, e.absence.err
 	}
-	return Result[V]{
-		Value: e.value, FetchedAt: e.fetchedAt, ExpiresAt: e.fetchedAt.Add(e.lifetime(p)), Source: source,
-	}, nil
+	fetchedAt := e.fetchedAt.time()
+	return Result[V]{Value: e.value, FetchedAt: fetchedAt, ExpiresAt: fetchedAt.Add(e.lifetime(p)), Source: source}, nil
 }
 
 // tighten returns the smaller of the policy's bound and the caller's, where there is one.

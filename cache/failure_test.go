@@ -45,7 +45,7 @@ func TestStaleCopies(t *testing.T) {
 					time.Sleep(tt.age)
 					l.MaxAge, l.MaxStale = tt.maxAge, tt.maxStale
 					if refused {
-						l.Admit = func() error { return errOutage }
+						l.Admit = func(cache.Key) error { return errOutage }
 					} else {
 						src.fail(errOutage)
 					}
@@ -102,7 +102,7 @@ func TestWhatAFailedLoadDoesToTheCopy(t *testing.T) {
 				get(t, c, src.lookup("n"))
 				bad := withMaxStale(withMaxAge(src.lookup("n"), 0), 0)
 				if refused {
-					bad.Admit = func() error { return tt.failure }
+					bad.Admit = func(cache.Key) error { return tt.failure }
 				} else {
 					src.fail(tt.failure)
 				}
@@ -176,7 +176,7 @@ func TestAdmitIsAskedOnMissesOnlyAndBeforeJoining(t *testing.T) {
 		c, src := newCache(t), &source{}
 		refusal := errors.Join(errOutage, errors.New("with a remedy"))
 		refused := src.lookup("n")
-		refused.Admit = func() error { return refusal }
+		refused.Admit = func(cache.Key) error { return refusal }
 		get(t, c, refused).wantsErr(t, refusal)
 		src.wantsLoads(t, 0)
 
@@ -195,21 +195,21 @@ func TestAQueuedLoadAsksAdmitAgainWhenItsTurnComes(t *testing.T) {
 		c, src := newCache(t), &source{gate: make(chan struct{})}
 		out := false
 		l := src.lookup("n")
-		l.Admit = func() error {
+		l.Admit = func(cache.Key) error {
 			if out {
 				return errOutage
 			}
 			return nil
 		}
-		first := goGet(t.Context(), c, l)
-		synctest.Wait()
-		second := goGet(t.Context(), c, withMaxAge(l, 0))
+		running := twoRunning(t, c, l)
+		queued := goGet(t.Context(), c, withMaxAge(l, 0))
 		synctest.Wait()
 		out = true
 		src.fail(errOutage)
 		close(src.gate)
-		(<-first).wantsErr(t, errOutage)
-		(<-second).wantsErr(t, errOutage)
-		src.wantsLoads(t, 1)
+		for _, a := range []<-chan answer{running[0], running[1], queued} {
+			(<-a).wantsErr(t, errOutage)
+		}
+		src.wantsLoads(t, 2)
 	})
 }

@@ -4,11 +4,9 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 )
 
-// flight is one load. At most one per key is found by new callers (record.flights), with at most one queued behind it
-// for callers who need a load that begins after they arrived. A flight goes on when all its callers have left.
+// flight is one load. It goes on when all its callers have left.
 type flight[V any] struct {
 	space  *space[V]
 	key    Key
@@ -18,12 +16,11 @@ type flight[V any] struct {
 	cancel context.CancelFunc           // ends what load runs under
 
 	// Guarded by Cache.mu. began is set before the flight's goroutine starts, and never changes.
-	began    time.Time
-	running  bool // has begun; until then it is queued, as the next of the flight that new callers find
-	finished bool
-	fenced   bool // a drop came after it was asked for: it answers its waiters and leaves no trace
-	waiters  int
-	next     *flight[V]
+	began   instant
+	running bool // has begun; until then it is queued
+	fenced  bool // a drop came after it began: it answers its waiters and leaves no trace
+	landed  bool // its waiters have their outcome; it still runs when a flight that began later has ended first
+	waiters int
 
 	// done is closed when what follows is set for good.
 	done    chan struct{}
@@ -38,9 +35,14 @@ type outcome[V any] struct {
 	class Class // of err
 }
 
+// isFinal reports whether the outcome says what there is. An outage, for example, does not.
+func (o *outcome[V]) isFinal() bool {
+	return o.err == nil || o.class == ClassAbsent || o.class == ClassDenied
+}
+
 // newFlight returns a flight that has not begun.
 func newFlight[V any](ctx context.Context, s *space[V], l Lookup[V]) *flight[V] {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) //nolint:gosec // fly, leave or beginNext calls cancel
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) //nolint:gosec // fly, leave or depart calls cancel
 	load, joined, key := l.Load, l.Joined, ownKey(l.Key)
 	f := &flight[V]{
 		space: s, key: key, policy: l.Policy,
@@ -60,13 +62,13 @@ func ownKey(key Key) Key {
 }
 
 // readmit makes a flight that has to queue ask Admit again when its turn comes: by then there may be an outage.
-func (f *flight[V]) readmit(admit func() error) {
+func (f *flight[V]) readmit(admit func(Key) error) {
 	if admit == nil {
 		return
 	}
 	load := f.load
 	f.load = func() (V, error) {
-		if err := admit(); err != nil {
+		if err := admit(f.key); err != nil {
 			var none V
 			return none, err
 		}
@@ -74,115 +76,106 @@ func (f *flight[V]) readmit(admit func() error) {
 	}
 }
 
-// mayAnswer reports whether the running flight is recent enough for a Get that began at arrival.
-func (f *flight[V]) mayAnswer(arrival time.Time, l *Lookup[V]) bool {
+// mayAnswer reports whether the running flight is recent enough for a Get that began at arrival. What a flight that has
+// landed will bring is older than what is known.
+func (f *flight[V]) mayAnswer(arrival instant, l *Lookup[V]) bool {
 	bound := tighten(l.Policy.TTL, l.MaxAge)
-	return bound > 0 && arrival.Sub(f.began) <= bound
+	return !f.landed && bound > 0 && arrival.since(f.began) <= bound
 }
 
 func (f *flight[V]) isUnattended() bool { return f.running && f.waiters == 0 }
 
 // begin starts the flight's load on a goroutine that Close waits for. mu must be held, and the Cache be open.
 func (c *Cache[V]) begin(f *flight[V]) {
-	f.began = time.Now()
+	f.began = c.clock()
 	f.running = true
 	f.space.running[f] = struct{}{}
 	if f.waiters == 0 {
 		f.space.unattended++
 	}
 	c.background.Go(func() {
-		defer c.finish(f) // even when Load ends the goroutine
-		c.fly(f)
+		o := outcome[V]{err: ErrPanicked} // stands when Load ends the goroutine
+		defer func() { c.finish(f, o) }()
+		o = c.fly(f)
 	})
 }
 
-// fly runs the load and keeps its panics from the process.
-func (c *Cache[V]) fly(f *flight[V]) {
-	f.outcome.err = ErrPanicked // stands when Load ends the goroutine
+// fly runs the load, returns what became of it, and keeps its panics from the process.
+func (c *Cache[V]) fly(f *flight[V]) (o outcome[V]) {
 	defer f.cancel()
 	defer func() {
 		if p := recover(); p != nil {
-			f.outcome = outcome[V]{err: fmt.Errorf("%w with a %T", ErrPanicked, p)}
+			o = outcome[V]{err: fmt.Errorf("%w with a %T", ErrPanicked, p)}
 		}
 	}()
 	value, err := f.load()
 	if err != nil {
-		f.outcome = c.failure(f.key, err, f.began)
-		return
+		return c.failure(f.key, err, f.began, &f.policy)
 	}
-	f.outcome = outcome[V]{entry: newCopy(f.key, value, c.size(value), f.began)}
+	return outcome[V]{entry: newCopy(f.key, value, c.size(value), f.began, c.expiresAt(value), &f.policy)}
 }
 
 // failure is the outcome of a load that began at began and ended in err.
-func (c *Cache[V]) failure(key Key, err error, began time.Time) outcome[V] {
+func (c *Cache[V]) failure(key Key, err error, began instant, p *Policy) outcome[V] {
 	o := outcome[V]{err: err, class: c.classify(err)}
 	if o.class == ClassAbsent {
-		o.entry = newAbsence[V](key, err, began)
+		o.entry = newAbsence[V](key, err, began, p)
 	}
 	return o
 }
 
-// finish hands the outcome to the waiters and, unless the flight is fenced, to the index and the store.
-func (c *Cache[V]) finish(f *flight[V]) {
+// finish hands the outcome to the waiters and, unless there was a drop or a later flight has said more, to the index and
+// the store.
+func (c *Cache[V]) finish(f *flight[V], o outcome[V]) {
 	c.mu.Lock()
 	s := f.space
-	if c.closed && f.outcome.err != nil {
-		f.outcome = outcome[V]{err: ErrClosed}
+	if c.closed && o.err != nil {
+		o = outcome[V]{err: ErrClosed}
 	}
+	keep := !f.fenced && !f.landed
 	var replaced *entry[V]
-	if !f.fenced {
-		replaced = s.settle(f.key, f.outcome, &f.policy)
-		c.beginNext(f)
+	if keep {
+		replaced = s.settle(f.key, o, c.clock())
 	}
-	if f.outcome.class == ClassOutage {
+	if !f.fenced {
+		c.depart(f, o)
+	}
+	if o.class == ClassOutage {
 		f.standIn = s.entry(f.key)
 	}
 	delete(s.running, f)
 	if f.waiters == 0 {
 		s.unattended--
 	}
-	f.land()
+	if !f.landed {
+		f.land(o)
+	}
 	c.tidy(s)
-	fenced := f.fenced
 	c.mu.Unlock()
 
-	if !fenced {
-		c.publish(f.outcome, replaced, &f.policy)
+	if keep {
+		c.publish(o, replaced)
 	}
 }
 
-// land ends the flight for its waiters. mu must be held.
-func (f *flight[V]) land() {
-	f.finished = true
+// land answers the waiters. mu must be held.
+func (f *flight[V]) land(o outcome[V]) {
+	f.landed = true
+	f.outcome = o
 	f.space.waiting -= f.waiters
 	close(f.done)
 }
 
-// beginNext gives the place of a flight that has ended to the one queued behind it. mu must be held.
-func (c *Cache[V]) beginNext(f *flight[V]) {
-	next := f.next
-	f.next = nil
-	if next != nil && c.closed {
-		next.cancel()
-		next.outcome = outcome[V]{err: ErrClosed}
-		next.land()
-		next = nil
+// overtake answers those who wait for a running flight with what one that began later has found. What the flight itself
+// will find is of no use to anybody. mu must be held.
+func (f *flight[V]) overtake(o outcome[V]) {
+	if f.landed {
+		return
 	}
-	f.space.setFlight(f.key, next)
-	if next != nil {
-		c.begin(next)
-	}
-}
-
-// fence keeps the flight, and the one queued behind it, from everybody who arrives later. The queued one begins at
-// once: nobody is left whom it would have to follow. mu must be held, and the Cache be open.
-func (c *Cache[V]) fence(f *flight[V]) {
-	f.fenced = true
-	f.space.setFlight(f.key, nil)
-	if next := f.next; next != nil {
-		f.next = nil
-		next.fenced = true
-		c.begin(next)
+	f.land(o)
+	if f.waiters > 0 {
+		f.waiters = 0
+		f.space.unattended++
 	}
 }
 
@@ -199,7 +192,7 @@ func (f *flight[V]) board() {
 func (c *Cache[V]) leave(f *flight[V]) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if f.finished {
+	if f.landed {
 		return
 	}
 	f.waiters--
@@ -209,29 +202,29 @@ func (c *Cache[V]) leave(f *flight[V]) {
 	case f.running:
 		f.space.unattended++
 	default:
-		f.space.flight(f.key).next = nil
+		f.space.flightsOf(f.key).queued = nil
 		f.cancel()
 	}
 }
 
 // settle makes the outcome what is known of the key, and returns the entry that it replaced. mu must be held.
-func (s *space[V]) settle(key Key, o outcome[V], p *Policy) (replaced *entry[V]) {
-	if o.err != nil && o.class != ClassAbsent && o.class != ClassDenied {
+func (s *space[V]) settle(key Key, o outcome[V], now instant) (replaced *entry[V]) {
+	if !o.isFinal() {
 		if kept := s.entry(key); kept != nil {
-			kept.postponeRefresh(time.Now())
+			kept.postponeRefresh(now)
 		}
 		return nil
 	}
-	if o.entry != nil && o.entry.retention(p) <= 0 {
+	if o.entry != nil && o.entry.left(now) <= 0 {
 		return s.setEntry(key, nil)
 	}
 	return s.setEntry(key, o.entry)
 }
 
 // publish brings the store in line with what settle has put into the index. mu must not be held.
-func (c *Cache[V]) publish(o outcome[V], replaced *entry[V], p *Policy) {
-	if o.entry != nil && o.entry.retention(p) > 0 {
-		if c.store.put(o.entry, o.entry.retention(p)) {
+func (c *Cache[V]) publish(o outcome[V], replaced *entry[V]) {
+	if o.entry != nil && o.entry.generation != nil { // settle has put it into the index
+		if c.store.put(o.entry, c.clock()) {
 			return // in place of the replaced one
 		}
 		c.forget(o.entry)

@@ -1,15 +1,12 @@
 package cache
 
-import (
-	"context"
-	"time"
-)
+import "context"
 
 // Get answers the lookup from the cache or by a load. Errors: the load's own, or the same one remembered; Admit's;
 // ctx's when it ends while the Get waits (the load goes on); ErrOverloaded; ErrClosed; ErrPanicked. A cached answer is
 // returned whatever the state of ctx, without a lock shared with loads and without an allocation.
 func (c *Cache[V]) Get(ctx context.Context, l Lookup[V]) (Result[V], error) {
-	arrival := time.Now()
+	arrival := c.clock()
 	e, open := c.fresh(ctx, &l, arrival)
 	switch {
 	case !open:
@@ -23,7 +20,7 @@ func (c *Cache[V]) Get(ctx context.Context, l Lookup[V]) (Result[V], error) {
 // GetCached is Get for a caller that has something else to do than to wait: it reports false, and does nothing, where
 // Get would wait for a load or fail by itself. An absence that is remembered is an answer, and its error comes with it.
 func (c *Cache[V]) GetCached(ctx context.Context, l Lookup[V]) (Result[V], bool, error) {
-	e, _ := c.fresh(ctx, &l, time.Now())
+	e, _ := c.fresh(ctx, &l, c.clock())
 	if e == nil {
 		return Result[V]{}, false, nil
 	}
@@ -32,7 +29,7 @@ func (c *Cache[V]) GetCached(ctx context.Context, l Lookup[V]) (Result[V], bool,
 }
 
 // fresh returns the entry that answers the lookup at once, nil when there is none; and whether the cache is open.
-func (c *Cache[V]) fresh(ctx context.Context, l *Lookup[V], arrival time.Time) (e *entry[V], open bool) {
+func (c *Cache[V]) fresh(ctx context.Context, l *Lookup[V], arrival instant) (e *entry[V], open bool) {
 	e, open = c.store.get(l.Key)
 	if !open || e == nil || !e.isFresh(arrival, l) {
 		return nil, open
@@ -44,7 +41,7 @@ func (c *Cache[V]) fresh(ctx context.Context, l *Lookup[V], arrival time.Time) (
 }
 
 // miss answers what the store could not.
-func (c *Cache[V]) miss(ctx context.Context, l Lookup[V], arrival time.Time) (Result[V], error) {
+func (c *Cache[V]) miss(ctx context.Context, l Lookup[V], arrival instant) (Result[V], error) {
 	// A value just loaded is in the index before it is in the store.
 	if e := c.known(l.Key); e != nil && e.isFresh(arrival, &l) {
 		return e.answer(SourceCache, &l.Policy)
@@ -53,7 +50,7 @@ func (c *Cache[V]) miss(ctx context.Context, l Lookup[V], arrival time.Time) (Re
 		return Result[V]{}, err
 	}
 	if l.Admit != nil {
-		if err := l.Admit(); err != nil {
+		if err := l.Admit(l.Key); err != nil {
 			return c.refused(&l, err)
 		}
 	}
@@ -71,7 +68,7 @@ func (c *Cache[V]) miss(ctx context.Context, l Lookup[V], arrival time.Time) (Re
 		return Result[V]{}, ctx.Err()
 	}
 	if f.outcome.err != nil {
-		return answerFailure(f.outcome, f.standIn, &l)
+		return answerFailure(f.outcome, f.standIn, c.clock(), &l)
 	}
 	return f.outcome.entry.answer(SourceLoad, &l.Policy)
 }
@@ -86,7 +83,7 @@ func (c *Cache[V]) known(key Key) *entry[V] {
 // join returns the flight to wait for, of which the caller is a waiter from here on; or the fresh entry that came to be
 // known meanwhile.
 func (c *Cache[V]) join(
-	ctx context.Context, l Lookup[V], arrival time.Time,
+	ctx context.Context, l Lookup[V], arrival instant,
 ) (*flight[V], *entry[V], error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -97,17 +94,13 @@ func (c *Cache[V]) join(
 	if e := s.entry(l.Key); e != nil && e.isFresh(arrival, &l) {
 		return nil, e, nil
 	}
-	running := s.flight(l.Key)
-	f := running
-	if running != nil && !running.mayAnswer(arrival, &l) {
-		f = running.next
-	}
+	f := s.flightsOf(l.Key).find(arrival, &l)
 	if s.isFull(l.Policy.MaxWaiting, f) {
 		return nil, nil, ErrOverloaded
 	}
 	if f == nil {
 		f = newFlight(ctx, s, l)
-		c.launch(f, running, l.Admit)
+		c.launch(f, l.Admit)
 	} else {
 		f.joined(ctx)
 	}
@@ -115,38 +108,28 @@ func (c *Cache[V]) join(
 	return f, nil, nil
 }
 
-// launch begins a new flight, or queues it behind the running one. mu must be held.
-func (c *Cache[V]) launch(f, running *flight[V], admit func() error) {
-	if running != nil {
-		f.readmit(admit)
-		running.next = f
-		return
-	}
-	f.space.setFlight(f.key, f)
-	c.begin(f)
-}
-
 // refused answers a caller whom Admit has refused with err.
 func (c *Cache[V]) refused(l *Lookup[V], err error) (Result[V], error) {
-	o := c.failure(ownKey(l.Key), err, time.Now())
+	now := c.clock()
+	o := c.failure(ownKey(l.Key), err, now, &l.Policy)
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
 		return Result[V]{}, ErrClosed
 	}
 	s := c.spaceOf(l.Key.Space)
-	replaced := s.settle(l.Key, o, &l.Policy)
+	replaced := s.settle(l.Key, o, now)
 	standIn := s.entry(l.Key)
 	c.tidy(s)
 	c.mu.Unlock()
 
-	c.publish(o, replaced, &l.Policy)
-	return answerFailure(o, standIn, l)
+	c.publish(o, replaced)
+	return answerFailure(o, standIn, now, l)
 }
 
 // answerFailure returns the outcome's error or, in an outage, the entry known of the key if it may stand in.
-func answerFailure[V any](o outcome[V], standIn *entry[V], l *Lookup[V]) (Result[V], error) {
-	if o.class == ClassOutage && standIn != nil && standIn.isServable(time.Now(), l) {
+func answerFailure[V any](o outcome[V], standIn *entry[V], now instant, l *Lookup[V]) (Result[V], error) {
+	if o.class == ClassOutage && standIn != nil && standIn.isServable(now, l) {
 		return standIn.answer(SourceStale, &l.Policy)
 	}
 	return Result[V]{}, o.err

@@ -151,7 +151,7 @@ func TestACopyIsFreshUntilExpiresAt(t *testing.T) {
 	})
 }
 
-func TestMaxAgeZeroIsAnsweredByTheNextLoadSharedByAll(t *testing.T) {
+func TestMaxAgeZeroIsAnsweredByALoadThatBeganLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, src := newCache(t), &source{gate: make(chan struct{})}
 		first := goGet(t.Context(), c, src.lookup("n"))
@@ -161,26 +161,23 @@ func TestMaxAgeZeroIsAnsweredByTheNextLoadSharedByAll(t *testing.T) {
 			fresh = append(fresh, goGet(t.Context(), c, withMaxAge(src.lookup("n"), 0)))
 		}
 		synctest.Wait()
-		joining := goGet(t.Context(), c, src.lookup("n"))
-		synctest.Wait()
-		src.wantsLoads(t, 1)
-
-		src.gate <- struct{}{}
-		(<-first).wants(t, 1, cache.SourceLoad)
-		(<-joining).wants(t, 1, cache.SourceLoad)
-		synctest.Wait()
 		src.wantsLoads(t, 2)
-
-		src.gate <- struct{}{}
+		close(src.gate)
 		for _, a := range fresh {
-			(<-a).wants(t, 2, cache.SourceLoad)
+			if got := <-a; got.err != nil || got.Source != cache.SourceLoad || got.Value < 2 {
+				t.Fatalf("got %+v", got)
+			}
 		}
-		get(t, c, src.lookup("n")).wants(t, 2, cache.SourceCache)
-		src.wantsLoads(t, 2)
+		if got := <-first; got.err != nil {
+			t.Fatal(got.err)
+		}
+		get(t, c, src.lookup("n")).wants(t, 3, cache.SourceCache)
+		src.wantsLoads(t, 3)
 	})
 }
 
-func TestAThousandConcurrentMaxAgeZeroGetsCauseTwoLoadsAtMost(t *testing.T) {
+// The first begins one, the second, for which that is too old, another one; all others share a third.
+func TestAThousandConcurrentMaxAgeZeroGetsCauseThreeLoadsAtMost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, src := newCache(t), &source{gate: make(chan struct{})}
 		var answers []<-chan answer
@@ -188,30 +185,14 @@ func TestAThousandConcurrentMaxAgeZeroGetsCauseTwoLoadsAtMost(t *testing.T) {
 			answers = append(answers, goGet(t.Context(), c, withMaxAge(src.lookup("n"), 0)))
 		}
 		synctest.Wait()
+		src.wantsLoads(t, 2)
 		close(src.gate)
 		for _, a := range answers {
 			if got := <-a; got.err != nil || got.Source != cache.SourceLoad {
 				t.Fatalf("got %+v", got)
 			}
 		}
-		src.wantsLoads(t, 2)
-	})
-}
-
-func TestALoadOlderThanMaxAgeIsNotJoined(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c, src := newCache(t), &source{gate: make(chan struct{})}
-		old := goGet(t.Context(), c, src.lookup("n"))
-		synctest.Wait()
-		time.Sleep(5 * time.Second)
-		joins := goGet(t.Context(), c, withMaxAge(src.lookup("n"), 5*time.Second))
-		waits := goGet(t.Context(), c, withMaxAge(src.lookup("n"), 5*time.Second-1))
-		synctest.Wait()
-		src.gate <- struct{}{}
-		(<-old).wants(t, 1, cache.SourceLoad)
-		(<-joins).wants(t, 1, cache.SourceLoad)
-		src.gate <- struct{}{}
-		(<-waits).wants(t, 2, cache.SourceLoad)
+		src.wantsLoads(t, 3)
 	})
 }
 
@@ -247,18 +228,21 @@ func TestAnAbandonedLoadStillFillsTheCache(t *testing.T) {
 func TestAQueuedLoadThatNobodyWaitsForIsNotMade(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, src := newCache(t), &source{gate: make(chan struct{})}
-		first := goGet(t.Context(), c, src.lookup("n"))
-		synctest.Wait()
+		running := twoRunning(t, c, src.lookup("n"))
 		ctx, cancel := context.WithCancel(t.Context())
 		gone := goGet(ctx, c, withMaxAge(src.lookup("n"), 0))
 		synctest.Wait()
 		cancel()
 		(<-gone).wantsErr(t, context.Canceled)
 		close(src.gate)
-		(<-first).wants(t, 1, cache.SourceLoad)
+		for _, a := range running {
+			if got := <-a; got.err != nil {
+				t.Fatal(got.err)
+			}
+		}
 		synctest.Wait()
-		src.wantsLoads(t, 1)
-		get(t, c, withMaxAge(src.lookup("n"), 0)).wants(t, 2, cache.SourceLoad)
+		src.wantsLoads(t, 2)
+		get(t, c, withMaxAge(src.lookup("n"), 0)).wants(t, 3, cache.SourceLoad)
 	})
 }
 
@@ -266,18 +250,25 @@ func TestAQueuedCallerSurvivesTheCancellationOfTheOneWhoQueuedFirst(t *testing.T
 	synctest.Test(t, func(t *testing.T) {
 		c, src := newCache(t), &source{gate: make(chan struct{})}
 		ctx, cancel := context.WithCancel(t.Context())
-		running := goGet(ctx, c, src.lookup("n"))
-		synctest.Wait()
+		twoRunning(t, c, src.lookup("n"))
 		queued := goGet(ctx, c, withMaxAge(src.lookup("n"), 0))
 		synctest.Wait()
 		stays := goGet(t.Context(), c, withMaxAge(src.lookup("n"), 0))
 		synctest.Wait()
 		cancel()
-		(<-running).wantsErr(t, context.Canceled)
 		(<-queued).wantsErr(t, context.Canceled)
 		close(src.gate)
-		(<-stays).wants(t, 2, cache.SourceLoad)
+		(<-stays).wants(t, 3, cache.SourceLoad)
 	})
+}
+
+// twoRunning begins as many loads as may run, so that a Get which needs a later one has to queue.
+func twoRunning(t *testing.T, c *cache.Cache[int], l cache.Lookup[int]) (answers [2]<-chan answer) {
+	for i := range answers {
+		answers[i] = goGet(t.Context(), c, withMaxAge(l, 0))
+		synctest.Wait()
+	}
+	return answers
 }
 
 func TestAGetWhoseContextHasEndedIsAnsweredFromTheCacheOnly(t *testing.T) {
@@ -389,15 +380,15 @@ func TestTheNextCallerIsRefusedWhenTooManyWait(t *testing.T) {
 func TestCloseEndsLoadsAndRefusesWhatComesLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, src := newCache(t), &source{gate: make(chan struct{})}
-		running := goGet(t.Context(), c, src.lookup("n"))
-		synctest.Wait()
+		running := twoRunning(t, c, src.lookup("n"))
 		queued := goGet(t.Context(), c, withMaxAge(src.lookup("n"), 0))
 		synctest.Wait()
 		c.Close()
-		(<-running).wantsErr(t, cache.ErrClosed)
-		(<-queued).wantsErr(t, cache.ErrClosed)
+		for _, a := range []<-chan answer{running[0], running[1], queued} {
+			(<-a).wantsErr(t, cache.ErrClosed)
+		}
 		get(t, c, src.lookup("n")).wantsErr(t, cache.ErrClosed)
-		src.wantsLoads(t, 1)
+		src.wantsLoads(t, 2)
 
 		c.SetMaxBytes(1)
 		if n := c.Drop("s", "n") + c.DropSpace("s") + c.DropMatching("s", func(string) bool { return true }); n != 0 {

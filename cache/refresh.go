@@ -1,18 +1,15 @@
 package cache
 
-import (
-	"context"
-	"time"
-)
+import "context"
 
 // refresh loads the entry's key in the background, unless that is being done, was tried in vain a moment ago, or there
 // is no room for it.
-func (c *Cache[V]) refresh(ctx context.Context, l Lookup[V], e *entry[V], arrival time.Time) {
+func (c *Cache[V]) refresh(ctx context.Context, l Lookup[V], e *entry[V], arrival instant) {
 	if !e.claimRefresh(arrival) {
 		return
 	}
-	if l.Admit != nil && l.Admit() != nil || !c.launchRefresh(ctx, l, e) {
-		e.postponeRefresh(time.Now())
+	if l.Admit != nil && l.Admit(l.Key) != nil || !c.launchRefresh(ctx, l, e) {
+		e.postponeRefresh(c.clock())
 	}
 }
 
@@ -21,10 +18,10 @@ func (c *Cache[V]) launchRefresh(ctx context.Context, l Lookup[V], e *entry[V]) 
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.spaces[l.Key.Space]
-	if c.closed || s.entry(l.Key) != e || s.flight(l.Key) != nil || s.isFull(l.Policy.MaxWaiting, nil) {
+	if c.closed || s.entry(l.Key) != e || s.flightsOf(l.Key).isBusy() || s.isFull(l.Policy.MaxWaiting, nil) {
 		return false
 	}
-	c.launch(newFlight(ctx, s, l), nil, nil)
+	c.launch(newFlight(ctx, s, l), nil)
 	if l.Refreshing != nil {
 		l.Refreshing()
 	}

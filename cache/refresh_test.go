@@ -109,7 +109,7 @@ func TestARefreshRespectsAdmitAndTheBoundOnWaiting(t *testing.T) {
 		l := refreshed(t, c, src)
 		asked := 0
 		refusing := l
-		refusing.Admit = func() error { asked++; return errOutage }
+		refusing.Admit = func(cache.Key) error { asked++; return errOutage }
 		for range 10 {
 			get(t, c, refusing).wants(t, 1, cache.SourceCache)
 			synctest.Wait()

@@ -9,10 +9,10 @@ type space[V any] struct {
 	index      index[V]
 	copies     int // names that have a copy
 
-	flights    map[string]map[uint32]*flight[V] // those that may answer new callers, by Key.Name and Key.Version
-	running    map[*flight[V]]struct{}          // every flight that has begun and not finished, fenced ones too
-	waiting    int                              // callers
-	unattended int                              // running flights with no waiter
+	flights    map[string]map[uint32]*flights[V] // those that new callers may meet, by Key.Name and Key.Version
+	running    map[*flight[V]]struct{}           // every flight that has begun and not finished, fenced ones too
+	waiting    int                               // callers
+	unattended int                               // running flights with no waiter
 }
 
 // index is the entries of a space. Most names have one entry, of version 0: it takes no map of its own.
@@ -140,7 +140,7 @@ func (s *space[V]) names(yield func(string) bool) {
 func newSpace[V any](name string) *space[V] {
 	return &space[V]{
 		generation: &generation{space: name}, index: newIndex[V](),
-		flights: make(map[string]map[uint32]*flight[V]), running: make(map[*flight[V]]struct{}),
+		flights: make(map[string]map[uint32]*flights[V]), running: make(map[*flight[V]]struct{}),
 	}
 }
 
@@ -172,8 +172,8 @@ func (s *space[V]) entry(key Key) *entry[V] {
 	return s.index.get(key.Name, key.Version)
 }
 
-// flight returns the running flight that may answer new callers; nil when there is none.
-func (s *space[V]) flight(key Key) *flight[V] { return s.flights[key.Name][key.Version] }
+// flightsOf returns the flights of the key; nil when there are none.
+func (s *space[V]) flightsOf(key Key) *flights[V] { return s.flights[key.Name][key.Version] }
 
 // setEntry makes e, which may be nil, what is known of the key. The entry that it replaces is dropped and returned.
 func (s *space[V]) setEntry(key Key, e *entry[V]) (replaced *entry[V]) {
@@ -194,18 +194,18 @@ func (s *space[V]) setEntry(key Key, e *entry[V]) (replaced *entry[V]) {
 	return replaced
 }
 
-// setFlight makes f, which may be nil, the flight that new callers find.
-func (s *space[V]) setFlight(key Key, f *flight[V]) {
-	if f == nil {
+// setFlights makes fs, which may be nil, the flights of the key.
+func (s *space[V]) setFlights(key Key, fs *flights[V]) {
+	if fs == nil {
 		if delete(s.flights[key.Name], key.Version); len(s.flights[key.Name]) == 0 {
 			delete(s.flights, key.Name)
 		}
 		return
 	}
 	if s.flights[key.Name] == nil {
-		s.flights[key.Name] = make(map[uint32]*flight[V], 1)
+		s.flights[key.Name] = make(map[uint32]*flights[V], 1)
 	}
-	s.flights[key.Name][key.Version] = f
+	s.flights[key.Name][key.Version] = fs
 }
 
 // isFull reports whether one more caller, who would wait for f or, when f is nil, for a new flight, is too many.

@@ -15,6 +15,8 @@ const (
 	laneCount = 64
 	// removeChunk bounds how many entries are removed before a writer that waits gets its turn.
 	removeChunk = 2048
+	// clockLeap is by how much the clocks must move apart before it matters: ristretto sorts what expires by five seconds.
+	clockLeap = 5 * time.Second
 	// bytesPerCounter sizes ristretto's sketch and filter: about three counters, at 4 bytes, for each entry of the usual
 	// size. Two entries then share their counters in all of the four rows one time in a hundred.
 	bytesPerCounter = 256
@@ -36,8 +38,12 @@ type store[V any] struct {
 
 	// mu is held by whoever writes. It is never taken by a reader, or while Cache.mu is held.
 	mu     sync.Mutex
-	closed bool  // guarded by mu
-	last   Stats // guarded by mu; set when closed is
+	closed bool          // guarded by mu
+	last   Stats         // guarded by mu; set when closed is
+	skew   time.Duration // guarded by mu; of the clocks by which the entries leave
+
+	onExit func(*entry[V])
+	moving atomic.Pointer[entry[V]] // set by the writer while it replaces an entry by itself, which is no exit
 
 	evictions, rejections atomic.Uint64
 
@@ -53,8 +59,8 @@ type lane struct {
 
 // newStore returns an empty store. It calls onExit with every entry that leaves, for whatever reason, on a goroutine
 // that may hold mu.
-func newStore[V any](maxBytes int64, onExit func(*entry[V])) (*store[V], error) {
-	s := &store[V]{}
+func newStore[V any](maxBytes int64, skew time.Duration, onExit func(*entry[V])) (*store[V], error) {
+	s := &store[V]{skew: skew, onExit: onExit}
 	cache, err := ristretto.NewCache(&ristretto.Config[uint64, *entry[V]]{
 		NumCounters:        min(max(maxBytes/bytesPerCounter, minCounters), maxCounters),
 		MaxCost:            maxBytes,
@@ -68,7 +74,7 @@ func newStore[V any](maxBytes int64, onExit func(*entry[V])) (*store[V], error) 
 		},
 		OnReject: func(*ristretto.Item[*entry[V]]) { s.rejections.Add(1) },
 		OnExit: func(e *entry[V]) {
-			if e != nil { // ristretto also reports the exit of what was not there
+			if e != nil && e != s.moving.Load() { // ristretto also reports the exit of what was not there
 				onExit(e)
 			}
 		},
@@ -115,13 +121,17 @@ func (s *store[V]) get(key Key) (e *entry[V], open bool) {
 	return e, true
 }
 
-// put takes in the entry, unless it was dropped meanwhile, and keeps it until it is as old as retention. When it
+// put takes in the entry, unless it was dropped meanwhile, and keeps it until it is as old as its retention. When it
 // returns, the entry is visible or has left through onExit. It reports false when the entry was not even tried.
-func (s *store[V]) put(e *entry[V], retention time.Duration) bool {
+func (s *store[V]) put(e *entry[V], now instant) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	left := time.Until(e.fetchedAt.Add(retention))
-	if s.closed || e.isDropped() || left <= 0 {
+	if s.closed {
+		return false
+	}
+	s.followClock(now)
+	left := e.left(now)
+	if e.isDropped() || left <= 0 {
 		return false
 	}
 	hash := s.hash(e.key())
@@ -169,6 +179,41 @@ func (s *store[V]) removeLocked(entries []*entry[V]) {
 		}
 	}
 	s.cache.Wait()
+}
+
+// followClock makes the entries leave in time after the wall clock was set, or the machine suspended. Ristretto times them
+// by both clocks: it looks at each once, when the wall clock says so, and lets it go only if the monotonic clock agrees.
+// So after a leap ahead those that were taken in before would stay for ever, and after a leap back for as long as that. mu
+// must be held.
+func (s *store[V]) followClock(now instant) {
+	if leap := now.skew() - s.skew; leap.Abs() < clockLeap {
+		return // what ristretto's own precision covers
+	}
+	s.skew = now.skew()
+	var held []*entry[V]
+	s.cache.IterValues(func(e *entry[V]) bool {
+		held = append(held, e)
+		return false
+	})
+	for _, e := range held {
+		if left := e.left(now); left > 0 {
+			s.retime(e, left)
+		} else {
+			s.cache.Del(s.hash(e.key()))
+		}
+	}
+	s.cache.Wait()
+}
+
+// retime makes an entry of ristretto's leave when left has passed. mu must be held.
+func (s *store[V]) retime(e *entry[V], left time.Duration) {
+	hash := s.hash(e.key())
+	s.moving.Store(e)
+	s.cache.SetWithTTL(hash, e, int64(e.cost), left)
+	s.moving.Store(nil)
+	if held, _ := s.cache.Get(hash); held != e { // it has expired just now
+		s.onExit(e)
+	}
 }
 
 // resize changes the bound. Ristretto itself would shrink only at the next Set; so take is asked to drop entries that

@@ -203,7 +203,7 @@ func TestASpaceWithoutEntriesGoesWhenItsLoadsAreOver(t *testing.T) {
 
 		l.Load = func(context.Context, Key) (int, error) { return 0, context.Canceled }
 		_, _ = c.Get(t.Context(), l)
-		l.Admit = func() error { return context.Canceled }
+		l.Admit = func(Key) error { return context.Canceled }
 		_, _ = c.Get(t.Context(), l)
 		synctest.Wait()
 		checkEmpty(t, c)

@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -222,6 +223,47 @@ func TestASecretInUseIsRefreshedBeforeItExpires(t *testing.T) {
 		t.Errorf("it took %v, more than the ttl", took)
 	}
 	requireReads(t, v, "secret/data/app", 2)
+}
+
+func TestASecretIsNotServedOnceVaultHasDeletedItByItself(t *testing.T) {
+	t.Parallel()
+	for _, outage := range []bool{false, true} {
+		t.Run(fmt.Sprintf("outage %v", outage), func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t)
+			v := vaulttest.RealPrivate(t)
+			g := s.newGate(v)
+			r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", g.address)))
+			asRoot(s, v, http.MethodPost, "secret/metadata/passing", map[string]any{"delete_version_after": "4s"})
+			value := s.newSecret()
+			s.writeSecret(v, "secret/data/passing", "key", value)
+			end := r.value("secret/data/passing/key", value, fromVault).GetExpiresAt().AsTime()
+			if outage {
+				g.cut()
+			}
+			var served int
+			var err error
+			eventually(t, "it is gone", func() bool {
+				asked := time.Now()
+				var answer *secretsidecarv1.ResolveResponse
+				if answer, err = r.resolve("secret/data/passing/key"); err != nil {
+					return true
+				}
+				if served++; answer.GetSource() != fromVault && asked.After(end) {
+					t.Errorf("a copy answered %v after its end", asked.Sub(end))
+				}
+				return false
+			})
+			want := failure{codes.NotFound, "VERSION_DELETED"}
+			if outage {
+				want = unreachable
+			}
+			requireFailure(t, s, err, want)
+			if served == 0 {
+				t.Error("no copy was served before that")
+			}
+		})
+	}
 }
 
 func TestThreeMegabytesFitIntoAnAnswer(t *testing.T) {

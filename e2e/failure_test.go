@@ -14,6 +14,11 @@ type failure struct {
 	reason string
 }
 
+// isRetryable reports whether the contract promises to say when to ask again.
+func (f failure) isRetryable() bool {
+	return f.code == codes.Unavailable || f.reason == "RATE_LIMITED" || f.reason == "OVERLOADED"
+}
+
 // requireFailure checks an error against the contract: its code and reason, the domain, a message, and the
 // details that belong to it.
 func requireFailure(t *testing.T, s *stage, err error, want failure) *status.Status {
@@ -42,8 +47,8 @@ func requireFailure(t *testing.T, s *stage, err error, want failure) *status.Sta
 	if info.GetDomain() != "secretsidecar" || info.GetReason() != want.reason {
 		t.Errorf("ErrorInfo is %v, want reason %s in domain secretsidecar", info, want.reason)
 	}
-	if (want.code == codes.Unavailable) != (retry != nil) {
-		t.Errorf("RetryInfo is %v for %v", retry, want.code)
+	if want.isRetryable() != (retry != nil) {
+		t.Errorf("RetryInfo is %v for %v", retry, want)
 	}
 	if retry != nil && retry.GetRetryDelay().AsDuration() <= 0 {
 		t.Errorf("RetryInfo says %v, want a positive delay", retry.GetRetryDelay().AsDuration())

@@ -335,8 +335,8 @@ func (l *load) complain(format string, args ...any) {
 	}
 }
 
-// failureOf returns the code and reason of an error, nil for none. An UNAVAILABLE of the sidecar's without when to
-// try again has a reason that nobody expects.
+// failureOf returns the code and reason of an error, nil for none. An error of the sidecar's that does not say when to
+// try again, though it should, has a reason that nobody expects.
 func failureOf(err error) *failure {
 	if err == nil {
 		return nil
@@ -352,7 +352,7 @@ func failureOf(err error) *failure {
 			hasRetry = detail.GetRetryDelay().AsDuration() > 0
 		}
 	}
-	if failed.code == codes.Unavailable && failed.reason != "" && !hasRetry {
+	if failed.isRetryable() && failed.reason != "" && !hasRetry {
 		failed.reason += " without RetryInfo"
 	}
 	return failed

@@ -108,7 +108,7 @@ func (s *Server) openSession(wanted Connection, counts *tally) (*session, error)
 		client: client,
 		config: config,
 		space:  fmt.Sprintf("%s#%d", wanted.Name, s.spaces),
-		admit:  func() error { return client.Admit("") },
+		admit:  func(key cache.Key) error { return client.Admit(key.Name) },
 		load: func(ctx context.Context, key cache.Key) (*vault.Secret, error) {
 			return client.Read(ctx, key.Name, key.Version)
 		},

@@ -4,8 +4,8 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"slices"
 	"sync"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -137,8 +137,7 @@ func (s *Server) readAll(ctx context.Context, outcomes []outcome) {
 	defer group.Wait()
 	for i := range outcomes {
 		if one := &outcomes[i]; !one.follows && one.err == nil && !s.readCached(ctx, i, outcomes) {
-			members := slices.Collect(chain(outcomes, i))
-			group.Go(func() { s.readInto(ctx, members, outcomes) })
+			group.Go(func() { s.readInto(ctx, i, outcomes) })
 		}
 	}
 }
@@ -146,13 +145,7 @@ func (s *Server) readAll(ctx context.Context, outcomes []outcome) {
 // readCached resolves the items of one read from a copy that is fresh enough for all of them; false is that there is
 // none.
 func (s *Server) readCached(ctx context.Context, first int, outcomes []outcome) bool {
-	strictest := first
-	for i := range chain(outcomes, first) {
-		if compareLimits(outcomes[i].question.maxAge, outcomes[strictest].question.maxAge) < 0 {
-			strictest = i
-		}
-	}
-	found, ok, err := s.cache.GetCached(s.withCallers(ctx), outcomes[strictest].question.lookup())
+	found, ok, err := s.cache.GetCached(s.withCallers(ctx), strictest(outcomes, first).lookup())
 	if !ok {
 		return false
 	}
@@ -163,6 +156,17 @@ func (s *Server) readCached(ctx context.Context, first int, outcomes []outcome) 
 	return true
 }
 
+// strictest returns the question, of those that share a read, that demands the freshest copy.
+func strictest(outcomes []outcome, first int) question {
+	asked := outcomes[first].question
+	for i := range chain(outcomes, first) {
+		if compareLimits(outcomes[i].question.maxAge, asked.maxAge) < 0 {
+			asked = outcomes[i].question
+		}
+	}
+	return asked
+}
+
 // settle answers the item from what was found of its secret.
 func (o *outcome) settle(found cache.Result[*vault.Secret], err error) {
 	if o.err = err; err == nil {
@@ -170,34 +174,41 @@ func (o *outcome) settle(found cache.Result[*vault.Secret], err error) {
 	}
 }
 
-// readInto resolves the items of one secret, the one that demands the freshest copy first; what Vault answers to it is
-// fresh enough for all.
-func (s *Server) readInto(ctx context.Context, members []int, outcomes []outcome) {
-	defer s.recoverItems(ctx, members, outcomes)
-	slices.SortStableFunc(members, func(a, b int) int {
-		return compareLimits(outcomes[a].question.maxAge, outcomes[b].question.maxAge)
-	})
-	var found cache.Result[*vault.Secret]
-	var err error
-	for n, i := range members {
-		asked := outcomes[i].question
-		readHere := err == nil && found.Source == cache.SourceLoad
-		if n == 0 || !readHere && !asked.ages.equal(outcomes[members[n-1]].question.ages) {
-			found, err = s.read(ctx, asked)
+// readInto resolves the items of one secret by one read, for the item that demands the freshest copy. What Vault says to
+// that counts for all of them. When Vault says nothing, each item gets the copy that its own bounds allow, or the error.
+func (s *Server) readInto(ctx context.Context, first int, outcomes []outcome) {
+	defer s.recoverItems(ctx, first, outcomes)
+	asked := strictest(outcomes, first)
+	asked.maxStale = new(time.Duration(0)) // an outage has to show here: the items may differ in what they get in one
+	found, err := s.read(ctx, asked)
+	isFinal := err == nil || isVaultsWord(err)
+	for i := range chain(outcomes, first) {
+		one := &outcomes[i]
+		if isFinal {
+			one.settle(found, err)
+		} else {
+			one.settle(s.readCopy(ctx, one.question, err))
 		}
-		outcomes[i].settle(found, err)
 	}
+}
+
+// readCopy returns what is cached within the bounds of the question, after a read that has failed for this reason.
+func (s *Server) readCopy(ctx context.Context, asked question, failure error) (cache.Result[*vault.Secret], error) {
+	lookup := asked.lookup()
+	lookup.Admit = func(cache.Key) error { return failure }
+	found, err := s.cache.Get(ctx, lookup)
+	return found, orRemembered(found.Source, err)
 }
 
 // recoverItems turns a panic of a read into errors of its items: it runs on a goroutine of its own, where
 // the interceptor cannot catch it.
-func (s *Server) recoverItems(ctx context.Context, members []int, outcomes []outcome) {
+func (s *Server) recoverItems(ctx context.Context, first int, outcomes []outcome) {
 	value := recover()
 	if value == nil {
 		return
 	}
 	err := s.recovered(ctx, methodBatchResolve, value)
-	for _, i := range members {
+	for i := range chain(outcomes, first) {
 		outcomes[i].secret, outcomes[i].err = nil, err
 	}
 }

@@ -1,9 +1,11 @@
 package server_test
 
 import (
+	"net/http"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -96,6 +98,115 @@ func TestABatchOfMixedLimitsCostsOneRead(t *testing.T) {
 		if reads := v.count("GET /v1/secret/data/mysec"); reads != wantReads {
 			t.Errorf("%d reads, want %d", reads, wantReads)
 		}
+	}
+}
+
+// everyBound asks for one secret with bounds that are all different.
+func everyBound(path string) *secretsidecarv1.BatchResolveRequest {
+	request := &secretsidecarv1.BatchResolveRequest{}
+	bounds := []*durationpb.Duration{nil, durationpb.New(0), durationpb.New(time.Second), durationpb.New(time.Hour)}
+	for _, maxAge := range bounds {
+		for _, maxStale := range bounds {
+			request.Requests = append(request.Requests, &secretsidecarv1.ResolveRequest{Path: path, MaxAge: maxAge, MaxStale: maxStale})
+		}
+	}
+	return request
+}
+
+// answers answers every read in Vault's place.
+func (v *frontedVault) answers(status int, body string) {
+	v.answerInstead(func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasPrefix(r.URL.Path, "/v1/secret/") {
+			return false
+		}
+		w.WriteHeader(status)
+		_, _ = w.Write([]byte(body))
+		return true
+	})
+}
+
+func TestItemsOfOneSecretCostTwoReadsAtMostWhateverTheOutcome(t *testing.T) {
+	const metadata = `"metadata":{"version":1,"created_time":"2000-01-01T00:00:00Z","deletion_time":"2001-01-01T00:00:00Z","destroyed":false}`
+	for name, test := range map[string]struct {
+		status int
+		body   string
+		want   string // the reason of every item, or its value
+	}{
+		"a value":             {200, `{"data":{"data":{"k":"value"},"metadata":{"version":1}}}`, "value"},
+		"a missing secret":    {404, `{"errors":[]}`, "SECRET_NOT_FOUND"},
+		"a deleted version":   {404, `{"data":{"data":null,` + metadata + `}}`, "VERSION_DELETED"},
+		"a denial":            {403, `{"errors":["permission denied"]}`, "VAULT_PERMISSION_DENIED"},
+		"no KV version 2":     {405, `{"errors":["unsupported operation"]}`, "NOT_KV_V2"},
+		"a path it refuses":   {400, `{"errors":["malformed"]}`, "INVALID_PATH"},
+		"a secret too large":  {200, strings.Repeat(" ", 5<<20) + "{}", "SECRET_TOO_LARGE"},
+		"a failure":           {500, `{"errors":["failure"]}`, "VAULT_UNREACHABLE"},
+		"an answer of others": {200, `<html>`, "VAULT_UNREACHABLE"},
+		"a rate limit":        {429, `{"errors":["slow down"]}`, "VAULT_RATE_LIMITED"},
+		"a seal":              {503, `{"errors":["Vault is sealed"]}`, "VAULT_SEALED"},
+	} {
+		for _, remembers := range []bool{true, false} {
+			t.Run(name, func(t *testing.T) {
+				v := newVault(t)
+				connection := v.connection("prod")
+				if !remembers {
+					connection.Policy.NegativeTTL, connection.Policy.TTL = 0, 0
+				}
+				s := start(t, server.Settings{Connections: []server.Connection{connection}})
+				v.answers(test.status, test.body)
+				answer, err := s.BatchResolve(t.Context(), everyBound("secret/data/mysec/k"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i, result := range answer.GetResults() {
+					if got := result.GetSecret().GetValue() + result.GetError().GetReason(); got != test.want {
+						t.Errorf("item %d: got %s, want %s", i, got, test.want)
+					}
+				}
+				if reads := v.count("GET /v1/secret/data/mysec"); reads > 2 {
+					t.Errorf("%d reads, want 2 at most", reads)
+				}
+			})
+		}
+	}
+}
+
+// In an outage each item gets what it would get alone: the fresh copy, the stale one, or the error.
+func TestABatchInAnOutageAnswersEachItemByItsOwnBounds(t *testing.T) {
+	v := newVault(t)
+	v.write(t, "secret/data/mysec", map[string]any{"k": "value"})
+	s := start(t, server.Settings{Connections: []server.Connection{v.connection("prod")}})
+	s.resolve(t, "secret/data/mysec/k")
+	v.answers(http.StatusInternalServerError, `{"errors":["failure"]}`)
+	now := durationpb.New(0)
+	items := []struct {
+		maxAge, maxStale *durationpb.Duration
+		want             string
+	}{
+		{nil, nil, "SOURCE_CACHE"}, {nil, now, "SOURCE_CACHE"}, {now, nil, "SOURCE_STALE"},
+		{now, now, "VAULT_UNREACHABLE"}, {now, durationpb.New(time.Minute), "SOURCE_STALE"}, {durationpb.New(time.Hour), now, "SOURCE_CACHE"},
+	}
+	request := &secretsidecarv1.BatchResolveRequest{}
+	for _, item := range items {
+		request.Requests = append(request.Requests, &secretsidecarv1.ResolveRequest{
+			Path: "secret/data/mysec/k", MaxAge: item.maxAge, MaxStale: item.maxStale})
+	}
+	answer, err := s.BatchResolve(t.Context(), request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, result := range answer.GetResults() {
+		got := result.GetError().GetReason()
+		if got == "" {
+			got = result.GetSecret().GetSource().String()
+		} else if result.GetError().GetRetryDelay().AsDuration() <= 0 {
+			t.Errorf("item %d says not when to retry", i)
+		}
+		if got != items[i].want {
+			t.Errorf("item %d: got %s, want %s", i, got, items[i].want)
+		}
+	}
+	if reads := v.count("GET /v1/secret/data/mysec"); reads > 1+2 {
+		t.Errorf("%d reads after the first one, want 2 at most", reads-1)
 	}
 }
 

@@ -47,27 +47,39 @@ func (m *callerMeter) enter(caller Peer, limits CallerLimits, secrets int) error
 	use := m.use(callerKey{caller.UID, caller.PID}, now)
 	if limits.InFlight > 0 && use.inFlight >= limits.InFlight {
 		return errRateLimited(fmt.Sprintf("uid %d (pid %d) has %d requests in progress, caller_limits.in_flight allows no more: wait for an answer",
-			caller.UID, caller.PID, use.inFlight))
+			caller.UID, caller.PID, use.inFlight), 0)
 	}
-	if limits.PerSecond > 0 && !use.allows(limits.PerSecond, secrets, now) {
+	if wait := use.spend(limits.PerSecond, secrets, now); wait > 0 {
 		return errRateLimited(fmt.Sprintf("uid %d (pid %d) asks for more than %d secrets a second, caller_limits.per_second: ask more slowly",
-			caller.UID, caller.PID, limits.PerSecond))
+			caller.UID, caller.PID, limits.PerSecond), wait)
 	}
 	use.inFlight++
 	return nil
 }
 
-// allows takes secrets out of what the caller may ask for in a second. A whole batch always fits after a pause.
-func (u *callerUse) allows(perSecond, secrets int, now time.Time) bool {
+// spend takes secrets out of what the caller may ask for in a second, or returns when there will be enough. A whole batch
+// always fits after a pause. A limit of zero is none.
+func (u *callerUse) spend(perSecond, secrets int, now time.Time) (wait time.Duration) {
 	limit, burst := rate.Limit(perSecond), max(perSecond, maxBatch)
 	switch {
+	case perSecond <= 0:
+		return 0
 	case u.secrets == nil:
 		u.secrets = rate.NewLimiter(limit, burst)
 	case u.secrets.Limit() != limit: // a reload has changed it
 		u.secrets.SetLimitAt(now, limit)
 		u.secrets.SetBurstAt(now, burst)
 	}
-	return u.secrets.AllowN(now, min(secrets, burst))
+	return take(u.secrets, min(secrets, burst), now)
+}
+
+// take takes n out of the limiter, whose burst is no smaller, or returns when they will be there.
+func take(limiter *rate.Limiter, n int, now time.Time) (wait time.Duration) {
+	reserved := limiter.ReserveN(now, n)
+	if wait = reserved.DelayFrom(now); wait > 0 {
+		reserved.CancelAt(now)
+	}
+	return wait
 }
 
 func (m *callerMeter) leave(caller Peer) {

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -52,6 +54,35 @@ func TestAPanicIsAnErrorWithoutItsValue(t *testing.T) {
 	if text := log.String(); !strings.Contains(text, "panicked") || strings.Contains(text, "top-secret") {
 		t.Errorf("the log says %s", text)
 	}
+}
+
+func TestACallerOverItsLimitIsToldWhenThereIsRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, caller := newCallerMeter(), Peer{UID: 1000}
+		limits := CallerLimits{PerSecond: 100}
+		ask := func(secrets int) *problem {
+			err := m.enter(caller, limits, secrets)
+			if err == nil {
+				m.leave(caller)
+				return nil
+			}
+			return problemOf(err)
+		}
+		if refused := ask(maxBatch); refused != nil {
+			t.Fatal(refused)
+		}
+		refused := ask(200)
+		if refused == nil || refused.retryDelay().AsDuration() != 2*time.Second {
+			t.Fatalf("200 secrets at 100 a second: %v, retry after %v, want 2s", refused, refused.retryDelay())
+		}
+		if again := ask(200); again.retryDelay().AsDuration() != 2*time.Second {
+			t.Fatalf("a refusal has cost something: retry after %v", again.retryDelay())
+		}
+		time.Sleep(refused.retryDelay().AsDuration())
+		if refused := ask(200); refused != nil {
+			t.Fatalf("after that: %v", refused)
+		}
+	})
 }
 
 func TestCallersThatAskNoMoreAreForgotten(t *testing.T) {

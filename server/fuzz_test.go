@@ -213,6 +213,9 @@ func (w *fuzzWorld) checkBatch(t *testing.T, request *secretsidecarv1.BatchResol
 		if !slices.Contains(contractReasons[code], failed.GetReason()) || failed.GetMessage() == "" {
 			t.Errorf("an item's error is not of the contract: %v", failed)
 		}
+		if (failed.GetRetryDelay() != nil) != isRetryable(code, failed.GetReason()) {
+			t.Errorf("retry_delay %v with %s", failed.GetRetryDelay(), failed.GetReason())
+		}
 		w.checkHidden(t, failed.GetMessage())
 	}
 }
@@ -228,8 +231,8 @@ func (w *fuzzWorld) checkError(t *testing.T, m method, err error) {
 	if !slices.Contains(contractReasons[got.Code()], reason) || got.Message() == "" {
 		t.Errorf("%s: not an error of the contract: %v, reason %s", m.name, err, reason)
 	}
-	if hasRetry := detail[*errdetails.RetryInfo](got) != nil; hasRetry != (got.Code() == codes.Unavailable) {
-		t.Errorf("%s: RetryInfo %v with %v", m.name, hasRetry, got.Code())
+	if hasRetry := detail[*errdetails.RetryInfo](got) != nil; hasRetry != isRetryable(got.Code(), reason) {
+		t.Errorf("%s: RetryInfo %v with %v %s", m.name, hasRetry, got.Code(), reason)
 	}
 	if reason == "INVALID_REQUEST" && len(detail[*errdetails.BadRequest](got).GetFieldViolations()) == 0 {
 		t.Errorf("%s: INVALID_REQUEST without field violations", m.name)

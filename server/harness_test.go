@@ -192,12 +192,17 @@ func wantProblem(t *testing.T, err error, code codes.Code, reason string) {
 	if got.Code() != code || reasonOf(got) != reason {
 		t.Fatalf("got %v %s (%q), want %v %s", got.Code(), reasonOf(got), got.Message(), code, reason)
 	}
-	if code == codes.Unavailable && detail[*errdetails.RetryInfo](got).GetRetryDelay().AsDuration() <= 0 {
-		t.Error("UNAVAILABLE without RetryInfo")
+	if isRetryable(code, reason) && detail[*errdetails.RetryInfo](got).GetRetryDelay().AsDuration() <= 0 {
+		t.Errorf("%s without RetryInfo", reason)
 	}
 	if reason == "INVALID_REQUEST" && len(detail[*errdetails.BadRequest](got).GetFieldViolations()) == 0 {
 		t.Error("INVALID_REQUEST without field violations")
 	}
+}
+
+// isRetryable reports whether the contract promises to say when to ask again.
+func isRetryable(code codes.Code, reason string) bool {
+	return code == codes.Unavailable || reason == "RATE_LIMITED" || reason == "OVERLOADED"
 }
 
 func reasonOf(s *status.Status) string {

@@ -21,7 +21,7 @@ import (
 // errorDomain is the domain of every google.rpc.ErrorInfo; contract section 2.
 const errorDomain = "secretsidecar"
 
-// defaultRetryAfter is the RetryInfo of an UNAVAILABLE error that knows no better.
+// defaultRetryAfter is the RetryInfo of an error that knows no better.
 const defaultRetryAfter = time.Second
 
 // auditRetryAfter is when a disk may have room again.
@@ -33,7 +33,7 @@ type problem struct {
 	code       codes.Code
 	reason     string
 	message    string
-	retryAfter time.Duration                           // for UNAVAILABLE
+	retryAfter time.Duration                           // for what may pass by itself; zero is the default
 	violations []*errdetails.BadRequest_FieldViolation // for INVALID_REQUEST and INVALID_PATH
 	cause      error                                   // for the log at debug level
 }
@@ -47,12 +47,8 @@ func (p *problem) Unwrap() error { return p.cause }
 // GRPCStatus makes grpc send the problem with its details.
 func (p *problem) GRPCStatus() *status.Status {
 	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{Reason: p.reason, Domain: errorDomain}}
-	if p.code == codes.Unavailable {
-		delay := p.retryAfter
-		if delay <= 0 {
-			delay = defaultRetryAfter
-		}
-		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(delay)})
+	if delay := p.retryDelay(); delay != nil {
+		details = append(details, &errdetails.RetryInfo{RetryDelay: delay})
 	}
 	if len(p.violations) > 0 {
 		details = append(details, &errdetails.BadRequest{FieldViolations: p.violations})
@@ -65,10 +61,29 @@ func (p *problem) GRPCStatus() *status.Status {
 	return detailed
 }
 
+// retryDelay is when the same request may succeed; nil when it will not by itself.
+func (p *problem) retryDelay() *durationpb.Duration {
+	switch {
+	case p.code != codes.Unavailable && p.reason != reasonRateLimited && p.reason != reasonOverloaded:
+		return nil
+	case p.retryAfter > 0:
+		return durationpb.New(p.retryAfter)
+	}
+	return durationpb.New(defaultRetryAfter)
+}
+
 // resolveError is the same problem inside an answer.
 func (p *problem) resolveError() *secretsidecarv1.ResolveError {
-	return &secretsidecarv1.ResolveError{Code: int32(p.code), Reason: p.reason, Message: p.message} // #nosec G115 -- 17 codes
+	return &secretsidecarv1.ResolveError{
+		Code: int32(p.code), Reason: p.reason, Message: p.message, RetryDelay: p.retryDelay(), // #nosec G115 -- 17 codes
+	}
 }
+
+// The reasons of RESOURCE_EXHAUSTED that pass by themselves.
+const (
+	reasonRateLimited = "RATE_LIMITED"
+	reasonOverloaded  = "OVERLOADED"
+)
 
 // reasonOf is the contract's error table for what Vault's client and the cache report.
 var reasonOf = []struct {
@@ -91,7 +106,7 @@ var reasonOf = []struct {
 	{vault.ErrLoginRejected, codes.FailedPrecondition, "LOGIN_REJECTED", "Vault rejected the AppRole login: check role_id and secret_id"},
 	{vault.ErrClosed, codes.Unavailable, "SHUTTING_DOWN", "the sidecar is shutting down: retry against the next one"},
 	{cache.ErrClosed, codes.Unavailable, "SHUTTING_DOWN", "the sidecar is shutting down: retry against the next one"},
-	{cache.ErrOverloaded, codes.ResourceExhausted, "OVERLOADED", "too many requests wait for Vault on this connection: retry later, or raise max_waiting"},
+	{cache.ErrOverloaded, codes.ResourceExhausted, reasonOverloaded, "too many requests wait for Vault on this connection: retry later, or raise max_waiting"},
 }
 
 // problemOf translates any error of a handler. An error that it does not know is INTERNAL, without its text.
@@ -210,8 +225,9 @@ func errProjectNotAllowed(message string) *problem {
 	return &problem{code: codes.PermissionDenied, reason: "PROJECT_NOT_ALLOWED", message: message}
 }
 
-func errRateLimited(message string) *problem {
-	return &problem{code: codes.ResourceExhausted, reason: "RATE_LIMITED", message: message}
+// errRateLimited says when there is room again; zero is that nobody knows.
+func errRateLimited(message string, retryAfter time.Duration) *problem {
+	return &problem{code: codes.ResourceExhausted, reason: reasonRateLimited, message: message, retryAfter: retryAfter}
 }
 
 func errAddressNotAllowed() *problem {

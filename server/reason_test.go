@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
@@ -68,9 +69,51 @@ func wantDetails(t *testing.T, p *problem) {
 	if !info {
 		t.Error("no ErrorInfo")
 	}
-	if retry != (p.code == codes.Unavailable) {
-		t.Errorf("RetryInfo is %v for %v", retry, p.code)
+	if want := p.code == codes.Unavailable || p.reason == "RATE_LIMITED" || p.reason == "OVERLOADED"; retry != want {
+		t.Errorf("RetryInfo is %v for %v %s", retry, p.code, p.reason)
 	}
+}
+
+func TestAnErrorInsideAnAnswerSaysWhenToRetryAsAStatusDoes(t *testing.T) {
+	outage := &vault.CallError{Sentinel: vault.ErrUnreachable, RetryAfter: 3 * time.Second}
+	for _, test := range []struct {
+		err  error
+		want time.Duration // zero: unset
+	}{
+		{outage, 3 * time.Second},
+		{vault.ErrSealed, defaultRetryAfter},
+		{vault.ErrClosed, defaultRetryAfter},
+		{errAuditFailed(errors.New("no room")), auditRetryAfter},
+		{cache.ErrOverloaded, defaultRetryAfter},
+		{errRateLimited("slow down", 2*time.Second), 2 * time.Second},
+		{errRateLimited("wait for an answer", 0), defaultRetryAfter},
+		{errOnConnection("prod", outage), 3 * time.Second},
+		{errBatchTooLarge(), 0},
+		{vault.ErrTooLarge, 0},
+		{vault.ErrNotFound, 0},
+		{&vault.CallError{Sentinel: vault.ErrLoginRejected, RetryAfter: time.Minute}, 0},
+		{context.DeadlineExceeded, 0},
+		{context.Canceled, 0},
+		{errors.New("anything else"), 0},
+	} {
+		p := problemOf(test.err)
+		inside := p.resolveError().GetRetryDelay()
+		if inside.AsDuration() != test.want || (inside == nil) != (test.want == 0) {
+			t.Errorf("%v: retry_delay %v, want %v", p, inside, test.want)
+		}
+		if outside := retryInfo(p).GetRetryDelay(); outside.AsDuration() != test.want {
+			t.Errorf("%v: RetryInfo %v, want %v", p, outside, test.want)
+		}
+	}
+}
+
+func retryInfo(p *problem) *errdetails.RetryInfo {
+	for _, detail := range p.GRPCStatus().Details() {
+		if info, ok := detail.(*errdetails.RetryInfo); ok {
+			return info
+		}
+	}
+	return nil
 }
 
 func TestAVaultErrorsRemedyIsShownAndItsCauseIsNot(t *testing.T) {

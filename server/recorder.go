@@ -81,7 +81,8 @@ func serverAttributes(address string) []attribute.KeyValue {
 	return append(attributes, attribute.Int("server.port", port))
 }
 
-// age records that a value was answered which was read at fetchedAt.
+// age records that a value was answered which was read at fetchedAt. It goes by the wall clock, as fetched_at does: after
+// the clock was set back the metric shows less than what the cache goes by.
 func (r *recorder) age(ctx context.Context, e end, fetchedAt time.Time) {
 	r.ages.Record(ctx, max(time.Since(fetchedAt).Seconds(), 0), r.ageOptions[e]...)
 }

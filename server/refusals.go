@@ -68,7 +68,7 @@ func (s *Server) tellOfRefusal(ctx context.Context, method string, err error) {
 	}
 	reason := problemOf(err).reason
 	who := []any{"method", method, "reason", reason, "uid", caller.UID, "gid", caller.GID, "pid", caller.PID}
-	if reason == "RATE_LIMITED" {
+	if reason == reasonRateLimited {
 		s.log.WarnContext(ctx, "a caller asks for more than its limit", who...)
 		return
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -164,6 +165,59 @@ func TestAnOutageServesStaleCopiesAndFailsFastWithoutOne(t *testing.T) {
 	if state := s.status(t, "prod"); state.GetState() != secretsidecarv1.ConnectionState_CONNECTION_STATE_DEGRADED || state.GetLastError().GetReason() != "VAULT_SEALED" {
 		t.Errorf("state %v", state)
 	}
+}
+
+func TestNoCopyIsKeptBeyondTheDeletionThatVaultHasAnnounced(t *testing.T) {
+	for name, test := range map[string]struct {
+		in    time.Duration
+		reads int // by three requests
+	}{
+		"deleted within the ttl":                 {10 * time.Minute, 1},
+		"deleted already, if our clock is right": {-10 * time.Minute, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := newVault(t)
+			s := start(t, server.Settings{Connections: []server.Connection{v.connection("prod")}})
+			deletion := time.Now().Add(test.in)
+			v.answers(http.StatusOK, fmt.Sprintf(`{"data":{"data":{"k":"value"},"metadata":{"version":1,"deletion_time":%q}}}`,
+				deletion.UTC().Format(time.RFC3339Nano)))
+			for range 3 {
+				answer := s.resolve(t, "secret/data/mysec/k")
+				if end := answer.GetExpiresAt().AsTime(); answer.GetValue() != "value" || !end.Equal(deletion) {
+					t.Errorf("got %v, expires at %v, want %v", answer, end, deletion)
+				}
+			}
+			if reads := v.count("GET /v1/secret/data/mysec"); reads != test.reads {
+				t.Errorf("%d reads, want %d", reads, test.reads)
+			}
+		})
+	}
+}
+
+func TestAFreshReadDoesNotQueueBehindOneThatHangs(t *testing.T) {
+	v := newVault(t)
+	v.write(t, "secret/data/mysec", map[string]any{"k": "v"})
+	s := start(t, server.Settings{Connections: []server.Connection{v.connection("prod")}})
+	hangs, release := make(chan struct{}), make(chan struct{})
+	var reads atomic.Int32
+	v.answerInstead(func(_ http.ResponseWriter, r *http.Request) bool {
+		if strings.HasPrefix(r.URL.Path, "/v1/secret/") && reads.Add(1) == 1 {
+			close(hangs)
+			waitFor(t, release)
+		}
+		return false
+	})
+	old := make(chan string, 1)
+	go func() { old <- resolveNow(t, s, "secret/data/mysec/k") }()
+	<-hangs
+	fresh, err := s.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: "secret/data/mysec/k", MaxAge: durationpb.New(0)})
+	if err != nil || fresh.GetSource() != secretsidecarv1.Source_SOURCE_VAULT {
+		t.Fatalf("got %v, %v", fresh, err)
+	}
+	if got := <-old; got != "v" { // it has the later read's answer; its own still hangs
+		t.Errorf("the first caller got %q", got)
+	}
+	close(release)
 }
 
 // The promise: a request that arrives after Invalidate has returned is never answered from a Vault read that

@@ -129,8 +129,12 @@ type Server struct {
 // New makes a Server without connections. It opens nothing; the caller ends it with Serve.
 func New(opts Options) (*Server, error) {
 	secrets, err := cache.New(cache.Config[*vault.Secret]{
-		Size:     (*vault.Secret).Size,
-		Classify: classify,
+		Size: (*vault.Secret).Size,
+		// The time is by Vault's clock, the cache goes by ours. When ours is behind, a copy may answer for so long after
+		// Vault has deleted the version. When ours is ahead, a copy ends early, and a version that Vault still has is read
+		// for each request. Both clocks are kept by NTP; a margin would be a guess.
+		ExpiresAt: (*vault.Secret).DeletedAt,
+		Classify:  classify,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make the cache: %w", err)
@@ -213,6 +217,12 @@ func classify(err error) cache.Class {
 	default:
 		return cache.ClassOther
 	}
+}
+
+// isVaultsWord reports whether the error says what Vault has under the path, for whoever asks.
+func isVaultsWord(err error) bool {
+	class := classify(err)
+	return class == cache.ClassAbsent || class == cache.ClassDenied
 }
 
 // Serve answers requests on listener until ctx is done, then stops: health says NOT_SERVING, requests in

@@ -24,7 +24,7 @@ type session struct {
 	// other credentials starts with nothing cached.
 	space string
 	// admit and load are the client's, as the cache calls them. They and the next are made once, and not for each request.
-	admit func() error
+	admit func(key cache.Key) error
 	load  func(ctx context.Context, key cache.Key) (*vault.Secret, error)
 	// joined and refreshing count for the tally of the connection.
 	joined     func(waiter, load context.Context)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -84,8 +85,8 @@ func (s *Server) testSpec(ctx context.Context, caller Peer, spec *secretsidecarv
 	if mistakes := credentialMistakes(spec); len(mistakes) > 0 {
 		return nil, errInvalidRequest(mistakes...)
 	}
-	if !s.specTests.Allow() {
-		return nil, errRateLimited("too many connections were tested by spec lately: wait some seconds")
+	if wait := take(s.specTests, 1, time.Now()); wait > 0 {
+		return nil, errRateLimited("too many connections were tested by spec lately: wait some seconds", wait)
 	}
 	config := conn.Config{
 		Config: vault.Config{

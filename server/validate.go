@@ -13,10 +13,6 @@ import (
 // ages are a request's max_age and max_stale; nil is unset.
 type ages struct{ maxAge, maxStale *time.Duration }
 
-func (a ages) equal(b ages) bool {
-	return compareLimits(a.maxAge, b.maxAge) == 0 && compareLimits(a.maxStale, b.maxStale) == 0
-}
-
 // compareLimits orders limits by strictness; unset is the least strict.
 func compareLimits(a, b *time.Duration) int {
 	switch {

@@ -67,7 +67,7 @@ func decideFound(ans *answer) (*Secret, error) {
 	if err != nil {
 		return nil, NotKVv2()
 	}
-	return newSecret(texts, others, found.Metadata.Version, found.Metadata.CreatedTime), nil
+	return newSecret(texts, others, found.Metadata.Version, found.Metadata.CreatedTime, found.Metadata.deletedAt()), nil
 }
 
 func decideNotFound(ans *answer) error {

@@ -11,7 +11,7 @@ import (
 
 const (
 	// secretOverhead is about what a secret costs in memory besides its keys.
-	secretOverhead = 48
+	secretOverhead = 56
 	// keyOverhead is about what a key costs besides its texts: two string headers, and the rounding up of the
 	// allocations.
 	keyOverhead = 48
@@ -23,6 +23,7 @@ type Secret struct {
 	// when it prints what holds a Secret.
 	fields    *[]field
 	createdAt int64 // in nanoseconds since 1970, or notDated: a time.Time is three times as large
+	deletedAt int64 // likewise
 	version   uint32
 	texts     uint32 // how many fields are texts
 }
@@ -44,15 +45,30 @@ type Value struct {
 }
 
 // newSecret makes a secret of strings and of other JSON values. No key may stand in them twice.
-func newSecret(texts, others []field, version uint32, createdAt time.Time) *Secret {
+func newSecret(texts, others []field, version uint32, createdAt, deletedAt time.Time) *Secret {
 	sortByKey(texts)
 	sortByKey(others)
 	fields := slices.Concat(texts, others)
-	s := &Secret{fields: &fields, texts: uint32(len(texts)), version: version, createdAt: notDated} // #nosec G115 -- an answer of Vault's is smaller
-	if year := createdAt.Year(); 1677 < year && year < 2262 {
-		s.createdAt = createdAt.UnixNano()
+	return &Secret{
+		fields: &fields, texts: uint32(len(texts)), // #nosec G115 -- an answer of Vault's is smaller
+		version: version, createdAt: dated(createdAt), deletedAt: dated(deletedAt),
 	}
-	return s
+}
+
+// dated returns the time in nanoseconds since 1970, or notDated.
+func dated(t time.Time) int64 {
+	if year := t.Year(); year <= 1677 || 2262 <= year {
+		return notDated
+	}
+	return t.UnixNano()
+}
+
+// undated is the reverse of dated.
+func undated(nanoseconds int64) time.Time {
+	if nanoseconds == notDated {
+		return time.Time{}
+	}
+	return time.Unix(0, nanoseconds)
 }
 
 // Value returns the value of key, and false when the secret has no such key.
@@ -85,12 +101,11 @@ func (s *Secret) Version() uint32 { return s.version }
 
 // CreatedAt returns when the version was written, by Vault's clock; the zero time when Vault named none, or one that is
 // more than 250 years from now.
-func (s *Secret) CreatedAt() time.Time {
-	if s.createdAt == notDated {
-		return time.Time{}
-	}
-	return time.Unix(0, s.createdAt)
-}
+func (s *Secret) CreatedAt() time.Time { return undated(s.createdAt) }
+
+// DeletedAt returns when Vault deletes the version by itself (delete_version_after), by Vault's clock; the zero time when
+// Vault named no such time, or one that is more than 250 years from now.
+func (s *Secret) DeletedAt() time.Time { return undated(s.deletedAt) }
 
 // Len returns the number of the secret's keys.
 func (s *Secret) Len() int { return len(*s.fields) }

@@ -328,7 +328,8 @@ type ResolveRequest struct {
 	// Version of the secret; 0 is the latest.
 	Version uint32 `protobuf:"varint,5,opt,name=version,proto3" json:"version,omitempty"`
 	// The oldest copy that may be returned as fresh, counted from the beginning of the Vault read that
-	// produced it. Unset is the connection's ttl, which is also the upper limit; 0s reads Vault now.
+	// produced it. Unset is the connection's ttl, which is also the upper limit; 0s reads Vault now, and does
+	// not wait for an older read that hangs.
 	MaxAge *durationpb.Duration `protobuf:"bytes,6,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
 	// How long beyond its ttl a copy may be returned (marked SOURCE_STALE) while Vault is out. Unset is the
 	// connection's max_stale, which is also the upper limit; 0s is never.
@@ -429,7 +430,7 @@ type ResolveResponse struct {
 	VersionCreatedAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=version_created_at,json=versionCreatedAt,proto3" json:"version_created_at,omitempty"`
 	// When the Vault read that produced the value began.
 	FetchedAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=fetched_at,json=fetchedAt,proto3" json:"fetched_at,omitempty"`
-	// When the cached copy stops being fresh.
+	// When the cached copy stops being fresh: at the end of its ttl, or when Vault deletes the version.
 	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
 	// Where the value came from.
 	Source        Source `protobuf:"varint,7,opt,name=source,proto3,enum=secretsidecar.v1.Source" json:"source,omitempty"`
@@ -703,7 +704,10 @@ type ResolveError struct {
 	// The ErrorInfo reason, for example SECRET_NOT_FOUND.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// What happened and what to do next, for people.
-	Message       string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	// When to ask again, as the RetryInfo of a single Resolve would say it. Unset: asking again by itself does
+	// not help.
+	RetryDelay    *durationpb.Duration `protobuf:"bytes,4,opt,name=retry_delay,json=retryDelay,proto3" json:"retry_delay,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -757,6 +761,13 @@ func (x *ResolveError) GetMessage() string {
 		return x.Message
 	}
 	return ""
+}
+
+func (x *ResolveError) GetRetryDelay() *durationpb.Duration {
+	if x != nil {
+		return x.RetryDelay
+	}
+	return nil
 }
 
 // TestConnectionRequest names the connection to try.
@@ -1888,11 +1899,13 @@ const file_secretsidecar_v1_secret_service_proto_rawDesc = "" +
 	"\x12BatchResolveResult\x12;\n" +
 	"\x06secret\x18\x01 \x01(\v2!.secretsidecar.v1.ResolveResponseH\x00R\x06secret\x126\n" +
 	"\x05error\x18\x02 \x01(\v2\x1e.secretsidecar.v1.ResolveErrorH\x00R\x05errorB\t\n" +
-	"\aoutcome\"T\n" +
+	"\aoutcome\"\x90\x01\n" +
 	"\fResolveError\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"\x8f\x01\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12:\n" +
+	"\vretry_delay\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"retryDelay\"\x8f\x01\n" +
 	"\x15TestConnectionRequest\x12 \n" +
 	"\n" +
 	"connection\x18\x01 \x01(\tH\x00R\n" +
@@ -2068,41 +2081,42 @@ var file_secretsidecar_v1_secret_service_proto_depIdxs = []int32{
 	9,  // 8: secretsidecar.v1.BatchResolveResponse.results:type_name -> secretsidecar.v1.BatchResolveResult
 	6,  // 9: secretsidecar.v1.BatchResolveResult.secret:type_name -> secretsidecar.v1.ResolveResponse
 	10, // 10: secretsidecar.v1.BatchResolveResult.error:type_name -> secretsidecar.v1.ResolveError
-	12, // 11: secretsidecar.v1.TestConnectionRequest.spec:type_name -> secretsidecar.v1.ConnectionSpec
-	14, // 12: secretsidecar.v1.TestConnectionResponse.checks:type_name -> secretsidecar.v1.ConnectionCheck
-	26, // 13: secretsidecar.v1.TestConnectionResponse.token_ttl:type_name -> google.protobuf.Duration
-	15, // 14: secretsidecar.v1.TestConnectionResponse.mounts:type_name -> secretsidecar.v1.Mount
-	2,  // 15: secretsidecar.v1.ConnectionCheck.status:type_name -> secretsidecar.v1.CheckStatus
-	26, // 16: secretsidecar.v1.ConnectionCheck.took:type_name -> google.protobuf.Duration
-	22, // 17: secretsidecar.v1.ListConnectionsResponse.connections:type_name -> secretsidecar.v1.ConnectionStatus
-	20, // 18: secretsidecar.v1.ListConnectionsResponse.process:type_name -> secretsidecar.v1.ProcessStatus
-	27, // 19: secretsidecar.v1.ProcessStatus.started_at:type_name -> google.protobuf.Timestamp
-	21, // 20: secretsidecar.v1.ProcessStatus.protections:type_name -> secretsidecar.v1.Protection
-	3,  // 21: secretsidecar.v1.ConnectionStatus.scope:type_name -> secretsidecar.v1.Scope
-	4,  // 22: secretsidecar.v1.ConnectionStatus.state:type_name -> secretsidecar.v1.ConnectionState
-	27, // 23: secretsidecar.v1.ConnectionStatus.token_expires_at:type_name -> google.protobuf.Timestamp
-	10, // 24: secretsidecar.v1.ConnectionStatus.last_error:type_name -> secretsidecar.v1.ResolveError
-	27, // 25: secretsidecar.v1.ConnectionStatus.state_since:type_name -> google.protobuf.Timestamp
-	23, // 26: secretsidecar.v1.ConnectionStatus.resolves:type_name -> secretsidecar.v1.ResolveCounts
-	27, // 27: secretsidecar.v1.ConnectionStatus.last_answer_at:type_name -> google.protobuf.Timestamp
-	27, // 28: secretsidecar.v1.ConnectionStatus.secret_id_expires_at:type_name -> google.protobuf.Timestamp
-	5,  // 29: secretsidecar.v1.SecretService.Resolve:input_type -> secretsidecar.v1.ResolveRequest
-	7,  // 30: secretsidecar.v1.SecretService.BatchResolve:input_type -> secretsidecar.v1.BatchResolveRequest
-	11, // 31: secretsidecar.v1.SecretService.TestConnection:input_type -> secretsidecar.v1.TestConnectionRequest
-	16, // 32: secretsidecar.v1.SecretService.Invalidate:input_type -> secretsidecar.v1.InvalidateRequest
-	18, // 33: secretsidecar.v1.SecretService.ListConnections:input_type -> secretsidecar.v1.ListConnectionsRequest
-	24, // 34: secretsidecar.v1.SecretService.Watch:input_type -> secretsidecar.v1.WatchRequest
-	6,  // 35: secretsidecar.v1.SecretService.Resolve:output_type -> secretsidecar.v1.ResolveResponse
-	8,  // 36: secretsidecar.v1.SecretService.BatchResolve:output_type -> secretsidecar.v1.BatchResolveResponse
-	13, // 37: secretsidecar.v1.SecretService.TestConnection:output_type -> secretsidecar.v1.TestConnectionResponse
-	17, // 38: secretsidecar.v1.SecretService.Invalidate:output_type -> secretsidecar.v1.InvalidateResponse
-	19, // 39: secretsidecar.v1.SecretService.ListConnections:output_type -> secretsidecar.v1.ListConnectionsResponse
-	25, // 40: secretsidecar.v1.SecretService.Watch:output_type -> secretsidecar.v1.WatchResponse
-	35, // [35:41] is the sub-list for method output_type
-	29, // [29:35] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	26, // 11: secretsidecar.v1.ResolveError.retry_delay:type_name -> google.protobuf.Duration
+	12, // 12: secretsidecar.v1.TestConnectionRequest.spec:type_name -> secretsidecar.v1.ConnectionSpec
+	14, // 13: secretsidecar.v1.TestConnectionResponse.checks:type_name -> secretsidecar.v1.ConnectionCheck
+	26, // 14: secretsidecar.v1.TestConnectionResponse.token_ttl:type_name -> google.protobuf.Duration
+	15, // 15: secretsidecar.v1.TestConnectionResponse.mounts:type_name -> secretsidecar.v1.Mount
+	2,  // 16: secretsidecar.v1.ConnectionCheck.status:type_name -> secretsidecar.v1.CheckStatus
+	26, // 17: secretsidecar.v1.ConnectionCheck.took:type_name -> google.protobuf.Duration
+	22, // 18: secretsidecar.v1.ListConnectionsResponse.connections:type_name -> secretsidecar.v1.ConnectionStatus
+	20, // 19: secretsidecar.v1.ListConnectionsResponse.process:type_name -> secretsidecar.v1.ProcessStatus
+	27, // 20: secretsidecar.v1.ProcessStatus.started_at:type_name -> google.protobuf.Timestamp
+	21, // 21: secretsidecar.v1.ProcessStatus.protections:type_name -> secretsidecar.v1.Protection
+	3,  // 22: secretsidecar.v1.ConnectionStatus.scope:type_name -> secretsidecar.v1.Scope
+	4,  // 23: secretsidecar.v1.ConnectionStatus.state:type_name -> secretsidecar.v1.ConnectionState
+	27, // 24: secretsidecar.v1.ConnectionStatus.token_expires_at:type_name -> google.protobuf.Timestamp
+	10, // 25: secretsidecar.v1.ConnectionStatus.last_error:type_name -> secretsidecar.v1.ResolveError
+	27, // 26: secretsidecar.v1.ConnectionStatus.state_since:type_name -> google.protobuf.Timestamp
+	23, // 27: secretsidecar.v1.ConnectionStatus.resolves:type_name -> secretsidecar.v1.ResolveCounts
+	27, // 28: secretsidecar.v1.ConnectionStatus.last_answer_at:type_name -> google.protobuf.Timestamp
+	27, // 29: secretsidecar.v1.ConnectionStatus.secret_id_expires_at:type_name -> google.protobuf.Timestamp
+	5,  // 30: secretsidecar.v1.SecretService.Resolve:input_type -> secretsidecar.v1.ResolveRequest
+	7,  // 31: secretsidecar.v1.SecretService.BatchResolve:input_type -> secretsidecar.v1.BatchResolveRequest
+	11, // 32: secretsidecar.v1.SecretService.TestConnection:input_type -> secretsidecar.v1.TestConnectionRequest
+	16, // 33: secretsidecar.v1.SecretService.Invalidate:input_type -> secretsidecar.v1.InvalidateRequest
+	18, // 34: secretsidecar.v1.SecretService.ListConnections:input_type -> secretsidecar.v1.ListConnectionsRequest
+	24, // 35: secretsidecar.v1.SecretService.Watch:input_type -> secretsidecar.v1.WatchRequest
+	6,  // 36: secretsidecar.v1.SecretService.Resolve:output_type -> secretsidecar.v1.ResolveResponse
+	8,  // 37: secretsidecar.v1.SecretService.BatchResolve:output_type -> secretsidecar.v1.BatchResolveResponse
+	13, // 38: secretsidecar.v1.SecretService.TestConnection:output_type -> secretsidecar.v1.TestConnectionResponse
+	17, // 39: secretsidecar.v1.SecretService.Invalidate:output_type -> secretsidecar.v1.InvalidateResponse
+	19, // 40: secretsidecar.v1.SecretService.ListConnections:output_type -> secretsidecar.v1.ListConnectionsResponse
+	25, // 41: secretsidecar.v1.SecretService.Watch:output_type -> secretsidecar.v1.WatchResponse
+	36, // [36:42] is the sub-list for method output_type
+	30, // [30:36] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_secretsidecar_v1_secret_service_proto_init() }

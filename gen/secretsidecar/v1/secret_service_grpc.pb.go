@@ -36,9 +36,10 @@ const (
 //
 // SecretService resolves secret references beside a flow worker.
 //
-// Every error carries a google.rpc.ErrorInfo with domain "secretsidecar" and a stable reason. UNAVAILABLE
-// errors carry a google.rpc.RetryInfo, INVALID_REQUEST errors a google.rpc.BadRequest. No message ever
-// holds a secret value, a credential or Vault's own error text.
+// Every error carries a google.rpc.ErrorInfo with domain "secretsidecar" and a stable reason. What the same
+// request may overcome by itself, UNAVAILABLE, RATE_LIMITED and OVERLOADED, carries a google.rpc.RetryInfo;
+// INVALID_REQUEST carries a google.rpc.BadRequest. No message ever holds a secret value, a credential or
+// Vault's own error text.
 type SecretServiceClient interface {
 	// Resolve returns the value that one reference points to, from the cache while it is fresh, else from
 	// Vault.
@@ -140,9 +141,10 @@ type SecretService_WatchClient = grpc.ServerStreamingClient[WatchResponse]
 //
 // SecretService resolves secret references beside a flow worker.
 //
-// Every error carries a google.rpc.ErrorInfo with domain "secretsidecar" and a stable reason. UNAVAILABLE
-// errors carry a google.rpc.RetryInfo, INVALID_REQUEST errors a google.rpc.BadRequest. No message ever
-// holds a secret value, a credential or Vault's own error text.
+// Every error carries a google.rpc.ErrorInfo with domain "secretsidecar" and a stable reason. What the same
+// request may overcome by itself, UNAVAILABLE, RATE_LIMITED and OVERLOADED, carries a google.rpc.RetryInfo;
+// INVALID_REQUEST carries a google.rpc.BadRequest. No message ever holds a secret value, a credential or
+// Vault's own error text.
 type SecretServiceServer interface {
 	// Resolve returns the value that one reference points to, from the cache while it is fresh, else from
 	// Vault.

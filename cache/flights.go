@@ -1,0 +1,92 @@
+package cache
+
+import "slices"
+
+// maxRunning is how many loads of a key may be under way. The second is for those for whom the first began too early: it
+// may hang.
+const maxRunning = 2
+
+// flights are the flights of one key that new callers may meet. They exist while one of them runs. A drop takes those
+// that run out of here: its callers must not wait for them, so they do not count against maxRunning any more. All of it
+// is guarded by Cache.mu.
+type flights[V any] struct {
+	running []*flight[V]           // the one that began last stands last
+	queued  *flight[V]             // begins when one of the running has ended; nil unless maxRunning of them run
+	places  [maxRunning]*flight[V] // what running is kept in
+}
+
+// find returns the flight that a Get which began at arrival may wait for; nil when a new one is needed.
+func (fs *flights[V]) find(arrival instant, l *Lookup[V]) *flight[V] {
+	if fs == nil {
+		return nil
+	}
+	if newest := fs.running[len(fs.running)-1]; newest.mayAnswer(arrival, l) {
+		return newest
+	}
+	return fs.queued
+}
+
+// isBusy reports whether a refresh has no place, or is being done.
+func (fs *flights[V]) isBusy() bool {
+	return fs != nil && (len(fs.running) == maxRunning || !fs.running[0].landed)
+}
+
+// launch begins a new flight, or queues it when enough of its key run. mu must be held, and the Cache be open.
+func (c *Cache[V]) launch(f *flight[V], admit func(Key) error) {
+	fs := f.space.flightsOf(f.key)
+	switch {
+	case fs == nil:
+		fs = &flights[V]{}
+		fs.running = fs.places[:0]
+		f.space.setFlights(f.key, fs)
+	case len(fs.running) == maxRunning:
+		f.readmit(admit)
+		fs.queued = f
+		return
+	}
+	fs.running = append(fs.running, f)
+	c.begin(f)
+}
+
+// depart takes a flight that has ended with o, and is not fenced, from those of its key. What o has found answers all who
+// wait for earlier ones. The queued one begins. mu must be held.
+func (c *Cache[V]) depart(f *flight[V], o outcome[V]) {
+	fs := f.space.flightsOf(f.key)
+	place := slices.Index(fs.running, f)
+	if o.isFinal() && !f.landed {
+		for _, earlier := range fs.running[:place] {
+			earlier.overtake(o)
+		}
+	}
+	fs.running = slices.Delete(fs.running, place, place+1)
+	c.beginQueued(f.space, f.key, fs)
+}
+
+// fence keeps the running flights of a key from everybody who arrives later. The queued one has not begun: a drop is no
+// concern of it, and it begins at once. mu must be held, and the Cache be open.
+func (c *Cache[V]) fence(s *space[V], key Key, fs *flights[V]) {
+	for _, f := range fs.running {
+		f.fenced = true
+	}
+	fs.running = fs.places[:0]
+	c.beginQueued(s, key, fs)
+}
+
+// beginQueued begins the queued flight, for which there is a place now, and lets go of flights of which none is left. mu
+// must be held.
+func (c *Cache[V]) beginQueued(s *space[V], key Key, fs *flights[V]) {
+	next := fs.queued
+	fs.queued = nil
+	switch {
+	case next == nil:
+	case c.closed:
+		next.cancel()
+		next.land(outcome[V]{err: ErrClosed})
+	default:
+		fs.running = append(fs.running, next)
+		c.begin(next)
+	}
+	if len(fs.running) == 0 {
+		s.setFlights(key, nil)
+	}
+}

@@ -112,15 +112,23 @@ func (c *Connection) runTestLogin(one *testLogin) {
 	defer cancel()
 	client := c.vault.ForTest()
 	one.token, one.err = c.logInForTest(ctx, client)
-	close(one.done)
-	if one.err == nil {
-		vault.Wait(ctx, login.SharedFor)
+	if one.err != nil {
+		c.endTestLogin() // who asks from here on gets another try
+		close(one.done)
+		return
 	}
-	c.testing.Lock()
-	c.testLogin = nil
-	c.testing.Unlock()
+	close(one.done)
+	vault.Wait(ctx, login.SharedFor)
+	c.endTestLogin()
 	one.users.Wait()
 	revoke(ctx, client, one.token, c.log.Debug)
+}
+
+// endTestLogin lets nobody else join.
+func (c *Connection) endTestLogin() {
+	c.testing.Lock()
+	defer c.testing.Unlock()
+	c.testLogin = nil
 }
 
 func (c *Connection) logInForTest(ctx context.Context, client *vault.Client) (*vault.Token, error) {

@@ -19,6 +19,7 @@ const (
 	subjectBatch     = "BatchResolve of 10"
 	subjectProxy     = "Vault Proxy, real Vault"
 	subjectProxyMade = "Vault Proxy, Vault 0 ms"
+	subjectMiss      = "miss, Vault 0 ms"
 	subjectDirect    = "vault/api, Vault 0 ms"
 )
 
@@ -126,7 +127,7 @@ func measureLoad(ctx context.Context, s *stage, p plan) ([]loadLine, error) {
 func quickSubjects(all []subject, callers int) (chosen []subject) {
 	wanted := map[string]bool{subjectEcho: true, subjectCached: true}
 	if callers == 16 {
-		wanted[subjectBatch], wanted[subjectProxy] = true, true
+		wanted[subjectBatch], wanted[subjectProxy], wanted[subjectMiss], wanted[subjectDirect] = true, true, true, true
 	} else {
 		wanted[subjectMetrics] = true
 	}
@@ -160,7 +161,7 @@ func (s *stage) loadSubjects(ctx context.Context, p plan) ([]subject, error) {
 		{subjectCached, 1, s.sidecar, resolve(s.clients, hits)},
 		{subjectMetrics, 1, exporting, resolve(exportingClients, hits)},
 		{subjectBatch, usualBatch, s.sidecar, resolveBatches(s.clients, hits, usualBatch)},
-		{"miss, Vault 0 ms", 1, missing, resolve(missingClients, fresh(requests("quick", usualSize, 0, usual)))},
+		{subjectMiss, 1, missing, resolve(missingClients, fresh(requests("quick", usualSize, 0, usual)))},
 		{"miss, Vault 5 ms", 1, missing, resolve(missingClients, fresh(requests("slow", usualSize, 0, usual)))},
 		{subjectDirect, 1, nil, readDirect(direct)},
 	}
@@ -244,6 +245,8 @@ func loadTargets(lines []loadLine) []target {
 	compare(target{Measure: "throughput with metrics exported / echo, 64 callers", AtLeast: 0.85}, perSecond, 64, subjectMetrics, subjectEcho)
 	compare(target{Measure: "secrets per second, BatchResolve of 10 / Resolve, 16 callers", AtLeast: 6}, perSecond, 16, subjectBatch, subjectCached)
 	compare(target{Measure: "cached Resolve throughput / Vault Proxy, 16 callers", AtLeast: 12}, perSecond, 16, subjectCached, subjectProxy)
+	compare(target{Measure: "miss throughput / vault/api direct, 16 callers, Vault 0 ms", AtLeast: 0.75}, perSecond, 16, subjectMiss, subjectDirect)
+	compare(target{Measure: "server CPU of a miss / of a cached Resolve, 16 callers, Vault 0 ms", AtMost: 3.5}, cpu, 16, subjectMiss, subjectCached)
 	return all
 }
 

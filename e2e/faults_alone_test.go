@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -177,6 +178,7 @@ func TestAQuotaOnOneMountStopsNoReadOfAnother(t *testing.T) {
 // slowly is an answer that comes late.
 func slowly(late time.Duration, answer http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
 		timer := time.NewTimer(late)
 		defer timer.Stop()
 		select {

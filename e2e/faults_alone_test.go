@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -69,7 +70,7 @@ func TestALoginThatFailsStopsNoReadWhileTheTokenLives(t *testing.T) {
 	for _, way := range waysToFail {
 		t.Run(way.name, func(t *testing.T) {
 			t.Parallel()
-			a := newAlone(t, vaulttest.Dev(t), nil, readSecrets, "timeout: 3s")
+			a := newAlone(t, vaulttest.Dev(t), nil, readSecrets, "timeout: "+noOutage)
 			paths := a.newSecrets(a.vault, "secret/data/cold", 60)
 			a.gate.failing(way.answer, loginPath)
 			if a.askForNewLogin() == nil {
@@ -87,14 +88,17 @@ func TestRenewalsThatFailStopNoReadWhileTheTokenLives(t *testing.T) {
 	t.Parallel()
 	// From two thirds on the sidecar tries to renew it, or to log in.
 	const ends, margin = "12s", 1500 * time.Millisecond
-	for _, way := range waysToFail {
+	for i, way := range waysToFail {
 		for kind, role := range map[string]map[string]any{
 			"renewable":     {"token_ttl": ends, "token_max_ttl": "1h"},
 			"not renewable": {"token_ttl": ends, "token_max_ttl": ends, "token_type": "batch"},
 		} {
+			if kind == "not renewable" && i > 1 {
+				continue // TestALoginThatFailsStopsNoReadWhileTheTokenLives has them all
+			}
 			t.Run(kind+", "+way.name, func(t *testing.T) {
 				t.Parallel()
-				a := newAlone(t, vaulttest.Dev(t), role, readSecrets, "timeout: 2s")
+				a := newAlone(t, vaulttest.Dev(t), role, readSecrets, "timeout: 5s")
 				paths := a.newSecrets(a.vault, "secret/data/cold", 20)
 				a.gate.failing(way.answer, loginPath, renewPath)
 				end := a.sidecar.status("prod").GetTokenExpiresAt().AsTime()
@@ -174,6 +178,7 @@ func TestAQuotaOnOneMountStopsNoReadOfAnother(t *testing.T) {
 // slowly is an answer that comes late.
 func slowly(late time.Duration, answer http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
 		timer := time.NewTimer(late)
 		defer timer.Stop()
 		select {
@@ -230,7 +235,7 @@ func TestAQuestionAboutMountsThatFailsStopsNothing(t *testing.T) {
 	for _, way := range waysToFail {
 		t.Run(way.name, func(t *testing.T) {
 			t.Parallel()
-			a := newAlone(t, vaulttest.Dev(t), nil, readSecrets, "timeout: 3s", "cache: {negative_ttl: 0s}")
+			a := newAlone(t, vaulttest.Dev(t), nil, readSecrets, "timeout: 5s", "cache: {negative_ttl: 0s}")
 			good := a.newSecrets(a.vault, "secret/data/good", 50)
 			gone := a.newSecrets(a.vault, "secret/data/gone", 2)
 			for _, path := range gone { // so that there are copies
@@ -272,7 +277,8 @@ func TestAWholeOutageStaysCheap(t *testing.T) {
 	// Intervals of 0.2, 0.4, 0.8, 1.6, 3.2 and then of 5 s. They may be drawn, down to the half of that.
 	const intervals = 5 + int(lasts/(5*time.Second))
 	ways := slices.Clone(waysToFail)
-	ways[3].name, ways[3].answer = "503 of a sealed Vault", vaultSays(http.StatusServiceUnavailable, "Vault is sealed")
+	ways[2].name, ways[2].answer = "503 of a sealed Vault", vaultSays(http.StatusServiceUnavailable, "Vault is sealed")
+	ways = slices.Delete(ways, 3, 4) // what hangs costs less still
 	for _, way := range ways {
 		t.Run(way.name, func(t *testing.T) {
 			t.Parallel()

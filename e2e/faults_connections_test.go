@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -164,8 +165,11 @@ func vaultSays(status int, message string) http.HandlerFunc {
 	}
 }
 
-// hang answers when the client has gone.
-func hang(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+// hang answers nothing until the client has gone, which a server notices only once it has read the body.
+func hang(_ http.ResponseWriter, r *http.Request) {
+	_, _ = io.Copy(io.Discard, r.Body)
+	<-r.Context().Done()
+}
 
 // badNodes are nodes of a cluster that take connections and serve nothing.
 var badNodes = []struct {

@@ -209,11 +209,11 @@ func TestAClientCertificateThatIsReplacedOnDiskIsTakenUp(t *testing.T) {
 	}
 }
 
-func TestFilesOfTLSThatAreReplacedInPlaceOrByKubernetesAreTakenUp(t *testing.T) {
+func TestFilesOfTLSThatAreReplacedInPlaceOrByALinkAreTakenUp(t *testing.T) {
 	t.Parallel()
 	for name, replace := range map[string]func(s *stage, file, content string){
 		"in place": func(s *stage, file, content string) { s.must(os.WriteFile(s.path(file), []byte(content), 0o600)) },
-		"by another file's name": func(s *stage, file, content string) {
+		"by a link to another file": func(s *stage, file, content string) {
 			s.must(os.Remove(s.path(file)))
 			s.must(os.Symlink(s.write(file+".linked", content), s.path(file)))
 		},

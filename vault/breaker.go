@@ -10,7 +10,7 @@ import (
 // Settle tells the breaker how a call has ended, and leaves the connections behind that may be to blame: the next
 // attempt uses a new one. Alone says that a failure of the call's path says nothing about others.
 func (c *Client) Settle(call breaker.Call, err error, alone bool) {
-	result := breaker.Result{Outcome: outcomeOf(err, alone), Err: err}
+	result := breaker.Result{Outcome: outcomeOf(err), Err: err, Alone: alone}
 	if failure, ok := errors.AsType[*CallError](err); ok {
 		result.RetryAfter = failure.RetryAfter
 		c.reconnectAfter(failure, call.Began())
@@ -18,7 +18,7 @@ func (c *Client) Settle(call breaker.Call, err error, alone bool) {
 	call.Done(result)
 }
 
-func outcomeOf(err error, alone bool) breaker.Outcome {
+func outcomeOf(err error) breaker.Outcome {
 	call, ok := errors.AsType[*CallError](err)
 	switch {
 	case err == nil:
@@ -28,9 +28,6 @@ func outcomeOf(err error, alone bool) breaker.Outcome {
 	}
 	switch call.Reach {
 	case ReachPath:
-		if alone {
-			return breaker.FailedAlone
-		}
 		return breaker.Failed
 	case ReachNode:
 		return breaker.FailedAll

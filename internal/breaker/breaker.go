@@ -28,8 +28,6 @@ type Outcome int
 const (
 	// Succeeded means that the service did what it was asked, or refused to: it is well.
 	Succeeded Outcome = iota + 1
-	// FailedAlone means that the service answered, and that its failure says nothing about other keys.
-	FailedAlone
 	// Failed means that the service answered, and that the failure may be the key's, its group's or everybody's.
 	Failed
 	// FailedAll means that the service answered that it serves nobody.
@@ -47,6 +45,8 @@ type Result struct {
 	Outcome Outcome
 	// Err is the failure, for those who are refused because of it. It is not looked at otherwise.
 	Err error
+	// Alone says that the failure says nothing about other keys, whatever it is.
+	Alone bool
 	// RetryAfter is how long the service asks to be left alone; it is honoured up to 8 s. Zero: it does not say.
 	RetryAfter time.Duration
 }
@@ -156,31 +156,41 @@ func (b *Breaker) settle(c Call, r Result) (changed bool) {
 	for _, one := range c.trials {
 		one.end()
 	}
-	now := time.Now()
-	quiet := !b.answered.After(c.began) // nobody has had an answer since the call began
 	switch r.Outcome {
 	case Abandoned:
 		return false
 	case Succeeded:
-		return b.succeed(c.key, now)
+		return b.succeed(c.key, time.Now())
 	case Silent, TimedOut:
-		changed = b.noteFailure(r.Err, now)
-		if r.Outcome == TimedOut || !quiet {
-			b.openKey(c.key, r, now)
-		}
-		return quiet && b.all.open(r, now) || changed
+		return b.unanswered(c, r, time.Now())
+	default:
+		return b.answeredBadly(c, r, time.Now())
 	}
+}
+
+// unanswered must be called with mu held.
+func (b *Breaker) unanswered(c Call, r Result, now time.Time) (changed bool) {
+	changed = b.noteFailure(r.Err, now)
+	quiet := !b.answered.After(c.began) // nobody has had an answer since the call began
+	if r.Outcome == TimedOut || r.Alone || !quiet {
+		b.openKey(c.key, r, now)
+	}
+	return quiet && !r.Alone && b.all.open(r, now) || changed
+}
+
+// answeredBadly must be called with mu held.
+func (b *Breaker) answeredBadly(c Call, r Result, now time.Time) (changed bool) {
 	changed = b.noteFailure(r.Err, now)
 	b.answered = now
-	if r.Outcome == FailedAll {
-		return b.all.open(r, now) || changed
-	}
 	if b.all.silent && b.all.isOpen() {
 		b.closeAll()
 		changed = true
 	}
+	if r.Outcome == FailedAll && !r.Alone {
+		return b.all.open(r, now) || changed
+	}
 	b.openKey(c.key, r, now)
-	if r.Outcome == FailedAlone {
+	if r.Alone {
 		return changed
 	}
 	return b.openMany(c.key, r, now) || changed

@@ -8,8 +8,9 @@ import (
 
 const (
 	firstPause = 200 * time.Millisecond
-	// maxPause and retryAfterLimit keep a service that is well again from being avoided for longer than 10 s.
-	maxPause        = 5 * time.Second
+	// maxPause and retryAfterLimit keep a service that is well again from being avoided for longer than 10 s: a name that
+	// has moved may be known only 5 s later, and the pause comes on top.
+	maxPause        = 4 * time.Second
 	retryAfterLimit = 8 * time.Second
 	// healthyFirst is how much longer those wait who have failed: as long as others ask, the turns are theirs.
 	healthyFirst = time.Second
@@ -125,7 +126,7 @@ func (p *pace) take(now time.Time) {
 	if p.pauses == nil {
 		p.pauses = backoff.NewExponentialBackOff()
 		p.pauses.InitialInterval, p.pauses.MaxInterval = firstPause, maxPause
-		p.pauses.Multiplier, p.pauses.RandomizationFactor = 2, 0.2
+		p.pauses.Multiplier, p.pauses.RandomizationFactor = 2, 0.15
 	}
 	p.next = now.Add(p.pauses.NextBackOff())
 }

@@ -40,7 +40,7 @@ func (c *Client) Well(ctx context.Context) error {
 
 // tryTransport returns nil when Vault, or what stands in front of it, answers over the transport.
 func (c *Client) tryTransport(ctx context.Context, transport http.RoundTripper) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url(request{path: "sys/health"}), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url(request{path: "sys/health"}), http.NoBody)
 	if err != nil {
 		return c.transportError(ctx, doingTLS, err)
 	}

@@ -171,7 +171,7 @@ type stagedTest struct {
 
 func (t *stagedTest) run(ctx context.Context) Report {
 	leave := func() {}
-	defer func() { leave() }()
+	defer func() { leave() }() //nolint:gocritic // by then it is the login's
 	t.step(ctx, "reach", t.reach)
 	t.step(ctx, "login", func(ctx context.Context) (result Check) { result, leave = t.tryLogin(ctx); return result })
 	t.step(ctx, "mounts", t.mounts)

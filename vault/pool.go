@@ -94,7 +94,7 @@ func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
 	transport := p.current.Load()
 	patience := p.patience(req)
 	if patience == 0 {
-		return p.roundTrip(transport, req)
+		return p.roundTrip(req.Context(), transport, req)
 	}
 	began := time.Now().UnixNano()
 	ctx, giveUp := context.WithCancelCause(req.Context()) //nolint:gosec // the body needs it; it ends with its parent, an operation's
@@ -103,20 +103,21 @@ func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
 			giveUp(errDeadConnection)
 		}
 	})
-	resp, err := p.roundTrip(transport, req.WithContext(ctx))
+	resp, err := p.roundTrip(ctx, transport, req)
 	timer.Stop()
 	if err == nil || !errors.Is(context.Cause(ctx), errDeadConnection) {
 		return resp, err
 	}
 	p.renew(transport)
-	return p.roundTrip(p.current.Load(), req)
+	return p.roundTrip(req.Context(), p.current.Load(), req)
 }
 
-func (p *pool) roundTrip(transport *http.Transport, req *http.Request) (*http.Response, error) {
+// roundTrip makes the request under ctx.
+func (p *pool) roundTrip(ctx context.Context, transport *http.Transport, req *http.Request) (*http.Response, error) {
 	began := time.Now()
 	var used net.Conn
 	trace := &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { used = info.Conn }}
-	resp, err := transport.RoundTrip(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
+	resp, err := transport.RoundTrip(req.WithContext(httptrace.WithClientTrace(ctx, trace)))
 	if err != nil {
 		return nil, err
 	}

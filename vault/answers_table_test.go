@@ -229,6 +229,7 @@ var answerRows = []answerRow{
 	{name: "renew-irrevocable", calls: "renew", status: 400, body: says("lease is expired and has failed previous revocation attempts"), means: deadToken},
 	{name: "renew-bad-token", calls: "renew", status: 403, body: says("bad token"), means: deadToken},
 	{name: "renew-role-gone", calls: "renew", status: 500, body: one(`failed to renew entry: role "app" does not exist during renewal`), means: pathOut},
+	{name: "renew-role-gone-odd-name", calls: "renew", status: 500, body: one(`failed to renew entry: role "standby-leader" does not exist during renewal`), means: pathOut},
 	{name: "renew-storage", calls: "renew", status: 500, body: one("failed to persist lease entry: context deadline exceeded"), means: pathOut},
 	{name: "renew-namespaces", calls: "renew", status: 500, body: one("cannot renew a token across namespaces"), means: pathOut},
 	{name: "revoke-ok", calls: "revoke", status: 204, means: done},

@@ -14,15 +14,15 @@ type Health struct {
 	Initialized, Sealed bool
 }
 
-// Health asks whether Vault is there, initialised and unsealed; a standby counts as well. Errors: an outage, or ctx's
-// own. A sealed Vault is no error.
+// Health asks whether Vault is there, initialised and unsealed; a standby that reaches its leader counts as well. Errors:
+// an outage, or ctx's own. A sealed Vault is no error.
 func (c *Client) Health(ctx context.Context) (Health, error) {
 	ans, err := c.do(ctx, request{doing: doingHealth, kind: CallProbe, method: http.MethodGet, path: "sys/health", rootLevel: true,
 		params: url.Values{"standbyok": {"true"}, "perfstandbyok": {"true"}, "sealedcode": {"200"}, "uninitcode": {"200"}, "drsecondarycode": {"472"}}})
 	if err != nil {
 		return Health{}, err
 	}
-	if ans.status != http.StatusOK || ans.body.Initialized == nil || ans.body.Version == "" {
+	if ans.body.Initialized == nil || ans.body.Version == "" {
 		return Health{}, &CallError{Sentinel: ErrUnreachable, Doing: doingHealth, Status: ans.status, Reach: ReachNode,
 			Remedy: "what answers at the address is not Vault: check the address and the proxies on the way"}
 	}
@@ -40,7 +40,7 @@ func (c *Client) Well(ctx context.Context) error {
 
 // tryTransport returns nil when Vault, or what stands in front of it, answers over the transport.
 func (c *Client) tryTransport(ctx context.Context, transport http.RoundTripper) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url(request{path: "sys/health"}), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url(request{path: "sys/health"}), http.NoBody)
 	if err != nil {
 		return c.transportError(ctx, doingTLS, err)
 	}

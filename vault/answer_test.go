@@ -31,7 +31,7 @@ func TestAVersionInA404IsGoneWhateverItsDeletionTimeSays(t *testing.T) {
 
 // deletedAt is Vault's answer to a read of a version that is gone.
 func deletedAt(deletion string, destroyed bool) string {
-	return fmt.Sprintf(`{"request_id":"r","data":{"data":null,"metadata":{"created_time":"2000-01-01T00:00:00Z","deletion_time":%q,"destroyed":%v,"version":1}}}`,
+	return fmt.Sprintf(`{"request_id":"r","warnings":null,"data":{"data":null,"metadata":{"created_time":"2000-01-01T00:00:00Z","deletion_time":%q,"destroyed":%v,"version":1}}}`,
 		deletion, destroyed)
 }
 

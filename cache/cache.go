@@ -135,6 +135,8 @@ type Cache[V any] struct {
 
 	store      *store[V]
 	background sync.WaitGroup // flights and removals that run; grows under mu and only while open
+	workers    *workers       // run the flights
+	ending     sync.Once      // ends the workers
 
 	// mu is taken after the store's lock, never before: while it is held, the store is not called.
 	mu     sync.Mutex
@@ -148,7 +150,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		return nil, fmt.Errorf("make cache: MaxBytes is %d, must not be negative", cfg.MaxBytes)
 	}
 	c := &Cache[V]{
-		size: cfg.Size, expiresAt: cfg.ExpiresAt, classify: cfg.Classify, clock: newClock(), spaces: make(map[string]*space[V]),
+		size: cfg.Size, expiresAt: cfg.ExpiresAt, classify: cfg.Classify, clock: newClock(), spaces: make(map[string]*space[V]), workers: newWorkers(),
 	}
 	if c.size == nil {
 		c.size = func(V) int { return 0 }
@@ -211,6 +213,7 @@ func (c *Cache[V]) Close() {
 	c.mu.Unlock()
 
 	c.background.Wait()
+	c.ending.Do(c.workers.end)
 	c.store.close()
 }
 

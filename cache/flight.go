@@ -93,7 +93,9 @@ func (c *Cache[V]) begin(f *flight[V]) {
 	if f.waiters == 0 {
 		f.space.unattended++
 	}
-	c.background.Go(func() {
+	c.background.Add(1)
+	c.workers.run(func() {
+		defer c.background.Done()
 		o := outcome[V]{err: ErrPanicked} // stands when Load ends the goroutine
 		defer func() { c.finish(f, o) }()
 		o = c.fly(f)

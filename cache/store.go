@@ -30,7 +30,7 @@ const (
 // key.
 //
 // Ristretto applies Set later, and refuses a second Set of a new key while the first is on its way. So writers take
-// turns and wait until their write is applied: whenever mu is free, nothing is on its way.
+// turns and wait until their write is applied: whenever mu is free, nothing new is on its way.
 type store[V any] struct {
 	cache *ristretto.Cache[uint64, *entry[V]]
 	hash  func(Key) uint64 // replaced by the collision test only
@@ -140,7 +140,9 @@ func (s *store[V]) put(e *entry[V], now instant) bool {
 		s.cache.Del(hash)
 	}
 	tried := s.cache.SetWithTTL(hash, e, int64(e.cost), left)
-	s.cache.Wait()
+	if held, _ := s.cache.Get(hash); held != e { // what takes the place of another entry is there at once
+		s.cache.Wait()
+	}
 	return tried
 }
 

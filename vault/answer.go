@@ -20,23 +20,24 @@ type answer struct {
 	header http.Header
 	text   []byte
 	body   body
-	// broken says that the body is not the JSON object that Vault sends; misshaped that it is one, but that a part of
-	// it has another type than a KV version 2 secret, a login or the like has.
+	// broken says that Vault sends no such answer to the call; misshaped that the body is a JSON object of Vault's, but that
+	// a part of it has another type than a KV version 2 secret, a login or the like has.
 	broken, misshaped bool
 }
 
 // body is every part of Vault's answers that decides something. An answer of Vault's has at least one of those that
 // are pointers, which tells it from a gateway's own JSON.
 type body struct {
-	RequestID   *string         `json:"request_id"`
-	Data        *data           `json:"data"`
-	Auth        *grantedAuth    `json:"auth"`
-	WrapInfo    *wrapInfo       `json:"wrap_info"`
-	Initialized *bool           `json:"initialized"` // sys/health
-	Sealed      bool            `json:"sealed"`
-	Version     string          `json:"version"`
-	Errors      *[]string       `json:"errors"`
-	Warnings    nullableStrings `json:"warnings"`
+	RequestID     *string         `json:"request_id"`
+	LeaseDuration int64           `json:"lease_duration"`
+	Data          *data           `json:"data"`
+	Auth          *grantedAuth    `json:"auth"`
+	WrapInfo      *wrapInfo       `json:"wrap_info"`
+	Initialized   *bool           `json:"initialized"` // sys/health
+	Sealed        bool            `json:"sealed"`
+	Version       string          `json:"version"`
+	Errors        *[]string       `json:"errors"`
+	Warnings      nullableStrings `json:"warnings"`
 }
 
 // nullableStrings keeps apart what is there from what is not.
@@ -78,10 +79,10 @@ type kvMetadata struct {
 	Version      uint32    `json:"version"`
 }
 
-// decode fills in body from text.
-func (a *answer) decode() {
+// decode fills in body from text, and decides whether it can be Vault's answer to a call of the kind.
+func (a *answer) decode(kind CallKind) {
 	if len(bytes.TrimSpace(a.text)) == 0 {
-		a.broken = a.status != http.StatusNoContent && a.status != http.StatusBadRequest
+		a.broken = !a.mayBeEmpty(kind)
 		return
 	}
 	err := json.Unmarshal(a.text, &a.body)
@@ -90,112 +91,72 @@ func (a *answer) decode() {
 	a.broken = noJSON || !a.isVaults()
 }
 
-// isVaults reports whether the JSON has what stands in each of Vault's answers with the status.
+// mayBeEmpty reports whether Vault itself sends the status without a body: 204 where there is nothing to tell, and 400
+// for a path with a character that cannot be printed.
+func (a *answer) mayBeEmpty(kind CallKind) bool {
+	switch a.status {
+	case http.StatusNoContent:
+		return kind == CallRevoke || kind == CallLookup || kind == CallUnwrap
+	case http.StatusBadRequest:
+		return kind == CallRead || kind == CallMount
+	}
+	return false
+}
+
+// isVaults reports whether the JSON has what stands in each of Vault's answers with the status, and whether the status is
+// one of Vault's.
 func (a *answer) isVaults() bool {
 	b := &a.body
-	if a.status >= http.StatusBadRequest {
-		return b.Errors != nil && *b.Errors != nil || b.Data != nil || b.Warnings.there || b.Initialized != nil
+	isWhole := b.RequestID != nil && b.Warnings.there
+	switch {
+	case b.Initialized != nil:
+		return true
+	case a.status < http.StatusBadRequest:
+		return isWhole || b.Data != nil || b.Auth != nil || b.WrapInfo != nil
+	case a.status < http.StatusInternalServerError && !slices.Contains(refusals, a.status):
+		return false
 	}
-	return b.RequestID != nil || b.Data != nil || b.Auth != nil || b.WrapInfo != nil || b.Initialized != nil
+	return isWhole || b.Errors != nil && *b.Errors != nil && !a.misshaped
 }
+
+// refusals are the statuses below 500 with which Vault refuses.
+var refusals = []int{http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed,
+	http.StatusPreconditionFailed, http.StatusRequestEntityTooLarge, http.StatusTooManyRequests, 472, 473, 474}
 
 // isGood says that Vault did what it was asked, or that what was to be read is not there; a refusal is not.
 func (a *answer) isGood(kind CallKind) bool {
 	return a.status < http.StatusBadRequest || a.status == http.StatusNotFound && kind == CallRead
 }
 
-// mentions reports whether one of Vault's errors holds the phrase.
-func (a *answer) mentions(phrase string) bool {
+// mentions reports whether one of Vault's errors holds one of the phrases. Some of Vault's errors hold the path that was
+// asked for: says and endsIn cannot be deceived by it.
+func (a *answer) mentions(phrases ...string) bool {
+	return a.hasError(strings.Contains, phrases)
+}
+
+// says reports whether one of Vault's errors begins with one of the phrases.
+func (a *answer) says(phrases ...string) bool {
+	return a.hasError(strings.HasPrefix, phrases)
+}
+
+// endsIn reports whether one of Vault's errors ends in one of the phrases.
+func (a *answer) endsIn(phrases ...string) bool {
+	return a.hasError(strings.HasSuffix, phrases)
+}
+
+func (a *answer) hasError(has func(text, phrase string) bool, phrases []string) bool {
 	return a.body.Errors != nil && slices.ContainsFunc(*a.body.Errors, func(text string) bool {
-		return strings.Contains(text, phrase)
+		return slices.ContainsFunc(phrases, func(phrase string) bool { return has(text, phrase) })
 	})
 }
 
-// outage returns the outage that an answer reports, and nil for an answer of a Vault that works. It is the one place
-// that decides: docs/reliability.md has the table. A proxy is that of the environment, empty without one.
-func (a *answer) outage(doing, proxy string) error {
-	out := a.classify(proxy)
-	if out == nil {
-		return nil
-	}
-	out.Doing, out.Status = doing, a.status
-	if out.Sentinel == nil {
-		out.Sentinel = ErrUnreachable
-	}
-	out.RetryAfter = retryAfter(a.header)
-	return out
-}
+// knowsNoToken reports whether Vault says that there is no such token.
+func (a *answer) knowsNoToken() bool { return a.mentions("invalid token", "bad token") }
 
-func (a *answer) classify(proxy string) *CallError {
-	switch {
-	case a.status == http.StatusTooManyRequests:
-		return &CallError{Sentinel: ErrRateLimited, Reach: ReachPath, Remedy: "wait, or raise the rate limit quota in Vault"}
-	case a.status >= 300 && a.status < 400:
-		return &CallError{Reach: ReachNode, Remedy: "the node that answered redirects to another one (HTTP " + a.code() + "), which is not " +
-			"followed: after an election this passes by itself; if it stays, set the address to Vault itself, with its scheme and port"}
-	case a.broken:
-		return a.notVaults(proxy)
-	case a.status >= 500, a.status == http.StatusPreconditionFailed, a.status == 472, a.status == 473:
-		return a.serverError()
-	case a.status == http.StatusBadRequest:
-		return a.passing()
-	}
-	return nil
-}
-
-// serverError is an answer of Vault's own that it cannot do what it is asked.
-func (a *answer) serverError() *CallError {
-	switch {
-	case a.status == http.StatusServiceUnavailable && a.saysSealed():
-		return &CallError{Sentinel: ErrSealed, Reach: ReachNode, Remedy: "unseal Vault: vault operator unseal"}
-	case a.status == http.StatusPreconditionFailed:
-		return &CallError{Reach: ReachPath, Remedy: "the node of Vault that answers lags behind the others (HTTP 412): wait, and look at its replication"}
-	case a.status == 472, a.status == 473, a.mentions("not active"), a.mentions("no leader"), a.mentions("standby"):
-		return &CallError{Reach: ReachNode, Remedy: "the node of Vault that answers does not lead, and knows no leader (HTTP " + a.code() +
-			"): wait for the election, and look at the state of the cluster: vault operator raft list-peers"}
-	}
-	return &CallError{Reach: ReachPath, Remedy: "Vault answers with an error of its own (HTTP " + a.code() + "): look into Vault's log"}
-}
-
-// saysSealed reports whether Vault itself says that it is sealed or not initialised.
-func (a *answer) saysSealed() bool {
-	return a.mentions("ealed") || a.mentions("not initialized") || a.body.Initialized != nil && (a.body.Sealed || !*a.body.Initialized)
-}
-
-// passing is an answer with which Vault refuses a good request for a moment, and nil for any other.
-func (a *answer) passing() *CallError {
-	switch {
-	case a.mentions("ersioned data"), a.mentions("pgrading from non-versioned"):
-		// On the primary and on a secondary: "Upgrading from non-versioned to versioned data. …", "Waiting for the
-		// primary to upgrade from non-versioned to versioned data. …".
-		return &CallError{Reach: ReachPath, Remedy: "wait until Vault has upgraded the mount to version 2"}
-	case a.mentions("replication"), a.mentions("DR secondary"), a.mentions("ecovery mode"):
-		return &CallError{Reach: ReachNode, Remedy: "the Vault that answers is a secondary for disaster recovery, or in recovery mode, and serves " +
-			"nobody: send requests to the primary, or promote it"}
-	}
-	return nil
-}
-
-// notVaults says what to do about an answer that is not Vault's.
-func (a *answer) notVaults(proxy string) *CallError {
-	out := &CallError{Reach: ReachPath}
-	who := "a gateway, a mesh or a load balancer in front of Vault answers"
-	if proxy != "" {
-		who = "the proxy of the environment, " + proxy + ", or a gateway behind it answers"
-	}
-	switch {
-	case a.status == http.StatusBadRequest && bytes.Contains(a.text, []byte("HTTP request to an HTTPS server")):
-		out.Remedy = "the server speaks TLS: write the address with https://"
-	case a.status == http.StatusProxyAuthRequired:
-		out.Remedy = "the proxy " + proxy + " wants credentials (HTTP 407): put them into HTTPS_PROXY, or add Vault's host to NO_PROXY"
-	case a.status >= 500:
-		out.Remedy = who + " in its place (HTTP " + a.code() + "): look at that, and whether it reaches Vault"
-	case proxy != "" && a.status >= 400:
-		out.Remedy = who + " (HTTP " + a.code() + "): let it pass, or add Vault's host to NO_PROXY"
-	default:
-		out.Remedy = "what answers at the address is not Vault, or a proxy in front of it (HTTP " + a.code() + "): check the address and the proxy"
-	}
-	return out
+// deniesPlainly reports whether Vault denies without asking a policy, whose "no" is one of "1 error occurred". Vault does
+// so when the token is bound to other networks, and OpenBao when it does not know the token, too.
+func (a *answer) deniesPlainly() bool {
+	return a.status == http.StatusForbidden && a.says("permission denied")
 }
 
 func (a *answer) code() string { return strconv.Itoa(a.status) }

@@ -51,10 +51,7 @@ func (c *Client) Login(ctx context.Context, role AppRole) (*Token, LoginFate, er
 		return nil, fateOf(ans, sent()), err
 	}
 	auth := ans.body.Auth
-	switch {
-	case ans.status != http.StatusOK && ans.status >= 500:
-		return nil, LoginNotTried, &CallError{Sentinel: ErrUnreachable, Doing: doingLogin, Status: ans.status, Reach: ReachPath}
-	case ans.status != http.StatusOK || auth == nil || auth.ClientToken == "":
+	if ans.status != http.StatusOK || auth == nil || auth.ClientToken == "" {
 		return nil, LoginRejected, rejectedLogin(ans)
 	}
 	granted := newToken(auth, began)
@@ -74,11 +71,11 @@ func fateOf(ans *answer, sent bool) LoginFate {
 		return LoginNotTried
 	case ans == nil:
 		return LoginLost
-	case !ans.broken && ans.text != nil:
+	case !ans.broken && ans.text != nil, ans.wantsTLS(), ans.wantsCertificate():
 		return LoginNotTried
 	case ans.status == http.StatusBadRequest || ans.status == http.StatusForbidden:
 		return LoginRejected
-	case ans.status >= 500 || ans.status < 300:
+	case ans.status >= 500 || ans.status < 300 || ans.status == http.StatusRequestTimeout:
 		return LoginLost
 	}
 	return LoginNotTried // 404, 407, 429 or a redirect: who answers so has not passed it on
@@ -89,12 +86,19 @@ func rejectedLogin(ans *answer) error {
 	switch {
 	case ans.status == http.StatusBadRequest && ans.mentions("missing secret_id"):
 		return loginError("the role wants a secret_id: set secret_id or secret_id_file")
-	case ans.status == http.StatusBadRequest:
+	case ans.mentions("CIDR restrictions", cidrBlocks):
+		return loginError("the role or the secret_id is bound to other networks than the sidecar's: look at secret_id_bound_cidrs of the role " +
+			"and at the secret_id's cidr_list, or issue a new secret_id")
+	case ans.status == http.StatusBadRequest && ans.mentions("root token"):
+		return loginError("take the policy root from the role: no auth method grants it")
+	case ans.status == http.StatusBadRequest, ans.status >= 500:
 		return loginError("check role_id and secret_id: one is wrong, expired or used up, or the role is bound to " +
 			"other networks; issue a new secret_id")
 	case ans.status == http.StatusForbidden:
 		return loginError("check auth_mount and namespace, and that the AppRole method is enabled there; if all is right, Vault has " +
 			"locked the role after too many failed logins: wait 15 minutes. Once it is mended, renew the login to try at once")
+	case ans.body.WrapInfo != nil:
+		return loginError(wrappedRemedy)
 	case ans.status == http.StatusOK:
 		return loginError("Vault granted no token: check for login MFA on the auth mount, which a sidecar cannot answer")
 	}

@@ -1,7 +1,7 @@
 // Package vault speaks to one HashiCorp Vault: it logs in by AppRole, renews and revokes tokens, reads KV version 2
 // secrets, and asks for mounts and health. Each answer is decoded once, and decided once into a sentinel error. A
-// Client keeps nothing but its connections: tokens, budgets and circuit breakers are the callers' business. The
-// package knows nothing of caches, callers or gRPC.
+// Client keeps nothing but its connections, and which token Vault has honoured last: tokens, budgets and circuit breakers
+// are the callers' business. The package knows nothing of caches, callers or gRPC.
 package vault
 
 import (
@@ -70,7 +70,8 @@ type Client struct {
 	tracer     *tracer     // nil: no spans
 	onCall     func(Call)  // never nil
 	answeredAt *atomic.Int64
-	forTest    bool // every request is a connection test's
+	honoured   *atomic.Pointer[redact.String] // the last token with which a read was answered, or refused by its policies
+	forTest    bool                           // every request is a connection test's
 }
 
 // New checks cfg; it does not connect. Its errors are mistakes in cfg; ErrAddressNotAllowed is one.
@@ -79,7 +80,8 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{address: address, tracer: newTracer(cfg), onCall: cfg.OnCall, answeredAt: new(atomic.Int64)}
+	c := &Client{address: address, tracer: newTracer(cfg), onCall: cfg.OnCall, answeredAt: new(atomic.Int64),
+		honoured: new(atomic.Pointer[redact.String])}
 	if c.onCall == nil {
 		c.onCall = func(Call) {}
 	}
@@ -132,6 +134,7 @@ func newAPIClient(address *url.URL, namespace string, httpClient *http.Client) (
 func (c *Client) ForTest() *Client {
 	test := *c
 	test.forTest = true
+	test.honoured = new(atomic.Pointer[redact.String]) // it has a token of its own
 	return &test
 }
 
@@ -179,7 +182,7 @@ func (c *Client) do(ctx context.Context, r request) (*answer, error) {
 	waited, pause := time.Duration(0), firstLagPause
 	for {
 		ans, err := c.send(ctx, r)
-		if ans == nil || ans.status != http.StatusPreconditionFailed || waited > lagPatience || !Wait(ctx, pause) {
+		if ans == nil || !ans.lags() || waited > lagPatience || !Wait(ctx, pause) {
 			return ans, err
 		}
 		waited, pause = waited+pause, pause*2
@@ -232,8 +235,8 @@ func (c *Client) exchange(ctx context.Context, r request) (*answer, error) {
 	case err != nil:
 		return ans, c.transportError(ctx, r.doing, err)
 	}
-	ans.decode()
-	if outage := ans.outage(r.doing, c.proxy()); outage != nil {
+	ans.decode(r.kind)
+	if outage := ans.outage(r.doing, r.kind, c.proxy()); outage != nil {
 		return ans, outage
 	}
 	return ans, nil

@@ -14,15 +14,15 @@ type Health struct {
 	Initialized, Sealed bool
 }
 
-// Health asks whether Vault is there, initialised and unsealed; a standby counts as well. Errors: an outage, or ctx's
-// own. A sealed Vault is no error.
+// Health asks whether Vault is there, initialised and unsealed; a standby that reaches its leader counts as well. Errors:
+// an outage, or ctx's own. A sealed Vault is no error.
 func (c *Client) Health(ctx context.Context) (Health, error) {
 	ans, err := c.do(ctx, request{doing: doingHealth, kind: CallProbe, method: http.MethodGet, path: "sys/health", rootLevel: true,
 		params: url.Values{"standbyok": {"true"}, "perfstandbyok": {"true"}, "sealedcode": {"200"}, "uninitcode": {"200"}, "drsecondarycode": {"472"}}})
 	if err != nil {
 		return Health{}, err
 	}
-	if ans.status != http.StatusOK || ans.body.Initialized == nil || ans.body.Version == "" {
+	if ans.body.Initialized == nil || ans.body.Version == "" {
 		return Health{}, &CallError{Sentinel: ErrUnreachable, Doing: doingHealth, Status: ans.status, Reach: ReachNode,
 			Remedy: "what answers at the address is not Vault: check the address and the proxies on the way"}
 	}

@@ -31,19 +31,41 @@ func (c *Client) Read(ctx context.Context, token redact.String, path string, ver
 	if err != nil {
 		return nil, err
 	}
-	return decideRead(ans, path)
+	was := asked{path: path, honoured: c.honours(token)}
+	if !was.honoured && ans.knowsToken() {
+		c.honoured.Store(&token)
+	}
+	return decideRead(ans, was)
+}
+
+// knowsToken reports whether the answer to a read shows that Vault knows the token: its policies have been asked.
+func (a *answer) knowsToken() bool {
+	return a.isGood(CallRead) || a.status == http.StatusForbidden && !a.deniesPlainly() && !a.knowsNoToken()
+}
+
+// honours reports whether the token is the last one that Vault has shown to know.
+func (c *Client) honours(token redact.String) bool {
+	last := c.honoured.Load()
+	return last != nil && *last == token
+}
+
+// asked is what a read has asked for.
+type asked struct {
+	path string
+	// honoured says that Vault has answered a read with the same token before.
+	honoured bool
 }
 
 // decideRead turns Vault's answer to a read into the secret or the sentinel that it means; it is the only place that
 // does.
-func decideRead(ans *answer, path string) (*Secret, error) {
+func decideRead(ans *answer, was asked) (*Secret, error) {
 	switch ans.status {
 	case http.StatusOK:
 		return decideFound(ans)
 	case http.StatusNotFound:
 		return nil, decideNotFound(ans)
 	case http.StatusForbidden:
-		return nil, decideForbidden(ans, path)
+		return nil, decideForbidden(ans, was)
 	case http.StatusBadRequest:
 		return nil, &CallError{Sentinel: ErrInvalidPath, Doing: doingRead, Status: ans.status, Remedy: "check the mount and the path of the secret"}
 	case http.StatusMethodNotAllowed:
@@ -56,6 +78,9 @@ func decideRead(ans *answer, path string) (*Secret, error) {
 func decideFound(ans *answer) (*Secret, error) {
 	found := ans.body.Data
 	if ans.misshaped || found == nil || found.Metadata == nil || found.Metadata.Version == 0 {
+		return nil, NotKVv2()
+	}
+	if ans.body.LeaseDuration != 0 { // only version 1 leases: its secret looks like one of version 2
 		return nil, NotKVv2()
 	}
 	if found.Data == nil {
@@ -78,22 +103,32 @@ func decideNotFound(ans *answer) error {
 		return versionDeleted() // whatever its deletion_time says: Vault's clock may be ahead
 	}
 	switch {
-	case ans.mentions("no handler for route"):
+	case ans.says("no handler for route"):
 		return &CallError{Sentinel: ErrNotFound, Doing: doingRead, Status: ans.status,
 			Remedy: "check the mount: no secrets engine is mounted at the beginning of the path"}
-	case ans.body.Errors != nil && len(*ans.body.Errors) > 0, len(ans.body.Warnings.texts) > 0:
+	case ans.says("namespace not found"):
+		return &CallError{Sentinel: ErrNotKVv2, Doing: doingRead, Status: ans.status,
+			Remedy: "check the namespace of the connection: Vault says that it does not exist"}
+	case ans.body.Errors == nil, len(*ans.body.Errors) > 0:
 		return NotKVv2()
 	}
 	return ErrNothing
 }
 
-func decideForbidden(ans *answer, path string) error {
-	if ans.mentions("invalid token") || ans.mentions("bad token") {
+// decideForbidden tells a token that Vault does not know from a read that it does not allow. A plain denial is OpenBao's
+// answer to a token that is no more, but also the answer to one from a network that it is not bound to: the first has been
+// honoured before.
+func decideForbidden(ans *answer, was asked) error {
+	if ans.knowsNoToken() || ans.deniesPlainly() && was.honoured {
 		return &CallError{Sentinel: ErrInvalidToken, Doing: doingRead, Status: ans.status, Remedy: "log in anew"}
 	}
-	return &CallError{Sentinel: ErrPermissionDenied, Doing: doingRead, Status: ans.status,
+	denied := &CallError{Sentinel: ErrPermissionDenied, Doing: doingRead, Status: ans.status,
 		Remedy: "check the path, the mount above all; if it is right, give the role a policy with path " +
-			strconv.Quote(path) + ` { capabilities = ["read"] }`}
+			strconv.Quote(was.path) + ` { capabilities = ["read"] }`}
+	if ans.deniesPlainly() {
+		denied.Remedy = "check token_bound_cidrs of the role: Vault refuses the token before it looks at its policies, as one from another network"
+	}
+	return denied
 }
 
 // gone returns why a version without data has none, and nil when its data is null though nobody deleted it.

@@ -22,6 +22,9 @@ const (
 	// pingAfter and pingTimeout find an HTTP/2 connection that died silently while requests are under way on it.
 	pingAfter   = 15 * time.Second
 	pingTimeout = 5 * time.Second
+	// troubledFor is how long after an answer that speaks of a node that fails each request remembers its connection,
+	// which costs a little.
+	troubledFor = time.Minute
 	// longestPatience bounds how long a request waits on a connection that may have died.
 	longestPatience = 3 * time.Second
 )
@@ -39,6 +42,8 @@ type pool struct {
 	files   TLS
 	tls     atomic.Pointer[tls.Config]
 	current atomic.Pointer[http.Transport]
+	// troubledAt is when an answer came last that speaks of a node that fails, in nanoseconds since 1970.
+	troubledAt atomic.Int64
 	// answeredAt is when an answer came last, and servedAt when one came that does not speak of a node that fails; in
 	// nanoseconds since 1970. usual is how long the last one took.
 	answeredAt, servedAt, usual atomic.Int64
@@ -94,7 +99,7 @@ func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
 	transport := p.current.Load()
 	patience := p.patience(req)
 	if patience == 0 {
-		return p.roundTrip(transport, req)
+		return p.roundTrip(req.Context(), transport, req)
 	}
 	began := time.Now().UnixNano()
 	ctx, giveUp := context.WithCancelCause(req.Context()) // the body needs it; it ends with its parent, an operation's
@@ -103,28 +108,38 @@ func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
 			giveUp(errDeadConnection)
 		}
 	})
-	resp, err := p.roundTrip(transport, req.WithContext(ctx))
+	resp, err := p.roundTrip(ctx, transport, req)
 	timer.Stop()
 	if err == nil || !errors.Is(context.Cause(ctx), errDeadConnection) {
 		return resp, err
 	}
 	p.renew(transport)
-	return p.roundTrip(p.current.Load(), req)
+	return p.roundTrip(req.Context(), p.current.Load(), req)
 }
 
-func (p *pool) roundTrip(transport *http.Transport, req *http.Request) (*http.Response, error) {
+// roundTrip makes the request under ctx.
+func (p *pool) roundTrip(ctx context.Context, transport *http.Transport, req *http.Request) (*http.Response, error) {
 	began := time.Now()
 	var used net.Conn
-	trace := &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { used = info.Conn }}
-	resp, err := transport.RoundTrip(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
+	if began.UnixNano()-p.troubledAt.Load() < int64(troubledFor) {
+		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { used = info.Conn }})
+	}
+	if ctx != req.Context() {
+		req = req.WithContext(ctx)
+	}
+	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		return nil, err
 	}
-	p.usual.Store(int64(time.Since(began)))
-	p.answeredAt.Store(time.Now().UnixNano())
+	now := time.Now()
+	p.usual.Store(int64(now.Sub(began)))
+	p.answeredAt.Store(now.UnixNano())
 	if !speaksOfTheNode(resp.StatusCode) {
-		p.servedAt.Store(time.Now().UnixNano())
-	} else if resp.ProtoMajor == 1 && used != nil {
+		p.servedAt.Store(now.UnixNano())
+		return resp, nil
+	}
+	p.troubledAt.Store(now.UnixNano())
+	if resp.ProtoMajor == 1 && used != nil {
 		resp.Body = lastBody{resp.Body, used}
 	}
 	return resp, nil

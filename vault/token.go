@@ -70,7 +70,7 @@ func (t *Token) Valid(now time.Time) bool {
 	return t != nil && (t.TTL == 0 || now.Before(t.Expires()))
 }
 
-// Renew asks Vault for a new life of the token. Errors: ErrInvalidToken when Vault does not know it, ErrNotRenewable
+// Renew asks Vault for a new life of the token. Errors: ErrInvalidToken when Vault does not know or honour it, ErrNotRenewable
 // when it may not be renewed, an outage, or ctx's own. Vault answers 500, an outage, to a renewal past the token's
 // max_ttl too, or when the role is gone.
 func (c *Client) Renew(ctx context.Context, t *Token) (*Token, error) {
@@ -82,7 +82,7 @@ func (c *Client) Renew(ctx context.Context, t *Token) (*Token, error) {
 	}
 	auth := ans.body.Auth
 	switch {
-	case ans.mentions("invalid token"), ans.mentions("bad token"):
+	case ans.knowsNoToken(), ans.deniesPlainly(), ans.status == http.StatusBadRequest && ans.mentions(goneTokens...):
 		return nil, &CallError{Sentinel: ErrInvalidToken, Doing: doingRenew, Status: ans.status}
 	case ans.status != http.StatusOK || auth == nil || auth.ClientToken == "":
 		return nil, &CallError{Sentinel: ErrNotRenewable, Doing: doingRenew, Status: ans.status,
@@ -96,8 +96,11 @@ func (c *Client) Renew(ctx context.Context, t *Token) (*Token, error) {
 	return &renewed, nil
 }
 
-// Revoke gives a token back to Vault. It does nothing for one that has expired or is a batch token; t may be nil.
-// Errors: an outage, ErrNotAllowed, or ctx's own.
+// goneTokens are what Vault says to the renewal of a token that has ended, or is about to.
+var goneTokens = []string{"lease expired", "lease is expired", "lease not found", "invalid lease ID", "token not found"}
+
+// Revoke gives a token back to Vault. It does nothing for one that has expired or is a batch token; t may be nil. One
+// that Vault does not know is as good as revoked. Errors: an outage, ErrNotAllowed, or ctx's own.
 func (c *Client) Revoke(ctx context.Context, t *Token) error {
 	if t == nil || t.Batch || !t.Valid(time.Now()) {
 		return nil
@@ -106,7 +109,7 @@ func (c *Client) Revoke(ctx context.Context, t *Token) error {
 	if err != nil {
 		return err
 	}
-	if ans.status >= http.StatusBadRequest {
+	if ans.status >= http.StatusBadRequest && !ans.knowsNoToken() {
 		return &CallError{Sentinel: ErrNotAllowed, Doing: doingRevoke, Status: ans.status}
 	}
 	return nil

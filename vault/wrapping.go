@@ -21,9 +21,12 @@ func (c *Client) UnwrapSecretID(ctx context.Context, wrappingToken redact.String
 	switch {
 	case err != nil:
 		return redact.String{}, err
-	case ans.status != http.StatusOK:
+	case ans.saysSpent(), ans.status == http.StatusNoContent:
 		return redact.String{}, spentWrappingToken()
-	case ans.misshaped, ans.body.Data == nil, ans.body.Data.SecretID == "":
+	case ans.status >= http.StatusBadRequest && ans.body.Data == nil:
+		return redact.String{}, unwrapRejected("Vault refuses to open the wrapping token: check the namespace of the connection; if it is right, " +
+			"issue a new wrapping token")
+	case ans.status != http.StatusOK, ans.misshaped, ans.body.Data == nil, ans.body.Data.SecretID == "":
 		return redact.String{}, unwrapRejected("the wrapping token holds no secret_id: wrap the answer of the role's secret-id endpoint")
 	}
 	return redact.New(ans.body.Data.SecretID), nil
@@ -37,7 +40,7 @@ func (c *Client) checkWrapping(ctx context.Context, wrappingToken redact.String)
 	switch {
 	case err != nil:
 		return err
-	case ans.status == http.StatusBadRequest:
+	case ans.saysSpent():
 		return spentWrappingToken()
 	case ans.status != http.StatusOK:
 		return nil // the lookup is a precaution; the unwrapping decides
@@ -45,6 +48,11 @@ func (c *Client) checkWrapping(ctx context.Context, wrappingToken redact.String)
 		return unwrapRejected("the wrapping token was not made for a secret_id: treat it as an attack, and issue a new one")
 	}
 	return nil
+}
+
+// saysSpent reports whether Vault says for certain that a wrapping token is used, expired, or never was.
+func (a *answer) saysSpent() bool {
+	return a.mentions("wrapping token is not valid", "no information found")
 }
 
 func spentWrappingToken() error {

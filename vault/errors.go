@@ -80,9 +80,9 @@ const (
 	ReachPath
 	// ReachNode is a failure of the node that has answered: another one, by a new connection, may do better.
 	ReachNode
-	// ReachNetwork is that no answer came.
+	// ReachNetwork is that no answer came, whatever was asked.
 	ReachNetwork
-	// ReachTime is that no answer came in time.
+	// ReachTime is that no answer came in time, or that the connection ended before it: the path may be to blame.
 	ReachTime
 )
 

@@ -42,10 +42,20 @@ func reachOf(err error) Reach {
 		return ReachNetwork
 	}
 	var timeout net.Error
-	if errors.As(err, &timeout) && timeout.Timeout() {
+	if errors.As(err, &timeout) && timeout.Timeout() || isCut(err) {
 		return ReachTime
 	}
 	return ReachNetwork
+}
+
+// isCut reports whether the connection ended before the answer did: whoever cut it may have done so because of the path.
+func isCut(err error) bool {
+	for _, cut := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {
+		if errors.Is(err, cut) {
+			return true
+		}
+	}
+	return false
 }
 
 // loggable returns err when it is the network's, the system's or TLS's, and else only its type: net/http quotes

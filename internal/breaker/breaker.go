@@ -34,7 +34,7 @@ const (
 	FailedAll
 	// Silent means that no answer came, and that it could not have been the key's fault: no connection, for example.
 	Silent
-	// TimedOut means that no answer came in time. It may be the key's fault.
+	// TimedOut means that no answer came in time, or only a part of it. It may be the key's fault.
 	TimedOut
 	// Abandoned means that the caller gave up first. It says nothing.
 	Abandoned

@@ -157,12 +157,12 @@ func serve(t testing.TB, s *server.Server) *sidecar {
 
 func dial(t testing.TB, socket string) *grpc.ClientConn {
 	t.Helper()
-	conn, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	channel, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = conn.Close() })
-	return conn
+	t.Cleanup(func() { _ = channel.Close() })
+	return channel
 }
 
 // shortTempDir is a folder whose name leaves room for a socket's.

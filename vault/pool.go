@@ -102,7 +102,7 @@ func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
 		return p.roundTrip(req.Context(), transport, req)
 	}
 	began := time.Now().UnixNano()
-	ctx, giveUp := context.WithCancelCause(req.Context()) //nolint:gosec // the body needs it; it ends with its parent, an operation's
+	ctx, giveUp := context.WithCancelCause(req.Context()) // the body needs it; it ends with its parent, an operation's
 	timer := time.AfterFunc(patience, func() {
 		if p.answeredAt.Load() < began {
 			giveUp(errDeadConnection)

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -124,7 +125,7 @@ func equalChains(a, b [][]byte) bool {
 		return false
 	}
 	for i := range a {
-		if string(a[i]) != string(b[i]) {
+		if !bytes.Equal(a[i], b[i]) {
 			return false
 		}
 	}

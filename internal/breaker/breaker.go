@@ -268,11 +268,11 @@ func (b *Breaker) noteFailure(err error, now time.Time) (first bool) {
 	return first
 }
 
-// Failure returns why the last call failed, and when; nil when it succeeded.
-func (b *Breaker) Failure() (failure error, at time.Time) {
+// Failure returns when the last call failed, and why; nil when it succeeded.
+func (b *Breaker) Failure() (at time.Time, failure error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.failure, b.failedAt
+	return b.failedAt, b.failure
 }
 
 // Recovered notes that the service has said that it is well, on another way than by a call that was let through.

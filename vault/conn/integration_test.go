@@ -9,9 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
-
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
+	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 	"github.com/secret-sidecar/secret-sidecar/vault"
 	"github.com/secret-sidecar/secret-sidecar/vault/conn"
 	"github.com/secret-sidecar/secret-sidecar/vault/login"

@@ -32,7 +32,7 @@ func (c *Connection) probeIdle(ctx context.Context) {
 
 // probeAt returns when to probe, when the last time was probed; the zero time is never.
 func (c *Connection) probeAt(probed time.Time) time.Time {
-	failure, at := c.breaker.Failure()
+	at, failure := c.breaker.Failure()
 	switch {
 	case failure == nil:
 		return time.Time{}

@@ -89,7 +89,7 @@ func (b *board) now() Status {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
-	failure, _ := b.c.breaker.Failure()
+	_, failure := b.c.breaker.Failure()
 	status := observe(b.c.login.State(), failure, b.c.denials.shown(now), now)
 	if status.State != b.state {
 		b.state, b.since = status.State, now

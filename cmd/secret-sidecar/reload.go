@@ -81,7 +81,7 @@ func (r *reloader) reload(ctx context.Context) {
 	r.auditing.reopen(r.log)
 	next, err := r.source.load()
 	if err == nil {
-		err = r.sidecar.Apply(ctx, serverSettings(next))
+		err = r.sidecar.Apply(serverSettings(next))
 	}
 	if ctx.Err() != nil {
 		return

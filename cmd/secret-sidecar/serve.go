@@ -114,7 +114,7 @@ func serveOn(ctx context.Context, listener net.Listener, settings *config.Config
 	if err != nil {
 		return err
 	}
-	if err := sidecar.Apply(ctx, serverSettings(settings)); err != nil {
+	if err := sidecar.Apply(serverSettings(settings)); err != nil {
 		return usageError{fmt.Errorf("set up the connections: %w", err)} // nothing has been tried over the network yet
 	}
 	options.Logger.Info("serving", "socket", settings.Socket.Path)

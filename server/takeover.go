@@ -107,7 +107,7 @@ func (s *session) serves() bool {
 func (s *Server) tellOfWaiting(opened []*session) {
 	for name, c := range s.current.Load().connections {
 		if c.waiting != nil && slices.Contains(opened, c.waiting.session) {
-			s.log.Info("a changed connection logs in, until it has the one before serves", "connection", name)
+			s.log.Info("a changed connection is logging in, its old settings serve until then", "connection", name)
 		}
 	}
 }
@@ -120,7 +120,7 @@ func (s *Server) tellOfRejection(name string, w *waiting) {
 		return
 	}
 	w.told = true
-	s.log.Error("Vault rejects the changed settings of a connection, those before stay in use",
+	s.log.Error("Vault rejects the changed settings of a connection, the old ones stay in use",
 		append([]any{"connection", name}, vault.Attrs(status.LastError)...)...)
 }
 
@@ -143,7 +143,7 @@ func (c *connection) status() conn.Status {
 // whyWaiting says why the session, whose status it is, does not serve yet.
 func (w *waiting) whyWaiting(status conn.Status) *problem {
 	p := *problemOf(cmp.Or(status.LastError, vault.ErrLoginPending))
-	p.message = "the changed settings of connection " + quote(w.config.Name) + " are not in use yet, those before are: " + p.message
+	p.message = "the changed settings of connection " + quote(w.config.Name) + " are not in use yet, the old ones are: " + p.message
 	return &p
 }
 

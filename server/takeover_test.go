@@ -207,7 +207,7 @@ func TestAChangedConnectionTakesOverByItselfOnceItHasLoggedIn(t *testing.T) {
 			eventually(t, "the successor has tried to log in", func() bool { return logins(v) >= 2 })
 			s.requireSource(t, secretsidecarv1.Source_SOURCE_CACHE)
 			s.requireServing(t, "connection/prod")
-			if n := logs.count("a changed connection logs in", "connection=prod"); n != 1 {
+			if n := logs.count("a changed connection is logging in", "connection=prod"); n != 1 {
 				t.Errorf("%d lines say that the change waits, want 1", n)
 			}
 
@@ -270,7 +270,7 @@ func TestRejectedSettingsLeaveThoseBeforeInUse(t *testing.T) {
 	s, logs := startLogged(t, v, good)
 	bad := withSecretID(good, "wrong-secret-id")
 	s.applyConnections(t, bad)
-	eventually(t, "the rejection is logged", func() bool { return logs.count("level=ERROR", "those before stay in use", "connection=prod") == 1 })
+	eventually(t, "the rejection is logged", func() bool { return logs.count("level=ERROR", "the old ones stay in use", "connection=prod") == 1 })
 
 	s.requireSource(t, secretsidecarv1.Source_SOURCE_CACHE)
 	s.requireServing(t, "connection/prod")
@@ -299,7 +299,7 @@ func TestRejectedSettingsLeaveThoseBeforeInUse(t *testing.T) {
 	if n := logins(v); n != before {
 		t.Errorf("%d logins for what was tried already", n-before)
 	}
-	if n := logs.count("those before stay in use"); n != 1 {
+	if n := logs.count("the old ones stay in use"); n != 1 {
 		t.Errorf("%d lines about one rejection", n)
 	}
 }

@@ -77,7 +77,7 @@ func (s *Server) openSnapshot(settings Settings, before *snapshot) (*snapshot, [
 			return nil, opened, fmt.Errorf("connection %q: %w", wanted.Name, err)
 		}
 		opened = append(opened, one)
-		next.connections[wanted.Name] = old.succeedBy(&connection{Connection: wanted, session: one, tally: counts})
+		next.connections[wanted.Name] = old.succeededBy(&connection{Connection: wanted, session: one, tally: counts})
 	}
 	return next, opened, nil
 }

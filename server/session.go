@@ -83,7 +83,7 @@ func (c *connection) allowsProject(project string) error {
 		return err
 	}
 	if c.waiting.before.allowsProject(project) != nil {
-		return c.waiting.whyWaiting(c.waiting.client.Status())
+		return notInUse(c.waiting.client.Status().LastError)
 	}
 	return nil
 }

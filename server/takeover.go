@@ -32,9 +32,9 @@ func (c *connection) unchanged(wanted Connection) *connection {
 	return nil
 }
 
-// succeedBy returns the connection with the new one's settings, whose session waits; without a connection it is the new
+// succeededBy returns the connection with the new one's settings, whose session waits; without a connection it is the new
 // one itself.
-func (c *connection) succeedBy(next *connection) *connection {
+func (c *connection) succeededBy(next *connection) *connection {
 	if c == nil {
 		return next
 	}
@@ -135,15 +135,15 @@ func (c *connection) status() conn.Status {
 		status.State, status.Since = next.State, next.Since
 	}
 	if next.LastError != nil {
-		status.LastError = c.waiting.whyWaiting(next)
+		status.LastError = notInUse(next.LastError)
 	}
 	return status
 }
 
-// whyWaiting says why the session, whose status it is, does not serve yet.
-func (w *waiting) whyWaiting(status conn.Status) *problem {
-	p := *problemOf(cmp.Or(status.LastError, vault.ErrLoginPending))
-	p.message = "the changed settings of connection " + quote(w.config.Name) + " are not in use yet, the old ones are: " + p.message
+// notInUse says that a waiting session does not serve yet, and why; nil is that its login is under way.
+func notInUse(failure error) *problem {
+	p := *problemOf(cmp.Or(failure, vault.ErrLoginPending))
+	p.message = "the connection's changed settings are not in use yet, the old ones are: " + p.message
 	return &p
 }
 
@@ -158,8 +158,8 @@ func (c *connection) renewLogin(ctx context.Context) error {
 	if failure == nil {
 		return nil // it takes over
 	}
-	_ = c.client.RenewLogin(ctx) // what the status shows
-	return failure
+	_ = c.client.RenewLogin(ctx) // the status shows what becomes of it
+	return notInUse(failure)
 }
 
 // warnOfWaiting adds to the test of the settings in use that newer ones are not.
@@ -173,6 +173,6 @@ func (c *connection) warnOfWaiting(report *conn.Report) {
 	}
 	check := &report.Checks[i]
 	check.Status = conn.CheckWarning
-	check.Message += "; but " + c.waiting.whyWaiting(c.waiting.client.Status()).message
+	check.Message += "; but " + notInUse(c.waiting.client.Status().LastError).message
 	check.Remedy = "see the connection's last error, and mend its settings"
 }

@@ -178,7 +178,7 @@ func TestAChangeOfTimeoutCostsNoLoginAndCountsForTheNextRead(t *testing.T) {
 	}
 
 	defer v.hang(t, "/v1/secret/")()
-	_, err := s.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: "secret/data/other/k"}) // an hour is the test's end
+	_, err := s.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: "secret/data/other/k"}) // would wait for more than an hour
 	wantProblem(t, err, codes.Unavailable, "VAULT_UNREACHABLE")
 
 	changed.Vault.Timeout = -time.Second
@@ -357,6 +357,9 @@ func TestRenewingTheLoginFallsBackToTheOneInUse(t *testing.T) {
 	eventually(t, "the successor is rejected", func() bool { return s.status(t, "prod").GetLastError().GetReason() == "LOGIN_REJECTED" })
 	_, err := s.Invalidate(t.Context(), &secretsidecarv1.InvalidateRequest{Connection: "prod", RenewLogin: true})
 	wantProblem(t, err, codes.FailedPrecondition, "LOGIN_REJECTED")
+	if message := err.Error(); !strings.Contains(message, "not in use yet") || strings.Count(message, `"prod"`) != 1 {
+		t.Errorf("the message is %s", message)
+	}
 	s.awaitTakeover(t, v) // of the old token by one of the same credentials
 	s.requireSource(t, secretsidecarv1.Source_SOURCE_VAULT)
 	s.requireServing(t, "connection/prod")
@@ -395,6 +398,95 @@ func TestCopiesAreServedWhenTheTokenEndsWhileASuccessorWaits(t *testing.T) {
 		answer, err := s.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: aSecret})
 		return err == nil && answer.GetSource() == secretsidecarv1.Source_SOURCE_VAULT
 	})
+}
+
+func TestASuccessorTakesOverFromWhatIsRejectedAndHasNoToken(t *testing.T) {
+	v := newVault(t)
+	changed := v.withNewSecretID(t, "prod")
+	v.root(t, "auth/approle/role/worker", `{"token_ttl":"2s","token_max_ttl":"2s","token_policies":"worker"}`)
+	s, _ := startLogged(t, v, v.connection("prod"))
+	released := make(chan struct{})
+	v.answerInstead(func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasSuffix(r.URL.Path, "/login") {
+			return false
+		}
+		body, _ := io.ReadAll(r.Body)
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		if bytes.Contains(body, []byte(v.secretID)) {
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = io.WriteString(w, `{"errors":["invalid role or secret ID"]}`)
+			return true
+		}
+		waitFor(t, released)
+		return false
+	})
+	s.applyConnections(t, changed)
+	eventually(t, "the successor has taken over before its login", func() bool {
+		shown := s.status(t, "prod")
+		return shown.GetTokenExpiresAt() == nil && shown.GetState() == secretsidecarv1.ConnectionState_CONNECTION_STATE_CONNECTING
+	})
+	close(released)
+	s.requireSource(t, secretsidecarv1.Source_SOURCE_VAULT)
+}
+
+func TestOnlyAChangeOfTheLoginCostsOne(t *testing.T) {
+	v := newVault(t)
+	otherRole, otherSecret, err := v.SetupAppRole("other", readEverything)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name   string
+		change func(all *server.Settings, c *server.Connection)
+		logins int
+	}{
+		{"callers", func(all *server.Settings, _ *server.Connection) {
+			all.Callers = []server.CallerRule{{UID: new(uint32(os.Getuid()))}}
+		}, 0},
+		{"caller limits", func(all *server.Settings, _ *server.Connection) { all.CallerLimits.PerSecond = 1000 }, 0},
+		{"test hosts", func(all *server.Settings, _ *server.Connection) { all.TestHosts = []string{"vault.example"} }, 0},
+		{"reflection", func(all *server.Settings, _ *server.Connection) { all.NoReflection = true }, 0},
+		{"the cache's size", func(all *server.Settings, _ *server.Connection) { all.CacheBytes = 1 << 20 }, 0},
+		{"scope", func(_ *server.Settings, c *server.Connection) {
+			c.Scope, c.ProjectIDs = server.ScopeProject, []string{"p1"}
+		}, 0},
+		{"required", func(_ *server.Settings, c *server.Connection) { c.Required = false }, 0},
+		{"ttl", func(_ *server.Settings, c *server.Connection) { c.Policy.TTL = time.Minute }, 0},
+		{"max_waiting", func(_ *server.Settings, c *server.Connection) { c.Policy.MaxWaiting = 7 }, 0},
+		{"timeout", func(_ *server.Settings, c *server.Connection) { c.Vault.Timeout = time.Minute }, 0},
+		{"address", func(_ *server.Settings, c *server.Connection) {
+			c.Vault.Address = strings.Replace(v.address, "127.0.0.1", "localhost", 1)
+		}, 1},
+		{"namespace", func(_ *server.Settings, c *server.Connection) { c.Vault.Namespace = "root" }, 1},
+		{"role_id", func(_ *server.Settings, c *server.Connection) {
+			*c = withSecretID(*c, otherSecret)
+			c.Vault.RoleID = login.Credential{Value: redact.New(otherRole)}
+		}, 1},
+		{"secret_id", func(_ *server.Settings, c *server.Connection) { *c = v.withNewSecretID(t, "prod") }, 1},
+		{"TLS", func(_ *server.Settings, c *server.Connection) { c.Vault.TLS.ServerName = "vault.example" }, 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			first := v.connection("prod")
+			s, _ := startLogged(t, v, first)
+			before, revoked := logins(v), revocations(v)
+			changed := server.Settings{}
+			test.change(&changed, &first)
+			changed.Connections = []server.Connection{first}
+			s.apply(t, changed)
+			want := secretsidecarv1.Source_SOURCE_CACHE
+			if test.logins > 0 {
+				eventually(t, "the changed connection has taken over", func() bool { return revocations(v) > revoked })
+				want = secretsidecarv1.Source_SOURCE_VAULT
+			}
+			answer, err := s.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: aSecret, ProjectId: "p1"})
+			if err != nil || answer.GetSource() != want {
+				t.Errorf("got %v, %v, want an answer from %v", answer, err, want)
+			}
+			if n := logins(v) - before; n != test.logins {
+				t.Errorf("%d logins, want %d", n, test.logins)
+			}
+		})
+	}
 }
 
 // root asks Vault as root.

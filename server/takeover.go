@@ -14,7 +14,7 @@ import (
 // It reads nothing. The connection's session serves on meanwhile.
 type waiting struct {
 	*session
-	before Connection // what the connection was when its session was opened, or last kept
+	before Connection // what was wanted of the connection until its login settings changed
 	told   bool       // guarded by Server.applying: the log says that Vault rejects it
 }
 

@@ -147,7 +147,7 @@ func serveHosted(ctx context.Context, socket string) error {
 				RefreshAhead: 5 * time.Minute, MaxWaiting: burst},
 		}
 	}
-	err = s.Apply(ctx, server.Settings{
+	err = s.Apply(server.Settings{
 		CacheBytes: settings.MaxBytes, Connections: []server.Connection{connection("few"), connection("many")},
 	})
 	if err != nil {

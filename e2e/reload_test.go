@@ -114,29 +114,140 @@ func TestAReloadDropsNoRequest(t *testing.T) {
 	}
 }
 
-func TestAChangeThatCannotLogInIsRefused(t *testing.T) {
+func TestAChangeThatVaultRejectsLeavesTheSettingsBeforeInUse(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
 	v := vaulttest.Dev(t)
+	g := s.newGate(v)
 	l := s.defaultLogin(v)
 	value := s.newSecret()
 	s.writeSecret(v, "secret/data/app", "key", value)
-	r := s.start("--config", s.config(l.connection("prod", v.Address)))
+	r := s.start("--config", s.config(l.connection("prod", g.address)))
 	stopLoad := r.underLoad("prod", "secret/data/app/key", value)
 	defer stopLoad()
-	s.config(l.connection("prod", v.Address, "secret_id: "+s.newSecret()))
-	eventually(t, "the log says that the change is refused", func() bool { return r.logs(`"level":"ERROR"`, "LOGIN_REJECTED") })
-	stopLoad()
+	wrong := "secret_id: " + s.newSecret()
+	s.config(l.connection("prod", g.address, wrong))
+	eventually(t, "the log says that the change is not in use", func() bool {
+		return r.logs(`"level":"ERROR"`, "the old ones stay in use", `"connection":"prod"`, "remedy")
+	})
+	status := r.status("prod")
+	if failure := status.GetLastError(); failure.GetReason() != loginRejected.reason || !strings.Contains(failure.GetMessage(), "not in use yet") {
+		t.Errorf("the connection is shown as %v", status)
+	}
+	for range 5 { // the same file again is no other try
+		r.reload()
+	}
 	requireHealth(t, r, "connection/prod", serving)
+	s.config(l.connection("prod", g.address))
+	r.reload()
+	stopLoad()
+	if status := r.status("prod"); status.GetState() != secretsidecarv1.ConnectionState_CONNECTION_STATE_READY {
+		t.Errorf("after going back the connection is shown as %v", status)
+	}
+	if logins := g.count(loginPath); logins != 2 {
+		t.Errorf("%d logins, want 2: the first and the wrong one", logins)
+	}
 
 	// A new connection logs in on its own; until it has, the rest serves on.
-	s.config(l.connection("prod", v.Address), s.defaultLogin(v).connection("new", v.Address, "secret_id: "+s.newSecret()))
+	s.config(l.connection("prod", g.address), s.defaultLogin(v).connection("new", v.Address, "secret_id: "+s.newSecret()))
 	eventually(t, "the new connection is there", func() bool {
 		_, err := r.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: "secret/data/app/key", Connection: "new"})
 		return codeOf(err) == codes.FailedPrecondition
 	})
 	requireHealth(t, r, "connection/new", notServing)
 	requireHealth(t, r, "", serving)
+}
+
+func TestAReloadLocksCallersOutWhileVaultHangs(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	v := vaulttest.Dev(t)
+	g := s.newGate(v)
+	l := s.defaultLogin(v)
+	value := s.newSecret()
+	s.writeSecret(v, "secret/data/app", "key", value)
+	r := s.start("--config", s.config(l.connection("prod", g.address)))
+	r.value("secret/data/app/key", value, fromVault)
+	defer g.holdEverything()()
+
+	changed := l.connection("prod", g.address, "timeout: 1m", "secret_id: "+l.newSecretID())
+	s.config(changed)
+	r.reload()
+	r.value("secret/data/app/key", value, fromCache)
+	requireHealth(t, r, "connection/prod", serving)
+
+	s.write("config.yaml", s.configText(changed)+"callers: []\n")
+	r.reload()
+	_, err := r.resolve("secret/data/app/key")
+	requireFailure(t, s, err, callerNotAllowed)
+	if r.logs("refused, the running one stays") {
+		t.Errorf("a reload was refused:\n%s", r.tail())
+	}
+}
+
+func TestAChangeOfTimeoutAloneCostsNoLogin(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	v := vaulttest.Dev(t)
+	g := s.newGate(v)
+	l := s.defaultLogin(v)
+	value := s.newSecret()
+	s.writeSecret(v, "secret/data/app", "key", value)
+	r := s.start("--config", s.config(l.connection("prod", g.address)))
+	r.value("secret/data/app/key", value, fromVault)
+	for i := range 100 {
+		s.config(l.connection("prod", g.address, fmt.Sprintf("timeout: %ds", i+20)))
+		r.reload()
+	}
+	r.value("secret/data/app/key", value, fromCache)
+	if logins := g.count(loginPath); logins != 1 {
+		t.Errorf("%d logins, want 1", logins)
+	}
+}
+
+func TestANewSecretIDInTheConfigurationIsTakenUpOnceVaultIsBack(t *testing.T) {
+	t.Parallel()
+	for name, outage := range map[string]struct {
+		away  func(g *gate) (back func())
+		tried string // the path that is asked for when the change has been tried
+	}{
+		"Vault hangs": {(*gate).holdEverything, loginPath},
+		"Vault hangs until the login's answer is lost": {(*gate).holdEverything, "sys/health"},
+		"Vault is cut off": {func(g *gate) func() { g.cut(); return g.open }, loginPath},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t)
+			v := vaulttest.Dev(t)
+			g := s.newGate(v)
+			l := s.defaultLogin(v)
+			value := s.newSecret()
+			s.writeSecret(v, "secret/data/app", "key", value)
+			r := s.start("--config", s.config(l.connection("prod", g.address)))
+			r.value("secret/data/app/key", value, fromVault)
+			back := outage.away(g)
+			defer back()
+			tried := g.count(outage.tried)
+			s.config(l.connection("prod", g.address, "timeout: 1s", "secret_id: "+l.newSecretID()))
+			r.reload()
+			eventually(t, "the change is tried", func() bool { return g.count(outage.tried) > tried })
+			r.value("secret/data/app/key", value, fromCache)
+			before := g.count(loginPath)
+
+			back()
+			since := time.Now()
+			eventually(t, "the old token is gone", func() bool { return g.count("auth/token/revoke-self") == 1 })
+			if took := time.Since(since); took > healsWithin {
+				t.Errorf("the change was in use %v after Vault was back, want %v", took, healsWithin)
+			}
+			l.destroySecretID(l.secretID)
+			r.value("secret/data/app/key", value, fromVault) // nothing was cached with the new credentials
+			requireHealth(t, r, "connection/prod", serving)
+			if logins := g.count(loginPath) - before; logins > 1 {
+				t.Errorf("%d logins once Vault was back, want 1 at most", logins)
+			}
+		})
+	}
 }
 
 func TestAReloadChangesWhoMayCall(t *testing.T) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 
 	"github.com/secret-sidecar/secret-sidecar/cache"
 	"github.com/secret-sidecar/secret-sidecar/vault"
@@ -14,11 +13,12 @@ import (
 // ErrStopped is returned by Apply after Serve has begun to stop.
 var ErrStopped = errors.New("the server is stopping")
 
-// Apply makes settings the running ones, without dropping a request. A connection whose login settings are
-// unchanged keeps its token and its cached secrets. One whose login settings changed logs in before it takes
-// over: when it cannot while its predecessor can, Apply changes nothing and returns an error that says which
-// and why. New connections log in on their own, after Apply has returned.
-func (s *Server) Apply(ctx context.Context, settings Settings) error {
+// Apply makes settings the running ones, without dropping a request. It never waits for Vault. A connection whose login
+// settings are unchanged keeps its token and its cached secrets, and reads its credential and TLS files anew. One whose
+// login settings changed serves on as it was until its successor has logged in, however long that takes: see
+// takeOver. Everything else counts from here on. New connections log in on their own. An error is a mistake in
+// settings, or ErrStopped, and means that nothing has changed.
+func (s *Server) Apply(settings Settings) error {
 	s.applying.Lock()
 	defer s.applying.Unlock()
 	if s.stopped {
@@ -26,9 +26,6 @@ func (s *Server) Apply(ctx context.Context, settings Settings) error {
 	}
 	before := s.current.Load()
 	next, opened, err := s.openSnapshot(settings, before)
-	if err == nil {
-		err = waitForSuccessors(ctx, before, next)
-	}
 	if err != nil {
 		for _, one := range opened {
 			one.release()
@@ -36,15 +33,25 @@ func (s *Server) Apply(ctx context.Context, settings Settings) error {
 		return err
 	}
 	s.cache.SetMaxBytes(settings.CacheBytes)
-	s.show(next)
-	for _, c := range before.connections {
-		if !next.holds(c.session) {
-			c.release()
-		}
-	}
+	s.replace(next)
+	next.refresh(before)
+	s.takeOverWhereDue()
+	s.tellOfWaiting(opened)
 	s.forgetHealth(before, next)
 	s.reportHealth()
 	return nil
+}
+
+// replace makes next the running snapshot, and lets go of the sessions that are not in it any more. applying must be held.
+func (s *Server) replace(next *snapshot) {
+	before := s.current.Load()
+	s.show(next)
+	kept := next.sessions()
+	for one := range before.sessions() {
+		if _, ok := kept[one]; !ok {
+			one.release()
+		}
+	}
 }
 
 // openSnapshot builds the next snapshot and returns the sessions that it opened. Their goroutines that close
@@ -56,14 +63,12 @@ func (s *Server) openSnapshot(settings Settings, before *snapshot) (*snapshot, [
 	}
 	var opened []*session
 	for _, wanted := range settings.Connections {
-		if wanted.Scope != ScopePlatform && wanted.Scope != ScopeProject {
-			return nil, opened, fmt.Errorf("connection %q has no scope", wanted.Name)
+		if err := next.check(wanted); err != nil {
+			return nil, opened, err
 		}
-		if _, twice := next.connections[wanted.Name]; twice {
-			return nil, opened, fmt.Errorf("two connections are called %q", wanted.Name)
-		}
-		if old, ok := before.connections[wanted.Name]; ok && sameVault(old.session.config, wanted.Vault) {
-			next.connections[wanted.Name] = &connection{Connection: wanted, session: old.session, tally: old.tally}
+		old := before.connections[wanted.Name]
+		if one := old.unchanged(wanted); one != nil {
+			next.connections[wanted.Name] = one
 			continue
 		}
 		counts := s.tallyFor(wanted.Name)
@@ -72,9 +77,34 @@ func (s *Server) openSnapshot(settings Settings, before *snapshot) (*snapshot, [
 			return nil, opened, fmt.Errorf("connection %q: %w", wanted.Name, err)
 		}
 		opened = append(opened, one)
-		next.connections[wanted.Name] = &connection{Connection: wanted, session: one, tally: counts}
+		next.connections[wanted.Name] = old.succeededBy(&connection{Connection: wanted, session: one, tally: counts})
 	}
 	return next, opened, nil
+}
+
+// check finds the mistakes in a connection that opening it does not, for it may be open.
+func (s *snapshot) check(wanted Connection) error {
+	if wanted.Scope != ScopePlatform && wanted.Scope != ScopeProject {
+		return fmt.Errorf("connection %q has no scope", wanted.Name)
+	}
+	if wanted.Vault.Timeout < 0 {
+		return fmt.Errorf("connection %q: timeout: it cannot be negative", wanted.Name)
+	}
+	if _, twice := s.connections[wanted.Name]; twice {
+		return fmt.Errorf("two connections are called %q", wanted.Name)
+	}
+	return nil
+}
+
+// refresh gives the sessions that were there before their new timeout, and makes them look at their files.
+func (s *snapshot) refresh(before *snapshot) {
+	kept := before.sessions()
+	for one, timeout := range s.sessions() {
+		if _, ok := kept[one]; ok {
+			one.client.SetTimeout(timeout)
+			one.client.Reload()
+		}
+	}
 }
 
 // tallyFor returns the connection's tally, which goes on when a connection changes, or leaves and comes back.
@@ -91,7 +121,7 @@ func (s *Server) openSession(wanted Connection, counts *tally) (*session, error)
 	config := wanted.Vault
 	config.Logger = s.log
 	config.Budget = s.budget
-	config.OnChange = s.reportHealth
+	config.OnChange = s.sessionChanged
 	config.OnLoginRejected = func() { counts.loginRejections.Add(1) }
 	recorder := s.instruments.recorder(wanted.Name, wanted.Vault.Address)
 	if recorder != nil {
@@ -133,38 +163,4 @@ func (s *Server) closeWhenRetired(one *session) {
 			"connection", one.config.Name, "error", err)
 	}
 	s.cache.DropSpace(one.space)
-}
-
-// waitForSuccessors waits, side by side, until every connection that replaces a working one has logged in.
-func waitForSuccessors(ctx context.Context, before, next *snapshot) error {
-	var group sync.WaitGroup
-	var failures = make([]error, len(next.connections))
-	i := 0
-	for name, successor := range next.connections {
-		old, ok := before.connections[name]
-		if !ok || old.session == successor.session || !old.client.Status().TokenValid {
-			continue
-		}
-		slot := &failures[i]
-		i++
-		group.Go(func() { *slot = waitForLogin(ctx, successor) })
-	}
-	group.Wait()
-	return errors.Join(failures...)
-}
-
-func waitForLogin(ctx context.Context, c *connection) error {
-	ctx, cancel := context.WithTimeout(ctx, c.loginTimeout())
-	defer cancel()
-	err := c.client.WaitReady(ctx)
-	if err == nil {
-		return nil
-	}
-	if errors.Is(err, context.DeadlineExceeded) {
-		if last := c.client.Status().LastError; last != nil {
-			err = last
-		}
-	}
-	p := problemOf(err)
-	return fmt.Errorf("connection %q cannot log in with its new settings, the old ones stay: %s: %s", c.Name, p.reason, p.message)
 }

@@ -82,7 +82,7 @@ func serveCached(b testing.TB, options server.Options, limits server.CallerLimit
 	if err != nil {
 		b.Fatal(err)
 	}
-	if err := s.Apply(b.Context(), server.Settings{Connections: []server.Connection{v.connection("prod")}, CallerLimits: limits}); err != nil {
+	if err := s.Apply(server.Settings{Connections: []server.Connection{v.connection("prod")}, CallerLimits: limits}); err != nil {
 		b.Fatal(err)
 	}
 	return serve(b, s)

@@ -46,13 +46,13 @@ func processStatus(opts Options) *secretsidecarv1.ProcessStatus {
 }
 
 func (s *Server) statusOf(c *connection) *secretsidecarv1.ConnectionStatus {
-	status := c.client.Status()
+	status := c.status()
 	result := &secretsidecarv1.ConnectionStatus{
 		Name:          c.Name,
 		Scope:         secretsidecarv1.Scope(c.Scope), // #nosec G115 -- both are numbered from 1 in the same order
 		ProjectIds:    c.ProjectIDs,
-		Address:       c.Vault.Address,
-		Namespace:     c.Vault.Namespace,
+		Address:       c.config.Address,
+		Namespace:     c.config.Namespace,
 		State:         stateOf(status.State),
 		CachedSecrets: uint32(s.cache.Len(c.space)), // #nosec G115 -- bounded by memory
 		StateSince:    known(status.Since), LastAnswerAt: known(status.LastAnswerAt), SecretIdExpiresAt: known(status.SecretIDExpiresAt),

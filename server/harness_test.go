@@ -104,6 +104,18 @@ func (v *frontedVault) connection(name string) server.Connection {
 	}
 }
 
+// withNewSecretID is the connection with a secret_id that nobody has used yet.
+func (v *frontedVault) withNewSecretID(t testing.TB, name string) server.Connection {
+	t.Helper()
+	_, secretID, err := v.SetupAppRole("worker", readEverything)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := v.connection(name)
+	c.Vault.SecretID = login.Credential{Value: redact.New(secretID)}
+	return c
+}
+
 // sidecar is a running server with a client.
 type sidecar struct {
 	secretsidecarv1.SecretServiceClient
@@ -126,7 +138,7 @@ func start(t testing.TB, settings server.Settings) *sidecar {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Apply(t.Context(), settings); err != nil {
+	if err := s.Apply(settings); err != nil {
 		t.Fatal(err)
 	}
 	return serve(t, s)
@@ -157,12 +169,12 @@ func serve(t testing.TB, s *server.Server) *sidecar {
 
 func dial(t testing.TB, socket string) *grpc.ClientConn {
 	t.Helper()
-	conn, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	channel, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = conn.Close() })
-	return conn
+	t.Cleanup(func() { _ = channel.Close() })
+	return channel
 }
 
 // shortTempDir is a folder whose name leaves room for a socket's.
@@ -236,5 +248,21 @@ func waitFor(t *testing.T, released <-chan struct{}) {
 	select {
 	case <-released:
 	case <-t.Context().Done():
+	}
+}
+
+// eventually waits until holds says so.
+func eventually(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !holds() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("waited in vain: %s", what)
+		}
 	}
 }

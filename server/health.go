@@ -22,7 +22,13 @@ func (s *Server) initHealth() {
 	s.health.SetServingStatus(healthLiveness, healthpb.HealthCheckResponse_SERVING)
 }
 
-// reportHealth brings the health service up to date. Vault clients call it when their state has changed.
+// sessionChanged is told by each session that its status has changed.
+func (s *Server) sessionChanged() {
+	s.takeOver()
+	s.reportHealth()
+}
+
+// reportHealth brings the health service up to date.
 func (s *Server) reportHealth() {
 	s.healthMu.Lock()
 	defer s.healthMu.Unlock()

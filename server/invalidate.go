@@ -10,7 +10,8 @@ import (
 )
 
 // Invalidate implements the API. The logins are renewed first, so that what is read between the two with an
-// old token is dropped too; secrets are dropped even when a login fails.
+// old token is dropped too; secrets are dropped even when a login fails. A waiting successor has nothing to drop: what is
+// read through it, once it has taken over, is read after this call has begun.
 func (s *Server) Invalidate(ctx context.Context, request *secretsidecarv1.InvalidateRequest) (*secretsidecarv1.InvalidateResponse, error) {
 	caller, err := callerOf(ctx)
 	if err != nil {
@@ -30,6 +31,7 @@ func (s *Server) Invalidate(ctx context.Context, request *secretsidecarv1.Invali
 	var loginErr error
 	if request.GetRenewLogin() {
 		loginErr = renewLogins(ctx, connections)
+		s.takeOver()
 	}
 	dropped := 0
 	for _, c := range connections {
@@ -97,7 +99,7 @@ func renewLogins(ctx context.Context, connections []*connection) error {
 	failures := make([]error, len(connections))
 	var group sync.WaitGroup
 	for i, c := range connections {
-		group.Go(func() { failures[i] = c.client.RenewLogin(ctx) })
+		group.Go(func() { failures[i] = c.renewLogin(ctx) })
 	}
 	group.Wait()
 	for i, err := range failures {

@@ -139,7 +139,7 @@ func (m *metrics) measureConnections() {
 			metric.WithFloat64Callback(func(_ context.Context, o metric.Float64Observer) error {
 				now := time.Now()
 				for _, c := range m.server.observed.Load().sorted() {
-					if value, known := one.value(c.client.Status(), now); known {
+					if value, known := one.value(c.status(), now); known {
 						o.Observe(value, metric.WithAttributes(named(c.Name)))
 					}
 				}
@@ -150,7 +150,7 @@ func (m *metrics) measureConnections() {
 	m.gauge("secret_sidecar.connection.state", "{connection}", "1 for the state that the connection is in, 0 for the others",
 		func(observe observeGaugeFunc) {
 			for _, c := range m.server.observed.Load().sorted() {
-				state := c.client.Status().State
+				state := c.status().State
 				for one := conn.StateConnecting; one <= conn.StateRejected; one++ {
 					observe(oneIf(state == one), named(c.Name), attribute.String(attrState, one.String()))
 				}
@@ -159,7 +159,7 @@ func (m *metrics) measureConnections() {
 	m.gauge("secret_sidecar.connection.error", "{connection}", "1 with the reason why the connection is not well; absent when it is",
 		func(observe observeGaugeFunc) {
 			for _, c := range m.server.observed.Load().sorted() {
-				if err := c.client.Status().LastError; err != nil {
+				if err := c.status().LastError; err != nil {
 					observe(1, named(c.Name), attribute.String(attrErrorType, problemOf(err).reason))
 				}
 			}

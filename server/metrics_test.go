@@ -34,7 +34,7 @@ func startMeasured(t *testing.T, settings server.Settings) (*sidecar, *sdkmetric
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Apply(t.Context(), settings); err != nil {
+	if err := s.Apply(settings); err != nil {
 		t.Fatal(err)
 	}
 	return serve(t, s), reader
@@ -223,7 +223,7 @@ func TestCoalescedCallersInvalidationsRefusalsAndReloadsAreCounted(t *testing.T)
 	_, _ = running.Invalidate(t.Context(), &secretsidecarv1.InvalidateRequest{})
 	_, _ = running.Invalidate(t.Context(), &secretsidecarv1.InvalidateRequest{Connection: "prod"})
 	running.server.CountReload(nil)
-	running.server.CountReload(running.server.Apply(t.Context(), server.Settings{Connections: []server.Connection{{Name: "bad"}}}))
+	running.server.CountReload(running.server.Apply(server.Settings{Connections: []server.Connection{{Name: "bad"}}}))
 
 	wantValues(t, collected(t, reader), map[string]float64{
 		"secret_sidecar.cache.coalesced connection=prod":                                       2,
@@ -258,11 +258,8 @@ func TestCountersGoOnWhenAConnectionChangesItsCredentials(t *testing.T) {
 	settings := server.Settings{Connections: []server.Connection{v.connection("prod")}}
 	running, reader := startMeasured(t, settings)
 	running.resolve(t, "secret/data/mysec/key")
-	changed := v.connection("prod")
-	changed.Vault.Timeout = time.Minute
-	if err := running.server.Apply(t.Context(), server.Settings{Connections: []server.Connection{changed}}); err != nil {
-		t.Fatal(err)
-	}
+	running.apply(t, server.Settings{Connections: []server.Connection{v.withNewSecretID(t, "prod")}})
+	running.awaitTakeover(t, v)
 	running.resolve(t, "secret/data/mysec/key")
 	if got := collected(t, reader)["secret_sidecar.resolves connection=prod,outcome=vault"]; got != 2 {
 		t.Errorf("%v reads counted, want 2: before the change and after it", got)
@@ -309,7 +306,7 @@ func TestCountersGoOnWhenAConnectionLeavesAndComesBack(t *testing.T) {
 	}
 	ask()
 	for _, settings := range []server.Settings{{Connections: both.Connections[:1]}, both} {
-		if err := running.server.Apply(t.Context(), settings); err != nil {
+		if err := running.server.Apply(settings); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -341,7 +338,7 @@ func TestVaultCallsAreTracedWithoutTheirPaths(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Apply(t.Context(), server.Settings{Connections: []server.Connection{v.connection("prod")}}); err != nil {
+	if err := s.Apply(server.Settings{Connections: []server.Connection{v.connection("prod")}}); err != nil {
 		t.Fatal(err)
 	}
 	running := serve(t, s)

@@ -100,7 +100,7 @@ var reasonOf = []struct {
 	{vault.ErrInvalidPath, codes.InvalidArgument, "INVALID_PATH", "Vault refuses this path as malformed: check it for unusual characters"},
 	{vault.ErrTooLarge, codes.ResourceExhausted, "SECRET_TOO_LARGE", "the secret is larger than 4 MiB: split it in Vault"},
 	{vault.ErrUnreachable, codes.Unavailable, "VAULT_UNREACHABLE", "Vault cannot be reached: check its address, the network and Vault itself"},
-	{vault.ErrSealed, codes.Unavailable, "VAULT_SEALED", "Vault is sealed or in maintenance: unseal it"},
+	{vault.ErrSealed, codes.Unavailable, "VAULT_SEALED", "Vault is sealed or not initialised: unseal it"},
 	{vault.ErrRateLimited, codes.Unavailable, "VAULT_RATE_LIMITED", "Vault limits the rate of requests: retry later, or raise its quota"},
 	{vault.ErrLoginPending, codes.Unavailable, "LOGIN_PENDING", "the login to Vault is not done yet: retry soon"},
 	{vault.ErrLoginRejected, codes.FailedPrecondition, "LOGIN_REJECTED", "Vault rejected the AppRole login: check role_id and secret_id"},

@@ -65,7 +65,7 @@ func TestTheLogSaysWhoIsRefusedWhatButNothingThatTheCallerSaid(t *testing.T) {
 				t.Fatal(err)
 			}
 			settings := server.Settings{Connections: []server.Connection{v.connection("prod")}, Callers: test.rules, CallerLimits: test.limits}
-			if err := s.Apply(t.Context(), settings); err != nil {
+			if err := s.Apply(settings); err != nil {
 				t.Fatal(err)
 			}
 			test.ask(t, serve(t, s))

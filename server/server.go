@@ -111,7 +111,7 @@ type Server struct {
 	tracer      trace.Tracer             // nil: no spans
 	tracePaths  bool
 
-	applying sync.Mutex // serialises Apply and the end of Serve
+	applying sync.Mutex // serialises Apply, takeOver and the end of Serve
 	spaces   int        // guarded by applying: how many sessions were ever opened
 	stopped  bool       // guarded by applying: no Apply any more
 
@@ -289,9 +289,9 @@ func (s *Server) closeSessions() {
 	s.stopped = true
 	last := s.current.Swap(&snapshot{})
 	s.applying.Unlock()
-	for _, c := range last.connections {
-		c.retire() // what the drain has not ended must not hold up the revocation
-		c.release()
+	for one := range last.sessions() {
+		one.retire() // what the drain has not ended must not hold up the revocation
+		one.release()
 	}
 	s.closing.Wait()
 }

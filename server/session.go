@@ -72,11 +72,23 @@ func (s *session) close(ctx context.Context) error {
 type connection struct {
 	Connection
 	*session
-	tally *tally // goes on from session to session
+	tally   *tally   // goes on from session to session
+	waiting *waiting // the session's successor; nil is none
 }
 
-// allowsProject is promise 10: scope fails closed.
+// allowsProject is promise 10: scope fails closed. While the session is still that of other settings, their scope counts
+// too: a project that has come in with the change must not see what their Vault holds.
 func (c *connection) allowsProject(project string) error {
+	if err := c.Connection.allowsProject(project); err != nil || c.waiting == nil {
+		return err
+	}
+	if c.waiting.before.allowsProject(project) != nil {
+		return notInUse(c.waiting.client.Status().LastError)
+	}
+	return nil
+}
+
+func (c *Connection) allowsProject(project string) error {
 	if c.Scope == ScopePlatform {
 		return nil
 	}
@@ -87,15 +99,4 @@ func (c *connection) allowsProject(project string) error {
 		return errProjectNotAllowed("connection " + quote(c.Name) + " does not belong to this project: use another connection, or add the project to its project_ids")
 	}
 	return nil
-}
-
-// defaultVaultTimeout is what vault.Config.Timeout's zero value stands for.
-const defaultVaultTimeout = 10 * time.Second
-
-// loginTimeout bounds how long a reload waits for the connection's first login.
-func (c *connection) loginTimeout() time.Duration {
-	if c.Vault.Timeout > 0 {
-		return c.Vault.Timeout
-	}
-	return defaultVaultTimeout
 }

@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"slices"
+	"time"
 )
 
 // snapshot is the running settings: immutable, taken once by each request.
@@ -58,12 +59,14 @@ func (s *snapshot) sorted() []*connection {
 	return all
 }
 
-// holds reports whether the snapshot still uses the session.
-func (s *snapshot) holds(one *session) bool {
+// sessions returns those in use, the waiting ones included, with the timeout that is wanted of them.
+func (s *snapshot) sessions() map[*session]time.Duration {
+	all := make(map[*session]time.Duration, len(s.connections))
 	for _, c := range s.connections {
-		if c.session == one {
-			return true
+		all[c.session] = c.Vault.Timeout
+		if c.waiting != nil {
+			all[c.waiting.session] = c.Vault.Timeout
 		}
 	}
-	return false
+	return all
 }

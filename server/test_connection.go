@@ -72,7 +72,9 @@ func (s *Server) testConfigured(ctx context.Context, caller Peer, name string, r
 		return nil, err
 	}
 	defer c.release()
-	return reportOf(ctx, c.client.Test(ctx, reference))
+	report := c.client.Test(ctx, reference)
+	c.warnOfWaiting(&report)
+	return reportOf(ctx, report)
 }
 
 // testSpec makes the sidecar connect to an address of the caller's choice.

@@ -31,7 +31,7 @@ func (c *Client) Read(ctx context.Context, token redact.String, path string, ver
 	if err != nil {
 		return nil, err
 	}
-	was := asked{path: path, honoured: c.honours(token)}
+	was := asked{path: path, honoured: c.Honours(token)}
 	if !was.honoured && ans.knowsToken() {
 		c.honoured.Store(&token)
 	}
@@ -43,8 +43,8 @@ func (a *answer) knowsToken() bool {
 	return a.isGood(CallRead) || a.status == http.StatusForbidden && !a.deniesPlainly() && !a.knowsNoToken()
 }
 
-// honours reports whether the token is the last one that Vault has shown to know.
-func (c *Client) honours(token redact.String) bool {
+// Honours reports whether the token is the last one that Vault has shown to know, by its answer to a Read.
+func (c *Client) Honours(token redact.String) bool {
 	last := c.honoured.Load()
 	return last != nil && *last == token
 }

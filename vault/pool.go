@@ -25,6 +25,8 @@ const (
 	// troubledFor is how long after an answer that speaks of a node that fails each request remembers its connection,
 	// which costs a little.
 	troubledFor = time.Minute
+	// servedLately is how long ago Vault has served at most when the answer that a node does not serve is doubted.
+	servedLately = 2 * time.Second
 	// longestPatience bounds how long a request waits on a connection that may have died.
 	longestPatience = 3 * time.Second
 )
@@ -93,8 +95,8 @@ func (p *pool) renew(old *http.Transport) {
 	}
 }
 
-// RoundTrip implements http.RoundTripper. A read that gets nothing from connections that were used before is made once
-// more on a new one, while there is still time.
+// RoundTrip implements http.RoundTripper. A read that gets nothing from connections that were used before, while there is
+// still time, or meets a node that serves nobody, is made once more on a new one.
 func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
 	transport := p.current.Load()
 	patience := p.patience(req)
@@ -110,11 +112,26 @@ func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
 	})
 	resp, err := p.roundTrip(ctx, transport, req)
 	timer.Stop()
-	if err == nil || !errors.Is(context.Cause(ctx), errDeadConnection) {
-		return resp, err
+	switch {
+	case err == nil && !p.mayBeTheNode(resp):
+		return resp, nil
+	case err == nil:
+		_ = resp.Body.Close()
+	case !errors.Is(context.Cause(ctx), errDeadConnection):
+		return nil, err
 	}
 	p.renew(transport)
 	return p.roundTrip(req.Context(), p.current.Load(), req)
+}
+
+// mayBeTheNode reports whether the answer says that its node serves nobody, though Vault has served a moment ago: then a
+// new connection may lead to a better one.
+func (p *pool) mayBeTheNode(resp *http.Response) bool {
+	switch status := resp.StatusCode; {
+	case status == http.StatusServiceUnavailable, status >= 300 && status < 400, status == 472, status == 473:
+		return time.Now().UnixNano()-p.servedAt.Load() < int64(servedLately)
+	}
+	return false
 }
 
 // roundTrip makes the request under ctx.

@@ -31,6 +31,7 @@ type reloader struct {
 	auditing *auditing
 
 	tracePaths bool               // as at the start
+	hardening  config.Hardening   // as at the start
 	watcher    *filewatch.Watcher // of the file, since before it was read; nil when there is none
 	triggers   chan os.Signal
 }
@@ -76,12 +77,13 @@ func (r *reloader) fileChanged() {
 	}
 }
 
-// reload makes the configuration the running one, or refuses it and changes nothing.
+// reload makes the configuration the running one, or refuses it and changes nothing. Vault is not waited for: what needs
+// a login takes effect by itself once there is one.
 func (r *reloader) reload(ctx context.Context) {
 	r.auditing.reopen(r.log)
 	next, err := r.source.load()
 	if err == nil {
-		err = r.sidecar.Apply(ctx, serverSettings(next))
+		err = r.sidecar.Apply(serverSettings(next))
 	}
 	if ctx.Err() != nil {
 		return
@@ -97,6 +99,9 @@ func (r *reloader) reload(ctx context.Context) {
 	}
 	if next.Socket != r.socket {
 		r.log.Warn("a change of socket takes effect at the next start only", "socket", r.socket.Path)
+	}
+	if next.Hardening != r.hardening {
+		r.log.Warn("a change of hardening takes effect at the next start only")
 	}
 	if !r.auditing.same(next.Audit) {
 		r.log.Warn("a change of audit takes effect at the next start only")

@@ -105,7 +105,10 @@ func serve(ctx context.Context, source configSource, hangups chan os.Signal, lev
 	}
 	options.Version, options.Protections = describeVersion(), slices.Concat(protections, asked)
 	log.Info("configuration read", "from", source.String(), "connections", len(settings.Connections))
-	return serveOn(ctx, listener, settings, options, &reloader{source: source, log: log, levels: levels, socket: settings.Socket, tracePaths: settings.TracePaths, watcher: watcher, auditing: auditing, triggers: hangups})
+	return serveOn(ctx, listener, settings, options, &reloader{
+		source: source, log: log, levels: levels, socket: settings.Socket, tracePaths: settings.TracePaths, hardening: settings.Hardening,
+		watcher: watcher, auditing: auditing, triggers: hangups,
+	})
 }
 
 // serveOn answers on the listener and keeps the configuration up to date.
@@ -114,7 +117,7 @@ func serveOn(ctx context.Context, listener net.Listener, settings *config.Config
 	if err != nil {
 		return err
 	}
-	if err := sidecar.Apply(ctx, serverSettings(settings)); err != nil {
+	if err := sidecar.Apply(serverSettings(settings)); err != nil {
 		return usageError{fmt.Errorf("set up the connections: %w", err)} // nothing has been tried over the network yet
 	}
 	options.Logger.Info("serving", "socket", settings.Socket.Path)

@@ -56,7 +56,7 @@ func measure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := sidecar.Apply(ctx, server.Settings{Connections: []server.Connection{connection}}); err != nil {
+	if err := sidecar.Apply(server.Settings{Connections: []server.Connection{connection}}); err != nil {
 		return err
 	}
 	socket := filepath.Join(folder, "s.sock")

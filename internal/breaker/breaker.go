@@ -76,8 +76,8 @@ type Breaker struct {
 	all    circuit             // guarded by mu, as is all that follows
 	groups map[string]*circuit // those that have failing keys
 	keys   map[Key]*circuit    // those that fail
-	// answered is when an answer came last, whatever it said.
-	answered time.Time
+	// answered is when an answer came last, whatever it said, and served when a good one did.
+	answered, served time.Time
 	// failure is the last call's, nil when it succeeded; failedAt is when.
 	failure  error
 	failedAt time.Time
@@ -186,11 +186,12 @@ func (b *Breaker) answeredBadly(c Call, r Result, now time.Time) (changed bool) 
 		b.closeAll()
 		changed = true
 	}
-	if r.Outcome == FailedAll && !r.Alone {
+	served := b.served.After(c.began) // somebody has been since the call began: it serves not only nobody
+	if r.Outcome == FailedAll && !r.Alone && !served {
 		return b.all.open(r, now) || changed
 	}
 	b.openKey(c.key, r, now)
-	if r.Alone {
+	if r.Alone || r.Outcome == FailedAll {
 		return changed
 	}
 	return b.openMany(c.key, r, now) || changed
@@ -218,7 +219,7 @@ func (b *Breaker) openMany(key Key, r Result, now time.Time) (changed bool) {
 // succeed must be called with mu held.
 func (b *Breaker) succeed(key Key, now time.Time) (changed bool) {
 	changed = b.failure != nil || b.all.isOpen()
-	b.answered, b.failure = now, nil
+	b.answered, b.served, b.failure = now, now, nil
 	delete(b.keys, key)
 	delete(b.groups, key.Group)
 	b.closeAll()

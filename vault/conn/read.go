@@ -15,6 +15,8 @@ const (
 	doingRead = "read the secret"
 	// lagAge is how old a token is before no node of Vault lags so far behind that it does not know it yet.
 	lagAge = 10 * time.Second
+	// maxReplacements bounds a Read whose token is replaced under it; one is usual.
+	maxReplacements = 3
 	// lagPatience is how long a read waits for a node to know a new token; firstLagPause begins the pauses, which double.
 	lagPatience   = time.Second
 	firstLagPause = 50 * time.Millisecond
@@ -61,33 +63,36 @@ func (c *Connection) Read(ctx context.Context, path string, version uint32) (*va
 	return secret, err
 }
 
-// readAgain reads with the token, if it is so new that the node which did not know it may only lag, and else with
-// another one.
+// readAgain reads with a token that Vault has not known a moment ago, for the node may only lag, and then with others.
 func (c *Connection) readAgain(ctx context.Context, token *vault.Token, path string, version uint32) (*vault.Secret, error) {
-	secret, err := c.readPatiently(ctx, token, path, version)
-	if !errors.Is(err, vault.ErrInvalidToken) {
-		return secret, err
+	for range maxReplacements {
+		secret, err := c.readPatiently(ctx, token, path, version)
+		if !errors.Is(err, vault.ErrInvalidToken) {
+			return secret, err
+		}
+		if err := c.login.Reject(ctx, token, false); err != nil {
+			return nil, err
+		}
+		if token, err = c.login.Token(ctx); err != nil {
+			return nil, err
+		}
+		if secret, err = c.readWith(ctx, token, path, version); !errors.Is(err, vault.ErrInvalidToken) {
+			return secret, err
+		}
 	}
-	if err := c.login.Reject(ctx, token, false); err != nil {
-		return nil, err
-	}
-	if token, err = c.login.Token(ctx); err != nil {
-		return nil, err
-	}
-	if secret, err = c.readWith(ctx, token, path, version); errors.Is(err, vault.ErrInvalidToken) {
-		secret, err = c.readPatiently(ctx, token, path, version)
-	}
-	if errors.Is(err, vault.ErrInvalidToken) {
-		return nil, &vault.CallError{Sentinel: vault.ErrUnreachable, Doing: doingRead, Cause: err, Remedy: "check what stands behind the address, " +
-			"several Vaults or a standby that lags perhaps: the tokens that it grants are not known to it"}
-	}
-	return secret, err
+	return nil, &vault.CallError{Sentinel: vault.ErrUnreachable, Doing: doingRead, Remedy: "check what stands behind the address, " +
+		"several Vaults or a standby that lags perhaps: the tokens that it grants are not known to it"}
 }
 
-// readPatiently reads with a token that Vault has not known a moment ago. Its first try comes after a pause.
+// readPatiently reads with a token that Vault has not known a moment ago; its first try comes after a pause. A token that
+// Vault has known before was more likely revoked.
 func (c *Connection) readPatiently(ctx context.Context, token *vault.Token, path string, version uint32) (*vault.Secret, error) {
 	err := error(&vault.CallError{Sentinel: vault.ErrInvalidToken, Doing: doingRead})
-	for waited, pause := time.Duration(0), firstLagPause; waited < lagPatience; waited, pause = waited+pause, pause*2 {
+	patience := lagPatience
+	if c.vault.Honours(token.ID) {
+		patience = firstLagPause
+	}
+	for waited, pause := time.Duration(0), firstLagPause; waited < patience; waited, pause = waited+pause, pause*2 {
 		if time.Since(token.Since) > lagAge || !vault.Wait(ctx, pause) {
 			return nil, err
 		}

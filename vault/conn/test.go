@@ -166,17 +166,24 @@ type stagedTest struct {
 	newerRejected func() bool
 
 	token  *vault.Token // nil before the login
+	leave  func()       // what logIn has returned; nil before it
 	report Report
 }
 
 func (t *stagedTest) run(ctx context.Context) Report {
-	leave := func() {}
-	defer func() { leave() }() //nolint:gocritic // by then it is the login's
+	defer t.end()
 	t.step(ctx, "reach", t.reach)
-	t.step(ctx, "login", func(ctx context.Context) (result Check) { result, leave = t.tryLogin(ctx); return result })
+	t.step(ctx, "login", t.tryLogin)
 	t.step(ctx, "mounts", t.mounts)
 	t.step(ctx, "path", t.path)
 	return t.report
+}
+
+// end lets go of the token.
+func (t *stagedTest) end() {
+	if t.leave != nil {
+		t.leave()
+	}
 }
 
 // step runs one check, unless one before it failed.
@@ -238,15 +245,16 @@ func (t *stagedTest) reach(ctx context.Context) Check {
 	return passed("Vault %s answers", health.Version)
 }
 
-func (t *stagedTest) tryLogin(ctx context.Context) (Check, func()) {
+func (t *stagedTest) tryLogin(ctx context.Context) Check {
 	// The caller's going away must not hide a rejected login from the budget, or leave a token behind.
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), t.timeout, vault.ErrTimeout)
 	defer cancel()
 	ctx, stop := untilClosed(ctx, t.closed)
 	defer stop()
 	token, leave, err := t.logIn(ctx)
+	t.leave = leave
 	if err != nil {
-		return failedBy(err), leave
+		return failedBy(err)
 	}
 	t.token = token
 	t.report.TokenTTL, t.report.Policies = token.TTL, token.Policies
@@ -256,9 +264,9 @@ func (t *stagedTest) tryLogin(ctx context.Context) (Check, func()) {
 	}
 	if t.newerRejected() {
 		return warning(message+"; but Vault rejects the newer credentials that wait to replace these",
-			"write a valid secret_id into the credential file"), leave
+			"write a valid secret_id into the credential file")
 	}
-	return passed("%s", message), leave
+	return passed("%s", message)
 }
 
 func (t *stagedTest) mounts(ctx context.Context) Check {

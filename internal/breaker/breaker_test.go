@@ -252,6 +252,24 @@ func TestAServiceThatServesNobodyOpensTheCircuitForAllUntilItDoesWhatItIsAsked(t
 	})
 }
 
+func TestANodeThatServesNobodyWhileOthersServeHoldsUpItsKeyAlone(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *Breaker) {
+		var sealed []Call
+		for i := range 3 * manyKeys {
+			sealed = append(sealed, mustAllow(t, b, key("secret", fmt.Sprint("sealed", i))))
+		}
+		time.Sleep(time.Second)
+		end(t, b, key("secret", "served"), Succeeded)
+		time.Sleep(time.Second)
+		for _, call := range sealed {
+			call.Done(Result{Outcome: FailedAll, Err: errDown})
+		}
+		mustRefuse(t, b, key("secret", "sealed0"))
+		end(t, b, key("secret", "served"), Succeeded)
+		end(t, b, key("secret", "other"), Succeeded)
+	})
+}
+
 func TestWhatFailsAloneNeverHoldsUpOthers(t *testing.T) {
 	for name, outcome := range map[string]Outcome{"failed": Failed, "sealed": FailedAll, "silent": Silent, "timed out": TimedOut} {
 		t.Run(name, func(t *testing.T) {

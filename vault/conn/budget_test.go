@@ -94,6 +94,10 @@ func TestTheBudgetIsOneHoweverTheTargetIsSpelled(t *testing.T) {
 			func(*Config) {},
 			func(c *Config) { c.RoleID.Value = redact.New(" " + id + "\n") },
 			func(c *Config) { c.Address = "HTTP://VAULT:08200/" },
+			func(c *Config) { c.Address = "http://vault.ns:8200" }, // a role is the same role wherever it answers
+			func(c *Config) { c.Address = "http://vault.ns.svc:8200" },
+			func(c *Config) { c.Address = "http://127.0.0.1:8200" },
+			func(c *Config) { c.Address = "http://localhost:8200" },
 			func(c *Config) { c.Namespace = "/root/" },
 			func(c *Config) { c.AuthMount = "approle/" },
 		} {

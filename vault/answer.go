@@ -116,7 +116,8 @@ func (a *answer) isVaults() bool {
 	case a.status < http.StatusInternalServerError && !slices.Contains(refusals, a.status):
 		return false
 	}
-	return isWhole || b.Errors != nil && *b.Errors != nil && !a.misshaped
+	isVersion := b.Data != nil && b.Data.Metadata != nil && b.Data.Metadata.Version > 0
+	return isWhole || isVersion || b.Errors != nil && *b.Errors != nil && !a.misshaped
 }
 
 // refusals are the statuses below 500 with which Vault refuses.

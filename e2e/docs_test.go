@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -54,6 +55,30 @@ func TestEveryRowOfThesePagesNamesATestThatExists(t *testing.T) {
 			t.Fatal(err)
 		}
 		requireTestsInRows(t, string(text), testCode(t))
+	}
+}
+
+// healed is what the column before the tests says: a time, or why there is none.
+var healed = regexp.MustCompile(`^(?:\d+(?:\.\d)? s|at once|no read fails|by a person|–)$`)
+
+func TestEveryFaultSaysWithinWhichTimeItHeals(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../docs/reliability.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if !strings.HasPrefix(line, "| ") || strings.HasSuffix(line, "| heals within | test |\n") {
+			continue
+		}
+		cells := strings.Split(strings.TrimSuffix(strings.TrimSpace(line), "|"), "|")
+		within := strings.TrimSpace(cells[len(cells)-2])
+		if !healed.MatchString(within) {
+			t.Errorf("%q is no time to heal: %s", within, line)
+		}
+		if seconds, err := strconv.ParseFloat(strings.TrimSuffix(within, " s"), 64); err == nil && seconds > healsWithin.Seconds() {
+			t.Errorf("%v s is longer than the promised %v: %s", seconds, healsWithin, line)
+		}
 	}
 }
 

@@ -137,7 +137,9 @@ func alertRemedy(err error) string {
 	text := err.Error()
 	switch {
 	case strings.Contains(text, "certificate required"):
-		return "the server wants a client certificate: set tls.client_cert_file and tls.client_key_file"
+		// A certificate of a CA that the server does not name is not even shown to it.
+		return "the server wants a client certificate: set tls.client_cert_file and tls.client_key_file, or, if they are set, replace " +
+			"them by a pair that is signed by a CA that the server trusts"
 	case strings.Contains(text, "certificate"), strings.Contains(text, "access denied"):
 		return "the server refused the client certificate, which may be expired or signed by a CA that it does not trust: " +
 			"replace tls.client_cert_file and tls.client_key_file"

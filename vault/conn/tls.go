@@ -17,9 +17,9 @@ func (c *Connection) watchTLS(ctx context.Context, cfg Config) {
 	if len(files) == 0 {
 		return
 	}
-	watch := filewatch.New(files).Run
-	if cfg.watch != nil {
-		watch = cfg.watch
+	watch := cfg.watch
+	if watch == nil {
+		watch = filewatch.New(files).Run
 	}
 	c.loops.Go(func() { watch(ctx, func() { notify(c.tlsChanged) }) })
 	c.loops.Go(func() { c.reloadTLS(ctx) })

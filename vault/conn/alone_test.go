@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/secret-sidecar/secret-sidecar/vault"
@@ -122,6 +123,8 @@ func TestANewLoginThatFailsStopsNoRead(t *testing.T) {
 				})
 				readFor(t, c, time.Minute)
 				asked.Wait()
+				synctest.Wait()
+				mustRead(t, c)
 			})
 		})
 	}

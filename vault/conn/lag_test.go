@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/secret-sidecar/secret-sidecar/vault"
@@ -45,6 +46,7 @@ func TestANewTokenThatAStandbyDoesNotKnowYetCostsNoSecondLogin(t *testing.T) {
 				})
 			}
 			readers.Wait()
+			synctest.Wait()
 			if n := w.count(loginCall); n != logins {
 				t.Errorf("%d logins, want %d", n, logins)
 			}

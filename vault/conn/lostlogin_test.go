@@ -6,6 +6,7 @@ import (
 	"net/http/httptrace"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
@@ -72,6 +73,7 @@ func TestALoginWhoseAnswerIsLostIsFollowedByAnotherOnlyOnceVaultAnswersForItsHea
 				cfg.Timeout = 5 * time.Second // how long a login may hang that was under way when it heals
 				c := w.open(cfg)
 				time.Sleep(14 * time.Minute) // what was lost is forgotten after 15, as Vault forgets it
+				synctest.Wait()
 				if n := w.count(loginCall); n != 1 {
 					t.Errorf("%d logins while nothing came back, want 1", n)
 				}

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/secret-sidecar/secret-sidecar/vault"
@@ -38,6 +39,7 @@ func TestACrowdThatAsksForANewLoginSharesOne(t *testing.T) {
 		crowd(renew)
 		time.Sleep(9 * time.Second)
 		crowd(renew)
+		synctest.Wait()
 		if n := w.count(loginCall); n != 1 {
 			t.Errorf("%d logins for 400 callers within 10 s, want 1", n)
 		}

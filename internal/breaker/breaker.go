@@ -60,6 +60,8 @@ type OpenError struct {
 	// Trial is closed at the end of a call that may close the circuit, and whose answer is worth waiting for: the service
 	// does answer. Nil: there is none.
 	Trial <-chan struct{}
+	// Soon says that the service does answer, and that RetryAfter is so short that it is worth waiting for.
+	Soon bool
 }
 
 // Error returns the text of Err.
@@ -121,11 +123,11 @@ func (b *Breaker) Allow(key Key) (Call, error) {
 	return call, nil
 }
 
-// Check returns what Allow would return now, but for a call that may wait for a trial. It lets nothing through.
+// Check returns what Allow would return now, but for a call that may wait for its turn. It lets nothing through.
 func (b *Breaker) Check(key Key) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if err := b.refusal(b.keys[key], b.groups[key.Group], time.Now()); err != nil && err.Trial == nil {
+	if err := b.refusal(b.keys[key], b.groups[key.Group], time.Now()); err != nil && err.Trial == nil && !err.Soon {
 		return err
 	}
 	return nil
@@ -209,9 +211,9 @@ func (b *Breaker) openMany(key Key, r Result, now time.Time) (changed bool) {
 		return false
 	}
 	r.RetryAfter = 0 // it was the key's
-	changed = group.open(r, now)
+	changed = group.openForMany(r, now)
 	if b.all.fails(key.Group, manyGroups) {
-		return b.all.open(r, now) || changed
+		return b.all.openForMany(r, now) || changed
 	}
 	return changed
 }

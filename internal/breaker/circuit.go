@@ -14,6 +14,10 @@ const (
 	retryAfterLimit = 8 * time.Second
 	// healthyFirst is how much longer those wait who have failed: as long as others ask, the turns are theirs.
 	healthyFirst = time.Second
+	// eagerTurns are how many turns come after eagerPause each when many have failed that the service has answered: those
+	// who fail as well must not use up the turns of those who would not.
+	eagerTurns = 4
+	eagerPause = 20 * time.Millisecond
 )
 
 // circuit is that of one key, of a group of keys, or of all. The zero value and a nil one are closed. Its owner is the
@@ -23,6 +27,8 @@ type circuit struct {
 	failure error
 	// silent says that no answer came: any answer proves the opposite.
 	silent bool
+	// answers says that the service does answer, those who have failed at least.
+	answers bool
 	// failing are those below that have failed since the last good answer; as many as open it at most.
 	failing map[string]bool
 	// healthy lets those through one by one that have not failed, and troubled those that have: who keeps failing does not
@@ -67,6 +73,15 @@ func (c *circuit) open(r Result, now time.Time) (opened bool) {
 	return opened
 }
 
+// openForMany opens the circuit because many have failed that the service has answered.
+func (c *circuit) openForMany(r Result, now time.Time) (opened bool) {
+	if !c.open(r, now) {
+		return false
+	}
+	c.answers, c.healthy.eager = true, eagerTurns
+	return true
+}
+
 // refusal returns why a call may not go out now. Troubled says that it has failed before.
 func (c *circuit) refusal(now time.Time, troubled bool) *OpenError {
 	if !c.isOpen() {
@@ -80,9 +95,13 @@ func (c *circuit) refusal(now time.Time, troubled bool) *OpenError {
 		return nil
 	}
 	refused := &OpenError{Err: c.failure, RetryAfter: at.Sub(now)}
-	if c.trial != nil && !troubled {
+	if troubled {
+		return refused
+	}
+	if c.trial != nil {
 		refused.Trial = c.trial.done
 	}
+	refused.Soon = c.answers && refused.RetryAfter <= eagerPause
 	return refused
 }
 
@@ -118,11 +137,17 @@ func (t *trial) end() {
 // pace lets one call through in each pause; the pauses grow. The zero value is at its beginning.
 type pace struct {
 	next   time.Time
+	eager  int // short pauses that are left
 	pauses *backoff.ExponentialBackOff
 }
 
 // take begins a pause.
 func (p *pace) take(now time.Time) {
+	if p.eager > 0 {
+		p.eager--
+		p.next = now.Add(eagerPause)
+		return
+	}
 	if p.pauses == nil {
 		p.pauses = backoff.NewExponentialBackOff()
 		p.pauses.InitialInterval, p.pauses.MaxInterval = firstPause, maxPause

@@ -149,22 +149,32 @@ func (c *Connection) readWith(ctx context.Context, token *vault.Token, path stri
 
 // allow asks the breaker to let a read through. While a read is under way that may close the circuit it waits a moment.
 func (c *Connection) allow(ctx context.Context, path string) (breaker.Call, error) {
-	call, err := c.breaker.Allow(keyOf(path))
-	open, refused := errors.AsType[*breaker.OpenError](err)
-	if !refused {
-		return call, err
-	}
-	if open.Trial != nil {
-		timer := time.NewTimer(trialPatience)
-		defer timer.Stop()
-		select {
-		case <-open.Trial:
-			call, err = c.breaker.Allow(keyOf(path))
-		case <-timer.C:
-		case <-ctx.Done():
+	for end := time.Now().Add(trialPatience); ; {
+		call, err := c.breaker.Allow(keyOf(path))
+		open, refused := errors.AsType[*breaker.OpenError](err)
+		if !refused || !awaitTrial(ctx, open, time.Until(end)) {
+			return call, vault.Refused(err, doingRead)
 		}
 	}
-	return call, vault.Refused(err, doingRead)
+}
+
+// awaitTrial waits for what may close a circuit, and reports whether that may have come.
+func awaitTrial(ctx context.Context, open *breaker.OpenError, patience time.Duration) bool {
+	if patience <= 0 || open.Trial == nil && !open.Soon {
+		return false
+	}
+	if open.Soon {
+		return vault.Wait(ctx, open.RetryAfter)
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-open.Trial:
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return false
 }
 
 // keyOf groups paths by their mount, as well as it can be told: a mount may hold several segments called data.

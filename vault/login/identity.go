@@ -2,6 +2,7 @@ package login
 
 import (
 	"context"
+	"time"
 
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
 	"github.com/secret-sidecar/secret-sidecar/vault"
@@ -37,12 +38,23 @@ func (b *Budget) LogIn(ctx context.Context, client *vault.Client, who Identity) 
 	fate := vault.LoginNotTried
 	defer func() { attempt.done(fate) }()
 	if attempt.inDoubt {
-		if err := client.Well(ctx); err != nil {
+		if err := askWhetherWell(ctx, client); err != nil {
 			return nil, err
 		}
 	}
 	token, fate, err := client.Login(ctx, role)
 	return token, err
+}
+
+// askWhetherWell leaves a half of the time to the login: what hangs must not use up the 10 s within which a Vault that is
+// well again is used.
+func askWhetherWell(ctx context.Context, client *vault.Client) error {
+	if deadline, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadlineCause(ctx, deadline.Add(-time.Until(deadline)/2), vault.ErrTimeout)
+		defer cancel()
+	}
+	return client.Well(ctx)
 }
 
 // identity is who the Source is with the credentials.

@@ -9,6 +9,7 @@ duration=${1:-60s}
 targets=(
   "./vault FuzzParseReference"
   "./vault FuzzDecideRead"
+  "./vault/login FuzzRead"
   "./config FuzzLoad"
   "./server FuzzRPC"
 )

@@ -63,8 +63,8 @@ func (c *Client) Login(ctx context.Context, role AppRole) (*Token, LoginFate, er
 }
 
 // fateOf is what became of a login that ended in an outage. Vault's own answers say that it has not judged. A proxy may
-// have put a page of its own in the place of Vault's answer, but hardly another status than Vault's: those with which
-// Vault rejects count even so.
+// have put an answer of its own in the place of Vault's: it costs doubt, and one with a status with which Vault rejects counts
+// as a rejection.
 func fateOf(ans *answer, sent bool) LoginFate {
 	switch {
 	case ans == nil && !sent:
@@ -75,11 +75,13 @@ func fateOf(ans *answer, sent bool) LoginFate {
 		return LoginNotTried
 	case ans.status == http.StatusBadRequest || ans.status == http.StatusForbidden:
 		return LoginRejected
-	case ans.status >= 500 || ans.status < 300 || ans.status == http.StatusRequestTimeout:
-		return LoginLost
+	case ans.status == http.StatusProxyAuthRequired, ans.isRedirect() && len(ans.text) == 0:
+		return LoginNotTried // a proxy that passes nothing on, or a standby of Vault's
 	}
-	return LoginNotTried // 404, 407, 429 or a redirect: who answers so has not passed it on
+	return LoginLost // who puts an answer of its own in the place of Vault's may have passed the login on
 }
+
+func (a *answer) isRedirect() bool { return a.status >= 300 && a.status < 400 }
 
 // rejectedLogin says what to do after an answer that grants no token.
 func rejectedLogin(ans *answer) error {

@@ -182,7 +182,7 @@ func (c *Client) do(ctx context.Context, r request) (*answer, error) {
 	waited, pause := time.Duration(0), firstLagPause
 	for {
 		ans, err := c.send(ctx, r)
-		if ans == nil || !ans.lags() || waited > lagPatience || !Wait(ctx, pause) {
+		if ans == nil || !ans.lags() || waited+pause > lagPatience || !Wait(ctx, pause) {
 			return ans, err
 		}
 		waited, pause = waited+pause, pause*2

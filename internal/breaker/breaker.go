@@ -9,6 +9,9 @@ import (
 )
 
 const (
+	// doubtFor is how long after somebody was served a failure that speaks of the whole service counts as the key's alone:
+	// others may be served still.
+	doubtFor = 2 * time.Second
 	// manyKeys of a group, or manyGroups, are how many fail in a row, without a good answer between, before that counts
 	// as a failure of them all.
 	manyKeys, manyGroups = 5, 3
@@ -173,11 +176,17 @@ func (b *Breaker) settle(c Call, r Result) (changed bool) {
 // unanswered must be called with mu held.
 func (b *Breaker) unanswered(c Call, r Result, now time.Time) (changed bool) {
 	changed = b.noteFailure(r.Err, now)
-	quiet := !b.answered.After(c.began) // nobody has had an answer since the call began
-	if r.Outcome == TimedOut || r.Alone || !quiet {
+	switch {
+	case r.Alone, b.answered.After(c.began): // somebody has had an answer since the call began
+		b.openKey(c.key, r, now)
+		return changed
+	case b.servedLately(now):
+		b.openKey(c.key, r, now)
+		return b.openMany(c.key, r, now) || changed
+	case r.Outcome == TimedOut:
 		b.openKey(c.key, r, now)
 	}
-	return quiet && !r.Alone && b.all.open(r, now) || changed
+	return b.all.open(r, now) || changed
 }
 
 // answeredBadly must be called with mu held.
@@ -188,16 +197,18 @@ func (b *Breaker) answeredBadly(c Call, r Result, now time.Time) (changed bool) 
 		b.closeAll()
 		changed = true
 	}
-	served := b.served.After(c.began) // somebody has been since the call began: it serves not only nobody
-	if r.Outcome == FailedAll && !r.Alone && !served {
+	if r.Outcome == FailedAll && !r.Alone && !b.servedLately(now) {
 		return b.all.open(r, now) || changed
 	}
 	b.openKey(c.key, r, now)
-	if r.Alone || r.Outcome == FailedAll {
+	if r.Alone || r.Outcome == FailedAll && b.served.After(c.began) {
 		return changed
 	}
 	return b.openMany(c.key, r, now) || changed
 }
+
+// servedLately reports whether somebody was served a moment ago, so that others may be still. mu must be held.
+func (b *Breaker) servedLately(now time.Time) bool { return now.Sub(b.served) < doubtFor }
 
 // openMany opens the circuits of a group of which many keys fail, and of everything when many groups do. mu must be held.
 func (b *Breaker) openMany(key Key, r Result, now time.Time) (changed bool) {
@@ -228,11 +239,12 @@ func (b *Breaker) succeed(key Key, now time.Time) (changed bool) {
 	return changed
 }
 
-// closeAll closes the circuit of the whole service. What was silent meanwhile may be tried at once. mu must be held.
+// closeAll closes the circuit of the whole service. What has failed as everything did may be tried at once. mu must be
+// held.
 func (b *Breaker) closeAll() {
 	if b.all.isOpen() {
 		for key, one := range b.keys {
-			if one.silent {
+			if one.general {
 				delete(b.keys, key)
 			}
 		}

@@ -27,6 +27,8 @@ type circuit struct {
 	failure error
 	// silent says that no answer came: any answer proves the opposite.
 	silent bool
+	// general says that the failure was not the key's own.
+	general bool
 	// answers says that the service does answer, those who have failed at least.
 	answers bool
 	// failing are those below that have failed since the last good answer; as many as open it at most.
@@ -62,6 +64,7 @@ func (c *circuit) fails(name string, many int) bool {
 func (c *circuit) open(r Result, now time.Time) (opened bool) {
 	opened = !c.isOpen()
 	c.failure, c.silent = r.Err, r.Outcome == Silent || r.Outcome == TimedOut
+	c.general = c.silent || r.Outcome == FailedAll
 	if opened {
 		c.troubled.take(now)
 		if r.Outcome == Silent || r.Outcome == FailedAll {
@@ -78,7 +81,9 @@ func (c *circuit) openForMany(r Result, now time.Time) (opened bool) {
 	if !c.open(r, now) {
 		return false
 	}
-	c.answers, c.healthy.eager = true, eagerTurns
+	if c.answers = !c.silent; c.answers {
+		c.healthy.eager = eagerTurns
+	}
 	return true
 }
 

@@ -131,7 +131,7 @@ func credentialIn(content []byte) (string, *CredentialError) {
 		return "", malformed("is not UTF-8", "save it as UTF-8")
 	case strings.ContainsFunc(text, endsLine):
 		return "", malformed("holds several lines", "write the credential alone, on one line")
-	case strings.ContainsFunc(text, unicode.IsControl):
+	case strings.ContainsFunc(text, isInvisible):
 		return "", malformed("holds a control character", "remove it, or issue the credential anew")
 	}
 	return text, nil
@@ -172,9 +172,12 @@ func looksLikeUTF16(content []byte) bool {
 	return even == half && odd == 0 || odd == half && even == 0
 }
 
+// isInvisible reports whether a character has no place in a credential: a control character, or one that only formats.
+func isInvisible(char rune) bool { return unicode.IsControl(char) || unicode.Is(unicode.Cf, char) }
+
 // looksLikePath goes by the beginning. Base64 may begin with a slash too: its own characters tell it.
 func looksLikePath(text string) bool {
-	for _, start := range []string{"/", "./", "../", "~/"} {
+	for _, start := range []string{"/", "./", "../", "~/", "file:", `C:\`} {
 		if strings.HasPrefix(text, start) {
 			return !strings.ContainsAny(text, "+=")
 		}

@@ -35,6 +35,8 @@ func outcomeOf(err error) breaker.Outcome {
 		return breaker.Silent
 	case ReachTime:
 		return breaker.TimedOut
+	case ReachUnasked:
+		return breaker.Abandoned
 	default:
 		return breaker.Succeeded
 	}
@@ -43,7 +45,7 @@ func outcomeOf(err error) breaker.Outcome {
 // reconnectAfter leaves the connections behind after the failure of a call that began at began, when a new connection may
 // heal it: not while others bring what is asked for. A quota is the same on every node.
 func (c *Client) reconnectAfter(failure *CallError, began time.Time) {
-	if c.pool == nil || failure.Reach == ReachNothing || errors.Is(failure, ErrRateLimited) {
+	if c.pool == nil || failure.Reach == ReachNothing || failure.Reach == ReachUnasked || errors.Is(failure, ErrRateLimited) {
 		return
 	}
 	last := &c.pool.servedAt

@@ -84,6 +84,8 @@ const (
 	ReachNetwork
 	// ReachTime is that no answer came in time, or that the connection ended before it: the path may be to blame.
 	ReachTime
+	// ReachUnasked is that Vault was not even asked: it says nothing.
+	ReachUnasked
 )
 
 // Error says what was being done and the sentinel's text.

@@ -167,10 +167,20 @@ func speaksOfTheNode(status int) bool {
 	return status >= 500 || status >= 300 && status < 400 || status == http.StatusPreconditionFailed || status == 472 || status == 473
 }
 
-// lastBody is the last one that its connection brings: the next request goes over another one.
+// lastBody is the last one that its connection brings: the next request goes over another one. At its end the connection
+// is everybody's again, so that it is closed at once: a read that has just taken it is repeated by net/http.
 type lastBody struct {
 	io.ReadCloser
 	conn net.Conn
+}
+
+// Read implements io.Reader.
+func (b lastBody) Read(into []byte) (int, error) {
+	n, err := b.ReadCloser.Read(into)
+	if err != nil {
+		_ = b.conn.Close()
+	}
+	return n, err
 }
 
 // Close implements io.Closer.

@@ -20,6 +20,8 @@ const (
 	// lagPatience is how long a read waits for a node to know a new token; firstLagPause begins the pauses, which double.
 	lagPatience   = time.Second
 	firstLagPause = 50 * time.Millisecond
+	// mountPatience bounds a question on the side.
+	mountPatience = 2 * time.Second
 	// trialPatience is how long a read waits for another one whose answer may end an outage.
 	trialPatience = time.Second
 )
@@ -128,6 +130,18 @@ func (c *Connection) readAfterDenial(ctx context.Context, token *vault.Token, pa
 
 // readWith reads with one token.
 func (c *Connection) readWith(ctx context.Context, token *vault.Token, path string, version uint32) (*vault.Secret, error) {
+	secret, err := c.readInTurn(ctx, token, path, version)
+	switch {
+	case err == nil:
+		c.denials.allowed(path)
+	case errors.Is(err, vault.ErrNotFound):
+		return nil, c.explainNotFound(ctx, token, path, err)
+	}
+	return secret, err
+}
+
+// readInTurn reads when it is the read's turn, and the breaker lets it through.
+func (c *Connection) readInTurn(ctx context.Context, token *vault.Token, path string, version uint32) (*vault.Secret, error) {
 	if err := c.awaitTurn(ctx); err != nil {
 		return nil, err
 	}
@@ -138,12 +152,6 @@ func (c *Connection) readWith(ctx context.Context, token *vault.Token, path stri
 	}
 	secret, err := c.vault.Read(ctx, token.ID, path, version)
 	c.vault.Settle(call, err, false)
-	switch {
-	case err == nil:
-		c.denials.allowed(path)
-	case errors.Is(err, vault.ErrNotFound):
-		return nil, c.explainNotFound(ctx, token, path, err)
-	}
 	return secret, err
 }
 
@@ -188,7 +196,9 @@ func (c *Connection) explainNotFound(ctx context.Context, token *vault.Token, pa
 	if err != vault.ErrNothing || c.mounts.isVersioned(path) { //nolint:errorlint // the very same: what wraps it says more
 		return err
 	}
-	mount, asked := c.vault.MountOf(ctx, token.ID, path)
+	asking, cancel := context.WithTimeoutCause(ctx, mountPatience, vault.ErrTimeout)
+	defer cancel()
+	mount, asked := c.vault.MountOf(asking, token.ID, path)
 	switch {
 	case asked != nil: // a question on the side, whose failure is nobody's outage
 		c.log.Debug("cannot ask which secrets engine answers", vault.DebugAttrs(asked)...)

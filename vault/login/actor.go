@@ -293,7 +293,7 @@ func (a *actor) renew(ctx context.Context) {
 	}
 	call, err := a.cfg.Breaker.Allow(breaker.Key{Group: keyGroup, Name: renewKey})
 	if err != nil {
-		a.renewAt = now.Add(max(vault.RetryAfter(vault.Refused(err, doingRenew)), minPause))
+		a.renewAt = earliest(now.Add(max(vault.RetryAfter(vault.Refused(err, doingRenew)), minPause)), a.token.Expires())
 		return
 	}
 	renewal, cancel := a.operation(ctx)

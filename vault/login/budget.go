@@ -180,7 +180,7 @@ func (b *Budget) sweep(now time.Time) {
 
 func budgetSpent(rejected int, until time.Time) error {
 	return &vault.CallError{
-		Sentinel: vault.ErrLoginRejected, Doing: doingLogin, RetryAfter: time.Until(until),
+		Sentinel: vault.ErrLoginRejected, Doing: doingLogin, RetryAfter: time.Until(until), Reach: vault.ReachUnasked,
 		Remedy: fmt.Sprintf("Vault rejected %d logins of this role, or their answers were lost; to keep Vault from locking the role for "+
 			"everybody there is no further login until %s: fix role_id and secret_id meanwhile",
 			rejected, until.UTC().Format(time.RFC3339)),

@@ -32,11 +32,11 @@ func (a *actor) takeUpFiles() {
 	before := a.newest
 	a.readCredentials()
 	a.rehearseFrom = time.Time{}
-	if !a.loggedIn {
-		a.loginAt = time.Now()
-	}
 	if a.newest != before {
 		a.failure = nil // it was that of others
+	}
+	if now := time.Now(); !a.loggedIn || a.newest != before && !a.token.Valid(now) {
+		a.loginAt = now
 	}
 	a.publish()
 }

@@ -110,10 +110,11 @@ func (s *Source) endedWaiting(ctx context.Context) error {
 
 // ended is the error of what was waited for until ctx ended.
 func ended(ctx context.Context) error {
-	if errors.Is(context.Cause(ctx), vault.ErrTimeout) {
-		return vault.TimeoutError(doingLogin)
+	if !errors.Is(context.Cause(ctx), vault.ErrTimeout) {
+		return fmt.Errorf("%s: %w", doingLogin, ctx.Err())
 	}
-	return fmt.Errorf("%s: %w", doingLogin, ctx.Err())
+	return &vault.CallError{Sentinel: vault.ErrUnreachable, Doing: doingLogin, Cause: vault.ErrTimeout, Reach: vault.ReachUnasked,
+		Remedy: "check that Vault is up and that a firewall lets the connection through, or raise the timeout"}
 }
 
 func closedError() error { return &vault.CallError{Sentinel: vault.ErrClosed, Doing: doingLogin} }

@@ -12,9 +12,9 @@ const (
 	// doubtFor is how long after somebody was served a failure that speaks of the whole service counts as the key's alone:
 	// others may be served still.
 	doubtFor = 2 * time.Second
-	// manyKeys of a group, or manyGroups, are how many fail in a row, without a good answer between, before that counts
-	// as a failure of them all.
-	manyKeys, manyGroups = 5, 3
+	// manyKeys of a group are how many fail in a row, without a good answer between, before that counts as a failure of
+	// them all. Groups that fail together stay apart: one of them may be well again before the others.
+	manyKeys = 5
 	// maxKeys and maxGroups bound the memory: keys come from callers.
 	maxKeys, maxGroups = 1024, 256
 )
@@ -182,7 +182,7 @@ func (b *Breaker) unanswered(c Call, r Result, now time.Time) (changed bool) {
 		return changed
 	case b.servedLately(now):
 		b.openKey(c.key, r, now)
-		return b.openMany(c.key, r, now) || changed
+		return b.openGroup(c.key, r, now) || changed
 	case r.Outcome == TimedOut:
 		b.openKey(c.key, r, now)
 	}
@@ -204,14 +204,14 @@ func (b *Breaker) answeredBadly(c Call, r Result, now time.Time) (changed bool) 
 	if r.Alone || r.Outcome == FailedAll && b.served.After(c.began) {
 		return changed
 	}
-	return b.openMany(c.key, r, now) || changed
+	return b.openGroup(c.key, r, now) || changed
 }
 
 // servedLately reports whether somebody was served a moment ago, so that others may be still. mu must be held.
 func (b *Breaker) servedLately(now time.Time) bool { return now.Sub(b.served) < doubtFor }
 
-// openMany opens the circuits of a group of which many keys fail, and of everything when many groups do. mu must be held.
-func (b *Breaker) openMany(key Key, r Result, now time.Time) (changed bool) {
+// openGroup opens the circuit of a group of which many keys fail. mu must be held.
+func (b *Breaker) openGroup(key Key, r Result, now time.Time) (changed bool) {
 	group := b.groups[key.Group]
 	if group == nil {
 		makeRoom(b.groups, maxGroups)
@@ -222,11 +222,7 @@ func (b *Breaker) openMany(key Key, r Result, now time.Time) (changed bool) {
 		return false
 	}
 	r.RetryAfter = 0 // it was the key's
-	changed = group.openForMany(r, now)
-	if b.all.fails(key.Group, manyGroups) {
-		return b.all.openForMany(r, now) || changed
-	}
-	return changed
+	return group.openForMany(r, now)
 }
 
 // succeed must be called with mu held.

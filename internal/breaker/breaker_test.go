@@ -168,20 +168,13 @@ func TestOneKeyThatFailsAgainAndAgainDoesNotOpenItsGroup(t *testing.T) {
 	})
 }
 
-func TestThreeGroupsThatFailOpenTheCircuitForAll(t *testing.T) {
+func TestGroupsThatFailHoldUpNoOther(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *Breaker) {
-		for i := range manyGroups - 1 {
+		for i := range 10 {
 			failMany(t, b, fmt.Sprint("group", i), manyKeys)
 		}
 		mustAllow(t, b, key("secret", "one")).Done(Result{Outcome: Abandoned})
 		mustAllow(t, b, key("secret", "two")).Done(Result{Outcome: Abandoned})
-		failMany(t, b, "group", manyKeys)
-		trial := mustAllow(t, b, key("secret", "one"))
-		mustRefuse(t, b, key("secret", "two"))
-		mustRefuse(t, b, key("other", "one"))
-		trial.Done(Result{Outcome: Succeeded})
-		mustAllow(t, b, key("secret", "two"))
-		mustAllow(t, b, key("other", "one"))
 	})
 }
 
@@ -438,9 +431,6 @@ func TestTheMemoryIsBounded(t *testing.T) {
 						t.Errorf("group %s keeps %d failing keys", name, len(group.failing))
 					}
 				}
-				if len(b.all.failing) > manyGroups {
-					t.Errorf("%d failing groups are kept", len(b.all.failing))
-				}
 			})
 		})
 	}
@@ -556,9 +546,10 @@ func TestWhateverIsAskedAnOutageIsCheapAndEveryKeyIsServedWithin10SecondsOfItsEn
 	const (
 		workers = 20
 		outage  = time.Minute
-		// allowed is what healthy and troubled keys may use together: a pause each, of 200 ms at first and 3.4 s at least in
-		// the end. Beside that, calls were under way when it began, and the first failures show how far they reach.
-		allowed = 2*(5+int(outage/(maxPause*85/100))) + workers + manyGroups*(manyKeys+1) + 10
+		groups  = 4
+		// allowed is what healthy and troubled keys of a group may use together: a pause each, of 200 ms at first and 3.4 s
+		// at least in the end. Beside that, calls were under way when it began, and the first failures show how far they reach.
+		allowed = groups*(2*(5+int(outage/(maxPause*85/100)))+manyKeys+1) + workers + 10
 	)
 	for seed := range uint64(3) {
 		for name, outcome := range map[string]Outcome{"failed": Failed, "sealed": FailedAll, "silent": Silent, "timed out": TimedOut} {

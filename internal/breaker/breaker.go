@@ -4,6 +4,7 @@
 package breaker
 
 import (
+	"maps"
 	"sync"
 	"time"
 )
@@ -193,6 +194,9 @@ func (b *Breaker) unanswered(c Call, r Result, now time.Time) (changed bool) {
 func (b *Breaker) answeredBadly(c Call, r Result, now time.Time) (changed bool) {
 	changed = b.noteFailure(r.Err, now)
 	b.answered = now
+	if group := b.groups[c.key.Group]; group.isOpen() && group.silent {
+		b.closeGroup(c.key.Group)
+	}
 	if b.all.silent && b.all.isOpen() {
 		b.closeAll()
 		changed = true
@@ -230,9 +234,23 @@ func (b *Breaker) succeed(key Key, now time.Time) (changed bool) {
 	changed = b.failure != nil || b.all.isOpen()
 	b.answered, b.served, b.failure = now, now, nil
 	delete(b.keys, key)
+	if group := b.groups[key.Group]; group.isOpen() && group.general {
+		b.closeGroup(key.Group)
+	}
 	delete(b.groups, key.Group)
 	b.closeAll()
 	return changed
+}
+
+// closeGroup closes the circuit of a group whose keys have failed together. What has failed as they all did may be tried
+// at once. mu must be held.
+func (b *Breaker) closeGroup(name string) {
+	delete(b.groups, name)
+	for key, one := range b.keys {
+		if key.Group == name && one.general {
+			delete(b.keys, key)
+		}
+	}
 }
 
 // closeAll closes the circuit of the whole service. What has failed as everything did may be tried at once. mu must be
@@ -244,6 +262,7 @@ func (b *Breaker) closeAll() {
 				delete(b.keys, key)
 			}
 		}
+		maps.DeleteFunc(b.groups, func(_ string, group *circuit) bool { return group.general })
 	}
 	b.all = circuit{}
 }

@@ -582,3 +582,24 @@ func TestWhateverIsAskedAnOutageIsCheapAndEveryKeyIsServedWithin10SecondsOfItsEn
 		}
 	}
 }
+
+func TestAGroupThatWasSilentIsTriedAtOnceAfterAnyOfItsAnswers(t *testing.T) {
+	for name, answer := range map[string]Outcome{"a good one": Succeeded, "a bad one": Failed} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, b *Breaker) {
+				end(t, b, key("other", "app"), Succeeded) // so that the silence is not everybody's
+				for i := range 2 * manyKeys {
+					if call, err := b.Allow(key("secret", fmt.Sprint(i))); err == nil {
+						call.Done(Result{Outcome: TimedOut, Err: errDown})
+					}
+				}
+				mustRefuse(t, b, key("secret", "0"))
+				time.Sleep(2 * maxPause)
+				end(t, b, key("secret", "back"), answer)
+				for i := range 2 * manyKeys {
+					mustAllow(t, b, key("secret", fmt.Sprint(i)))
+				}
+			})
+		})
+	}
+}

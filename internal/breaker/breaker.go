@@ -122,8 +122,8 @@ func (b *Breaker) Allow(key Key) (Call, error) {
 	if one != nil {
 		one.healthy.take(now)
 	}
-	call.trials[0] = group.take(now, one != nil)
-	call.trials[1] = b.all.take(now, one != nil || group.isOpen())
+	call.trials[0] = group.take(now, one)
+	call.trials[1] = b.all.take(now, failing(one, group))
 	return call, nil
 }
 
@@ -139,13 +139,21 @@ func (b *Breaker) Check(key Key) error {
 
 // refusal must be called with mu held. One and group may be nil.
 func (b *Breaker) refusal(one, group *circuit, now time.Time) *OpenError {
-	if err := one.refusal(now, false); err != nil {
+	if err := one.refusal(now, nil); err != nil {
 		return err
 	}
-	if err := group.refusal(now, one != nil); err != nil {
+	if err := group.refusal(now, one); err != nil {
 		return err
 	}
-	return b.all.refusal(now, one != nil || group.isOpen())
+	return b.all.refusal(now, failing(one, group))
+}
+
+// failing returns what has failed of a key and its group; nil when neither has. Both may be nil.
+func failing(one, group *circuit) *circuit {
+	if one == nil && group.isOpen() {
+		return group
+	}
+	return one
 }
 
 // Done tells the Breaker how the call ended.

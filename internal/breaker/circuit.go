@@ -14,6 +14,8 @@ const (
 	retryAfterLimit = 8 * time.Second
 	// healthyFirst is how much longer those wait who have failed: as long as others ask, the turns are theirs.
 	healthyFirst = time.Second
+	// eldestFirst is how much longer those wait who have had a turn since another one of them had.
+	eldestFirst = time.Second
 	// eagerTurns are how many turns come after eagerPause each when many have failed that the service has answered: those
 	// who fail as well must not use up the turns of those who would not.
 	eagerTurns = 4
@@ -39,6 +41,10 @@ type circuit struct {
 	// trial is a healthy call under way on which others may wait; nil is none. tried says that there was one.
 	trial *trial
 	tried bool
+	// turnAt is when it last took a turn of the troubled above it. eldest is the one below it, of those refused since the
+	// last turn, whose own is the longest ago: the next one is its, or who asks most often would take them all.
+	turnAt time.Time
+	eldest *circuit
 }
 
 // trial is a call whose end may close a circuit.
@@ -87,20 +93,21 @@ func (c *circuit) openForMany(r Result, now time.Time) (opened bool) {
 	return true
 }
 
-// refusal returns why a call may not go out now. Troubled says that it has failed before.
-func (c *circuit) refusal(now time.Time, troubled bool) *OpenError {
+// refusal returns why a call may not go out now. Below is the open circuit below this one that the call belongs to; nil
+// says that it has not failed before.
+func (c *circuit) refusal(now time.Time, below *circuit) *OpenError {
 	if !c.isOpen() {
 		return nil
 	}
 	at := c.healthy.next
-	if troubled {
-		at = later(c.troubled.next, at.Add(healthyFirst))
+	if below != nil {
+		at = c.turnOf(below)
 	}
 	if !now.Before(at) {
 		return nil
 	}
 	refused := &OpenError{Err: c.failure, RetryAfter: at.Sub(now)}
-	if troubled {
+	if below != nil {
 		return refused
 	}
 	if c.trial != nil {
@@ -110,13 +117,27 @@ func (c *circuit) refusal(now time.Time, troubled bool) *OpenError {
 	return refused
 }
 
+// turnOf returns when one that has failed may go out: after those that have not, and in turn.
+func (c *circuit) turnOf(below *circuit) time.Time {
+	at := later(c.troubled.next, c.healthy.next.Add(healthyFirst))
+	if c.eldest == nil || below.turnAt.Before(c.eldest.turnAt) {
+		c.eldest = below
+	}
+	if c.eldest != below {
+		return at.Add(eldestFirst)
+	}
+	return at
+}
+
 // take uses the turn of a call that goes out, and returns the trial that it is; nil when others need not wait for it.
-func (c *circuit) take(now time.Time, troubled bool) *trial {
+// Below is as for refusal.
+func (c *circuit) take(now time.Time, below *circuit) *trial {
 	switch {
 	case !c.isOpen():
 		return nil
-	case troubled:
+	case below != nil:
 		c.troubled.take(now)
+		c.eldest, below.turnAt = nil, now
 		return nil
 	}
 	c.healthy.take(now)

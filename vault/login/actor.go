@@ -190,6 +190,9 @@ func (a *actor) logIn(ctx context.Context, operator bool) error {
 		return nil
 	}
 	pause := cmp.Or(vault.RetryAfter(err), retryPause)
+	if vault.Outage(err) {
+		pause = vault.RetryAfter(err) // the breaker paces what comes sooner
+	}
 	if errors.Is(err, vault.ErrLoginRejected) {
 		pause = time.Until(a.nextTry())
 	}

@@ -75,13 +75,11 @@ func fateOf(ans *answer, sent bool) LoginFate {
 		return LoginNotTried
 	case ans.status == http.StatusBadRequest || ans.status == http.StatusForbidden:
 		return LoginRejected
-	case ans.status == http.StatusProxyAuthRequired, ans.isRedirect() && len(ans.text) == 0:
+	case ans.status == http.StatusProxyAuthRequired, isRedirect(ans.status) && len(ans.text) == 0:
 		return LoginNotTried // a proxy that passes nothing on, or a standby of Vault's
 	}
 	return LoginLost // who puts an answer of its own in the place of Vault's may have passed the login on
 }
-
-func (a *answer) isRedirect() bool { return a.status >= 300 && a.status < 400 }
 
 // rejectedLogin says what to do after an answer that grants no token.
 func rejectedLogin(ans *answer) error {

@@ -201,6 +201,19 @@ func Wait(ctx context.Context, pause time.Duration) bool {
 	}
 }
 
+// UntilClosed returns a ctx that ends when closed does, too. Call cancel.
+func UntilClosed(ctx context.Context, closed <-chan struct{}) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() { // ends with ctx, by cancel at the latest
+		select {
+		case <-closed:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
+}
+
 // send makes one request. Beside an error the answer has at most its status; it is nil when there was none.
 func (c *Client) send(ctx context.Context, r request) (*answer, error) {
 	ctx, span := c.tracer.begin(ctx, c, r)

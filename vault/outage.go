@@ -27,7 +27,7 @@ func (a *answer) classify(kind CallKind, proxy string) *CallError {
 		return a.unwell()
 	case a.status == http.StatusTooManyRequests:
 		return a.limited(proxy)
-	case a.status >= 300 && a.status < 400:
+	case isRedirect(a.status):
 		return &CallError{Reach: ReachNode, Remedy: "the node that answered redirects to another one (HTTP " + a.code() + "), which is not " +
 			"followed: after an election this passes by itself; if it stays, set the address to Vault itself, with its scheme and port"}
 	case a.broken:

@@ -128,7 +128,7 @@ func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
 // new connection may lead to a better one.
 func (p *pool) mayBeTheNode(resp *http.Response) bool {
 	switch status := resp.StatusCode; {
-	case status == http.StatusServiceUnavailable, status >= 300 && status < 400, status == 472, status == 473:
+	case status == http.StatusServiceUnavailable, isRedirect(status), status == 472, status == 473:
 		return time.Now().UnixNano()-p.servedAt.Load() < int64(servedLately)
 	}
 	return false
@@ -162,9 +162,11 @@ func (p *pool) roundTrip(ctx context.Context, transport *http.Transport, req *ht
 	return resp, nil
 }
 
+func isRedirect(status int) bool { return status >= 300 && status < 400 }
+
 // speaksOfTheNode reports whether another node might answer better than with the status.
 func speaksOfTheNode(status int) bool {
-	return status >= 500 || status >= 300 && status < 400 || status == http.StatusPreconditionFailed || status == 472 || status == 473
+	return status >= 500 || isRedirect(status) || status == http.StatusPreconditionFailed || status == 472 || status == 473
 }
 
 // lastBody is the last one that its connection brings: the next request goes over another one. At its end the connection

@@ -108,7 +108,7 @@ func (c *Connection) currentTestLogin() *testLogin {
 
 // runTestLogin logs in, lets tests use the token as long as they may join, and gives it back.
 func (c *Connection) runTestLogin(one *testLogin) {
-	ctx, cancel := untilClosed(context.Background(), c.closed)
+	ctx, cancel := vault.UntilClosed(context.Background(), c.closed)
 	defer cancel()
 	client := c.vault.ForTest()
 	one.token, one.err = c.logInForTest(ctx, client)
@@ -139,19 +139,6 @@ func (c *Connection) logInForTest(ctx context.Context, client *vault.Client) (*v
 	ctx, cancel := c.operation(ctx)
 	defer cancel()
 	return c.budget.LogIn(ctx, client, identity)
-}
-
-// untilClosed returns a ctx that ends when closed does, too. Call cancel.
-func untilClosed(ctx context.Context, closed <-chan struct{}) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(ctx)
-	go func() { // ends with ctx, by cancel at the latest
-		select {
-		case <-closed:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
-	return ctx, cancel
 }
 
 // stagedTest is one run of a test.
@@ -194,7 +181,7 @@ func (t *stagedTest) step(ctx context.Context, name string, check func(context.C
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, t.timeout, vault.ErrTimeout)
 	defer cancel()
-	ctx, stop := untilClosed(ctx, t.closed)
+	ctx, stop := vault.UntilClosed(ctx, t.closed)
 	defer stop()
 	began := time.Now()
 	result := t.unlessClosed(ctx, check)
@@ -249,7 +236,7 @@ func (t *stagedTest) tryLogin(ctx context.Context) Check {
 	// The caller's going away must not hide a rejected login from the budget, or leave a token behind.
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), t.timeout, vault.ErrTimeout)
 	defer cancel()
-	ctx, stop := untilClosed(ctx, t.closed)
+	ctx, stop := vault.UntilClosed(ctx, t.closed)
 	defer stop()
 	token, leave, err := t.logIn(ctx)
 	t.leave = leave

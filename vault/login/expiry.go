@@ -35,7 +35,7 @@ func (a *actor) lookUpSecretID(ctx context.Context, token *vault.Token, creds cr
 	a.loops.Go(func() {
 		ctx, cancel := a.operation(ctx)
 		defer cancel()
-		ctx, stop := a.untilClosed(ctx)
+		ctx, stop := vault.UntilClosed(ctx, a.closed)
 		defer stop()
 		at, err := a.askExpiry(ctx, token, creds)
 		switch {
@@ -60,17 +60,4 @@ func (s *Source) askExpiry(ctx context.Context, token *vault.Token, creds creden
 		}
 	}
 	return s.cfg.Client.SecretIDExpiry(ctx, token, vault.AppRole{Mount: s.cfg.Mount, RoleID: creds.roleID, SecretID: secretID})
-}
-
-// untilClosed returns a ctx that ends when the Source closes, too. Call cancel.
-func (s *Source) untilClosed(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(ctx)
-	go func() { // ends with ctx, by cancel at the latest
-		select {
-		case <-s.closed:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
-	return ctx, cancel
 }

@@ -105,7 +105,7 @@ func (c *clusterRig) thaw(node *vaulttest.Vault, t testing.TB) {
 	t.Helper()
 	c.prod.mayLag(func() {
 		node.Thaw(t)
-		eventually(c.t, "the node that was frozen follows another one", func() bool { return isUp(hostPort(node.Address)) && !node.Leads() })
+		eventually(c.t, "the node that was frozen follows another one", node.Follows)
 	})
 }
 

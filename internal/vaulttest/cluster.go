@@ -166,6 +166,13 @@ func (v *Vault) Leads() bool {
 	return err == nil && answer.Status == http.StatusOK
 }
 
+// Follows reports whether a node says that it follows one that leads. One that does not answer does not.
+func (v *Vault) Follows() bool {
+	// 429 is the answer of a standby. Any other, an error's too, leaves it open who leads.
+	answer, err := callBy(quick, v.Address, "", http.MethodGet, "sys/health", nil, nil)
+	return err == nil && answer.Status == http.StatusTooManyRequests
+}
+
 // Freeze stops the process of a Vault of Raft's kind. The kernel goes on to take connections for it.
 func (v *Vault) Freeze(t testing.TB) { v.signal(t, syscall.SIGSTOP) }
 

@@ -17,8 +17,9 @@ import (
 )
 
 const (
-	startTries   = 5
-	startTimeout = 20 * time.Second
+	startTries = 5
+	// startTimeout is many times what a start takes. A node that comes back to a cluster on a busy machine has taken 20 s.
+	startTimeout = 90 * time.Second
 	startPoll    = 25 * time.Millisecond
 )
 

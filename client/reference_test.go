@@ -3,6 +3,7 @@ package client_test
 import (
 	"encoding/json"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/secret-sidecar/secret-sidecar/client"
@@ -45,7 +46,8 @@ func TestAStoredReferenceIsTakenApartAsTheVectorsSay(t *testing.T) {
 // A written model of the rule: it looks at the text letter by letter, and shares no code with the client.
 func model(text string) (connection, path string, stored bool) {
 	letters := []rune(text)
-	isBlank := func(r rune) bool { return r == ' ' || r == '\t' || r == '\r' || r == '\n' }
+	blanks := "\t\n\v\f\r \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
+	isBlank := func(r rune) bool { return strings.ContainsRune(blanks, r) }
 	for len(letters) > 0 && isBlank(letters[0]) {
 		letters = letters[1:]
 	}
@@ -57,8 +59,11 @@ func model(text string) (connection, path string, stored bool) {
 		return "", "", false
 	}
 	inside := letters[2 : n-2]
-	for i := 1; i < len(inside); i++ {
-		if inside[i] == inside[i-1] && (inside[i] == '{' || inside[i] == '}') {
+	for i, hasClosed := 1, 0; i < len(inside); i++ {
+		switch pair := string(inside[i-1 : i+1]); {
+		case pair == "}}" && hasClosed == 0:
+			hasClosed = i
+		case pair == "{{" && hasClosed > 0 && i-1 > hasClosed:
 			return "", "", false
 		}
 	}

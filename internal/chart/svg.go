@@ -133,7 +133,7 @@ func (d *drawing) panel(p Picture, panel Panel, top float64) {
 	if panel.Stacked {
 		d.stack(panel, edges, y)
 	} else {
-		d.lines(panel, edges, y, top, bottom)
+		d.lines(panel, edges, y)
 	}
 	d.xAxis(p.X, bottom)
 }
@@ -170,14 +170,15 @@ func (d *drawing) xAxis(axis Axis, bottom float64) {
 	}
 }
 
-func (d *drawing) lines(panel Panel, edges [][]Point, y scale, top, bottom float64) {
+// lines draws lines, each with its name at its end.
+func (d *drawing) lines(panel Panel, edges [][]Point, y scale) {
 	places := make([]float64, len(edges))
 	for i, edge := range edges {
 		if len(edge) > 0 {
 			places[i] = y.at(edge[len(edge)-1].Y)
 		}
 	}
-	names := spread(places, top, bottom)
+	names := spread(places, y.to, y.from)
 	for i, line := range slices.Backward(panel.Lines) { // the first one on top
 		if len(edges[i]) == 0 {
 			continue

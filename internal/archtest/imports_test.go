@@ -44,6 +44,7 @@ var rooms = map[string][]string{
 	"internal/redact":    {},
 	"internal/breaker":   {"github.com/cenkalti/backoff/v5"},
 	"internal/audit":     {},
+	"internal/chart":     {},
 	"internal/filewatch": {"github.com/fsnotify/fsnotify"},
 	"internal/vaulttest": ours("vault/devvault"),
 	"internal":           {"..."},
@@ -92,7 +93,7 @@ func TestNothingReachesWhatItMustNotKnow(t *testing.T) {
 		{"the server does not know the configuration file", ours("server"), ours("config", "cmd/...")},
 		{"a worker that imports the client gets none of the sidecar", ours("client"), ours("server", "cache", "vault/...", "config", "internal/...")},
 		{"internal packages serve the rooms and know none", ours("internal/..."), ours("server", "cache", "config", "client", "cmd/...")},
-		{"the product links no test helper", ours("cmd/..."), append(ours("internal/vaulttest", "internal/containertest", "internal/archtest", "e2e/...", "bench/..."), "go.uber.org/goleak")},
+		{"the product links no test helper", ours("cmd/..."), append(ours("internal/vaulttest", "internal/containertest", "internal/archtest", "internal/chart", "e2e/...", "bench/..."), "go.uber.org/goleak")},
 		{"the product links no Vault server", ours("cmd/..."), []string{"github.com/hashicorp/vault", "github.com/hashicorp/vault/sdk/..."}},
 	}
 	packages := listPackages(t)

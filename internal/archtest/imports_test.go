@@ -33,6 +33,7 @@ var (
 // "/..." at its end.
 var rooms = map[string][]string{
 	"gen":                below(grpcLibraries),
+	"proto":              {},
 	"vault":              slices.Concat(otelAPI, ours("internal/redact", "internal/breaker"), []string{"github.com/hashicorp/vault/api"}),
 	"vault/login":        slices.Concat(ours("vault", "internal/redact", "internal/filewatch", "internal/breaker"), []string{"golang.org/x/sync/...", "golang.org/x/time/rate"}),
 	"vault/conn":         slices.Concat(ours("vault", "vault/login", "internal/filewatch", "internal/breaker"), []string{"golang.org/x/sync/...", "golang.org/x/time/rate"}),

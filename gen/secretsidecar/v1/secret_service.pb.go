@@ -346,7 +346,7 @@ func (x *ResolveRequest) Reset() {
 }
 
 func (x *ResolveRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*ResolveRequest) ProtoMessage() {}
@@ -420,7 +420,8 @@ func (x *ResolveRequest) GetMaxStale() *durationpb.Duration {
 // ResolveResponse is the value and where it came from.
 type ResolveResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The value, as value_type says. The empty string is a value.
+	// The value, as value_type says. The empty string is a value. It is the secret: do not print the
+	// message. The generated Go code prints "[redacted]" in its place, that of other languages prints it.
 	Value string `protobuf:"bytes,1,opt,name=value,proto3" json:"value,omitempty"`
 	// How to read `value`.
 	ValueType ValueType `protobuf:"varint,2,opt,name=value_type,json=valueType,proto3,enum=secretsidecar.v1.ValueType" json:"value_type,omitempty"`
@@ -446,7 +447,7 @@ func (x *ResolveResponse) Reset() {
 }
 
 func (x *ResolveResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*ResolveResponse) ProtoMessage() {}
@@ -534,7 +535,7 @@ func (x *BatchResolveRequest) Reset() {
 }
 
 func (x *BatchResolveRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*BatchResolveRequest) ProtoMessage() {}
@@ -580,7 +581,7 @@ func (x *BatchResolveResponse) Reset() {
 }
 
 func (x *BatchResolveResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*BatchResolveResponse) ProtoMessage() {}
@@ -631,7 +632,7 @@ func (x *BatchResolveResult) Reset() {
 }
 
 func (x *BatchResolveResult) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*BatchResolveResult) ProtoMessage() {}
@@ -720,7 +721,7 @@ func (x *ResolveError) Reset() {
 }
 
 func (x *ResolveError) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*ResolveError) ProtoMessage() {}
@@ -794,7 +795,7 @@ func (x *TestConnectionRequest) Reset() {
 }
 
 func (x *TestConnectionRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*TestConnectionRequest) ProtoMessage() {}
@@ -879,7 +880,8 @@ type ConnectionSpec struct {
 	AuthMount string `protobuf:"bytes,4,opt,name=auth_mount,json=authMount,proto3" json:"auth_mount,omitempty"`
 	// AppRole role_id.
 	RoleId string `protobuf:"bytes,5,opt,name=role_id,json=roleId,proto3" json:"role_id,omitempty"`
-	// AppRole secret_id; empty for roles with bind_secret_id=false.
+	// AppRole secret_id; empty for roles with bind_secret_id=false. It is a credential: what is said of
+	// ResolveResponse.value holds for it too.
 	SecretId string `protobuf:"bytes,6,opt,name=secret_id,json=secretId,proto3" json:"secret_id,omitempty"`
 	// CA certificates (PEM) to trust instead of the system's; empty is the system's.
 	CaCertPem string `protobuf:"bytes,7,opt,name=ca_cert_pem,json=caCertPem,proto3" json:"ca_cert_pem,omitempty"`
@@ -897,7 +899,7 @@ func (x *ConnectionSpec) Reset() {
 }
 
 func (x *ConnectionSpec) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*ConnectionSpec) ProtoMessage() {}
@@ -1002,7 +1004,7 @@ func (x *TestConnectionResponse) Reset() {
 }
 
 func (x *TestConnectionResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*TestConnectionResponse) ProtoMessage() {}
@@ -1091,7 +1093,7 @@ func (x *ConnectionCheck) Reset() {
 }
 
 func (x *ConnectionCheck) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*ConnectionCheck) ProtoMessage() {}
@@ -1169,7 +1171,7 @@ func (x *Mount) Reset() {
 }
 
 func (x *Mount) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*Mount) ProtoMessage() {}
@@ -1237,7 +1239,7 @@ func (x *InvalidateRequest) Reset() {
 }
 
 func (x *InvalidateRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*InvalidateRequest) ProtoMessage() {}
@@ -1304,7 +1306,7 @@ func (x *InvalidateResponse) Reset() {
 }
 
 func (x *InvalidateResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*InvalidateResponse) ProtoMessage() {}
@@ -1348,7 +1350,7 @@ func (x *ListConnectionsRequest) Reset() {
 }
 
 func (x *ListConnectionsRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*ListConnectionsRequest) ProtoMessage() {}
@@ -1389,7 +1391,7 @@ func (x *ListConnectionsResponse) Reset() {
 }
 
 func (x *ListConnectionsResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*ListConnectionsResponse) ProtoMessage() {}
@@ -1446,7 +1448,7 @@ func (x *ProcessStatus) Reset() {
 }
 
 func (x *ProcessStatus) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*ProcessStatus) ProtoMessage() {}
@@ -1510,7 +1512,7 @@ func (x *Protection) Reset() {
 }
 
 func (x *Protection) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*Protection) ProtoMessage() {}
@@ -1578,11 +1580,11 @@ type ConnectionStatus struct {
 	StateSince *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=state_since,json=stateSince,proto3" json:"state_since,omitempty"`
 	// What became of the values asked for since the sidecar started.
 	Resolves *ResolveCounts `protobuf:"bytes,11,opt,name=resolves,proto3" json:"resolves,omitempty"`
-	// When Vault last did what the sidecar asked, or said that a secret is not there; unset when it never has. What it
-	// refuses does not count, nor do connection tests.
+	// When Vault last did what the sidecar asked, or said that a secret is not there; unset when it never
+	// has. What it refuses does not count, nor do connection tests.
 	LastAnswerAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=last_answer_at,json=lastAnswerAt,proto3" json:"last_answer_at,omitempty"`
-	// When the secret_id in use expires. Unset when it never does, or when it is not known: the sidecar asks Vault only
-	// while metrics are exported, and needs a policy that allows it.
+	// When the secret_id in use expires. Unset when it never does, or when it is not known: the sidecar
+	// asks Vault only while metrics are exported, and needs a policy that allows it.
 	SecretIdExpiresAt *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=secret_id_expires_at,json=secretIdExpiresAt,proto3" json:"secret_id_expires_at,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
@@ -1596,7 +1598,7 @@ func (x *ConnectionStatus) Reset() {
 }
 
 func (x *ConnectionStatus) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*ConnectionStatus) ProtoMessage() {}
@@ -1734,7 +1736,7 @@ func (x *ResolveCounts) Reset() {
 }
 
 func (x *ResolveCounts) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*ResolveCounts) ProtoMessage() {}
@@ -1806,7 +1808,7 @@ func (x *WatchRequest) Reset() {
 }
 
 func (x *WatchRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*WatchRequest) ProtoMessage() {}
@@ -1843,7 +1845,7 @@ func (x *WatchResponse) Reset() {
 }
 
 func (x *WatchResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*WatchResponse) ProtoMessage() {}
@@ -1912,15 +1914,15 @@ const file_secretsidecar_v1_secret_service_proto_rawDesc = "" +
 	"connection\x126\n" +
 	"\x04spec\x18\x02 \x01(\v2 .secretsidecar.v1.ConnectionSpecH\x00R\x04spec\x12\x12\n" +
 	"\x04path\x18\x03 \x01(\tR\x04pathB\b\n" +
-	"\x06target\"\xfe\x01\n" +
+	"\x06target\"\xf9\x01\n" +
 	"\x0eConnectionSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x1c\n" +
 	"\tnamespace\x18\x03 \x01(\tR\tnamespace\x12\x1d\n" +
 	"\n" +
 	"auth_mount\x18\x04 \x01(\tR\tauthMount\x12\x17\n" +
-	"\arole_id\x18\x05 \x01(\tR\x06roleId\x12 \n" +
-	"\tsecret_id\x18\x06 \x01(\tB\x03\x80\x01\x01R\bsecretId\x12\x1e\n" +
+	"\arole_id\x18\x05 \x01(\tR\x06roleId\x12\x1b\n" +
+	"\tsecret_id\x18\x06 \x01(\tR\bsecretId\x12\x1e\n" +
 	"\vca_cert_pem\x18\a \x01(\tR\tcaCertPem\x12&\n" +
 	"\x0ftls_server_name\x18\b \x01(\tR\rtlsServerName\"\x8d\x02\n" +
 	"\x16TestConnectionResponse\x12\x0e\n" +

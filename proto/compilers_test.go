@@ -1,5 +1,5 @@
-// Package proto_test holds the tests of the API's definition, and of what its generated code promises
-// beyond protoc-gen-go's. They are here because everything in gen/ is generated.
+// Package proto_test holds the tests of the API's definition, and of what its generated code
+// promises beyond protoc-gen-go's. They are here because everything in gen/ is generated.
 package proto_test
 
 import (
@@ -15,8 +15,8 @@ import (
 	pb "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 )
 
-// Debian 12 has protoc 3.21 and a grpc_tools of 2018. SECRET_SIDECAR_REQUIRE_PROTOC=1 turns a machine
-// that lacks one of them from a skip into a failure.
+// Debian 12 has protoc 3.21 and a grpc_tools of 2018. SECRET_SIDECAR_REQUIRE_PROTOC=1 turns a
+// machine that lacks one of them from a skip into a failure.
 func TestTheCompilersOfDebian12CompileTheProtos(t *testing.T) {
 	files, err := filepath.Glob("secretsidecar/v1/*.proto")
 	if err != nil || len(files) == 0 {
@@ -26,8 +26,12 @@ func TestTheCompilersOfDebian12CompileTheProtos(t *testing.T) {
 		compiler []string
 		packages string
 	}{
-		"protoc":     {[]string{"protoc"}, "protobuf-compiler libprotobuf-dev"},
-		"grpc_tools": {[]string{"/usr/bin/python3", "-m", "grpc_tools.protoc"}, "python3-grpc-tools"},
+		"protoc": {
+			[]string{"protoc"}, "protobuf-compiler libprotobuf-dev",
+		},
+		"grpc_tools": {
+			[]string{"/usr/bin/python3", "-m", "grpc_tools.protoc"}, "python3-grpc-tools",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			run := func(args ...string) ([]byte, error) {
@@ -50,7 +54,8 @@ func TestTheCompilersOfDebian12CompileTheProtos(t *testing.T) {
 	}
 }
 
-// Each release of protoc brings options that the earlier ones refuse. These two are as old as proto3.
+// Each release of protoc brings options that the earlier ones refuse. These two are as old as
+// proto3.
 func TestTheProtosUseNoOptionThatAnOldCompilerRefuses(t *testing.T) {
 	known := map[protoreflect.Name]bool{"go_package": true, "deprecated": true}
 	file := pb.File_secretsidecar_v1_secret_service_proto
@@ -64,7 +69,7 @@ func TestTheProtosUseNoOptionThatAnOldCompilerRefuses(t *testing.T) {
 		}
 		options.Range(func(option protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
 			if !known[option.Name()] {
-				t.Errorf("%s has the option %s: does protoc 3.21 know it?", d.FullName(), option.Name())
+				t.Errorf("%s: an old protoc may refuse %s", d.FullName(), option.FullName())
 			}
 			return true
 		})

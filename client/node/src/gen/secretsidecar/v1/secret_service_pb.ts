@@ -2,8 +2,8 @@
 // @generated from file secretsidecar/v1/secret_service.proto (package secretsidecar.v1, syntax proto3)
 /* eslint-disable */
 
-// The API of secret-sidecar: resolves references to secrets in HashiCorp Vault (KV v2) over a local Unix
-// socket. docs/architecture.md tells how a request travels; docs/errors.md lists every error.
+// The API of secret-sidecar: resolves references to secrets in HashiCorp Vault (KV v2) over a local
+// Unix socket. docs/architecture.md tells how a request travels; docs/errors.md lists every error.
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file secretsidecar/v1/secret_service.proto.
  */
 export const file_secretsidecar_v1_secret_service: GenFile = /*@__PURE__*/
-  fileDesc("CiVzZWNyZXRzaWRlY2FyL3YxL3NlY3JldF9zZXJ2aWNlLnByb3RvEhBzZWNyZXRzaWRlY2FyLnYxIr4BCg5SZXNvbHZlUmVxdWVzdBISCgpjb25uZWN0aW9uGAEgASgJEgwKBHBhdGgYAiABKAkSEgoKcHJvamVjdF9pZBgDIAEoCRILCgNrZXkYBCABKAkSDwoHdmVyc2lvbhgFIAEoDRIqCgdtYXhfYWdlGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiwKCW1heF9zdGFsZRgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiKkAgoPUmVzb2x2ZVJlc3BvbnNlEg0KBXZhbHVlGAEgASgJEi8KCnZhbHVlX3R5cGUYAiABKA4yGy5zZWNyZXRzaWRlY2FyLnYxLlZhbHVlVHlwZRIPCgd2ZXJzaW9uGAMgASgNEjYKEnZlcnNpb25fY3JlYXRlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKZmV0Y2hlZF9hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKZXhwaXJlc19hdBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKAoGc291cmNlGAcgASgOMhguc2VjcmV0c2lkZWNhci52MS5Tb3VyY2UiSQoTQmF0Y2hSZXNvbHZlUmVxdWVzdBIyCghyZXF1ZXN0cxgBIAMoCzIgLnNlY3JldHNpZGVjYXIudjEuUmVzb2x2ZVJlcXVlc3QiTQoUQmF0Y2hSZXNvbHZlUmVzcG9uc2USNQoHcmVzdWx0cxgBIAMoCzIkLnNlY3JldHNpZGVjYXIudjEuQmF0Y2hSZXNvbHZlUmVzdWx0IoUBChJCYXRjaFJlc29sdmVSZXN1bHQSMwoGc2VjcmV0GAEgASgLMiEuc2VjcmV0c2lkZWNhci52MS5SZXNvbHZlUmVzcG9uc2VIABIvCgVlcnJvchgCIAEoCzIeLnNlY3JldHNpZGVjYXIudjEuUmVzb2x2ZUVycm9ySABCCQoHb3V0Y29tZSJtCgxSZXNvbHZlRXJyb3ISDAoEY29kZRgBIAEoBRIOCgZyZWFzb24YAiABKAkSDwoHbWVzc2FnZRgDIAEoCRIuCgtyZXRyeV9kZWxheRgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJ3ChVUZXN0Q29ubmVjdGlvblJlcXVlc3QSFAoKY29ubmVjdGlvbhgBIAEoCUgAEjAKBHNwZWMYAiABKAsyIC5zZWNyZXRzaWRlY2FyLnYxLkNvbm5lY3Rpb25TcGVjSAASDAoEcGF0aBgDIAEoCUIICgZ0YXJnZXQirQEKDkNvbm5lY3Rpb25TcGVjEgwKBG5hbWUYASABKAkSDwoHYWRkcmVzcxgCIAEoCRIRCgluYW1lc3BhY2UYAyABKAkSEgoKYXV0aF9tb3VudBgEIAEoCRIPCgdyb2xlX2lkGAUgASgJEhYKCXNlY3JldF9pZBgGIAEoCUIDgAEBEhMKC2NhX2NlcnRfcGVtGAcgASgJEhcKD3Rsc19zZXJ2ZXJfbmFtZRgIIAEoCSLXAQoWVGVzdENvbm5lY3Rpb25SZXNwb25zZRIKCgJvaxgBIAEoCBIxCgZjaGVja3MYAiADKAsyIS5zZWNyZXRzaWRlY2FyLnYxLkNvbm5lY3Rpb25DaGVjaxIVCg12YXVsdF92ZXJzaW9uGAMgASgJEiwKCXRva2VuX3R0bBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIQCghwb2xpY2llcxgFIAMoCRInCgZtb3VudHMYBiADKAsyFy5zZWNyZXRzaWRlY2FyLnYxLk1vdW50IpgBCg9Db25uZWN0aW9uQ2hlY2sSDAoEbmFtZRgBIAEoCRItCgZzdGF0dXMYAiABKA4yHS5zZWNyZXRzaWRlY2FyLnYxLkNoZWNrU3RhdHVzEg8KB21lc3NhZ2UYAyABKAkSDgoGcmVtZWR5GAQgASgJEicKBHRvb2sYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iNwoFTW91bnQSDAoEcGF0aBgBIAEoCRIMCgR0eXBlGAIgASgJEhIKCmt2X3ZlcnNpb24YAyABKA0iWQoRSW52YWxpZGF0ZVJlcXVlc3QSEgoKY29ubmVjdGlvbhgBIAEoCRIMCgRwYXRoGAIgASgJEhMKC3JlbmV3X2xvZ2luGAMgASgIEg0KBWZsZWV0GAQgASgIIiUKEkludmFsaWRhdGVSZXNwb25zZRIPCgdlbnRyaWVzGAEgASgNIhgKFkxpc3RDb25uZWN0aW9uc1JlcXVlc3QihAEKF0xpc3RDb25uZWN0aW9uc1Jlc3BvbnNlEjcKC2Nvbm5lY3Rpb25zGAEgAygLMiIuc2VjcmV0c2lkZWNhci52MS5Db25uZWN0aW9uU3RhdHVzEjAKB3Byb2Nlc3MYAiABKAsyHy5zZWNyZXRzaWRlY2FyLnYxLlByb2Nlc3NTdGF0dXMigwEKDVByb2Nlc3NTdGF0dXMSDwoHdmVyc2lvbhgBIAEoCRIuCgpzdGFydGVkX2F0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCgtwcm90ZWN0aW9ucxgDIAMoCzIcLnNlY3JldHNpZGVjYXIudjEuUHJvdGVjdGlvbiI8CgpQcm90ZWN0aW9uEgwKBG5hbWUYASABKAkSEAoIaW5fZm9yY2UYAiABKAgSDgoGcmVhc29uGAMgASgJIocEChBDb25uZWN0aW9uU3RhdHVzEgwKBG5hbWUYASABKAkSJgoFc2NvcGUYAiABKA4yFy5zZWNyZXRzaWRlY2FyLnYxLlNjb3BlEhMKC3Byb2plY3RfaWRzGAMgAygJEg8KB2FkZHJlc3MYBCABKAkSEQoJbmFtZXNwYWNlGAUgASgJEjAKBXN0YXRlGAYgASgOMiEuc2VjcmV0c2lkZWNhci52MS5Db25uZWN0aW9uU3RhdGUSNAoQdG9rZW5fZXhwaXJlc19hdBgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMgoKbGFzdF9lcnJvchgIIAEoCzIeLnNlY3JldHNpZGVjYXIudjEuUmVzb2x2ZUVycm9yEhYKDmNhY2hlZF9zZWNyZXRzGAkgASgNEi8KC3N0YXRlX3NpbmNlGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCghyZXNvbHZlcxgLIAEoCzIfLnNlY3JldHNpZGVjYXIudjEuUmVzb2x2ZUNvdW50cxIyCg5sYXN0X2Fuc3dlcl9hdBgMIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASOAoUc2VjcmV0X2lkX2V4cGlyZXNfYXQYDSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIl4KDVJlc29sdmVDb3VudHMSDQoFdmF1bHQYASABKAQSDQoFY2FjaGUYAiABKAQSDQoFc3RhbGUYAyABKAQSEAoIbmVnYXRpdmUYBCABKAQSDgoGZXJyb3JzGAUgASgEIg4KDFdhdGNoUmVxdWVzdCIPCg1XYXRjaFJlc3BvbnNlKlMKCVZhbHVlVHlwZRIaChZWQUxVRV9UWVBFX1VOU1BFQ0lGSUVEEAASFQoRVkFMVUVfVFlQRV9TVFJJTkcQARITCg9WQUxVRV9UWVBFX0pTT04QAipWCgZTb3VyY2USFgoSU09VUkNFX1VOU1BFQ0lGSUVEEAASEAoMU09VUkNFX1ZBVUxUEAESEAoMU09VUkNFX0NBQ0hFEAISEAoMU09VUkNFX1NUQUxFEAMqkQEKC0NoZWNrU3RhdHVzEhwKGENIRUNLX1NUQVRVU19VTlNQRUNJRklFRBAAEhcKE0NIRUNLX1NUQVRVU19QQVNTRUQQARIYChRDSEVDS19TVEFUVVNfV0FSTklORxACEhcKE0NIRUNLX1NUQVRVU19GQUlMRUQQAxIYChRDSEVDS19TVEFUVVNfU0tJUFBFRBAEKkUKBVNjb3BlEhUKEVNDT1BFX1VOU1BFQ0lGSUVEEAASEgoOU0NPUEVfUExBVEZPUk0QARIRCg1TQ09QRV9QUk9KRUNUEAIqrgEKD0Nvbm5lY3Rpb25TdGF0ZRIgChxDT05ORUNUSU9OX1NUQVRFX1VOU1BFQ0lGSUVEEAASHwobQ09OTkVDVElPTl9TVEFURV9DT05ORUNUSU5HEAESGgoWQ09OTkVDVElPTl9TVEFURV9SRUFEWRACEh0KGUNPTk5FQ1RJT05fU1RBVEVfREVHUkFERUQQAxIdChlDT05ORUNUSU9OX1NUQVRFX1JFSkVDVEVEEAQysAQKDVNlY3JldFNlcnZpY2USTgoHUmVzb2x2ZRIgLnNlY3JldHNpZGVjYXIudjEuUmVzb2x2ZVJlcXVlc3QaIS5zZWNyZXRzaWRlY2FyLnYxLlJlc29sdmVSZXNwb25zZRJdCgxCYXRjaFJlc29sdmUSJS5zZWNyZXRzaWRlY2FyLnYxLkJhdGNoUmVzb2x2ZVJlcXVlc3QaJi5zZWNyZXRzaWRlY2FyLnYxLkJhdGNoUmVzb2x2ZVJlc3BvbnNlEmMKDlRlc3RDb25uZWN0aW9uEicuc2VjcmV0c2lkZWNhci52MS5UZXN0Q29ubmVjdGlvblJlcXVlc3QaKC5zZWNyZXRzaWRlY2FyLnYxLlRlc3RDb25uZWN0aW9uUmVzcG9uc2USVwoKSW52YWxpZGF0ZRIjLnNlY3JldHNpZGVjYXIudjEuSW52YWxpZGF0ZVJlcXVlc3QaJC5zZWNyZXRzaWRlY2FyLnYxLkludmFsaWRhdGVSZXNwb25zZRJmCg9MaXN0Q29ubmVjdGlvbnMSKC5zZWNyZXRzaWRlY2FyLnYxLkxpc3RDb25uZWN0aW9uc1JlcXVlc3QaKS5zZWNyZXRzaWRlY2FyLnYxLkxpc3RDb25uZWN0aW9uc1Jlc3BvbnNlEkoKBVdhdGNoEh4uc2VjcmV0c2lkZWNhci52MS5XYXRjaFJlcXVlc3QaHy5zZWNyZXRzaWRlY2FyLnYxLldhdGNoUmVzcG9uc2UwAUJPWk1naXRodWIuY29tL3NlY3JldC1zaWRlY2FyL3NlY3JldC1zaWRlY2FyL2dlbi9zZWNyZXRzaWRlY2FyL3YxO3NlY3JldHNpZGVjYXJ2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("CiVzZWNyZXRzaWRlY2FyL3YxL3NlY3JldF9zZXJ2aWNlLnByb3RvEhBzZWNyZXRzaWRlY2FyLnYxIr4BCg5SZXNvbHZlUmVxdWVzdBISCgpjb25uZWN0aW9uGAEgASgJEgwKBHBhdGgYAiABKAkSEgoKcHJvamVjdF9pZBgDIAEoCRILCgNrZXkYBCABKAkSDwoHdmVyc2lvbhgFIAEoDRIqCgdtYXhfYWdlGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiwKCW1heF9zdGFsZRgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiKkAgoPUmVzb2x2ZVJlc3BvbnNlEg0KBXZhbHVlGAEgASgJEi8KCnZhbHVlX3R5cGUYAiABKA4yGy5zZWNyZXRzaWRlY2FyLnYxLlZhbHVlVHlwZRIPCgd2ZXJzaW9uGAMgASgNEjYKEnZlcnNpb25fY3JlYXRlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKZmV0Y2hlZF9hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKZXhwaXJlc19hdBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKAoGc291cmNlGAcgASgOMhguc2VjcmV0c2lkZWNhci52MS5Tb3VyY2UiSQoTQmF0Y2hSZXNvbHZlUmVxdWVzdBIyCghyZXF1ZXN0cxgBIAMoCzIgLnNlY3JldHNpZGVjYXIudjEuUmVzb2x2ZVJlcXVlc3QiTQoUQmF0Y2hSZXNvbHZlUmVzcG9uc2USNQoHcmVzdWx0cxgBIAMoCzIkLnNlY3JldHNpZGVjYXIudjEuQmF0Y2hSZXNvbHZlUmVzdWx0IoUBChJCYXRjaFJlc29sdmVSZXN1bHQSMwoGc2VjcmV0GAEgASgLMiEuc2VjcmV0c2lkZWNhci52MS5SZXNvbHZlUmVzcG9uc2VIABIvCgVlcnJvchgCIAEoCzIeLnNlY3JldHNpZGVjYXIudjEuUmVzb2x2ZUVycm9ySABCCQoHb3V0Y29tZSJtCgxSZXNvbHZlRXJyb3ISDAoEY29kZRgBIAEoBRIOCgZyZWFzb24YAiABKAkSDwoHbWVzc2FnZRgDIAEoCRIuCgtyZXRyeV9kZWxheRgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJ3ChVUZXN0Q29ubmVjdGlvblJlcXVlc3QSFAoKY29ubmVjdGlvbhgBIAEoCUgAEjAKBHNwZWMYAiABKAsyIC5zZWNyZXRzaWRlY2FyLnYxLkNvbm5lY3Rpb25TcGVjSAASDAoEcGF0aBgDIAEoCUIICgZ0YXJnZXQiqAEKDkNvbm5lY3Rpb25TcGVjEgwKBG5hbWUYASABKAkSDwoHYWRkcmVzcxgCIAEoCRIRCgluYW1lc3BhY2UYAyABKAkSEgoKYXV0aF9tb3VudBgEIAEoCRIPCgdyb2xlX2lkGAUgASgJEhEKCXNlY3JldF9pZBgGIAEoCRITCgtjYV9jZXJ0X3BlbRgHIAEoCRIXCg90bHNfc2VydmVyX25hbWUYCCABKAki1wEKFlRlc3RDb25uZWN0aW9uUmVzcG9uc2USCgoCb2sYASABKAgSMQoGY2hlY2tzGAIgAygLMiEuc2VjcmV0c2lkZWNhci52MS5Db25uZWN0aW9uQ2hlY2sSFQoNdmF1bHRfdmVyc2lvbhgDIAEoCRIsCgl0b2tlbl90dGwYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEAoIcG9saWNpZXMYBSADKAkSJwoGbW91bnRzGAYgAygLMhcuc2VjcmV0c2lkZWNhci52MS5Nb3VudCKYAQoPQ29ubmVjdGlvbkNoZWNrEgwKBG5hbWUYASABKAkSLQoGc3RhdHVzGAIgASgOMh0uc2VjcmV0c2lkZWNhci52MS5DaGVja1N0YXR1cxIPCgdtZXNzYWdlGAMgASgJEg4KBnJlbWVkeRgEIAEoCRInCgR0b29rGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIjcKBU1vdW50EgwKBHBhdGgYASABKAkSDAoEdHlwZRgCIAEoCRISCgprdl92ZXJzaW9uGAMgASgNIlkKEUludmFsaWRhdGVSZXF1ZXN0EhIKCmNvbm5lY3Rpb24YASABKAkSDAoEcGF0aBgCIAEoCRITCgtyZW5ld19sb2dpbhgDIAEoCBINCgVmbGVldBgEIAEoCCIlChJJbnZhbGlkYXRlUmVzcG9uc2USDwoHZW50cmllcxgBIAEoDSIYChZMaXN0Q29ubmVjdGlvbnNSZXF1ZXN0IoQBChdMaXN0Q29ubmVjdGlvbnNSZXNwb25zZRI3Cgtjb25uZWN0aW9ucxgBIAMoCzIiLnNlY3JldHNpZGVjYXIudjEuQ29ubmVjdGlvblN0YXR1cxIwCgdwcm9jZXNzGAIgASgLMh8uc2VjcmV0c2lkZWNhci52MS5Qcm9jZXNzU3RhdHVzIoMBCg1Qcm9jZXNzU3RhdHVzEg8KB3ZlcnNpb24YASABKAkSLgoKc3RhcnRlZF9hdBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoLcHJvdGVjdGlvbnMYAyADKAsyHC5zZWNyZXRzaWRlY2FyLnYxLlByb3RlY3Rpb24iPAoKUHJvdGVjdGlvbhIMCgRuYW1lGAEgASgJEhAKCGluX2ZvcmNlGAIgASgIEg4KBnJlYXNvbhgDIAEoCSKHBAoQQ29ubmVjdGlvblN0YXR1cxIMCgRuYW1lGAEgASgJEiYKBXNjb3BlGAIgASgOMhcuc2VjcmV0c2lkZWNhci52MS5TY29wZRITCgtwcm9qZWN0X2lkcxgDIAMoCRIPCgdhZGRyZXNzGAQgASgJEhEKCW5hbWVzcGFjZRgFIAEoCRIwCgVzdGF0ZRgGIAEoDjIhLnNlY3JldHNpZGVjYXIudjEuQ29ubmVjdGlvblN0YXRlEjQKEHRva2VuX2V4cGlyZXNfYXQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKCmxhc3RfZXJyb3IYCCABKAsyHi5zZWNyZXRzaWRlY2FyLnYxLlJlc29sdmVFcnJvchIWCg5jYWNoZWRfc2VjcmV0cxgJIAEoDRIvCgtzdGF0ZV9zaW5jZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoIcmVzb2x2ZXMYCyABKAsyHy5zZWNyZXRzaWRlY2FyLnYxLlJlc29sdmVDb3VudHMSMgoObGFzdF9hbnN3ZXJfYXQYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjgKFHNlY3JldF9pZF9leHBpcmVzX2F0GA0gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJeCg1SZXNvbHZlQ291bnRzEg0KBXZhdWx0GAEgASgEEg0KBWNhY2hlGAIgASgEEg0KBXN0YWxlGAMgASgEEhAKCG5lZ2F0aXZlGAQgASgEEg4KBmVycm9ycxgFIAEoBCIOCgxXYXRjaFJlcXVlc3QiDwoNV2F0Y2hSZXNwb25zZSpTCglWYWx1ZVR5cGUSGgoWVkFMVUVfVFlQRV9VTlNQRUNJRklFRBAAEhUKEVZBTFVFX1RZUEVfU1RSSU5HEAESEwoPVkFMVUVfVFlQRV9KU09OEAIqVgoGU291cmNlEhYKElNPVVJDRV9VTlNQRUNJRklFRBAAEhAKDFNPVVJDRV9WQVVMVBABEhAKDFNPVVJDRV9DQUNIRRACEhAKDFNPVVJDRV9TVEFMRRADKpEBCgtDaGVja1N0YXR1cxIcChhDSEVDS19TVEFUVVNfVU5TUEVDSUZJRUQQABIXChNDSEVDS19TVEFUVVNfUEFTU0VEEAESGAoUQ0hFQ0tfU1RBVFVTX1dBUk5JTkcQAhIXChNDSEVDS19TVEFUVVNfRkFJTEVEEAMSGAoUQ0hFQ0tfU1RBVFVTX1NLSVBQRUQQBCpFCgVTY29wZRIVChFTQ09QRV9VTlNQRUNJRklFRBAAEhIKDlNDT1BFX1BMQVRGT1JNEAESEQoNU0NPUEVfUFJPSkVDVBACKq4BCg9Db25uZWN0aW9uU3RhdGUSIAocQ09OTkVDVElPTl9TVEFURV9VTlNQRUNJRklFRBAAEh8KG0NPTk5FQ1RJT05fU1RBVEVfQ09OTkVDVElORxABEhoKFkNPTk5FQ1RJT05fU1RBVEVfUkVBRFkQAhIdChlDT05ORUNUSU9OX1NUQVRFX0RFR1JBREVEEAMSHQoZQ09OTkVDVElPTl9TVEFURV9SRUpFQ1RFRBAEMrAECg1TZWNyZXRTZXJ2aWNlEk4KB1Jlc29sdmUSIC5zZWNyZXRzaWRlY2FyLnYxLlJlc29sdmVSZXF1ZXN0GiEuc2VjcmV0c2lkZWNhci52MS5SZXNvbHZlUmVzcG9uc2USXQoMQmF0Y2hSZXNvbHZlEiUuc2VjcmV0c2lkZWNhci52MS5CYXRjaFJlc29sdmVSZXF1ZXN0GiYuc2VjcmV0c2lkZWNhci52MS5CYXRjaFJlc29sdmVSZXNwb25zZRJjCg5UZXN0Q29ubmVjdGlvbhInLnNlY3JldHNpZGVjYXIudjEuVGVzdENvbm5lY3Rpb25SZXF1ZXN0Giguc2VjcmV0c2lkZWNhci52MS5UZXN0Q29ubmVjdGlvblJlc3BvbnNlElcKCkludmFsaWRhdGUSIy5zZWNyZXRzaWRlY2FyLnYxLkludmFsaWRhdGVSZXF1ZXN0GiQuc2VjcmV0c2lkZWNhci52MS5JbnZhbGlkYXRlUmVzcG9uc2USZgoPTGlzdENvbm5lY3Rpb25zEiguc2VjcmV0c2lkZWNhci52MS5MaXN0Q29ubmVjdGlvbnNSZXF1ZXN0Gikuc2VjcmV0c2lkZWNhci52MS5MaXN0Q29ubmVjdGlvbnNSZXNwb25zZRJKCgVXYXRjaBIeLnNlY3JldHNpZGVjYXIudjEuV2F0Y2hSZXF1ZXN0Gh8uc2VjcmV0c2lkZWNhci52MS5XYXRjaFJlc3BvbnNlMAFCT1pNZ2l0aHViLmNvbS9zZWNyZXQtc2lkZWNhci9zZWNyZXQtc2lkZWNhci9nZW4vc2VjcmV0c2lkZWNhci92MTtzZWNyZXRzaWRlY2FydjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * ResolveRequest asks for the value that one reference points to.
@@ -31,16 +31,16 @@ export type ResolveRequest = Message<"secretsidecar.v1.ResolveRequest"> & {
   connection: string;
 
   /**
-   * The reference, `mount/data/path/to/secret/key`; without its last segment when `key` is set. At most
-   * 1024 bytes.
+   * The reference, `mount/data/path/to/secret/key`; without its last segment when `key` is set. At
+   * most 1024 bytes.
    *
    * @generated from field: string path = 2;
    */
   path: string;
 
   /**
-   * The project on whose behalf the caller asks. Required by connections of scope project, and by caller
-   * rules that name projects.
+   * The project on whose behalf the caller asks. Required by connections of scope project, and by
+   * caller rules that name projects.
    *
    * @generated from field: string project_id = 3;
    */
@@ -62,17 +62,17 @@ export type ResolveRequest = Message<"secretsidecar.v1.ResolveRequest"> & {
   version: number;
 
   /**
-   * The oldest copy that may be returned as fresh, counted from the beginning of the Vault read that
-   * produced it. Unset is the connection's ttl, which is also the upper limit; 0s reads Vault now, and does
-   * not wait for an older read that hangs.
+   * The oldest copy that may be returned as fresh, counted from the beginning of the Vault read
+   * that produced it. Unset is the connection's ttl, which is also the upper limit; 0s reads Vault
+   * now, and does not wait for an older read that hangs.
    *
    * @generated from field: google.protobuf.Duration max_age = 6;
    */
   maxAge?: Duration | undefined;
 
   /**
-   * How long beyond its ttl a copy may be returned (marked SOURCE_STALE) while Vault is out. Unset is the
-   * connection's max_stale, which is also the upper limit; 0s is never.
+   * How long beyond its ttl a copy may be returned (marked SOURCE_STALE) while Vault is out. Unset
+   * is the connection's max_stale, which is also the upper limit; 0s is never.
    *
    * @generated from field: google.protobuf.Duration max_stale = 7;
    */
@@ -93,7 +93,9 @@ export const ResolveRequestSchema: GenMessage<ResolveRequest> = /*@__PURE__*/
  */
 export type ResolveResponse = Message<"secretsidecar.v1.ResolveResponse"> & {
   /**
-   * The value, as value_type says. The empty string is a value.
+   * The value, as value_type says. The empty string is a value. It is the secret: do not print the
+   * message. The generated Go code prints "[redacted]" in its place, that of other languages prints
+   * it.
    *
    * @generated from field: string value = 1;
    */
@@ -128,7 +130,8 @@ export type ResolveResponse = Message<"secretsidecar.v1.ResolveResponse"> & {
   fetchedAt?: Timestamp | undefined;
 
   /**
-   * When the cached copy stops being fresh: at the end of its ttl, or when Vault deletes the version.
+   * When the cached copy stops being fresh: at the end of its ttl, or when Vault deletes the
+   * version.
    *
    * @generated from field: google.protobuf.Timestamp expires_at = 6;
    */
@@ -229,7 +232,8 @@ export const BatchResolveResultSchema: GenMessage<BatchResolveResult> = /*@__PUR
   messageDesc(file_secretsidecar_v1_secret_service, 4);
 
 /**
- * ResolveError is an error inside an answer, with what the status of a single Resolve would have held.
+ * ResolveError is an error inside an answer, with what the status of a single Resolve would have
+ * held.
  *
  * @generated from message secretsidecar.v1.ResolveError
  */
@@ -256,8 +260,8 @@ export type ResolveError = Message<"secretsidecar.v1.ResolveError"> & {
   message: string;
 
   /**
-   * When to ask again, as the RetryInfo of a single Resolve would say it. Unset: asking again by itself does
-   * not help.
+   * When to ask again, as the RetryInfo of a single Resolve would say it. Unset: asking again by
+   * itself does not help.
    *
    * @generated from field: google.protobuf.Duration retry_delay = 4;
    */
@@ -357,7 +361,8 @@ export type ConnectionSpec = Message<"secretsidecar.v1.ConnectionSpec"> & {
   roleId: string;
 
   /**
-   * AppRole secret_id; empty for roles with bind_secret_id=false.
+   * AppRole secret_id; empty for roles with bind_secret_id=false. It is a credential: what is said
+   * of ResolveResponse.value holds for it too.
    *
    * @generated from field: string secret_id = 6;
    */
@@ -539,8 +544,8 @@ export type InvalidateRequest = Message<"secretsidecar.v1.InvalidateRequest"> & 
   connection: string;
 
   /**
-   * A reference: drops its secret, in every version. A prefix ending in "/": drops every secret that has a
-   * reference beginning with it. Empty: drops all.
+   * A reference: drops its secret, in every version. A prefix ending in "/": drops every secret
+   * that has a reference beginning with it. Empty: drops all.
    *
    * @generated from field: string path = 2;
    */
@@ -554,8 +559,8 @@ export type InvalidateRequest = Message<"secretsidecar.v1.InvalidateRequest"> & 
   renewLogin: boolean;
 
   /**
-   * Also tell every other sidecar. Reserved for fleet-wide invalidation; this version refuses it with
-   * INVALID_REQUEST.
+   * Also tell every other sidecar. Reserved for fleet-wide invalidation; this version refuses it
+   * with INVALID_REQUEST.
    *
    * @generated from field: bool fleet = 4;
    */
@@ -787,16 +792,16 @@ export type ConnectionStatus = Message<"secretsidecar.v1.ConnectionStatus"> & {
   resolves?: ResolveCounts | undefined;
 
   /**
-   * When Vault last did what the sidecar asked, or said that a secret is not there; unset when it never has. What it
-   * refuses does not count, nor do connection tests.
+   * When Vault last did what the sidecar asked, or said that a secret is not there; unset when it
+   * never has. What it refuses does not count, nor do connection tests.
    *
    * @generated from field: google.protobuf.Timestamp last_answer_at = 12;
    */
   lastAnswerAt?: Timestamp | undefined;
 
   /**
-   * When the secret_id in use expires. Unset when it never does, or when it is not known: the sidecar asks Vault only
-   * while metrics are exported, and needs a policy that allows it.
+   * When the secret_id in use expires. Unset when it never does, or when it is not known: the
+   * sidecar asks Vault only while metrics are exported, and needs a policy that allows it.
    *
    * @generated from field: google.protobuf.Timestamp secret_id_expires_at = 13;
    */
@@ -1097,17 +1102,17 @@ export const ConnectionStateSchema: GenEnum<ConnectionState> = /*@__PURE__*/
 /**
  * SecretService resolves secret references beside a flow worker.
  *
- * Every error carries a google.rpc.ErrorInfo with domain "secretsidecar" and a stable reason. What the same
- * request may overcome by itself, UNAVAILABLE, RATE_LIMITED and OVERLOADED, carries a google.rpc.RetryInfo;
- * INVALID_REQUEST carries a google.rpc.BadRequest. No message ever holds a secret value, a credential or
- * Vault's own error text.
+ * Every error carries a google.rpc.ErrorInfo with domain "secretsidecar" and a stable reason. What
+ * the same request may overcome by itself, UNAVAILABLE, RATE_LIMITED and OVERLOADED, carries a
+ * google.rpc.RetryInfo; INVALID_REQUEST carries a google.rpc.BadRequest. No error ever holds a
+ * secret value, a credential or Vault's own error text.
  *
  * @generated from service secretsidecar.v1.SecretService
  */
 export const SecretService: GenService<{
   /**
-   * Resolve returns the value that one reference points to, from the cache while it is fresh, else from
-   * Vault.
+   * Resolve returns the value that one reference points to, from the cache while it is fresh, else
+   * from Vault.
    *
    * @generated from rpc secretsidecar.v1.SecretService.Resolve
    */
@@ -1127,8 +1132,8 @@ export const SecretService: GenService<{
     output: typeof BatchResolveResponseSchema;
   },
   /**
-   * TestConnection tries a configured connection, or one that is not configured yet, step by step. A bad
-   * connection is an OK answer with `ok` false and a failed check.
+   * TestConnection tries a configured connection, or one that is not configured yet, step by step.
+   * A bad connection is an OK answer with `ok` false and a failed check.
    *
    * @generated from rpc secretsidecar.v1.SecretService.TestConnection
    */
@@ -1138,8 +1143,8 @@ export const SecretService: GenService<{
     output: typeof TestConnectionResponseSchema;
   },
   /**
-   * Invalidate drops cached secrets. A request that arrives after it has returned is never answered from a
-   * Vault read that began before the call.
+   * Invalidate drops cached secrets. A request that arrives after it has returned is never answered
+   * from a Vault read that began before the call.
    *
    * @generated from rpc secretsidecar.v1.SecretService.Invalidate
    */

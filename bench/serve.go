@@ -141,8 +141,8 @@ func serveHosted(ctx context.Context, socket string) error {
 		v := settings.Vault
 		return server.Connection{
 			Name: name, Scope: server.ScopePlatform,
-			Vault: conn.Config{Name: name, Config: vault.Config{Address: v.Address},
-				RoleID: login.Credential{Value: redact.New(v.RoleID)}, SecretID: login.Credential{Value: redact.New(v.SecretID)}},
+			Vault: conn.Settings{Endpoint: vault.Endpoint{Address: v.Address},
+				Role: login.Role{RoleID: login.Credential{Value: redact.New(v.RoleID)}, SecretID: login.Credential{Value: redact.New(v.SecretID)}}},
 			Policy: cache.Policy{TTL: time.Hour, MaxStale: time.Hour, NegativeTTL: 10 * time.Second,
 				RefreshAhead: 5 * time.Minute, MaxWaiting: burst},
 		}

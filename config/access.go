@@ -5,21 +5,23 @@ import (
 	"math"
 	"net/netip"
 	"strings"
+
+	"github.com/secret-sidecar/secret-sidecar/server"
 )
 
-func (v value) callerLimits() CallerLimits {
+func (v value) callerLimits() server.CallerLimits {
 	m := v.mapping(limitKeys...)
-	return CallerLimits{
+	return server.CallerLimits{
 		InFlight:  int(m.at("in_flight").integer(0, 0, math.MaxInt32)),
 		PerSecond: int(m.at("per_second").integer(0, 0, math.MaxInt32)),
 	}
 }
 
-func (v value) testConnection() TestConnection {
+func (v value) testHosts() []string {
 	allow := v.mapping(testKeys...).at("allow")
 	hosts := allow.texts()
 	allow.eachUnknown(hosts, "is no host and no network: write vault.example, 10.0.0.7 or 10.0.0.0/8, without scheme, port and path", isHostOrNetwork)
-	return TestConnection{Allow: hosts}
+	return hosts
 }
 
 // isHostOrNetwork leaves the rules of host names to whoever resolves them.
@@ -33,13 +35,13 @@ func isHostOrNetwork(text string) bool {
 	return !strings.ContainsAny(text, "/:@?#*[] \t")
 }
 
-func (r *reader) audit(v value) *Audit {
+func (r *reader) audit(v value) Audit {
 	if !v.present() {
-		return nil
+		return Audit{}
 	}
 	m := v.mapping(auditKeys...)
 	if !m.valid {
-		return nil
+		return Audit{}
 	}
 	if format := m.at("format"); format.text("json") != "json" {
 		format.mistake("the one format is json")
@@ -48,7 +50,7 @@ func (r *reader) audit(v value) *Audit {
 	if !file.present() {
 		file.mistake("is missing: name the file that lines are appended to")
 	}
-	return &Audit{File: r.file(file), HashPaths: m.at("hash_paths").boolean(false), Required: m.at("required").boolean(true)}
+	return Audit{File: r.file(file), HashPaths: m.at("hash_paths").boolean(false), Required: m.at("required").boolean(true)}
 }
 
 func (v value) hardening() Hardening {

@@ -6,10 +6,13 @@
 package config
 
 import (
-	"io/fs"
 	"log/slog"
+	"reflect"
 	"time"
 
+	"github.com/secret-sidecar/secret-sidecar/cache"
+	"github.com/secret-sidecar/secret-sidecar/server"
+	"github.com/secret-sidecar/secret-sidecar/vault/conn"
 	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
@@ -21,70 +24,49 @@ const (
 )
 
 // Config is a checked configuration with the defaults merged in. Treat it as read-only.
+//
+// It is made of the very types that the packages take which it is for, so that nothing is copied field by field and
+// nothing can be left out on the way.
 type Config struct {
-	// Socket is where to listen.
-	Socket Socket
-	// Callers are the rules of who may ask. Nil: there are none, everybody may who can open the socket. An
-	// empty, non-nil slice lets nobody in.
-	Callers []Caller
-	// CallerLimits bound what one caller may ask.
-	CallerLimits CallerLimits
-	// TestConnection bounds which Vaults a caller may have tested that are not configured.
-	TestConnection TestConnection
-	// Audit is where each secret that was asked for is written down; nil is nowhere.
-	Audit *Audit
-	// Hardening is what the process does without, beyond what it always does.
-	Hardening Hardening
+	// Settings take effect at once when the file changes.
+	server.Settings
+	// AtStart takes effect at a start alone.
+	AtStart
 	// LogLevel is the least important level to log; nil leaves it to the command line.
 	LogLevel *slog.Level
-	// TracePaths puts the paths of secrets into the spans that are exported.
-	TracePaths bool
-	// NoReflection refuses clients that ask which services there are.
-	NoReflection bool
-	// Cache is what all connections share of the cache.
-	Cache Cache
-	// Connections are in the file's order; their names are unique.
-	Connections []Connection
 
-	defaults   Connection // what a connection is when it says nothing else
-	origins    origins    // where CheckFiles' mistakes stand
-	socketPath string     // socket.path as the file gives it; empty when it does not
+	defaults   server.Connection // what a connection is when it says nothing else
+	origins    origins           // where CheckFiles' mistakes stand
+	socketPath string            // socket.path as the file gives it; empty when it does not
 }
 
 // FileSocketPath returns the socket.path that the file sets; empty when it sets none. It stays as it is when
 // the holder of the Config changes Socket.
 func (c *Config) FileSocketPath() string { return c.socketPath }
 
-// Socket is where to listen and who may open it.
-type Socket struct {
-	// Path is absolute and at most 107 bytes long.
-	Path string
-	// Mode is the socket's permission bits; the owner's read and write are always among them.
-	Mode fs.FileMode
-	// Group owns the socket: a name or a number. Empty is the process's own.
-	Group string
+// AtStart is the part of a configuration that a running process cannot change: it may have dropped the right to.
+type AtStart struct {
+	// Socket is where to listen. Its path is absolute, and the owner's read and write are always in its mode.
+	Socket server.Socket `key:"socket"`
+	// Audit is where each secret that was asked for is written down; the zero value is nowhere.
+	Audit Audit `key:"audit"`
+	// Hardening is what the process does without, beyond what it always does.
+	Hardening Hardening `key:"hardening"`
+	// TracePaths puts the paths of secrets into the spans that are exported.
+	TracePaths bool `key:"traces"`
 }
 
-// Caller is one rule of who may ask; at least one of UID and GID is given.
-type Caller struct {
-	// UID and GID must both match where both are given.
-	UID, GID *uint32
-	// Connections, Projects and Methods limit what the rule allows; nil is any. They are never empty.
-	Connections, Projects, Methods []string
-}
-
-// CallerLimits bound what one caller, a process or the processes of one user that cannot be told apart, may ask.
-type CallerLimits struct {
-	// InFlight bounds the requests in progress; 0 is no bound.
-	InFlight int
-	// PerSecond bounds the secrets asked for in a second; 0 is no bound.
-	PerSecond int
-}
-
-// TestConnection bounds which Vaults a caller may have tested that are not configured.
-type TestConnection struct {
-	// Allow lists hosts, and networks in CIDR notation. Nil is any; it is never empty.
-	Allow []string
+// Changed returns the keys of the file under which next differs: what has to wait for the next start. It asks the type
+// for its fields, so that one which is added later is not forgotten.
+func (a AtStart) Changed(next AtStart) []string {
+	var keys []string
+	now, then := reflect.ValueOf(a), reflect.ValueOf(next)
+	for i := range now.NumField() {
+		if !now.Field(i).Equal(then.Field(i)) {
+			keys = append(keys, now.Type().Field(i).Tag.Get("key"))
+		}
+	}
+	return keys
 }
 
 // Audit is where each secret that was asked for is written down.
@@ -117,101 +99,23 @@ const (
 	DemandRequire
 )
 
-// Cache is what all connections share of the cache.
-type Cache struct {
-	// MaxBytes bounds the memory of cached secrets; more than 0.
-	MaxBytes int64
-}
+func defaultSocket() server.Socket { return server.Socket{Path: DefaultSocketPath, Mode: 0o600} }
 
-// Connection is one Vault that secrets can be read from.
-type Connection struct {
-	// Name is made of a-z, 0-9 and "-".
-	Name string
-	// Scope tells who may use it, never zero.
-	Scope Scope
-	// ProjectIDs are the projects that may use it: at least one for ScopeProject, nil for ScopePlatform.
-	ProjectIDs []string
-	// Address is http(s)://host[:port], without a trailing slash.
-	Address string
-	// Namespace and AuthMount have no slash around them. An empty Namespace is none; AuthMount is never empty.
-	Namespace, AuthMount string
-	// RoleID is never zero. A zero SecretID is a role that needs none (bind_secret_id=false). Literals can be right, and
-	// Files are absolute.
-	RoleID, SecretID login.Credential
-	// SecretIDWrapped says that SecretID is a response-wrapping token.
-	SecretIDWrapped bool
-	// TLS is how the server proves itself, and the sidecar to it.
-	TLS TLS
-	// Required makes the overall health wait for the first login.
-	Required bool
-	// Timeout bounds one operation against Vault; more than 0.
-	Timeout time.Duration
-	// MaxWaiting bounds the callers that wait for Vault at the same time; at least 1.
-	MaxWaiting int
-	// Cache is how its secrets are cached.
-	Cache CachePolicy
-}
-
-// TLS names files in PEM format by absolute path. The zero value trusts the system's certificate authorities.
-type TLS struct {
-	// CAFile holds the certificate authorities to trust instead of the system's.
-	CAFile string
-	// ServerName is the name that the server's certificate must carry; empty is the address's host.
-	ServerName string
-	// ClientCertFile and ClientKeyFile are set together or not at all.
-	ClientCertFile, ClientKeyFile string
-}
-
-// CachePolicy is how the secrets of a connection are cached.
-type CachePolicy struct {
-	// TTL is how long a secret is fresh; more than 0.
-	TTL time.Duration
-	// MaxStale is how much longer it may be served in an outage; 0 is never.
-	MaxStale time.Duration
-	// NegativeTTL is how long an absence is remembered; 0 is not at all.
-	NegativeTTL time.Duration
-	// RefreshAhead is how long before its expiry a secret in use is read again; 0 is never. The cache caps it
-	// at a quarter of the TTL.
-	RefreshAhead time.Duration
-}
-
-// Scope tells which projects may use a connection.
-type Scope int
-
-const (
-	// ScopePlatform is every project, and requests without one.
-	ScopePlatform Scope = iota + 1
-	// ScopeProject is the connection's ProjectIDs alone.
-	ScopeProject
-)
-
-// String returns the scope as the file spells it, or "" for the zero value.
-func (s Scope) String() string {
-	switch s {
-	case ScopePlatform:
-		return "platform"
-	case ScopeProject:
-		return "project"
-	}
-	return ""
-}
-
-func defaultSocket() Socket { return Socket{Path: DefaultSocketPath, Mode: 0o600} }
-
-func defaultCache() Cache { return Cache{MaxBytes: 64 << 20} }
+// defaultCacheBytes bounds the memory of cached secrets.
+const defaultCacheBytes = 64 << 20
 
 // defaultConnection holds what a connection is when neither it nor `defaults` says otherwise.
-func defaultConnection() Connection {
-	return Connection{
-		AuthMount:  "approle",
-		Required:   true,
-		Timeout:    10 * time.Second,
-		MaxWaiting: 10_000,
-		Cache: CachePolicy{
+func defaultConnection() server.Connection {
+	return server.Connection{
+		Required: true,
+		Timeout:  conn.DefaultTimeout,
+		Vault:    conn.Settings{Role: login.Role{AuthMount: "approle"}},
+		Policy: cache.Policy{
 			TTL:          time.Hour,
 			MaxStale:     time.Hour,
 			NegativeTTL:  10 * time.Second,
 			RefreshAhead: 5 * time.Minute,
+			MaxWaiting:   10_000,
 		},
 	}
 }

@@ -2,21 +2,21 @@ package config
 
 import (
 	"math"
-	"net/url"
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
-	"unicode"
+
+	"github.com/secret-sidecar/secret-sidecar/server"
+	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
-func (r *reader) connections(v value, defaults Connection) []Connection {
+func (r *reader) connections(v value, defaults server.Connection) []server.Connection {
 	if !v.present() || v.isNull() {
 		v.mistake(`name at least one connection, or write "connections: []" for none`)
 		return nil
 	}
-	var connections []Connection
+	var connections []server.Connection
 	for _, entry := range v.list() {
 		connections = append(connections, r.connection(entry.mapping(connectionKeys...), defaults))
 	}
@@ -24,31 +24,31 @@ func (r *reader) connections(v value, defaults Connection) []Connection {
 }
 
 // connection reads one connection; c holds the defaults.
-func (r *reader) connection(m mapping, c Connection) Connection {
+func (r *reader) connection(m mapping, c server.Connection) server.Connection {
 	if !m.valid {
 		return c
 	}
 	c.Name = r.name(m.at("name"))
 	c.Scope, c.ProjectIDs = m.scope()
 	if m.at("address").present() || !m.meant["address"] {
-		c.Address = m.at("address").address()
+		c.Vault.Address = m.at("address").address()
 	}
-	c.Namespace = strings.Trim(m.at("namespace").text(""), "/")
-	c.AuthMount = m.at("auth_mount").authMount(c.AuthMount)
-	c.RoleID = r.credential(m, "role_id")
-	c.SecretID = r.credential(m, "secret_id")
-	c.SecretIDWrapped = m.at("secret_id_wrapped").boolean(false)
-	c.TLS = r.tls(m.at("tls"))
+	c.Vault.Namespace = strings.Trim(m.at("namespace").text(""), "/")
+	c.Vault.AuthMount = m.at("auth_mount").authMount(c.Vault.AuthMount)
+	c.Vault.RoleID = r.credential(m, "role_id")
+	c.Vault.SecretID = r.credential(m, "secret_id")
+	c.Vault.SecretIDWrapped = m.at("secret_id_wrapped").boolean(false)
+	c.Vault.TLS = r.tls(m.at("tls"))
 	c.Required = m.at("required").boolean(c.Required)
 	c.Timeout = m.at("timeout").duration(c.Timeout, 1)
-	c.MaxWaiting = int(m.at("max_waiting").integer(int64(c.MaxWaiting), 1, math.MaxInt32))
-	c.Cache = m.at("cache").policy(c.Cache)
+	c.Policy.MaxWaiting = int(m.at("max_waiting").integer(int64(c.Policy.MaxWaiting), 1, math.MaxInt32))
+	c.Policy = m.at("cache").policy(c.Policy)
 
-	m.checkCredentials(c.SecretIDWrapped)
+	m.checkCredentials(c.Vault.SecretIDWrapped)
 	return c
 }
 
-var namePattern = regexp.MustCompile(`^[a-z0-9-]+$`)
+var namePattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
 // name reads a connection's name and notes one that another connection has.
 func (r *reader) name(v value) string {
@@ -56,7 +56,7 @@ func (r *reader) name(v value) string {
 	switch line, taken := r.names[name]; {
 	case name == "":
 	case !namePattern.MatchString(name):
-		v.mistake(`may hold only a-z, 0-9 and "-"`)
+		v.mistake(`may hold only letters from a to z, digits, "-" and "_", at most 64 of them`)
 	case taken:
 		v.mistake("another connection has this name, on line %d: names are unique", line)
 	default:
@@ -65,26 +65,26 @@ func (r *reader) name(v value) string {
 	return name
 }
 
-func (m mapping) scope() (Scope, []string) {
+func (m mapping) scope() (server.Scope, []string) {
 	v, projects := m.at("scope"), m.at("project_ids")
 	ids := projects.texts()
 	switch {
 	case !v.present() && projects.present():
 		v.mistake("is missing: project_ids need \"scope: project\"")
 		return 0, nil
-	case !v.present(), v.text("") == ScopePlatform.String():
+	case !v.present(), v.text("") == server.ScopePlatform.String():
 		if projects.present() {
 			projects.mistake(`belongs to "scope: project": remove it, or change the scope`)
 		}
-		return ScopePlatform, nil
-	case v.text("") == ScopeProject.String():
+		return server.ScopePlatform, nil
+	case v.text("") == server.ScopeProject.String():
 		if !projects.present() {
 			v.mistake("scope project needs project_ids: name at least one")
 		}
-		return ScopeProject, ids
+		return server.ScopeProject, ids
 	}
 	message := "want platform or project: platform serves every project, project serves its project_ids alone"
-	if meant := nearest(v.scalarText(), []string{ScopePlatform.String(), ScopeProject.String()}); meant != "" {
+	if meant := nearest(v.scalarText(), []string{server.ScopePlatform.String(), server.ScopeProject.String()}); meant != "" {
 		message = "want platform or project: did you mean " + meant + "?"
 	}
 	v.mistake("%s", message)
@@ -97,46 +97,10 @@ func (v value) address() string {
 	if text == "" {
 		return ""
 	}
-	if problem := addressProblem(text); problem != "" {
+	if problem := vault.AddressProblem(text); problem != "" {
 		v.mistake("%s", problem)
 	}
 	return strings.TrimSuffix(text, "/")
-}
-
-// addressProblem returns what is wrong with a Vault address, or "".
-func addressProblem(text string) string {
-	const want = "want http:// or https://, a host and perhaps a port, such as https://vault.example:8200"
-	address, err := url.Parse(text)
-	switch {
-	case strings.Contains(text, "${"), strings.Contains(text, "{{"):
-		return want + "; variables are not replaced in this file"
-	case !strings.Contains(text, "://"):
-		return want + "; put https:// in front of this one"
-	case err != nil, address.Opaque != "", address.Scheme != "http" && address.Scheme != "https":
-		return want
-	case address.User != nil:
-		return "must not hold a user or a password: " + want
-	case address.Path == "/v1" || strings.HasPrefix(address.Path, "/v1/"):
-		return "must not hold a path: leave /v1 out, the sidecar adds it"
-	case address.Path != "" && address.Path != "/":
-		return "must not hold a path: " + want
-	case strings.ContainsAny(text, "?#"):
-		return `must not hold "?" or "#": ` + want
-	case address.Hostname() == "" || strings.ContainsFunc(address.Host, unicode.IsSpace):
-		return want
-	}
-	return portProblem(address)
-}
-
-func portProblem(address *url.URL) string {
-	port := address.Port()
-	if port == "" && !strings.HasSuffix(address.Host, ":") {
-		return ""
-	}
-	if number, err := strconv.ParseUint(port, 10, 16); err != nil || number == 0 {
-		return "the port must be a number from 1 to 65535"
-	}
-	return ""
 }
 
 func (v value) authMount(fallback string) string {
@@ -156,7 +120,7 @@ func (v value) authMount(fallback string) string {
 	return trimmed
 }
 
-func (r *reader) tls(v value) TLS {
+func (r *reader) tls(v value) vault.TLS {
 	m := v.mapping(tlsKeys...)
 	cert, key := m.at("client_cert_file"), m.at("client_key_file")
 	switch {
@@ -165,7 +129,7 @@ func (r *reader) tls(v value) TLS {
 	case key.present() && !cert.present():
 		key.mistake("needs client_cert_file beside it")
 	}
-	return TLS{
+	return vault.TLS{
 		CAFile:         r.file(m.at("ca_file")),
 		ServerName:     m.at("server_name").text(""),
 		ClientCertFile: r.file(cert),

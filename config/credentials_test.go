@@ -91,8 +91,8 @@ func TestBlankSpaceAndAByteOrderMarkAroundACredentialDoNotCount(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c := cfg.Connections[0]; c.RoleID.Value.Reveal() != "role" || c.SecretID.Value.Reveal() != "secret" {
-		t.Errorf("role_id %q, secret_id %q", c.RoleID.Value.Reveal(), c.SecretID.Value.Reveal())
+	if c := cfg.Connections[0]; c.Vault.RoleID.Value.Reveal() != "role" || c.Vault.SecretID.Value.Reveal() != "secret" {
+		t.Errorf("role_id %q, secret_id %q", c.Vault.RoleID.Value.Reveal(), c.Vault.SecretID.Value.Reveal())
 	}
 	path = write(t, with("secret_id_file: credential"))
 	if err := os.WriteFile(filepath.Join(filepath.Dir(path), "credential"), []byte("\ufeff secret\r\n\n"), 0o600); err != nil {
@@ -119,7 +119,7 @@ func TestARoleWithoutASecretIDIsAskedForByName(t *testing.T) {
 		}
 	}
 	cfg := load(t, with("bind_secret_id: false"))
-	if c := cfg.Connections[0]; !c.SecretID.IsZero() || c.RoleID.IsZero() {
+	if c := cfg.Connections[0]; !c.Vault.SecretID.IsZero() || c.Vault.RoleID.IsZero() {
 		t.Errorf("connection %+v", c)
 	}
 }

@@ -12,7 +12,8 @@ import (
 
 	"github.com/goccy/go-yaml"
 
-	"github.com/secret-sidecar/secret-sidecar/internal/redact"
+	"github.com/secret-sidecar/secret-sidecar/server"
+	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
 var (
@@ -22,39 +23,14 @@ var (
 	ErrConnectionNotFound = errors.New("connection not found")
 )
 
-// NewConnection is a connection for AddConnection to save. Fields left zero are left out of the file, so that
-// the defaults apply.
-type NewConnection struct {
-	// Name is made of a-z, 0-9 and "-"; required.
-	Name string
-	// Scope tells who may use it; required.
-	Scope Scope
-	// ProjectIDs are the projects that may use it; required for ScopeProject, and only there.
-	ProjectIDs []string
-	// Address is http(s)://host[:port]; required.
-	Address string
-	// Namespace and AuthMount are as in Connection.
-	Namespace, AuthMount string
-	// RoleID is required. It is saved in the file as it is.
-	RoleID redact.String
-	// SecretIDFile is saved as a reference: the file's content is not copied. A relative name counts from the
-	// working folder and is saved as an absolute one.
-	SecretIDFile string
-	// NoSecretID says that the role has no secret_id; it is saved as bind_secret_id: false.
-	NoSecretID bool
-	// SecretIDWrapped says that the file holds a response-wrapping token.
-	SecretIDWrapped bool
-	// TLS names files in the same way as SecretIDFile.
-	TLS TLS
-}
-
 // AddConnection saves a connection at the end of the configuration file at path, which it makes when it is
-// absent. Comments, order and layout of the rest stay. The new file replaces the old one in one step, has
+// absent. It saves who may use the connection, and its Vault; Required, Timeout and Policy stay the file's defaults. A file
+// that the connection names is saved as a reference, as an absolute name; a relative one counts from the working folder. Comments, order and layout of the rest stay. The new file replaces the old one in one step, has
 // mode 0600, and is as valid as Load wants it, except that environment variables that it names may be unset.
 // Errors: ErrConnectionExists, a Mistakes about the file or about the connection, or why it cannot be written.
 // Simultaneous edits, of other processes too, wait for each other.
-func AddConnection(path string, connection NewConnection) error {
-	checked, err := connection.check()
+func AddConnection(path string, connection server.Connection) error {
+	checked, err := check(connection)
 	if err != nil {
 		return fmt.Errorf("add connection: %w", err)
 	}
@@ -73,8 +49,8 @@ func AddConnection(path string, connection NewConnection) error {
 
 // CheckNewConnection finds what AddConnection would refuse, and changes nothing. It returns how many
 // connections the file has already: 0 for one that is absent. Errors are AddConnection's.
-func CheckNewConnection(path string, connection NewConnection) (already int, err error) {
-	checked, err := connection.check()
+func CheckNewConnection(path string, connection server.Connection) (already int, err error) {
+	checked, err := check(connection)
 	if err != nil {
 		return 0, fmt.Errorf("add connection: %w", err)
 	}
@@ -127,7 +103,7 @@ var errLayout = errors.New("the layout of the file is too unusual to edit it saf
 
 // verify makes sure that an edited text means what was meant and nothing else: the editing goes by lines and
 // columns, and YAML has more ways to lay out a file than it knows.
-func verify(path, text string, edited bool, before *Config, want []Connection) error {
+func verify(path, text string, edited bool, before *Config, want []server.Connection) error {
 	if !edited {
 		return errLayout
 	}
@@ -135,20 +111,26 @@ func verify(path, text string, edited bool, before *Config, want []Connection) e
 	if err != nil {
 		return fmt.Errorf("the file would become invalid, nothing was changed: %w", err)
 	}
-	same := reflect.DeepEqual(after.Socket, before.Socket) && reflect.DeepEqual(after.Callers, before.Callers) &&
-		after.CallerLimits == before.CallerLimits && reflect.DeepEqual(after.TestConnection, before.TestConnection) &&
-		reflect.DeepEqual(after.Audit, before.Audit) && after.NoReflection == before.NoReflection && after.Hardening == before.Hardening && after.Cache == before.Cache && len(after.Connections) == len(want)
-	for i := 0; same && i < len(want); i++ {
-		same = reflect.DeepEqual(after.Connections[i], want[i])
-	}
-	if !same {
+	wanted := *before
+	wanted.Connections = want
+	if !wanted.same(after) {
 		return errLayout
 	}
 	return nil
 }
 
+// same compares everything that a configuration says, and nothing of where it says it: lines move in an edit.
+func (c *Config) same(other *Config) bool {
+	a, b := *c, *other
+	a.origins, b.origins = nil, nil
+	if len(a.Connections)+len(b.Connections) == 0 {
+		a.Connections, b.Connections = nil, nil
+	}
+	return reflect.DeepEqual(a, b)
+}
+
 func (c *Config) indexOf(name string) int {
-	return slices.IndexFunc(c.Connections, func(connection Connection) bool { return connection.Name == name })
+	return slices.IndexFunc(c.Connections, func(connection server.Connection) bool { return connection.Name == name })
 }
 
 // item is a connection as YAML, to stand in a block list or in a flow list.
@@ -157,7 +139,7 @@ type item struct{ block, flow string }
 // checkedConnection is a connection that Load takes.
 type checkedConnection struct {
 	item   item
-	parsed Connection
+	parsed server.Connection
 }
 
 // addTo returns the text of the file at path with the connection at its end, and how many it had before.
@@ -178,15 +160,22 @@ func (c checkedConnection) addTo(path, text string) (after string, already int, 
 	return after, len(before.Connections), verify(path, after, ok, before, want)
 }
 
+// CheckConnection returns the connection as Load would read it, or the Mistakes that Load would find: one that is
+// described on a command line has to pass the same checks as one in a file.
+func CheckConnection(connection server.Connection) (server.Connection, error) {
+	checked, err := check(connection)
+	return checked.parsed, err
+}
+
 // check renders the connection and reads it back, so that Load's rules are the only ones.
-func (n NewConnection) check() (checkedConnection, error) {
-	files := []*string{&n.SecretIDFile, &n.TLS.CAFile, &n.TLS.ClientCertFile, &n.TLS.ClientKeyFile}
-	for _, file := range files {
+func check(c server.Connection) (checkedConnection, error) {
+	v := &c.Vault
+	for _, file := range []*string{&v.RoleID.File, &v.SecretID.File, &v.TLS.CAFile, &v.TLS.ClientCertFile, &v.TLS.ClientKeyFile} {
 		if err := makeAbsolute(file); err != nil {
 			return checkedConnection{}, err
 		}
 	}
-	rendered, err := n.render()
+	rendered, err := render(c)
 	if err != nil {
 		return checkedConnection{}, err
 	}
@@ -213,46 +202,53 @@ func makeAbsolute(file *string) error {
 	return nil
 }
 
-// savedConnection has the keys of the file in the order in which they are written.
-type savedConnection struct {
-	Name            string    `yaml:"name"`
-	Scope           string    `yaml:"scope"`
-	ProjectIDs      []string  `yaml:"project_ids,omitempty"`
-	Address         string    `yaml:"address"`
-	Namespace       string    `yaml:"namespace,omitempty"`
-	AuthMount       string    `yaml:"auth_mount,omitempty"`
-	RoleID          string    `yaml:"role_id"`
-	SecretIDFile    string    `yaml:"secret_id_file,omitempty"`
-	SecretIDWrapped bool      `yaml:"secret_id_wrapped,omitempty"`
-	BindSecretID    *bool     `yaml:"bind_secret_id,omitempty"`
-	TLS             *savedTLS `yaml:"tls,omitempty"`
+// saved is a mapping of the file in the order in which it is written. What is zero is left out.
+type saved yaml.MapSlice
+
+func (s *saved) add(key string, value any) {
+	if v := reflect.ValueOf(value); !v.IsZero() && (v.Kind() != reflect.Slice || v.Len() > 0) {
+		*s = append(*s, yaml.MapItem{Key: key, Value: value})
+	}
 }
 
-type savedTLS struct {
-	CAFile         string `yaml:"ca_file,omitempty"`
-	ServerName     string `yaml:"server_name,omitempty"`
-	ClientCertFile string `yaml:"client_cert_file,omitempty"`
-	ClientKeyFile  string `yaml:"client_key_file,omitempty"`
+func (s *saved) credential(key string, c login.Credential) {
+	if c.File != "" {
+		s.add(key+"_file", c.File)
+		return
+	}
+	s.add(key, c.Value.Reveal())
 }
 
-func (n NewConnection) render() (item, error) {
-	saved := savedConnection{
-		Name: n.Name, Scope: n.Scope.String(), ProjectIDs: n.ProjectIDs, Address: n.Address,
-		Namespace: n.Namespace, AuthMount: n.AuthMount,
-		RoleID: n.RoleID.Reveal(), SecretIDFile: n.SecretIDFile, SecretIDWrapped: n.SecretIDWrapped,
+// keysOf is the connection with the keys of the file.
+func keysOf(c server.Connection) yaml.MapSlice {
+	var tls, s saved
+	tls.add("ca_file", c.Vault.TLS.CAFile)
+	tls.add("server_name", c.Vault.TLS.ServerName)
+	tls.add("client_cert_file", c.Vault.TLS.ClientCertFile)
+	tls.add("client_key_file", c.Vault.TLS.ClientKeyFile)
+	s.add("name", c.Name)
+	s.add("scope", c.Scope.String())
+	s.add("project_ids", c.ProjectIDs)
+	s.add("address", c.Vault.Address)
+	s.add("namespace", c.Vault.Namespace)
+	s.add("auth_mount", c.Vault.AuthMount)
+	s.credential("role_id", c.Vault.RoleID)
+	s.credential("secret_id", c.Vault.SecretID)
+	s.add("secret_id_wrapped", c.Vault.SecretIDWrapped)
+	if c.Vault.SecretID.IsZero() {
+		s = append(s, yaml.MapItem{Key: "bind_secret_id", Value: false})
 	}
-	if n.NoSecretID {
-		saved.BindSecretID = new(bool)
-	}
-	if n.TLS != (TLS{}) {
-		tls := savedTLS(n.TLS)
-		saved.TLS = &tls
-	}
-	block, err := yaml.Marshal([]savedConnection{saved})
+	s.add("tls", yaml.MapSlice(tls))
+	return yaml.MapSlice(s)
+}
+
+func render(c server.Connection) (item, error) {
+	keys := keysOf(c)
+	block, err := yaml.Marshal([]yaml.MapSlice{keys})
 	if err != nil {
 		return item{}, errors.New("write the connection as YAML") // the cause may quote the role_id
 	}
-	flow, err := yaml.MarshalWithOptions(saved, yaml.JSON())
+	flow, err := yaml.MarshalWithOptions(keys, yaml.JSON())
 	if err != nil {
 		return item{}, errors.New("write the connection as YAML")
 	}
@@ -260,7 +256,7 @@ func (n NewConnection) render() (item, error) {
 }
 
 // withDefaults is what an added connection becomes under the file's own defaults.
-func (c *Config) withDefaults(connection Connection) Connection {
-	connection.Timeout, connection.Cache = c.defaults.Timeout, c.defaults.Cache
+func (c *Config) withDefaults(connection server.Connection) server.Connection {
+	connection.Timeout, connection.Policy = c.defaults.Timeout, c.defaults.Policy
 	return connection
 }

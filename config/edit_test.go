@@ -12,13 +12,17 @@ import (
 
 	"github.com/secret-sidecar/secret-sidecar/config"
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
+	"github.com/secret-sidecar/secret-sidecar/server"
+	"github.com/secret-sidecar/secret-sidecar/vault"
+	"github.com/secret-sidecar/secret-sidecar/vault/conn"
+	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
-func newConnection(name string) config.NewConnection {
-	return config.NewConnection{
-		Name: name, Scope: config.ScopePlatform, Address: "https://new:8200",
-		RoleID: redact.New("new-role"), SecretIDFile: "/run/new",
-	}
+func newConnection(name string) server.Connection {
+	return server.Connection{Name: name, Scope: server.ScopePlatform, Vault: conn.Settings{
+		Endpoint: vault.Endpoint{Address: "https://new:8200"},
+		Role:     login.Role{RoleID: login.Credential{Value: redact.New("new-role")}, SecretID: login.Credential{File: "/run/new"}},
+	}}
 }
 
 func read(t *testing.T, path string) string {
@@ -110,7 +114,7 @@ func TestAddConnectionKnowsFlowLists(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if last := cfg.Connections[len(cfg.Connections)-1]; last.Name != "new" || last.SecretID.File != "/run/new" {
+		if last := cfg.Connections[len(cfg.Connections)-1]; last.Name != "new" || last.Vault.SecretID.File != "/run/new" {
 			t.Errorf("last connection %+v", last)
 		}
 	}
@@ -119,11 +123,11 @@ func TestAddConnectionKnowsFlowLists(t *testing.T) {
 func TestAddConnectionMakesAPrivateFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "folder", "config.yaml")
 	connection := newConnection("new")
-	connection.Scope, connection.ProjectIDs = config.ScopeProject, []string{"1", "p2"}
-	connection.Namespace, connection.AuthMount, connection.SecretIDWrapped = "team", "mount", true
-	connection.RoleID = redact.New("yes: #1")
-	connection.SecretIDFile = "relative"
-	connection.TLS = config.TLS{CAFile: "/ca", ServerName: "n", ClientCertFile: "/c", ClientKeyFile: "/k"}
+	connection.Scope, connection.ProjectIDs = server.ScopeProject, []string{"1", "p2"}
+	connection.Vault.Namespace, connection.Vault.AuthMount, connection.Vault.SecretIDWrapped = "team", "mount", true
+	connection.Vault.RoleID.Value = redact.New("yes: #1")
+	connection.Vault.SecretID.File = "relative"
+	connection.Vault.TLS = vault.TLS{CAFile: "/ca", ServerName: "n", ClientCertFile: "/c", ClientKeyFile: "/k"}
 	if err := config.AddConnection(path, connection); err != nil {
 		t.Fatal(err)
 	}
@@ -139,9 +143,9 @@ func TestAddConnectionMakesAPrivateFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := cfg.Connections[0]
-	if got.RoleID.Value.Reveal() != "yes: #1" || got.SecretID.File != filepath.Join(working, "relative") || got.TLS != connection.TLS ||
-		strings.Join(got.ProjectIDs, " ") != "1 p2" || got.Namespace != "team" || got.AuthMount != "mount" || !got.SecretIDWrapped {
+	got := cfg.Connections[0].Vault
+	if got.RoleID.Value.Reveal() != "yes: #1" || got.SecretID.File != filepath.Join(working, "relative") || got.TLS != connection.Vault.TLS ||
+		strings.Join(cfg.Connections[0].ProjectIDs, " ") != "1 p2" || got.Namespace != "team" || got.AuthMount != "mount" || !got.SecretIDWrapped {
 		t.Errorf("connection %+v", got)
 	}
 }
@@ -172,7 +176,7 @@ func TestEditsMakeTheModePrivateAndKeepTheLink(t *testing.T) {
 
 func TestEditsThatAreRefusedLeaveTheFileAlone(t *testing.T) {
 	bad := newConnection("new")
-	bad.Address = "vault"
+	bad.Vault.Address = "vault"
 	defaulted := minimal + "callers: [{uid: 1, connections: [prod]}]\n"
 	tests := []struct {
 		name, text, want string
@@ -287,12 +291,7 @@ func TestSimultaneousEditsAllHappen(t *testing.T) {
 func TestAnAddedRoleWithoutASecretIDSaysSo(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "config.yaml")
 	connection := newConnection("new")
-	connection.SecretIDFile = ""
-	var mistakes config.Mistakes
-	if err := config.AddConnection(path, connection); !errors.As(err, &mistakes) {
-		t.Errorf("without a secret_id: %v", err)
-	}
-	connection.NoSecretID = true
+	connection.Vault.SecretID = login.Credential{}
 	if err := config.AddConnection(path, connection); err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/secret-sidecar/secret-sidecar/server"
+	"github.com/secret-sidecar/secret-sidecar/vault"
 	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
@@ -24,20 +26,22 @@ func FromEnv(getenv LookupEnv) (*Config, error) {
 	if address == "" {
 		return nil, ErrNoEnvironment
 	}
-	if problem := addressProblem(address); problem != "" {
+	if problem := vault.AddressProblem(address); problem != "" {
 		env.mistake("VAULT_ADDR", problem)
 	}
 	c := defaultConnection()
-	c.Name, c.Scope = DefaultConnectionName, ScopePlatform
-	c.Address = strings.TrimSuffix(address, "/")
-	c.Namespace = strings.Trim(env.text("VAULT_NAMESPACE"), "/")
-	c.TLS.CAFile = env.file("VAULT_CACERT", "tls.ca_file")
-	c.RoleID = env.credential("VAULT_ROLE_ID", "role_id_file")
-	c.SecretID = env.credential("VAULT_SECRET_ID", "secret_id_file")
+	c.Name, c.Scope = DefaultConnectionName, server.ScopePlatform
+	c.Vault.Address = strings.TrimSuffix(address, "/")
+	c.Vault.Namespace = strings.Trim(env.text("VAULT_NAMESPACE"), "/")
+	c.Vault.TLS.CAFile = env.file("VAULT_CACERT", "tls.ca_file")
+	c.Vault.RoleID = env.credential("VAULT_ROLE_ID", "role_id_file")
+	c.Vault.SecretID = env.credential("VAULT_SECRET_ID", "secret_id_file")
 	if err := env.mistakes.err(); err != nil {
 		return nil, err
 	}
-	return &Config{Socket: defaultSocket(), Cache: defaultCache(), Connections: []Connection{c}, origins: env.origins}, nil
+	cfg := newConfig()
+	cfg.Connections, cfg.origins = []server.Connection{c}, env.origins
+	return cfg, nil
 }
 
 type environment struct {

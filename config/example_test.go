@@ -34,7 +34,7 @@ func TestTheExampleFileIsValid(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(cfg.Connections) != 2 || len(cfg.Callers) != 2 || !cfg.Connections[1].SecretIDWrapped {
+	if len(cfg.Connections) != 2 || len(cfg.Callers) != 2 || !cfg.Connections[1].Vault.SecretIDWrapped {
 		t.Errorf("config %+v", cfg)
 	}
 }

@@ -31,10 +31,10 @@ func CheckFiles(cfg *Config) Mistakes {
 	files.group(cfg.Socket.Group)
 	for i, c := range cfg.Connections {
 		files.prefix = fmt.Sprintf("connections[%d].", i)
-		files.credential("role_id_file", c.RoleID.File)
-		files.credential("secret_id_file", c.SecretID.File)
-		files.authorities(c.TLS.CAFile)
-		files.clientCertificate(c.TLS.ClientCertFile, c.TLS.ClientKeyFile)
+		files.credential("role_id_file", c.Vault.RoleID.File)
+		files.credential("secret_id_file", c.Vault.SecretID.File)
+		files.authorities(c.Vault.TLS.CAFile)
+		files.clientCertificate(c.Vault.TLS.ClientCertFile, c.Vault.TLS.ClientKeyFile)
 	}
 	return files.mistakes
 }

@@ -12,8 +12,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/secret-sidecar/secret-sidecar/cache"
 	"github.com/secret-sidecar/secret-sidecar/config"
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
+	"github.com/secret-sidecar/secret-sidecar/server"
+	"github.com/secret-sidecar/secret-sidecar/vault"
+	"github.com/secret-sidecar/secret-sidecar/vault/conn"
 	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
@@ -55,19 +59,24 @@ const minimal = `connections:
 func TestLoadMergesTheDefaultsIn(t *testing.T) {
 	cfg := load(t, minimal)
 
-	want := config.Connection{
-		Name: "prod", Scope: config.ScopePlatform, Address: "https://vault.example:8200", AuthMount: "approle",
-		RoleID: login.Credential{Value: redact.New("role")}, SecretID: login.Credential{Value: redact.New("secret")}, Required: true, Timeout: 10 * time.Second, MaxWaiting: 10000,
-		Cache: config.CachePolicy{TTL: time.Hour, MaxStale: time.Hour, NegativeTTL: 10 * time.Second, RefreshAhead: 5 * time.Minute},
+	want := server.Connection{
+		Name: "prod", Scope: server.ScopePlatform, Required: true, Timeout: 10 * time.Second,
+		Vault: conn.Settings{Endpoint: vault.Endpoint{Address: "https://vault.example:8200"}, Role: login.Role{
+			AuthMount: "approle",
+			RoleID:    login.Credential{Value: redact.New("role")}, SecretID: login.Credential{Value: redact.New("secret")},
+		}},
+		Policy: cache.Policy{
+			TTL: time.Hour, MaxStale: time.Hour, NegativeTTL: 10 * time.Second, RefreshAhead: 5 * time.Minute, MaxWaiting: 10000,
+		},
 	}
 	if len(cfg.Connections) != 1 || !reflect.DeepEqual(cfg.Connections[0], want) {
 		t.Errorf("connections: %+v\nwant %+v", cfg.Connections, want)
 	}
-	if want := (config.Socket{Path: "/run/secret-sidecar/sidecar.sock", Mode: 0o600}); cfg.Socket != want {
+	if want := (server.Socket{Path: "/run/secret-sidecar/sidecar.sock", Mode: 0o600}); cfg.Socket != want {
 		t.Errorf("socket %+v, want %+v", cfg.Socket, want)
 	}
-	if cfg.Callers != nil || cfg.Cache.MaxBytes != 64<<20 {
-		t.Errorf("callers %v, cache %v", cfg.Callers, cfg.Cache)
+	if cfg.Callers != nil || cfg.CacheBytes != 64<<20 {
+		t.Errorf("callers %v, cache %v", cfg.Callers, cfg.CacheBytes)
 	}
 }
 
@@ -103,26 +112,32 @@ connections:
 		t.Fatal(err)
 	}
 	folder := filepath.Dir(path)
-	want := config.Connection{
-		Name: "prod", Scope: config.ScopeProject, ProjectIDs: []string{"p1"}, Address: "https://vault.example:8200",
-		Namespace: "team-a/sub", AuthMount: "team/approle",
-		RoleID:          login.Credential{Value: redact.New("role")},
-		SecretID:        login.Credential{File: filepath.Join(folder, "creds", "secret_id")},
-		SecretIDWrapped: true,
-		TLS:             config.TLS{CAFile: "/ca.pem", ServerName: "vault", ClientCertFile: filepath.Join(folder, "c.pem"), ClientKeyFile: filepath.Join(folder, "k.pem")},
-		Timeout:         5 * time.Second, MaxWaiting: 7,
-		Cache: config.CachePolicy{TTL: 15 * time.Minute, MaxStale: 3 * time.Hour, NegativeTTL: 10 * time.Second, RefreshAhead: 5 * time.Minute},
+	want := server.Connection{
+		Name: "prod", Scope: server.ScopeProject, ProjectIDs: []string{"p1"}, Timeout: 5 * time.Second,
+		Vault: conn.Settings{
+			Endpoint: vault.Endpoint{Address: "https://vault.example:8200", Namespace: "team-a/sub", TLS: vault.TLS{
+				CAFile: "/ca.pem", ServerName: "vault",
+				ClientCertFile: filepath.Join(folder, "c.pem"), ClientKeyFile: filepath.Join(folder, "k.pem"),
+			}},
+			Role: login.Role{
+				AuthMount: "team/approle", RoleID: login.Credential{Value: redact.New("role")},
+				SecretID: login.Credential{File: filepath.Join(folder, "creds", "secret_id")}, SecretIDWrapped: true,
+			},
+		},
+		Policy: cache.Policy{
+			TTL: 15 * time.Minute, MaxStale: 3 * time.Hour, NegativeTTL: 10 * time.Second, RefreshAhead: 5 * time.Minute, MaxWaiting: 7,
+		},
 	}
-	if !reflect.DeepEqual(cfg.Connections, []config.Connection{want}) {
+	if !reflect.DeepEqual(cfg.Connections, []server.Connection{want}) {
 		t.Errorf("connection %+v\nwant %+v", cfg.Connections, want)
 	}
 	uid, gid := uint32(1000), uint32(0)
-	callers := []config.Caller{{UID: &uid, GID: &gid, Connections: []string{"prod"}, Projects: []string{"p1", "p2"}, Methods: []string{"Resolve", "BatchResolve"}}}
+	callers := []server.CallerRule{{UID: &uid, GID: &gid, Connections: []string{"prod"}, Projects: []string{"p1", "p2"}, Methods: []string{"Resolve", "BatchResolve"}}}
 	if !reflect.DeepEqual(cfg.Callers, callers) {
 		t.Errorf("callers %+v", cfg.Callers)
 	}
-	if want := (config.Socket{Path: "/tmp/s.sock", Mode: 0o660, Group: "workers"}); cfg.Socket != want || cfg.Cache.MaxBytes != 1<<30 {
-		t.Errorf("socket %+v, cache %+v", cfg.Socket, cfg.Cache)
+	if want := (server.Socket{Path: "/tmp/s.sock", Mode: 0o660, Group: "workers"}); cfg.Socket != want || cfg.CacheBytes != 1<<30 {
+		t.Errorf("socket %+v, cache %+v", cfg.Socket, cfg.CacheBytes)
 	}
 }
 
@@ -137,19 +152,19 @@ func TestValuesThatAreAccepted(t *testing.T) {
 		{"a bare mode", "socket: {mode: 0660}\n" + minimal, func(c *config.Config) any { return c.Socket.Mode }, fs.FileMode(0o660)},
 		{"a mode in YAML's octal", "socket: {mode: 0o660}\n" + minimal, func(c *config.Config) any { return c.Socket.Mode }, fs.FileMode(0o660)},
 		{"a mode without the zero", "socket: {mode: 660}\n" + minimal, func(c *config.Config) any { return c.Socket.Mode }, fs.FileMode(0o660)},
-		{"plain bytes", "cache: {max_bytes: 1000}\n" + minimal, func(c *config.Config) any { return c.Cache.MaxBytes }, int64(1000)},
-		{"KiB", "cache: {max_bytes: 2KiB}\n" + minimal, func(c *config.Config) any { return c.Cache.MaxBytes }, int64(2048)},
-		{"kB", "cache: {max_bytes: 2 kB}\n" + minimal, func(c *config.Config) any { return c.Cache.MaxBytes }, int64(2000)},
-		{"MB", "cache: {max_bytes: 2MB}\n" + minimal, func(c *config.Config) any { return c.Cache.MaxBytes }, int64(2000000)},
-		{"empty callers refuse everybody", "callers: []\n" + minimal, func(c *config.Config) any { return c.Callers }, []config.Caller{}},
+		{"plain bytes", "cache: {max_bytes: 1000}\n" + minimal, func(c *config.Config) any { return c.CacheBytes }, int64(1000)},
+		{"KiB", "cache: {max_bytes: 2KiB}\n" + minimal, func(c *config.Config) any { return c.CacheBytes }, int64(2048)},
+		{"kB", "cache: {max_bytes: 2 kB}\n" + minimal, func(c *config.Config) any { return c.CacheBytes }, int64(2000)},
+		{"MB", "cache: {max_bytes: 2MB}\n" + minimal, func(c *config.Config) any { return c.CacheBytes }, int64(2000000)},
+		{"empty callers refuse everybody", "callers: []\n" + minimal, func(c *config.Config) any { return c.Callers }, []server.CallerRule{}},
 		{"no connections", "connections: []", func(c *config.Config) any { return len(c.Connections) }, 0},
 		{"0 without a unit switches off", connection("cache: {max_stale: 0, negative_ttl: 0s, refresh_ahead: 0}"),
-			func(c *config.Config) any { return c.Connections[0].Cache }, config.CachePolicy{TTL: time.Hour}},
+			func(c *config.Config) any { return c.Connections[0].Policy }, cache.Policy{TTL: time.Hour, MaxWaiting: 10000}},
 		{"defaults with nothing in them", "defaults:\n" + minimal, func(c *config.Config) any { return c.Connections[0].Timeout }, 10 * time.Second},
-		{"a block text credential", connection("secret_id: |\n      secret"), func(c *config.Config) any { return c.Connections[0].SecretID.Value.Reveal() }, "secret"},
-		{"an IPv6 address", strings.Replace(minimal, "vault.example", "[::1]", 1), func(c *config.Config) any { return c.Connections[0].Address }, "https://[::1]:8200"},
+		{"a block text credential", connection("secret_id: |\n      secret"), func(c *config.Config) any { return c.Connections[0].Vault.SecretID.Value.Reveal() }, "secret"},
+		{"an IPv6 address", strings.Replace(minimal, "vault.example", "[::1]", 1), func(c *config.Config) any { return c.Connections[0].Vault.Address }, "https://[::1]:8200"},
 		{"a byte order mark and CRLF", "\ufeff" + strings.ReplaceAll(minimal, "\n", "\r\n"), func(c *config.Config) any { return c.Connections[0].Name }, "prod"},
-		{"no scope is platform", `{"connections": [{"name": "a", "address": "http://v", "role_id": "r", "secret_id": "s"}]}`, func(c *config.Config) any { return c.Connections[0].Scope }, config.ScopePlatform},
+		{"no scope is platform", `{"connections": [{"name": "a", "address": "http://v", "role_id": "r", "secret_id": "s"}]}`, func(c *config.Config) any { return c.Connections[0].Scope }, server.ScopePlatform},
 		{"JSON", `{"connections": [{"name": "a", "scope": "platform", "address": "http://v", "role_id": "r", "secret_id": "s"}]}`, func(c *config.Config) any { return c.Connections[0].Name }, "a"},
 		{"one document with its marker", "---\n" + minimal + "...\n", func(c *config.Config) any { return c.Connections[0].Name }, "prod"},
 	}
@@ -211,8 +226,8 @@ func TestCostlyFilesAreRefusedQuickly(t *testing.T) {
 
 func TestNumbersAtTheirLimits(t *testing.T) {
 	cfg := load(t, "callers: [{uid: 4294967294}]\n"+minimal+"    max_waiting: 2147483647\n")
-	if *cfg.Callers[0].UID != math.MaxUint32-1 || cfg.Connections[0].MaxWaiting != math.MaxInt32 {
-		t.Errorf("uid %d, max_waiting %d", *cfg.Callers[0].UID, cfg.Connections[0].MaxWaiting)
+	if *cfg.Callers[0].UID != math.MaxUint32-1 || cfg.Connections[0].Policy.MaxWaiting != math.MaxInt32 {
+		t.Errorf("uid %d, max_waiting %d", *cfg.Callers[0].UID, cfg.Connections[0].Policy.MaxWaiting)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/secret-sidecar/secret-sidecar/config"
+	"github.com/secret-sidecar/secret-sidecar/server"
 )
 
 // mistakesOf returns the lines of Load's error without the file's name.
@@ -114,7 +115,8 @@ func TestEveryMistakeIsReportedAtItsPlace(t *testing.T) {
 		{"a relative socket", "socket: {path: run/s.sock}\n" + minimal, []string{"1:16: socket.path: must be an absolute path"}},
 		{"a long socket path", "socket: {path: /" + strings.Repeat("x", 107) + "}\n" + minimal, []string{"1:16: socket.path: has 108 bytes, Linux allows 107"}},
 
-		{"a name in capitals", instead("prod", "Prod"), []string{`2:11: connections[0].name: may hold only a-z`}},
+		{"a name with a space", instead("prod", "pr od"), []string{`2:11: connections[0].name: may hold only letters`}},
+		{"a name of 65 characters", instead("prod", strings.Repeat("a", 65)), []string{`2:11: connections[0].name: may hold only letters`}},
 		{"a name twice", minimal + strings.TrimPrefix(minimal, "connections:\n"), []string{"7:11: connections[1].name: another connection has this name, on line 2"}},
 		{"a name missing", instead("- name: prod\n   ", "-"), []string{"2:5: connections[0].name: is missing"}},
 		{"a scope missing beside project_ids", instead("    scope: platform\n", "    project_ids: [p]\n"), []string{"2:5: connections[0].scope: is missing"}},
@@ -341,9 +343,9 @@ func TestEnvironmentDescribesOneConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := cfg.Connections[0]
-	if len(cfg.Connections) != 1 || c.Name != "default" || c.Scope != config.ScopePlatform || c.Address != "https://vault:8200" ||
-		c.Namespace != "team" || c.TLS.CAFile != "/ca.pem" || c.RoleID.Value.Reveal() != "role" || c.SecretID.File != "/secret" ||
-		!c.Required || c.AuthMount != "approle" || cfg.Socket.Path != config.DefaultSocketPath || cfg.Callers != nil {
+	if len(cfg.Connections) != 1 || c.Name != "default" || c.Scope != server.ScopePlatform || c.Vault.Address != "https://vault:8200" ||
+		c.Vault.Namespace != "team" || c.Vault.TLS.CAFile != "/ca.pem" || c.Vault.RoleID.Value.Reveal() != "role" || c.Vault.SecretID.File != "/secret" ||
+		!c.Required || c.Vault.AuthMount != "approle" || cfg.Socket.Path != config.DefaultSocketPath || cfg.Callers != nil {
 		t.Errorf("config %+v", cfg)
 	}
 }

@@ -6,6 +6,9 @@ import (
 	"slices"
 
 	"github.com/goccy/go-yaml/ast"
+
+	"github.com/secret-sidecar/secret-sidecar/cache"
+	"github.com/secret-sidecar/secret-sidecar/server"
 )
 
 // The keys that the format knows, by the mapping they stand in.
@@ -48,9 +51,13 @@ type reader struct {
 	names   map[string]int // line of each connection's name
 }
 
+func newConfig() *Config {
+	return &Config{Settings: server.Settings{CacheBytes: defaultCacheBytes}, AtStart: AtStart{Socket: defaultSocket()}}
+}
+
 // parse reads as much as it can of src: the Config is complete only when there are no mistakes.
 func parse(src source, getenv LookupEnv) (*Config, Mistakes) {
-	cfg := &Config{Socket: defaultSocket(), Cache: defaultCache()}
+	cfg := newConfig()
 	node, mistake := src.root()
 	if mistake != nil {
 		return cfg, Mistakes{*mistake}
@@ -69,14 +76,14 @@ func parse(src source, getenv LookupEnv) (*Config, Mistakes) {
 	if _, given := r.origins["socket.path"]; given {
 		cfg.socketPath = cfg.Socket.Path
 	}
-	cfg.Cache.MaxBytes = root.at("cache").mapping(cacheKeys...).at("max_bytes").size(cfg.Cache.MaxBytes)
+	cfg.CacheBytes = root.at("cache").mapping(cacheKeys...).at("max_bytes").size(cfg.CacheBytes)
 	cfg.defaults = r.defaults(root.at("defaults"))
 	if list := root.at("connections"); list.present() || !root.meant["connections"] { // a misspelt key is noted already
 		cfg.Connections = r.connections(list, cfg.defaults)
 	}
 	cfg.Callers = r.callers(root.at("callers"))
 	cfg.CallerLimits = root.at("caller_limits").callerLimits()
-	cfg.TestConnection = root.at("test_connection").testConnection()
+	cfg.TestHosts = root.at("test_connection").testHosts()
 	cfg.Audit = r.audit(root.at("audit"))
 	cfg.Hardening = root.at("hardening").hardening()
 	cfg.LogLevel = root.at("log").mapping(logKeys...).at("level").logLevel()
@@ -89,7 +96,7 @@ func parse(src source, getenv LookupEnv) (*Config, Mistakes) {
 	return cfg, r.mistakes
 }
 
-func (r *reader) socket(v value) Socket {
+func (r *reader) socket(v value) server.Socket {
 	m, socket := v.mapping(socketKeys...), defaultSocket()
 	if path := m.at("path"); path.present() {
 		r.origins[path.path] = path.origin()
@@ -114,7 +121,7 @@ func (v value) socketPath() string {
 	return path
 }
 
-func (r *reader) callers(v value) []Caller {
+func (r *reader) callers(v value) []server.CallerRule {
 	switch {
 	case !v.present():
 		return nil
@@ -122,18 +129,18 @@ func (r *reader) callers(v value) []Caller {
 		v.mistake("has no rules: write [] to refuse everybody, or remove the key to let everybody in who can open the socket")
 		return nil
 	}
-	callers := []Caller{}
+	callers := []server.CallerRule{}
 	for _, entry := range v.list() {
 		callers = append(callers, r.caller(entry.mapping(callerKeys...)))
 	}
 	return callers
 }
 
-func (r *reader) caller(m mapping) Caller {
+func (r *reader) caller(m mapping) server.CallerRule {
 	if !m.valid {
-		return Caller{}
+		return server.CallerRule{}
 	}
-	caller := Caller{
+	caller := server.CallerRule{
 		UID:         m.at("uid").id("id -u NAME prints"),
 		GID:         m.at("gid").id("getent group NAME prints"),
 		Connections: m.at("connections").texts(),
@@ -179,19 +186,18 @@ func (v value) id(printed string) *uint32 {
 }
 
 // defaults returns what a connection is when it says nothing else.
-func (r *reader) defaults(v value) Connection {
+func (r *reader) defaults(v value) server.Connection {
 	m, connection := v.mapping(defaultsKeys...), defaultConnection()
 	connection.Timeout = m.at("timeout").duration(connection.Timeout, 1)
-	connection.Cache = m.at("cache").policy(connection.Cache)
+	connection.Policy = m.at("cache").policy(connection.Policy)
 	return connection
 }
 
-func (v value) policy(fallback CachePolicy) CachePolicy {
+func (v value) policy(fallback cache.Policy) cache.Policy {
 	m := v.mapping(policyKeys...)
-	return CachePolicy{
-		TTL:          m.at("ttl").duration(fallback.TTL, 1),
-		MaxStale:     m.at("max_stale").duration(fallback.MaxStale, 0),
-		NegativeTTL:  m.at("negative_ttl").duration(fallback.NegativeTTL, 0),
-		RefreshAhead: m.at("refresh_ahead").duration(fallback.RefreshAhead, 0),
-	}
+	fallback.TTL = m.at("ttl").duration(fallback.TTL, 1)
+	fallback.MaxStale = m.at("max_stale").duration(fallback.MaxStale, 0)
+	fallback.NegativeTTL = m.at("negative_ttl").duration(fallback.NegativeTTL, 0)
+	fallback.RefreshAhead = m.at("refresh_ahead").duration(fallback.RefreshAhead, 0)
+	return fallback
 }

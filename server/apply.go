@@ -87,7 +87,7 @@ func (s *snapshot) check(wanted Connection) error {
 	if wanted.Scope != ScopePlatform && wanted.Scope != ScopeProject {
 		return fmt.Errorf("connection %q has no scope", wanted.Name)
 	}
-	if wanted.Vault.Timeout < 0 {
+	if wanted.Timeout < 0 {
 		return fmt.Errorf("connection %q: timeout: it cannot be negative", wanted.Name)
 	}
 	if _, twice := s.connections[wanted.Name]; twice {
@@ -118,11 +118,10 @@ func (s *Server) tallyFor(name string) *tally {
 }
 
 func (s *Server) openSession(wanted Connection, counts *tally) (*session, error) {
-	config := wanted.Vault
-	config.Logger = s.log
-	config.Budget = s.budget
-	config.OnChange = s.sessionChanged
-	config.OnLoginRejected = func() { counts.loginRejections.Add(1) }
+	config := conn.Config{
+		Settings: wanted.Vault, Name: wanted.Name, Timeout: wanted.Timeout, Logger: s.log, Budget: s.budget,
+		OnChange: s.sessionChanged, OnLoginRejected: func() { counts.loginRejections.Add(1) },
+	}
 	recorder := s.instruments.recorder(wanted.Name, wanted.Vault.Address)
 	if recorder != nil {
 		config.OnCall = recorder.call

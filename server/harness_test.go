@@ -93,12 +93,10 @@ func (v *frontedVault) connection(name string) server.Connection {
 		Name:     name,
 		Scope:    server.ScopePlatform,
 		Required: true,
-		Vault: conn.Config{
-			Name:     name,
-			Config:   vault.Config{Address: v.address},
-			RoleID:   login.Credential{Value: redact.New(v.roleID)},
-			SecretID: login.Credential{Value: redact.New(v.secretID)},
-			Timeout:  30 * time.Second,
+		Timeout:  30 * time.Second,
+		Vault: conn.Settings{
+			Endpoint: vault.Endpoint{Address: v.address},
+			Role:     login.Role{RoleID: login.Credential{Value: redact.New(v.roleID)}, SecretID: login.Credential{Value: redact.New(v.secretID)}},
 		},
 		Policy: cache.Policy{TTL: time.Hour, MaxStale: time.Hour, NegativeTTL: 10 * time.Second, MaxWaiting: 10000},
 	}

@@ -1,7 +1,7 @@
 package server
 
 import (
-	"reflect"
+	"time"
 
 	"github.com/secret-sidecar/secret-sidecar/cache"
 	"github.com/secret-sidecar/secret-sidecar/vault/conn"
@@ -46,9 +46,11 @@ type Connection struct {
 	ProjectIDs []string
 	// Required makes the overall health wait for this connection's first login.
 	Required bool
-	// Vault is how to reach and log in to it. Logger, Budget, the hooks and what telemetry
-	// needs are set by the Server.
-	Vault conn.Config
+	// Timeout bounds one operation against Vault, waiting for a login included; 0 is 10 s.
+	Timeout time.Duration
+	// Vault is which Vault it is, and whom to log in as. A change of it, and of nothing else, costs a new login and what
+	// the connection has cached.
+	Vault conn.Settings
 	// Policy is how its secrets are cached.
 	Policy cache.Policy
 }
@@ -56,13 +58,24 @@ type Connection struct {
 // Scope tells which projects may use a connection.
 type Scope int
 
-// The scopes of contract section 3, promise 10.
+// A connection's scope fails closed: whoever is not named may not use it.
 const (
 	// ScopePlatform is every project, and requests without one.
 	ScopePlatform Scope = iota + 1
 	// ScopeProject is the connection's ProjectIDs alone.
 	ScopeProject
 )
+
+// String returns the scope as a configuration spells it, or "" for the zero value.
+func (s Scope) String() string {
+	switch s {
+	case ScopePlatform:
+		return "platform"
+	case ScopeProject:
+		return "project"
+	}
+	return ""
+}
 
 // CallerRule lets processes that match it call what it names. Rules add up: one that allows is enough.
 type CallerRule struct {
@@ -77,18 +90,4 @@ type CallerRule struct {
 	// Methods that may be called, for example "Resolve"; empty is any but "TestConnectionSpec", which is
 	// TestConnection with a spec and has to be named.
 	Methods []string
-}
-
-// sameVault reports whether two connections would log in to the same Vault in the same way, so that the
-// running client, its token and its cached secrets can be kept.
-func sameVault(a, b conn.Config) bool {
-	return reflect.DeepEqual(asWanted(a), asWanted(b))
-}
-
-// asWanted leaves out what the Server sets.
-func asWanted(c conn.Config) conn.Config {
-	c.Logger, c.Budget, c.OnChange, c.OnCall, c.OnLoginRejected, c.Tracer = nil, nil, nil, nil, nil, nil
-	c.TracePaths, c.LookUpSecretID, c.SpanAttributes = false, false, nil
-	c.Timeout = 0 // the running connection takes a new one
-	return c
 }

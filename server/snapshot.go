@@ -63,9 +63,9 @@ func (s *snapshot) sorted() []*connection {
 func (s *snapshot) sessions() map[*session]time.Duration {
 	all := make(map[*session]time.Duration, len(s.connections))
 	for _, c := range s.connections {
-		all[c.session] = c.Vault.Timeout
+		all[c.session] = c.Timeout
 		if c.waiting != nil {
-			all[c.waiting.session] = c.Vault.Timeout
+			all[c.waiting.session] = c.Timeout
 		}
 	}
 	return all

@@ -24,9 +24,9 @@ func (c *connection) unchanged(wanted Connection) *connection {
 	switch {
 	case c == nil:
 		return nil
-	case sameVault(c.session.config, wanted.Vault):
+	case c.session.config.Settings == wanted.Vault:
 		return &connection{Connection: wanted, session: c.session, tally: c.tally}
-	case c.waiting != nil && sameVault(c.waiting.config, wanted.Vault):
+	case c.waiting != nil && c.waiting.config.Settings == wanted.Vault:
 		return &connection{Connection: wanted, session: c.session, tally: c.tally, waiting: c.waiting}
 	}
 	return nil

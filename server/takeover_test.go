@@ -136,7 +136,7 @@ func TestWhatNeedsNoVaultTakesEffectWhileVaultHangs(t *testing.T) {
 	s, _ := startLogged(t, v, v.connection("prod"))
 	defer v.hang(t, "/v1/")()
 	changed := v.withNewSecretID(t, "prod")
-	changed.Vault.Timeout = time.Minute
+	changed.Timeout = time.Minute
 	changed.Policy.TTL = time.Minute
 
 	s.applyConnections(t, changed)
@@ -167,10 +167,10 @@ func TestAChangeOfTimeoutCostsNoLoginAndCountsForTheNextRead(t *testing.T) {
 	changed := v.connection("prod")
 	s, _ := startLogged(t, v, changed)
 	for i := range 100 {
-		changed.Vault.Timeout = time.Duration(i+1) * time.Minute
+		changed.Timeout = time.Duration(i+1) * time.Minute
 		s.applyConnections(t, changed)
 	}
-	changed.Vault.Timeout = 100 * time.Millisecond
+	changed.Timeout = 100 * time.Millisecond
 	s.applyConnections(t, changed)
 	s.requireSource(t, secretsidecarv1.Source_SOURCE_CACHE)
 	if n := logins(v); n != 1 {
@@ -181,7 +181,7 @@ func TestAChangeOfTimeoutCostsNoLoginAndCountsForTheNextRead(t *testing.T) {
 	_, err := s.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: "secret/data/other/k"}) // would wait for more than an hour
 	wantProblem(t, err, codes.Unavailable, "VAULT_UNREACHABLE")
 
-	changed.Vault.Timeout = -time.Second
+	changed.Timeout = -time.Second
 	if err := s.server.Apply(server.Settings{Connections: []server.Connection{changed}}); err == nil {
 		t.Error("a negative timeout is applied")
 	}
@@ -236,7 +236,7 @@ func TestTheSameSettingsAgainGoOnWaiting(t *testing.T) {
 	defer release()
 	changed := v.withNewSecretID(t, "prod")
 	for i := range 20 {
-		changed.Vault.Timeout = time.Duration(i+1) * time.Minute
+		changed.Timeout = time.Duration(i+1) * time.Minute
 		s.applyConnections(t, changed)
 	}
 	eventually(t, "the successor logs in", func() bool { return logins(v) >= 2 })
@@ -453,7 +453,7 @@ func TestOnlyAChangeOfTheLoginCostsOne(t *testing.T) {
 		{"required", func(_ *server.Settings, c *server.Connection) { c.Required = false }, 0},
 		{"ttl", func(_ *server.Settings, c *server.Connection) { c.Policy.TTL = time.Minute }, 0},
 		{"max_waiting", func(_ *server.Settings, c *server.Connection) { c.Policy.MaxWaiting = 7 }, 0},
-		{"timeout", func(_ *server.Settings, c *server.Connection) { c.Vault.Timeout = time.Minute }, 0},
+		{"timeout", func(_ *server.Settings, c *server.Connection) { c.Timeout = time.Minute }, 0},
 		{"address", func(_ *server.Settings, c *server.Connection) {
 			c.Vault.Address = strings.Replace(v.address, "127.0.0.1", "localhost", 1)
 		}, 1},

@@ -91,19 +91,14 @@ func (s *Server) testSpec(ctx context.Context, caller Peer, spec *secretsidecarv
 		return nil, errRateLimited("too many connections were tested by spec lately: wait some seconds", wait)
 	}
 	config := conn.Config{
-		Config: vault.Config{
-			Address:      spec.GetAddress(),
-			Namespace:    spec.GetNamespace(),
-			TLS:          vault.TLS{CAPEM: spec.GetCaCertPem(), ServerName: spec.GetTlsServerName()},
+		Settings: specSettings(spec),
+		Options: vault.Options{
 			AllowedHosts: running.testHosts,
 			Tracer:       s.tracer, // without attributes: the caller chooses name and address
 		},
-		Name:      spec.GetName(),
-		AuthMount: spec.GetAuthMount(),
-		RoleID:    login.Credential{Value: redact.New(spec.GetRoleId())},
-		SecretID:  login.Credential{Value: redact.New(spec.GetSecretId())},
-		Logger:    s.log,
-		Budget:    s.budget,
+		Name:   spec.GetName(),
+		Logger: s.log,
+		Budget: s.budget,
 	}
 	if s.untold != nil {
 		config.OnCall = s.untold.call
@@ -116,6 +111,21 @@ func (s *Server) testSpec(ctx context.Context, caller Peer, spec *secretsidecarv
 		return nil, errInvalidRequest(field(specField(err), err.Error()))
 	}
 	return reportOf(ctx, report)
+}
+
+// specSettings turns what a caller describes into what a configuration file would say.
+func specSettings(spec *secretsidecarv1.ConnectionSpec) conn.Settings {
+	return conn.Settings{
+		Endpoint: vault.Endpoint{
+			Address: spec.GetAddress(), Namespace: spec.GetNamespace(),
+			TLS: vault.TLS{CAPEM: spec.GetCaCertPem(), ServerName: spec.GetTlsServerName()},
+		},
+		Role: login.Role{
+			AuthMount: spec.GetAuthMount(),
+			RoleID:    login.Credential{Value: redact.New(spec.GetRoleId())},
+			SecretID:  login.Credential{Value: redact.New(spec.GetSecretId())},
+		},
+	}
 }
 
 // credentialMistakes are those in the credentials, which Vault is not asked about.

@@ -110,7 +110,7 @@ func TestEachAnswerMeansWhatVaultMeans(t *testing.T) {
 
 func checkAnswer(t *testing.T, row answerRow, call probedCall, isLogin bool) {
 	answers := &answering{row: row, path: call.path}
-	client, err := New(Config{Address: "http://vault.test:8200", Transport: answers})
+	client, err := New(Config{Endpoint: Endpoint{Address: "http://vault.test:8200"}, Options: Options{Transport: answers}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,7 +237,7 @@ func TestANodeThatLagsIsAskedAgainAndAnAgentThatMissesAHeaderIsNot(t *testing.T)
 	for text, most := range map[string]int{"required index state not present": 8, `missing "X-Vault-Request" header`: 1} {
 		synctest.Test(t, func(t *testing.T) {
 			answers := &answering{row: answerRow{status: http.StatusPreconditionFailed, body: says(text)}, path: "/app/db"}
-			client, err := New(Config{Address: "http://vault.test:8200", Transport: answers})
+			client, err := New(Config{Endpoint: Endpoint{Address: "http://vault.test:8200"}, Options: Options{Transport: answers}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -253,7 +253,7 @@ func TestANodeThatLagsIsAskedAgainAndAnAgentThatMissesAHeaderIsNot(t *testing.T)
 
 func TestAPlainDenialEndsTheTokenOnlyIfVaultHasHonouredIt(t *testing.T) {
 	answers := &answering{row: answerRow{status: http.StatusForbidden, body: says("permission denied")}, path: "/app/db"}
-	client, err := New(Config{Address: "http://vault.test:8200", Transport: answers})
+	client, err := New(Config{Endpoint: Endpoint{Address: "http://vault.test:8200"}, Options: Options{Transport: answers}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,12 +39,12 @@ var ErrTimeout = errors.New("vault did not answer in time")
 // Config says which Vault to talk to. New clears what the environment's VAULT_* variables would change, but for one
 // thing: a malformed one makes New fail.
 type Config struct {
-	// Address is http(s)://host[:port], with a path where Vault is behind one. Required.
-	Address string
-	// Namespace is the Vault Enterprise namespace; empty is none.
-	Namespace string
-	// TLS is used for https addresses.
-	TLS TLS
+	Endpoint
+	Options
+}
+
+// Options say how a Client goes about its requests. They may change without a new login.
+type Options struct {
 	// AllowedHosts lists the names, addresses and networks (CIDR) that may be connected to, and then no proxy of the
 	// environment is used. Nil is any.
 	AllowedHosts []string
@@ -76,7 +76,7 @@ type Client struct {
 
 // New checks cfg; it does not connect. Its errors are mistakes in cfg; ErrAddressNotAllowed is one.
 func New(cfg Config) (*Client, error) {
-	address, err := parseAddress(cfg.Address)
+	address, err := ParseAddress(cfg.Address)
 	if err != nil {
 		return nil, err
 	}
@@ -298,19 +298,4 @@ func (c *Client) proxy() string {
 func withSent(ctx context.Context) (with context.Context, sent func() bool) {
 	var wrote atomic.Bool
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { wrote.Store(true) }}), wrote.Load
-}
-
-func parseAddress(text string) (*url.URL, error) {
-	address, err := url.Parse(text)
-	switch {
-	case text == "":
-		return nil, errors.New("address: give the address of Vault, https://host:port")
-	case err != nil, address.Scheme != "http" && address.Scheme != "https", address.Hostname() == "":
-		return nil, errors.New("address: write it as https://host:port or http://host:port")
-	case address.User != nil, address.RawQuery != "", address.Fragment != "":
-		return nil, errors.New("address: remove the user, query or fragment, leave https://host:port")
-	}
-	address.RawPath = strings.TrimRight(address.RawPath, "/")
-	address.Path = strings.TrimRight(address.Path, "/")
-	return address, nil
 }

@@ -121,7 +121,7 @@ func onPipes(t *testing.T, serve func(w http.ResponseWriter, r *http.Request, co
 			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { serve(w, r, r.RemoteAddr) })}
 		go func() { _ = server.Serve(p) }() // ends with server.Close
 		defer func() { _ = server.Close() }()
-		c, err := New(Config{Address: "http://vault:8200"})
+		c, err := New(Config{Endpoint: Endpoint{Address: "http://vault:8200"}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -18,7 +18,7 @@ const proxiedAddress = "VAULT_TEST_PROXIED_ADDRESS"
 
 // askThroughTheProxy is what such a process does: the environment's proxies are read once in a process.
 func askThroughTheProxy(address string) {
-	c, err := New(Config{Address: address})
+	c, err := New(Config{Endpoint: Endpoint{Address: address}})
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -2,7 +2,6 @@ package main
 
 import (
 	"log/slog"
-	"reflect"
 
 	"github.com/secret-sidecar/secret-sidecar/config"
 	"github.com/secret-sidecar/secret-sidecar/internal/audit"
@@ -10,12 +9,12 @@ import (
 
 // auditing is the audit log of a running sidecar, or that there is none.
 type auditing struct {
-	config *config.Audit // nil: there is none
-	log    *audit.Log    // nil likewise
+	config config.Audit // the zero value: there is none
+	log    *audit.Log   // nil likewise
 }
 
-func openAudit(c *config.Audit) (*auditing, error) {
-	if c == nil {
+func openAudit(c config.Audit) (*auditing, error) {
+	if c == (config.Audit{}) {
 		return &auditing{}, nil
 	}
 	log, err := audit.Open(c.File, c.HashPaths)
@@ -25,9 +24,7 @@ func openAudit(c *config.Audit) (*auditing, error) {
 	return &auditing{config: c, log: log}, nil
 }
 
-func (a *auditing) required() bool { return a.config != nil && a.config.Required }
-
-func (a *auditing) same(c *config.Audit) bool { return reflect.DeepEqual(a.config, c) }
+func (a *auditing) required() bool { return a.config.Required }
 
 // reopen follows a file that logrotate has renamed.
 func (a *auditing) reopen(log *slog.Logger) {

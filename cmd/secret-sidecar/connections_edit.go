@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/secret-sidecar/secret-sidecar/config"
-	"github.com/secret-sidecar/secret-sidecar/vault/conn"
+	"github.com/secret-sidecar/secret-sidecar/server"
 )
 
 func (a *app) connectionsAddCommand() *cobra.Command {
@@ -37,11 +37,10 @@ sidecar picks the change up.`,
 		if (scope.value == "project") != (len(*projects) > 0) {
 			return usagef("--scope project and --project go together: give both or neither")
 		}
-		connection, err := flags.connection(args[0])
+		connection, err := flags.connection(args[0], scopes[scope.value], *projects)
 		if err != nil {
 			return err
 		}
-		connection.Scope, connection.ProjectIDs = scopes[scope.value], *projects
 		ctx, cancel := context.WithTimeout(cmd.Context(), a.timeout)
 		defer cancel()
 		return a.addConnection(ctx, *file, connection, *reference)
@@ -49,9 +48,9 @@ sidecar picks the change up.`,
 	return cmd
 }
 
-var scopes = map[string]config.Scope{"platform": config.ScopePlatform, "project": config.ScopeProject}
+var scopes = map[string]server.Scope{"platform": server.ScopePlatform, "project": server.ScopeProject}
 
-func (a *app) addConnection(ctx context.Context, file string, connection config.NewConnection, reference string) error {
+func (a *app) addConnection(ctx context.Context, file string, connection server.Connection, reference string) error {
 	already, err := config.CheckNewConnection(file, connection) // before the login, which costs an attempt
 	if err != nil {
 		return editError(file, connection.Name, err)
@@ -60,7 +59,7 @@ func (a *app) addConnection(ctx context.Context, file string, connection config.
 		a.note("warning: this is the second connection of %s: requests must name their connection from now on", file)
 	}
 	before := modeOf(file)
-	if err := a.testEach(ctx, []conn.Config{newVaultConfig(connection)}, reference); err != nil {
+	if err := a.testEach(ctx, []server.Connection{connection}, reference); err != nil {
 		return fmt.Errorf("nothing is saved: %w", err)
 	}
 	if err := config.AddConnection(file, connection); err != nil {

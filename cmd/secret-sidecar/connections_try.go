@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/spf13/cobra"
 
 	"github.com/secret-sidecar/secret-sidecar/config"
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/server"
 	"github.com/secret-sidecar/secret-sidecar/vault"
 	"github.com/secret-sidecar/secret-sidecar/vault/conn"
 	"github.com/secret-sidecar/secret-sidecar/vault/login"
@@ -53,18 +56,18 @@ NAME is a connection of the running sidecar. --file tests every connection of a 
 
 func (a *app) testConnections(ctx context.Context, test connectionTest) error {
 	switch {
-	case test.name != "" && test.file == "" && test.flags.address == "":
+	case test.name != "" && test.file == "" && test.flags.vault.Address == "":
 		return a.testRunning(ctx, test.name, test.path)
-	case test.name == "" && test.file != "" && test.flags.address == "":
+	case test.name == "" && test.file != "" && test.flags.vault.Address == "":
 		return a.testFile(ctx, test.file, test.path)
-	case test.name == "" && test.file == "" && test.flags.address == "":
+	case test.name == "" && test.file == "" && test.flags.vault.Address == "":
 		return usagef("name a connection, or give --file or --address: see `secret-sidecar connections test --help`")
 	case test.name == "" && test.file == "":
-		connection, err := test.flags.connection("described")
+		connection, err := test.flags.connection("described", server.ScopePlatform, nil)
 		if err != nil {
 			return err
 		}
-		return a.testEach(ctx, []conn.Config{newVaultConfig(connection)}, test.path)
+		return a.testEach(ctx, []server.Connection{connection}, test.path)
 	}
 	return usagef("give one of a connection's name, --file and --address: see `secret-sidecar connections test --help`")
 }
@@ -83,18 +86,17 @@ func (a *app) testRunning(ctx context.Context, name, path string) error {
 
 func (a *app) testFile(ctx context.Context, file, path string) error {
 	loaded, err := config.Load(file, a.getenv)
+	if errors.Is(err, fs.ErrNotExist) {
+		return usagef("there is no configuration file %s: name the right one with --file", file)
+	}
 	if err != nil {
 		return usageError{err}
 	}
-	var connections []conn.Config
-	for _, connection := range loaded.Connections {
-		connections = append(connections, vaultConfig(connection))
-	}
-	return a.testEach(ctx, connections, path)
+	return a.testEach(ctx, loaded.Connections, path)
 }
 
 // testEach tests the connections in this process, and fails when one of them cannot be used.
-func (a *app) testEach(ctx context.Context, connections []conn.Config, path string) error {
+func (a *app) testEach(ctx context.Context, connections []server.Connection, path string) error {
 	reference, err := optionalReference(path)
 	if err != nil {
 		return err
@@ -105,13 +107,14 @@ func (a *app) testEach(ctx context.Context, connections []conn.Config, path stri
 	budget := login.NewBudget()
 	var failed error
 	for _, connection := range connections {
-		if connection.SecretIDWrapped {
+		if connection.Vault.SecretIDWrapped {
 			failed = fmt.Errorf("connection %q is not tested: its secret_id is wrapped, and a test of the file would use it up; "+
 				"test the running sidecar's: secret-sidecar connections test %s", connection.Name, connection.Name)
 			continue
 		}
-		connection.Budget = budget
-		report, err := conn.TestConfig(ctx, connection, reference)
+		report, err := conn.TestConfig(ctx, conn.Config{
+			Settings: connection.Vault, Name: connection.Name, Timeout: connection.Timeout, Budget: budget,
+		}, reference)
 		if err != nil {
 			return usageError{fmt.Errorf("connection %q: %w", connection.Name, err)}
 		}

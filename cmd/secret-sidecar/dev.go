@@ -91,7 +91,7 @@ func (a *app) serveDev(ctx context.Context, listener net.Listener, settings *con
 	if err != nil {
 		return err
 	}
-	if err := sidecar.Apply(serverSettings(settings)); err != nil {
+	if err := sidecar.Apply(settings.Settings); err != nil {
 		return fmt.Errorf("set up the connection: %w", err)
 	}
 	ready, cancel := context.WithCancel(ctx)

@@ -73,14 +73,14 @@ func protection(log *slog.Logger, step harden.Step) server.Protection {
 func foldersOf(c *config.Config, source configSource) harden.Folders {
 	files := []string{source.path}
 	for _, connection := range c.Connections {
-		tls := connection.TLS
-		files = append(files, connection.RoleID.File, connection.SecretID.File, tls.CAFile, tls.ClientCertFile, tls.ClientKeyFile)
+		tls := connection.Vault.TLS
+		files = append(files, connection.Vault.RoleID.File, connection.Vault.SecretID.File, tls.CAFile, tls.ClientCertFile, tls.ClientKeyFile)
 	}
 	folders := harden.Folders{Write: []string{filepath.Dir(c.Socket.Path)}}
 	for _, file := range files {
 		folders.Read = append(folders.Read, foldersTo(file)...)
 	}
-	if c.Audit != nil {
+	if c.Audit.File != "" {
 		folders.Write = append(folders.Write, foldersTo(c.Audit.File)...)
 	}
 	slices.Sort(folders.Read)

@@ -27,13 +27,11 @@ type reloader struct {
 	sidecar  *server.Server
 	log      *slog.Logger
 	levels   *sidecarLog
-	socket   config.Socket // what the sidecar listens on
+	atStart  config.AtStart // what the process was started with
 	auditing *auditing
 
-	tracePaths bool               // as at the start
-	hardening  config.Hardening   // as at the start
-	watcher    *filewatch.Watcher // of the file, since before it was read; nil when there is none
-	triggers   chan os.Signal
+	watcher  *filewatch.Watcher // of the file, since before it was read; nil when there is none
+	triggers chan os.Signal
 }
 
 // reloading is a reloader at work.
@@ -83,7 +81,7 @@ func (r *reloader) reload(ctx context.Context) {
 	r.auditing.reopen(r.log)
 	next, err := r.source.load()
 	if err == nil {
-		err = r.sidecar.Apply(serverSettings(next))
+		err = r.sidecar.Apply(next.Settings)
 	}
 	if ctx.Err() != nil {
 		return
@@ -94,17 +92,8 @@ func (r *reloader) reload(ctx context.Context) {
 		return
 	}
 	r.levels.follow(next)
-	if next.TracePaths != r.tracePaths {
-		r.log.Warn("a change of traces takes effect at the next start only")
-	}
-	if next.Socket != r.socket {
-		r.log.Warn("a change of socket takes effect at the next start only", "socket", r.socket.Path)
-	}
-	if next.Hardening != r.hardening {
-		r.log.Warn("a change of hardening takes effect at the next start only")
-	}
-	if !r.auditing.same(next.Audit) {
-		r.log.Warn("a change of audit takes effect at the next start only")
+	for _, key := range r.atStart.Changed(next.AtStart) {
+		r.log.Warn("a change of " + key + " takes effect at the next start only")
 	}
 	r.log.Info("configuration reloaded", "from", r.source.String(), "connections", len(next.Connections))
 }

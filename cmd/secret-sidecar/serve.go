@@ -106,7 +106,7 @@ func serve(ctx context.Context, source configSource, hangups chan os.Signal, lev
 	options.Version, options.Protections = describeVersion(), slices.Concat(protections, asked)
 	log.Info("configuration read", "from", source.String(), "connections", len(settings.Connections))
 	return serveOn(ctx, listener, settings, options, &reloader{
-		source: source, log: log, levels: levels, socket: settings.Socket, tracePaths: settings.TracePaths, hardening: settings.Hardening,
+		source: source, log: log, levels: levels, atStart: settings.AtStart,
 		watcher: watcher, auditing: auditing, triggers: hangups,
 	})
 }
@@ -117,7 +117,7 @@ func serveOn(ctx context.Context, listener net.Listener, settings *config.Config
 	if err != nil {
 		return err
 	}
-	if err := sidecar.Apply(serverSettings(settings)); err != nil {
+	if err := sidecar.Apply(settings.Settings); err != nil {
 		return usageError{fmt.Errorf("set up the connections: %w", err)} // nothing has been tried over the network yet
 	}
 	options.Logger.Info("serving", "socket", settings.Socket.Path)
@@ -135,8 +135,8 @@ func exported(options server.Options, exports *telemetry.Telemetry, settings *co
 }
 
 // listen opens the socket. A bad path, mode or group is a mistake of the configuration.
-func listen(socket config.Socket) (net.Listener, error) {
-	listener, err := server.Listen(serverSocket(socket))
+func listen(socket server.Socket) (net.Listener, error) {
+	listener, err := server.Listen(socket)
 	if errors.Is(err, server.ErrSocketConfig) {
 		return nil, usageError{withSocketHint(err)}
 	}

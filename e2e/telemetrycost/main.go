@@ -88,9 +88,9 @@ func startVault(ctx context.Context) (server.Connection, error) {
 	go func() { _ = (&http.Server{Handler: dev, ReadHeaderTimeout: time.Minute}).Serve(listener) }()
 	return server.Connection{
 		Name: "prod", Scope: server.ScopePlatform, Policy: cache.Policy{TTL: time.Hour},
-		Vault: conn.Config{
-			Name: "prod", Config: vault.Config{Address: "http://" + listener.Addr().String()},
-			RoleID: login.Credential{Value: redact.New(roleID)}, SecretID: login.Credential{Value: redact.New(secretID)},
+		Vault: conn.Settings{
+			Endpoint: vault.Endpoint{Address: "http://" + listener.Addr().String()},
+			Role:     login.Role{RoleID: login.Credential{Value: redact.New(roleID)}, SecretID: login.Credential{Value: redact.New(secretID)}},
 		},
 	}, nil
 }

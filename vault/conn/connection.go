@@ -25,19 +25,20 @@ const (
 	maxConcurrentReads = 64
 )
 
-// Config says which Vault to talk to, and as whom.
+// Settings say which Vault to talk to, and as whom. They are comparable: connections with equal Settings may share one
+// token and what was read with it, and those with different ones may not.
+type Settings struct {
+	vault.Endpoint
+	login.Role
+}
+
+// Config is Settings, and how to go about it.
 type Config struct {
-	vault.Config
+	Settings
+	vault.Options
 
 	// Name is the connection's name in logs and advice.
 	Name string
-	// AuthMount is where AppRole is mounted; empty is "approle".
-	AuthMount string
-	// RoleID is required. SecretID may be zero for a role with bind_secret_id=false.
-	RoleID, SecretID login.Credential
-	// SecretIDWrapped says that SecretID is a response-wrapping token. It is unwrapped once for all connections
-	// and tests that share Budget.
-	SecretIDWrapped bool
 	// Timeout bounds one whole operation against Vault, waiting for a login included; 0 is 10 s.
 	Timeout time.Duration
 	// Logger gets state changes at info, warn and error, and calls at debug level; never a credential or a
@@ -96,7 +97,7 @@ func Open(cfg Config) (*Connection, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	client, err := vault.New(cfg.Config)
+	client, err := vault.New(cfg.vault())
 	if err != nil {
 		return nil, err
 	}
@@ -128,14 +129,18 @@ func (cfg *Config) check() error {
 	return login.CheckLiterals(cfg.RoleID, cfg.SecretID)
 }
 
+func (cfg *Config) vault() vault.Config {
+	return vault.Config{Endpoint: cfg.Endpoint, Options: cfg.Options}
+}
+
 func (c *Connection) loginConfig(cfg Config) login.Config {
 	rejected := cfg.OnLoginRejected
 	if rejected == nil {
 		rejected = func() {}
 	}
 	return login.Config{
-		Client: c.vault, Breaker: c.breaker, Budget: c.budget, Connection: cfg.Name, Namespace: cfg.Namespace, Mount: cfg.AuthMount,
-		RoleID: cfg.RoleID, SecretID: cfg.SecretID, SecretIDWrapped: cfg.SecretIDWrapped, Timeout: c.Timeout, Logger: c.log,
+		Client: c.vault, Breaker: c.breaker, Budget: c.budget, Connection: cfg.Name, Namespace: cfg.Namespace, Role: cfg.Role,
+		Timeout: c.Timeout, Logger: c.log,
 		OnChange: c.board.wake, OnRejected: rejected, LookUpSecretID: cfg.LookUpSecretID, Watch: cfg.watch,
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/secret-sidecar/secret-sidecar/internal/redact"
 	"github.com/secret-sidecar/secret-sidecar/vault"
 	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
@@ -84,8 +83,8 @@ func TestAFileThatIsEmptyFirstAndMalformedThenIsSaidTwice(t *testing.T) {
 
 func TestALiteralThatCannotBeRightIsAMistake(t *testing.T) {
 	for setting, cfg := range map[string]Config{
-		"role_id":   {Config: vault.Config{Address: "http://v"}, RoleID: login.Credential{Value: redact.New("hush\nhush")}},
-		"secret_id": {Config: vault.Config{Address: "http://v"}, RoleID: login.Credential{Value: redact.New("r")}, SecretID: login.Credential{Value: redact.New("/run/hush")}},
+		"role_id":   {Settings: literal("http://v", "hush\nhush", "")},
+		"secret_id": {Settings: literal("http://v", "r", "/run/hush")},
 	} {
 		c, err := Open(cfg)
 		if err == nil {

@@ -7,9 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/secret-sidecar/secret-sidecar/internal/redact"
 	"github.com/secret-sidecar/secret-sidecar/vault"
-	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
 func TestATestOfAnAddressThatIsNotAllowedSendsNothing(t *testing.T) {
@@ -17,7 +15,7 @@ func TestATestOfAnAddressThatIsNotAllowedSendsNothing(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked++ }))
 	defer server.Close()
 	config := func(address, allowed string) Config {
-		return Config{Config: vault.Config{Address: address, AllowedHosts: []string{allowed}}, RoleID: login.Credential{Value: redact.New("r")}}
+		return Config{Settings: literal(address, "r", ""), Options: vault.Options{AllowedHosts: []string{allowed}}}
 	}
 	if _, err := TestConfig(t.Context(), config(server.URL, "10.0.0.0/8"), nil); !errors.Is(err, vault.ErrAddressNotAllowed) {
 		t.Errorf("an address that is not allowed: %v", err)

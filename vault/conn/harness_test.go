@@ -80,10 +80,17 @@ func (w *world) secretID() string {
 	return data(w.do("POST", "auth/approle/role/app/secret-id", "{}"), "secret_id")
 }
 
+// literal are Settings whose credentials are not in files; an empty secretID is none.
+func literal(address, roleID, secretID string) Settings {
+	return Settings{Endpoint: vault.Endpoint{Address: address}, Role: login.Role{
+		RoleID: login.Credential{Value: redact.New(roleID)}, SecretID: login.Credential{Value: redact.New(secretID)},
+	}}
+}
+
 func (w *world) config(roleID, secretID string) Config {
 	return Config{
-		Name: "test", Config: vault.Config{Address: "http://vault:8200", Transport: w}, watch: noWatch,
-		RoleID: login.Credential{Value: redact.New(roleID)}, SecretID: login.Credential{Value: redact.New(secretID)},
+		Settings: literal("http://vault:8200", roleID, secretID),
+		Name:     "test", Options: vault.Options{Transport: w}, watch: noWatch,
 		Logger: slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 }

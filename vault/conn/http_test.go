@@ -20,15 +20,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/secret-sidecar/secret-sidecar/internal/redact"
 	"github.com/secret-sidecar/secret-sidecar/vault"
 	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
 // configFor returns a Config for a server that grants a token to every login.
 func configFor(address string) Config {
-	return Config{Name: "test", Config: vault.Config{Address: address}, Timeout: 30 * time.Second,
-		RoleID: login.Credential{Value: redact.New("role")}, SecretID: login.Credential{Value: redact.New("secret")}}
+	return Config{Name: "test", Settings: literal(address, "role", "secret"), Timeout: 30 * time.Second}
 }
 
 // answering answers logins and revocations as Vault does, and everything else with next.

@@ -28,8 +28,10 @@ func newFixture(t *testing.T, v *vaulttest.Vault, params map[string]any, policy 
 	name := vaulttest.Unique("vault")
 	policy = strings.ReplaceAll(policy, "NAME", name)
 	roleID, secretID := v.AppRole(t, name, params, policy)
-	return &fixture{v, name, conn.Config{Name: name, Config: vault.Config{Address: v.Address}, Timeout: 10 * time.Second,
-		RoleID: login.Credential{Value: redact.New(roleID)}, SecretID: login.Credential{Value: redact.New(secretID)}}}
+	return &fixture{v, name, conn.Config{Name: name, Timeout: 10 * time.Second, Settings: conn.Settings{
+		Endpoint: vault.Endpoint{Address: v.Address},
+		Role:     login.Role{RoleID: login.Credential{Value: redact.New(roleID)}, SecretID: login.Credential{Value: redact.New(secretID)}},
+	}}}
 }
 
 const readOwn = `path "secret/data/NAME/*" { capabilities = ["read"] }`

@@ -40,7 +40,7 @@ func TestConfig(ctx context.Context, cfg Config, ref *vault.Reference) (Report, 
 	if err := cfg.check(); err != nil {
 		return Report{}, err
 	}
-	client, err := vault.New(cfg.Config)
+	client, err := vault.New(cfg.vault())
 	if err != nil {
 		return Report{}, err
 	}
@@ -48,8 +48,7 @@ func TestConfig(ctx context.Context, cfg Config, ref *vault.Reference) (Report, 
 	t := &stagedTest{client: client.ForTest(), ref: ref, timeout: cmp.Or(cfg.Timeout, DefaultTimeout),
 		newerRejected: func() bool { return false }}
 	t.logIn = func(ctx context.Context) (*vault.Token, func(), error) {
-		identity, err := login.IdentityOf(login.Config{Namespace: cfg.Namespace, Mount: cfg.AuthMount, RoleID: cfg.RoleID,
-			SecretID: cfg.SecretID, SecretIDWrapped: cfg.SecretIDWrapped})
+		identity, err := login.IdentityOf(cfg.Namespace, cfg.Role)
 		if err != nil {
 			return nil, func() {}, err
 		}

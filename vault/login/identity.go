@@ -59,7 +59,7 @@ func askWhetherWell(ctx context.Context, client *vault.Client) error {
 
 // identity is who the Source is with the credentials.
 func (s *Source) identity(creds credentials, proven bool) Identity {
-	return Identity{Namespace: s.cfg.Namespace, Mount: s.cfg.Mount, RoleID: creds.roleID, SecretID: creds.secretID,
+	return Identity{Namespace: s.cfg.Namespace, Mount: s.cfg.AuthMount, RoleID: creds.roleID, SecretID: creds.secretID,
 		Wrapped: s.cfg.SecretIDWrapped, Proven: proven}
 }
 
@@ -69,15 +69,15 @@ func (s *Source) Identity() (Identity, error) {
 	if state := s.State(); state.LoggedIn {
 		return s.identity(state.credentials, true), nil
 	}
-	return IdentityOf(s.cfg)
+	return IdentityOf(s.cfg.Namespace, s.cfg.Role)
 }
 
-// IdentityOf returns who a Source with the Config would log in as first. Errors wrap vault.ErrLoginPending.
-func IdentityOf(cfg Config) (Identity, error) {
-	creds, err := loadCredentials(cfg.RoleID, cfg.SecretID)
+// IdentityOf returns who a Source with the role would log in as first. Errors wrap vault.ErrLoginPending.
+func IdentityOf(namespace string, role Role) (Identity, error) {
+	creds, err := loadCredentials(role.RoleID, role.SecretID)
 	if err != nil {
 		return Identity{}, err
 	}
-	return Identity{Namespace: cfg.Namespace, Mount: cfg.Mount, RoleID: creds.roleID, SecretID: creds.secretID,
-		Wrapped: cfg.SecretIDWrapped}, nil
+	return Identity{Namespace: namespace, Mount: role.AuthMount, RoleID: creds.roleID, SecretID: creds.secretID,
+		Wrapped: role.SecretIDWrapped}, nil
 }

@@ -16,6 +16,16 @@ import (
 
 const defaultMount = "approle"
 
+// Role is the AppRole to log in as. It is comparable: a different one needs a new login.
+type Role struct {
+	// AuthMount is where AppRole is mounted; empty is "approle".
+	AuthMount string
+	// RoleID is required. SecretID may be zero for a role with bind_secret_id=false.
+	RoleID, SecretID Credential
+	// SecretIDWrapped says that SecretID is a response-wrapping token. It is unwrapped once for all that share a Budget.
+	SecretIDWrapped bool
+}
+
 // Config says where to log in, and as whom.
 type Config struct {
 	// Client asks the Vault, and Breaker lets its calls through. Both are shared with whoever reads. Required.
@@ -25,12 +35,9 @@ type Config struct {
 	Budget *Budget
 	// Connection is the connection's name, for what people are told to type.
 	Connection string
-	// Namespace is the Vault Enterprise namespace; Mount is where AppRole is mounted, empty is "approle".
-	Namespace, Mount string
-	// RoleID is required. SecretID may be zero for a role with bind_secret_id=false.
-	RoleID, SecretID Credential
-	// SecretIDWrapped says that SecretID is a response-wrapping token. It is unwrapped once for all that share Budget.
-	SecretIDWrapped bool
+	// Namespace is the Vault Enterprise namespace.
+	Namespace string
+	Role
 	// Timeout bounds one call of Vault. Required.
 	Timeout func() time.Duration
 	// Logger is required.
@@ -69,9 +76,9 @@ type Source struct {
 
 // New returns a Source that does nothing yet: call Start, and then Close.
 func New(cfg Config) *Source {
-	cfg.Mount = MountOf(cfg.Mount)
+	cfg.AuthMount = MountOf(cfg.AuthMount)
 	s := &Source{cfg: cfg,
-		role:     func(c credentials) target { return newTarget(cfg.Namespace, cfg.Mount, c.roleID) },
+		role:     func(c credentials) target { return newTarget(cfg.Namespace, cfg.AuthMount, c.roleID) },
 		requests: make(chan renewal), files: make(chan struct{}, 1), woken: make(chan struct{}, 1),
 		closed: make(chan struct{}),
 	}

@@ -1,0 +1,78 @@
+package vault
+
+import (
+	"errors"
+	"net/url"
+	"strconv"
+	"strings"
+	"unicode"
+)
+
+// Endpoint says which Vault it is. It is comparable: a different one is a different Vault, or the same one seen
+// differently, so whoever has a token of it has to log in anew.
+type Endpoint struct {
+	// Address is http(s)://host[:port]: see ParseAddress. Required.
+	Address string
+	// Namespace is the Vault Enterprise namespace; empty is none.
+	Namespace string
+	// TLS is used for https addresses.
+	TLS TLS
+}
+
+const wantAddress = "want http:// or https://, a host and perhaps a port, such as https://vault.example:8200"
+
+// ParseAddress reads http(s)://host[:port], with or without a slash at its end. It is the only grammar of addresses, so
+// that every way to name a Vault takes the same ones. Its errors say what is wrong and quote nothing: what stands in the
+// place of an address may be a credential.
+func ParseAddress(text string) (*url.URL, error) {
+	address, err := url.Parse(text)
+	if err != nil {
+		address = &url.URL{}
+	}
+	if problem := addressProblem(text, address); problem != "" {
+		return nil, errors.New("address: " + problem)
+	}
+	address.Path = ""
+	return address, nil
+}
+
+// AddressProblem returns what is wrong with an address, or "": what ParseAddress says, to stand behind a setting's name.
+func AddressProblem(text string) string {
+	if _, err := ParseAddress(text); err != nil {
+		return strings.TrimPrefix(err.Error(), "address: ")
+	}
+	return ""
+}
+
+func addressProblem(text string, address *url.URL) string {
+	switch {
+	case strings.Contains(text, "${"), strings.Contains(text, "{{"):
+		return wantAddress + "; variables are not replaced here"
+	case text != "" && !strings.Contains(text, "://"):
+		return wantAddress + "; put https:// in front of this one"
+	case address.Opaque != "", address.Scheme != "http" && address.Scheme != "https":
+		return wantAddress
+	case address.User != nil:
+		return "must not hold a user or a password: " + wantAddress
+	case address.Path == "/v1" || strings.HasPrefix(address.Path, "/v1/"):
+		return "must not hold a path: leave /v1 out, the sidecar adds it"
+	case address.Path != "" && address.Path != "/":
+		return "must not hold a path: " + wantAddress
+	case strings.ContainsAny(text, "?#"):
+		return `must not hold "?" or "#": ` + wantAddress
+	case address.Hostname() == "" || strings.ContainsFunc(address.Host, unicode.IsSpace):
+		return wantAddress
+	}
+	return portProblem(address)
+}
+
+func portProblem(address *url.URL) string {
+	port := address.Port()
+	if port == "" && !strings.HasSuffix(address.Host, ":") {
+		return ""
+	}
+	if number, err := strconv.ParseUint(port, 10, 16); err != nil || number == 0 {
+		return "the port must be a number from 1 to 65535"
+	}
+	return ""
+}

@@ -128,6 +128,11 @@ bench-quick: build ## the first ratios of it, in less than a minute
 outage-picture: build ## play an outage under load, and draw what the metrics say into docs/observability/
 	go run -trimpath ./scripts/outagepicture
 
+.PHONY: pictures
+pictures: ## draw the charts of both again, from the numbers that are kept in docs/
+	go run -trimpath ./bench -draw
+	go run -trimpath ./scripts/outagepicture -draw
+
 .PHONY: bench-coldstart
 bench-coldstart: build ## from the start of the process to its first answer and its first secret, in half a minute
 	go run -trimpath ./bench -coldstart -vault '$(VAULT_BINARY)'

@@ -55,12 +55,13 @@ var rooms = map[string][]string{
 		"golang.org/x/sync/semaphore", "golang.org/x/time/rate",
 	},
 	"vault/devvault":     {},
-	"client":             append([]string{"./gen/..."}, grpc...),
+	"client":             append([]string{"./gen/...", "./client"}, grpc...),
 	"gen":                grpc,
 	"proto":              {},
 	"internal":           {"..."},
 	"internal/audit":     {},
 	"internal/breaker":   {"github.com/cenkalti/backoff/v5"},
+	"internal/chart":     {},
 	"internal/filewatch": {"github.com/fsnotify/fsnotify"},
 	"internal/redact":    {},
 	"internal/vaulttest": {"./vault/devvault"},
@@ -103,6 +104,11 @@ func TestNothingReachesWhatItMustNotKnow(t *testing.T) {
 			grpc,
 		},
 		{
+			"a worker that imports the client gets none of the sidecar",
+			[]string{"./client/..."},
+			[]string{"./server", "./cache", "./vault/...", "./config", "./internal/..."},
+		},
+		{
 			"internal packages serve the rooms and know none",
 			[]string{"./internal/..."},
 			[]string{"./server", "./cache", "./config", "./client", "./cmd/..."},
@@ -110,7 +116,10 @@ func TestNothingReachesWhatItMustNotKnow(t *testing.T) {
 		{
 			"the product links no test helper",
 			[]string{"./cmd/..."},
-			[]string{"./internal/vaulttest", "./internal/containertest", "go.uber.org/goleak"},
+			[]string{
+				"./internal/vaulttest", "./internal/containertest", "./internal/chart",
+				"go.uber.org/goleak",
+			},
 		},
 		{
 			"the product links no Vault server",

@@ -70,13 +70,13 @@ func protection(log *slog.Logger, step harden.Step) server.Protection {
 
 // foldersOf returns the folders of all files that the configuration names. Links count twice: a secret of Kubernetes'
 // is a link into another folder.
-func foldersOf(c *config.Config, source configSource) harden.Folders {
+func foldersOf(c *config.Config, source configSource) harden.Directories {
 	files := []string{source.path}
 	for _, connection := range c.Connections {
 		tls := connection.Vault.TLS
 		files = append(files, connection.Vault.RoleID.File, connection.Vault.SecretID.File, tls.CAFile, tls.ClientCertFile, tls.ClientKeyFile)
 	}
-	folders := harden.Folders{Write: []string{filepath.Dir(c.Socket.Path)}}
+	folders := harden.Directories{Write: []string{filepath.Dir(c.Socket.Path)}}
 	for _, file := range files {
 		folders.Read = append(folders.Read, foldersTo(file)...)
 	}

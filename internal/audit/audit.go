@@ -1,5 +1,16 @@
-// Package audit writes down who asked for which secret: one line of JSON for each, to a file that only grows. It
-// never sees a value.
+// Package audit writes down who asked for which secret. It never sees a value.
+//
+// The sidecar needs a log of its own because Vault's audit log names the sidecar alone, and sees
+// one read where many callers asked. Each secret that is asked for is one line of JSON in a file
+// that only grows:
+//
+//   - A Write that returns no error has put all of its lines into the file. So the caller can
+//     refuse to answer what cannot be written down.
+//   - A full disk can leave half a line behind. The next Write ends it first, so that every later
+//     line can still be read.
+//   - The file belongs to an administrator who rotates it: Reopen follows the name.
+//   - A caller chooses some of the texts. They are cut, so that no caller decides how fast the file
+//     grows.
 package audit
 
 import (
@@ -15,7 +26,7 @@ import (
 	"time"
 )
 
-// maxText bounds the texts of a line that a caller has chosen, in bytes.
+// maxText bounds each text that a caller chooses, in bytes.
 const maxText = 1024
 
 // Entry is one secret that was asked for.
@@ -28,13 +39,14 @@ type Entry struct {
 	PID int32  `json:"pid"`
 	UID uint32 `json:"uid"`
 	GID uint32 `json:"gid"`
-	// Connection and Project are what the request named; Connection is the only one's name where it named none.
+	// Connection and Project are what the request named. Where it named no connection, Connection
+	// is the name of the only one.
 	Connection string `json:"connection"`
 	Project    string `json:"project,omitempty"`
-	// Path is the reference, and Key the key where the request gave it apart.
+	// Path is the reference. Key is the key where the request named it in its own field.
 	Path string `json:"path"`
 	Key  string `json:"key,omitempty"`
-	// Version is the one that was answered, or else the one asked for; 0 is the latest.
+	// Version is the one that was answered, else the one that was asked for; 0 is the latest.
 	Version uint32 `json:"version"`
 	// Source is "vault", "cache" or "stale"; empty when no value was answered.
 	Source string `json:"source,omitempty"`
@@ -54,8 +66,9 @@ type Log struct {
 	torn bool     // guarded by mu: the file ends in the middle of a line
 }
 
-// Open opens the file for appending, and makes it with mode 0600 when it is absent. With hashPaths, paths and keys are
-// written as the first 128 bits of their SHA-256: equal ones are recognised, and whoever guesses a path can confirm it.
+// Open opens the file for appending, and creates it with mode 0600 when it is absent. With
+// hashPaths, paths and keys are written as the first 128 bits of their SHA-256. Equal ones can be
+// recognised, and whoever guesses a path can confirm it.
 func Open(name string, hashPaths bool) (*Log, error) {
 	l := &Log{name: name, hashPaths: hashPaths}
 	if err := l.Reopen(); err != nil {
@@ -64,7 +77,8 @@ func Open(name string, hashPaths bool) (*Log, error) {
 	return l, nil
 }
 
-// Reopen opens the file by its name again, after logrotate has renamed it. On an error the old file stays in use.
+// Reopen opens the file by its name again, after logrotate has renamed it. After an error the old
+// file stays in use.
 func (l *Log) Reopen() error {
 	file, err := os.OpenFile(l.name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -92,7 +106,8 @@ func (l *Log) Close() error {
 	return old.Close()
 }
 
-// Write appends a line for each entry, in one write. After an error none, some or all of them are in the file.
+// Write appends a line for each entry, in one write. After an error none, some or all of them are
+// in the file.
 func (l *Log) Write(entries ...Entry) error {
 	var lines bytes.Buffer
 	encoder := json.NewEncoder(&lines)
@@ -119,7 +134,7 @@ func (l *Log) Write(entries ...Entry) error {
 	return nil
 }
 
-// bounded hashes what is to be hashed, and cuts what a caller has made too long.
+// bounded returns the entry as it is written: hashed where that is asked for, and cut.
 func (l *Log) bounded(entry Entry) Entry {
 	entry.Time = entry.Time.UTC()
 	if l.hashPaths {

@@ -53,8 +53,10 @@ func TestEveryEntryIsALineOfAPrivateFile(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "audit.log")
 	log := open(t, name, false)
 	entry := audit.Entry{
-		Time: time.Date(2026, 1, 2, 3, 4, 5, 6, time.FixedZone("", 3600)), Method: "Resolve", PID: 1, UID: 2, GID: 3, Connection: "prod",
-		Project: "p", Path: "secret/data/a\nb/k", Version: 4, Source: "cache", Outcome: "ok", TraceID: "0af7651916cd43dd8448eb211c80319c",
+		Time:   time.Date(2026, 1, 2, 3, 4, 5, 6, time.FixedZone("", 3600)),
+		Method: "Resolve", PID: 1, UID: 2, GID: 3, Connection: "prod", Project: "p",
+		Path: "secret/data/a\nb/k", Version: 4, Source: "cache", Outcome: "ok",
+		TraceID: "0af7651916cd43dd8448eb211c80319c",
 	}
 	write(t, log, entry, audit.Entry{Method: "BatchResolve", Outcome: "CALLER_NOT_ALLOWED"})
 	got := lines(t, name)
@@ -74,7 +76,8 @@ func TestLinesOfManyWritersDoNotMix(t *testing.T) {
 	for range 20 {
 		group.Go(func() {
 			for range 50 {
-				write(t, log, audit.Entry{Path: strings.Repeat("x", 500)}, audit.Entry{Path: strings.Repeat("y", 500)})
+				write(t, log,
+					audit.Entry{Path: strings.Repeat("x", 500)}, audit.Entry{Path: strings.Repeat("y", 500)})
 			}
 		})
 	}
@@ -96,7 +99,8 @@ func TestReopenGoesOnInANewFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, log, audit.Entry{Path: "three"})
-	if old, now := lines(t, name+".1"), lines(t, name); len(old) != 2 || len(now) != 1 || now[0].Path != "three" {
+	old, now := lines(t, name+".1"), lines(t, name)
+	if len(old) != 2 || len(now) != 1 || now[0].Path != "three" {
 		t.Errorf("the rotated file holds %v, the new one %v", old, now)
 	}
 }
@@ -104,9 +108,11 @@ func TestReopenGoesOnInANewFile(t *testing.T) {
 func TestHashedPathsAreAlikeForAlikePathsAndShowNothing(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "audit.log")
 	log := open(t, name, true)
-	write(t, log, audit.Entry{Path: "secret/data/a/k"}, audit.Entry{Path: "secret/data/a/k"}, audit.Entry{Path: "secret/data/b", Key: "k"})
+	same := audit.Entry{Path: "secret/data/a/k"}
+	write(t, log, same, same, audit.Entry{Path: "secret/data/b", Key: "k"})
 	got := lines(t, name)
-	if got[0].Path != got[1].Path || got[0].Path == got[2].Path || !strings.HasPrefix(got[2].Key, "sha256:") {
+	if got[0].Path != got[1].Path || got[0].Path == got[2].Path ||
+		!strings.HasPrefix(got[2].Key, "sha256:") {
 		t.Errorf("hashed: %+v", got)
 	}
 	if text, _ := os.ReadFile(name); strings.Contains(string(text), "secret/data") {
@@ -117,7 +123,9 @@ func TestHashedPathsAreAlikeForAlikePathsAndShowNothing(t *testing.T) {
 func TestTextsOfACallerAreBounded(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "audit.log")
 	log := open(t, name, false)
-	write(t, log, audit.Entry{Connection: strings.Repeat("é", 1000), Path: strings.Repeat("x", 1<<20), Project: "\xff\x00"})
+	write(t, log, audit.Entry{
+		Connection: strings.Repeat("é", 1000), Path: strings.Repeat("x", 1<<20), Project: "\xff\x00",
+	})
 	for _, entry := range lines(t, name) {
 		if len(entry.Connection) > 1030 || len(entry.Path) > 1030 {
 			t.Errorf("%d and %d bytes", len(entry.Connection), len(entry.Path))
@@ -137,6 +145,6 @@ func TestAWriteThatCannotBeMadeIsAnError(t *testing.T) {
 		t.Error("a closed log takes entries")
 	}
 	if _, err := audit.Open(filepath.Join(t.TempDir(), "absent", "audit.log"), false); err == nil {
-		t.Error("a folder that is absent is no error")
+		t.Error("a directory that is absent is no error")
 	}
 }

@@ -1,5 +1,11 @@
-// Package filewatch tells when the content of files may have changed: written in place, replaced by a rename,
-// swapped through a symlink as Kubernetes does with ConfigMaps and Secrets, or created after absence.
+// Package filewatch reports when the content of files may have changed, however that happens: a
+// write in place, a rename over the file, a swapped symlink, or a file that appears or goes away.
+//
+// The kernel's events alone are not enough. A watch on a file ends with the inode, and both an
+// editor and Kubernetes replace the inode: Kubernetes mounts a ConfigMap or a Secret as a chain of
+// symlinks and swaps one of them. So a Watcher watches directories, follows the symlinks anew after
+// each event, and compares what the files are with what they were. An event only says that it is
+// time to look. Where no events come, as on a network file system, it looks every 10 seconds.
 package filewatch
 
 import (
@@ -14,9 +20,11 @@ import (
 )
 
 const (
-	// settle is how long a file must be quiet before it is reported: one change makes several events.
+	// settle is how long a file must be quiet before it is reported: one change makes several
+	// events.
 	settle = 75 * time.Millisecond
-	// pollEvery finds changes where no events come: network file systems, folders that do not exist yet.
+	// pollEvery finds changes where no events come: on network file systems, and in directories
+	// that do not exist yet.
 	pollEvery = 10 * time.Second
 )
 
@@ -27,7 +35,7 @@ type Watcher struct {
 	notify *fsnotify.Watcher // nil where the kernel gives no events
 }
 
-// fingerprint changes when the content of a file may have.
+// fingerprint changes when the content of a file may have changed.
 type fingerprint struct {
 	target  string // after all symlinks; empty when there is no such file
 	size    int64
@@ -35,23 +43,23 @@ type fingerprint struct {
 	info    fs.FileInfo // for os.SameFile; nil when there is no such file
 }
 
-// New notes what the files are now: make it before reading them, and no change after that reading is missed. The
-// files need not exist. Run or Close it.
+// New notes what the files are now. Call it before you read them, and no later change is missed.
+// The files need not exist. Run or Close the Watcher.
 func New(files []string) *Watcher {
 	w := &Watcher{files: files, seen: make([]fingerprint, len(files))}
 	if notify, err := fsnotify.NewWatcher(); err == nil {
 		w.notify = notify
 	}
-	w.watchFolders()
+	w.watchDirectories()
 	for i, file := range files {
 		w.seen[i] = look(file)
 	}
 	return w
 }
 
-// Run calls changed whenever the content of one of the files may have changed since New, also when it appears or
-// goes away, until ctx is done; then it closes the watcher. Calls are serial, and changes close together give one
-// call. Where the kernel gives no events, changes are found by looking every 10 seconds.
+// Run calls changed whenever a file may have changed since New, until ctx is done. Then it closes
+// the watcher. A file that appears or goes away has changed. Calls are serial, and changes close
+// together give one call.
 func (w *Watcher) Run(ctx context.Context, changed func()) {
 	defer w.Close()
 	poll := time.NewTicker(pollEvery)
@@ -74,7 +82,7 @@ func (w *Watcher) Run(ctx context.Context, changed func()) {
 	}
 }
 
-// Close ends a watcher that is not run. Further calls do nothing, nor does one on nil.
+// Close ends a watcher that is not run. A second call does nothing, nor does one on nil.
 func (w *Watcher) Close() {
 	if w != nil && w.notify != nil {
 		_ = w.notify.Close()
@@ -98,7 +106,7 @@ func (w *Watcher) faults() <-chan error {
 
 // look compares the files with what was seen last.
 func (w *Watcher) look(changed func()) {
-	w.watchFolders() // a swapped symlink leads to another folder
+	w.watchDirectories() // a swapped symlink leads to another directory
 	different := false
 	for i, file := range w.files {
 		now := look(file)
@@ -111,28 +119,28 @@ func (w *Watcher) look(changed func()) {
 	}
 }
 
-// watchFolders watches the folder of each file, and the one its symlinks lead to: a watch on a file itself
-// does not survive its replacement. It drops folders that are no longer of interest.
-func (w *Watcher) watchFolders() {
+// watchDirectories watches the directory of each file and the one that its symlinks lead to, and
+// drops those that no file is in any more.
+func (w *Watcher) watchDirectories() {
 	if w.notify == nil {
 		return
 	}
-	var folders []string
+	var directories []string
 	for _, file := range w.files {
-		folders = append(folders, filepath.Dir(file))
+		directories = append(directories, filepath.Dir(file))
 		if target, err := filepath.EvalSymlinks(file); err == nil {
-			folders = append(folders, filepath.Dir(target))
+			directories = append(directories, filepath.Dir(target))
 		}
 	}
 	watched := w.notify.WatchList()
-	for _, folder := range folders {
-		if !slices.Contains(watched, folder) {
-			_ = w.notify.Add(folder) // one that does not exist is tried again at the next poll
+	for _, directory := range directories {
+		if !slices.Contains(watched, directory) {
+			_ = w.notify.Add(directory) // one that does not exist is tried again at the next poll
 		}
 	}
-	for _, folder := range watched {
-		if !slices.Contains(folders, folder) {
-			_ = w.notify.Remove(folder)
+	for _, directory := range watched {
+		if !slices.Contains(directories, directory) {
+			_ = w.notify.Remove(directory)
 		}
 	}
 }

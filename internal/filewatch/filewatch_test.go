@@ -159,7 +159,7 @@ func TestAChangeBetweenNewAndRunIsReported(t *testing.T) {
 	}
 }
 
-func TestFolderThatAppearsLaterIsFoundByLooking(t *testing.T) {
+func TestADirectoryThatAppearsLaterIsFoundByLooking(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "later", "f")
 	w := New([]string{file})
 	defer w.Close()

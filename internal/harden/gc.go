@@ -8,18 +8,19 @@ import (
 )
 
 const (
-	// heapFloor is what the heap may grow to in any case. Go would collect garbage whenever 4 MB were allocated while
-	// little is cached: a tenth of a busy sidecar's CPU.
+	// heapFloor is what the heap may always grow to. While little is cached, Go would collect
+	// garbage after every 4 MB allocated, which takes a tenth of a busy sidecar's CPU.
 	heapFloor = 16 << 20
-	// leastGCPercent is how much a larger heap may grow, in percent of what is in use. Go's default of 100 would take
-	// more memory, and a sidecar's counts once for each worker.
+	// leastGCPercent is how much a larger heap may grow, in percent of what is in use. Go's default
+	// of 100 takes more memory, and every worker of a fleet pays for a sidecar's.
 	leastGCPercent = 50
-	// changeWorth is how far the percentage must be off to be set anew, which stops the world for some microseconds.
+	// changeWorth is how far the percentage must be off before it is set anew, which stops the
+	// world for some microseconds.
 	changeWorth = 10
 )
 
-// PaceGC sets after each garbage collection how much the heap may grow until the next one, as long as the process lives,
-// unless GOGC is set. It starts no goroutine. Call it once.
+// PaceGC sets after each garbage collection how much the heap may grow until the next one, as long
+// as the process lives. It does nothing when GOGC is set, and starts no goroutine. Call it once.
 func PaceGC(getenv func(string) (string, bool)) {
 	if text, _ := getenv("GOGC"); text != "" {
 		return
@@ -29,17 +30,22 @@ func PaceGC(getenv func(string) (string, bool)) {
 	p.pace()
 }
 
-// gcPacer is called by the runtime, one call after the other.
+// gcPacer sets the percentage. The runtime calls it, one call after the other.
 type gcPacer struct{ percent atomic.Int64 }
 
-// pace sets the percentage, and itself up for the next garbage collection, which is what finds the sentinel unused.
+// pace sets the percentage, and leaves a sentinel that nothing uses: the next garbage collection
+// finds it and calls pace again.
 func (p *gcPacer) pace() {
 	wanted := gcPercent(readHeap())
-	if now := p.percent.Load(); wanted > now+changeWorth || wanted < now-changeWorth || wanted == leastGCPercent && now != wanted {
+	now := p.percent.Load()
+	isFarOff := wanted > now+changeWorth || wanted < now-changeWorth
+	if isFarOff || wanted == leastGCPercent && now != wanted {
 		debug.SetGCPercent(int(wanted))
 		p.percent.Store(wanted)
 	}
-	type sentinel struct{ _ *sentinel } // not so small that Go would allocate it together with others
+	// A sentinel holds a pointer, because Go packs small objects without pointers into one, which
+	// lives as long as any of them.
+	type sentinel struct{ _ *sentinel }
 	runtime.AddCleanup(&sentinel{}, func(p *gcPacer) { p.pace() }, p)
 }
 
@@ -50,16 +56,24 @@ type heapUse struct {
 }
 
 func readHeap() heapUse {
-	read := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"}}
+	read := []metrics.Sample{
+		{Name: "/gc/heap/live:bytes"},
+		{Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"},
+	}
 	metrics.Read(read)
-	return heapUse{live: read[0].Value.Uint64(), roots: read[1].Value.Uint64() + read[2].Value.Uint64()}
+	return heapUse{
+		live:  read[0].Value.Uint64(),
+		roots: read[1].Value.Uint64() + read[2].Value.Uint64(),
+	}
 }
 
-// gcPercent returns the GOGC with which the heap may grow to heapFloor, or by leastGCPercent where that is more. Go adds
-// that share of the heap in use and of the roots to the heap in use; see https://go.dev/doc/gc-guide#GOGC.
+// gcPercent returns the GOGC with which the heap may grow to heapFloor, or by leastGCPercent where
+// that is more. Go adds that share of the heap in use and of the roots to the heap in use; see
+// https://go.dev/doc/gc-guide#GOGC.
 func gcPercent(use heapUse) int64 {
 	if use.live >= heapFloor {
 		return leastGCPercent
 	}
-	return max(leastGCPercent, int64(100*(heapFloor-use.live)/max(use.live+use.roots, 1<<20))) // #nosec G115 -- 1,600 at most
+	growth := 100 * (heapFloor - use.live) / max(use.live+use.roots, 1<<20)
+	return max(leastGCPercent, int64(growth)) // #nosec G115 -- 1,600 at most
 }

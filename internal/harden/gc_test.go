@@ -42,7 +42,8 @@ func TestGarbageCollectionsArePacedUnlessGOGCIsSet(t *testing.T) {
 		runtime.GC() // the cleanup that it causes runs a moment later
 		select {
 		case <-deadline:
-			t.Fatalf("GOGC is %d with %d bytes in use, it was %d before", currentGCPercent(), len(kept), small)
+			t.Fatalf("GOGC is %d with %d bytes in use, it was %d before",
+				currentGCPercent(), len(kept), small)
 		default:
 		}
 	}

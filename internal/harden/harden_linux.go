@@ -15,16 +15,17 @@ func process() []Step {
 	}
 }
 
-// forbidDumping keeps other processes of the same user from reading the memory (ptrace, /proc/PID/mem,
-// /proc/PID/environ): the files under /proc/PID belong to root from then on. The process itself may still open
-// its own.
+// forbidDumping keeps other processes of the same user from reading the memory by ptrace,
+// /proc/PID/mem or /proc/PID/environ. The files under /proc/PID belong to root from then on, and
+// the process itself may still open its own.
 func forbidDumping() error { return unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) }
 
-// forbidCoreFiles also covers a core_pattern that pays no heed to dumpability.
+// forbidCoreFiles also covers a core_pattern that ignores whether the process is dumpable.
 func forbidCoreFiles() error { return unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}) }
 
-// forbidNewPrivileges makes setuid programs run without their privileges. The flag belongs to a thread, so it is
-// set on all of them; a binary with cgo cannot, there the threads started later inherit it.
+// forbidNewPrivileges makes setuid programs run without their privileges. The flag belongs to a
+// thread, so it is set on all of them. A binary with cgo cannot do that: there it is set on this
+// thread, and those that it starts inherit it.
 func forbidNewPrivileges() error {
 	_, _, errno := syscall.AllThreadsSyscall(syscall.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0)
 	switch {

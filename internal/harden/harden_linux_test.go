@@ -10,7 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hardenedEnv makes the test binary the process that hardens itself: what Process does cannot be undone.
+// hardenedEnv makes the test binary the process that hardens itself: what Process does cannot be
+// undone.
 const hardenedEnv = "TEST_HARDENED_PROCESS"
 
 func TestProcessIsNotDumpableAndStillReadsItsOwnFiles(t *testing.T) {
@@ -24,7 +25,8 @@ func TestProcessIsNotDumpableAndStillReadsItsOwnFiles(t *testing.T) {
 			t.Errorf("%s: %v", step.Name, step.Err)
 		}
 	}
-	if dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err != nil || dumpable != 0 {
+	dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+	if err != nil || dumpable != 0 {
 		t.Errorf("dumpable = %d, %v; want 0", dumpable, err)
 	}
 	var cores unix.Rlimit

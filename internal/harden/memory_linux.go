@@ -9,18 +9,20 @@ import (
 	"strings"
 )
 
-// cgroupMemoryLimit returns the memory limit of this process's control group in bytes, 0 when there is none.
+// cgroupMemoryLimit returns the memory limit of this process's control group in bytes, 0 when there
+// is none.
 func cgroupMemoryLimit() int64 { return memoryLimit(os.DirFS("/")) }
 
-// memoryLimit is cgroupMemoryLimit with the root folder given. The lowest limit on the way up counts.
+// memoryLimit is cgroupMemoryLimit below a given root directory. A group is also bound by the
+// groups above it, so the lowest limit on the way up counts.
 func memoryLimit(root fs.FS) int64 {
 	mounted, group, file, ok := memoryGroup(root)
 	if !ok {
 		return 0
 	}
 	var lowest int64
-	for folder := path.Join(mounted, group); strings.HasPrefix(folder, mounted); folder = path.Dir(folder) {
-		limit := readLimit(root, path.Join(folder, file))
+	for dir := path.Join(mounted, group); strings.HasPrefix(dir, mounted); dir = path.Dir(dir) {
+		limit := readLimit(root, path.Join(dir, file))
 		if limit > 0 && (lowest == 0 || limit < lowest) {
 			lowest = limit
 		}
@@ -28,9 +30,10 @@ func memoryLimit(root fs.FS) int64 {
 	return lowest
 }
 
-// memoryGroup returns where the hierarchy with the memory controller is mounted, this process's group in it, and the file
-// of a group's limit. A line of /proc/self/cgroup is NUMBER:CONTROLLERS:/GROUP; version 2 has no controllers in its line.
-// Where both versions are mounted, memory belongs to the one that names it.
+// memoryGroup returns where the hierarchy with the memory controller is mounted, the group of this
+// process in it, and the name of the file with a group's limit. A line of /proc/self/cgroup is
+// NUMBER:CONTROLLERS:/GROUP, and that of version 2 names no controllers. Where both versions are
+// mounted, memory belongs to the one that names it.
 func memoryGroup(root fs.FS) (mounted, group, file string, ok bool) {
 	const groups = "sys/fs/cgroup"
 	text, err := fs.ReadFile(root, "proc/self/cgroup")
@@ -50,10 +53,11 @@ func memoryGroup(root fs.FS) (mounted, group, file string, ok bool) {
 	return mounted, group, file, ok
 }
 
-// unlimited is more memory than there is: version 1 says "no limit" by the largest number of pages.
+// unlimited is more memory than any machine has. Version 1 says "no limit" by the largest number of
+// pages.
 const unlimited = 1 << 60
 
-// readLimit returns 0 for no limit, and for a file that is not there: the root group has none.
+// readLimit returns 0 for no limit. The root group has no such file, and no limit.
 func readLimit(root fs.FS, name string) int64 {
 	text, err := fs.ReadFile(root, name)
 	if err != nil {

@@ -25,7 +25,9 @@ func TestTheLowestMemoryLimitOnTheWayUpCounts(t *testing.T) {
 			"sys/fs/cgroup/a/b/memory.max": file("2000\n"),
 			"sys/fs/cgroup/a/memory.max":   file("max\n"),
 		}, 2000},
-		"no limit": {fstest.MapFS{"proc/self/cgroup": file("0::/\n"), "sys/fs/cgroup/memory.max": file("max\n")}, 0},
+		"no limit": {fstest.MapFS{
+			"proc/self/cgroup": file("0::/\n"), "sys/fs/cgroup/memory.max": file("max\n"),
+		}, 0},
 		"version 1 on the machine": {fstest.MapFS{
 			"proc/self/cgroup": file("5:cpu,cpuacct:/a\n4:memory:/a/b\n1:name=systemd:/a\n"),
 			"sys/fs/cgroup/memory/a/b/memory.limit_in_bytes": file("2000\n"),
@@ -46,7 +48,9 @@ func TestTheLowestMemoryLimitOnTheWayUpCounts(t *testing.T) {
 		}, 0},
 		"version 1 that is not mounted": {fstest.MapFS{"proc/self/cgroup": file("3:memory:/a\n")}, 0},
 		"no cgroups":                    {fstest.MapFS{}, 0},
-		"garbage is none":               {fstest.MapFS{"proc/self/cgroup": file("0::/\n"), "sys/fs/cgroup/memory.max": file("lots\n")}, 0},
+		"garbage is none": {fstest.MapFS{
+			"proc/self/cgroup": file("0::/\n"), "sys/fs/cgroup/memory.max": file("lots\n"),
+		}, 0},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -3,34 +3,37 @@ package harden
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/landlock-lsm/go-landlock/landlock"
 	"golang.org/x/sys/unix"
 )
 
-// systemFolders are what Go's resolver, its certificate pool and this package read.
-var systemFolders = []string{
-	"/etc", "/proc", "/sys/fs/cgroup", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/usr/share/zoneinfo",
-	"/var/lib/ca-certificates", "/system/etc/security/cacerts",
+// systemDirectories are what Go's resolver, its certificate pool and this package read.
+var systemDirectories = []string{
+	"/etc", "/proc", "/sys/fs/cgroup", "/usr/share/zoneinfo", "/usr/share/ca-certificates",
+	"/usr/local/share/ca-certificates", "/var/lib/ca-certificates", "/system/etc/security/cacerts",
 }
 
-// landlockVersion is that of Linux 6.2, the first that controls truncation.
+// landlockVersion is that of Linux 6.2. With an older one a file that may only be read can be
+// truncated.
 var landlockVersion = landlock.V3
 
-func restrictFiles(folders Folders) error {
-	read := append(append([]string{}, systemFolders...), folders.Read...)
+func restrictFiles(directories Directories) error {
+	read := slices.Concat(systemDirectories, directories.Read)
 	err := landlockVersion.RestrictPaths(
 		landlock.RODirs(read...).IgnoreIfMissing(),
-		landlock.RWDirs(folders.Write...).IgnoreIfMissing(),
+		landlock.RWDirs(directories.Write...).IgnoreIfMissing(),
 		landlock.RWFiles("/dev/null"),
 	)
 	if err != nil {
-		return fmt.Errorf("this kernel has no Landlock of version 3 (Linux 6.2), or it is turned off: %w", err)
+		return fmt.Errorf("this kernel has no Landlock of version 3 (Linux 6.2), "+
+			"or it is turned off: %w", err)
 	}
 	return nil
 }
 
-// lockOnFault is MCL_ONFAULT: memory that is reserved but never used stays free. See mlockall(2).
+// lockOnFault is MCL_ONFAULT of mlockall(2): memory that is reserved and never used stays free.
 const lockOnFault = 4
 
 func lockMemory() error {

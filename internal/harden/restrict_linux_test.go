@@ -9,12 +9,13 @@ import (
 	"testing"
 )
 
-// restrictedEnv makes the test binary the process that restricts itself: what RestrictFiles does cannot be undone.
-const restrictedEnv = "TEST_RESTRICTED_FOLDER"
+// restrictedEnv makes the test binary the process that restricts itself, because what RestrictFiles
+// does cannot be undone.
+const restrictedEnv = "TEST_RESTRICTED_DIRECTORY"
 
 func TestRestrictedFilesAreOutOfReach(t *testing.T) {
-	folder := os.Getenv(restrictedEnv)
-	if folder == "" {
+	dir := os.Getenv(restrictedEnv)
+	if dir == "" {
 		outside := t.TempDir()
 		t.Setenv(restrictedEnv, outside)
 		for _, name := range []string{"read", "write"} {
@@ -28,8 +29,9 @@ func TestRestrictedFilesAreOutOfReach(t *testing.T) {
 		runAgain(t)
 		return
 	}
-	read, write := filepath.Join(folder, "read"), filepath.Join(folder, "write")
-	if step := RestrictFiles(Folders{Read: []string{read}, Write: []string{write, "/absent"}}); step.Err != nil {
+	read, write := filepath.Join(dir, "read"), filepath.Join(dir, "write")
+	reachable := Directories{Read: []string{read}, Write: []string{write, "/absent"}}
+	if step := RestrictFiles(reachable); step.Err != nil {
 		t.Skipf("no Landlock here: %v", step.Err)
 	}
 	for what, err := range map[string]error{
@@ -44,11 +46,11 @@ func TestRestrictedFilesAreOutOfReach(t *testing.T) {
 		}
 	}
 	for what, err := range map[string]error{
-		"write below Read": os.WriteFile(filepath.Join(read, "new"), nil, 0o600),
-		"list the folder":  tryList(folder),
-		"list the root":    tryList("/root"),
-		"write to /etc":    os.WriteFile("/etc/secret-sidecar-test", nil, 0o600),
-		"run a program":    tryRun(t),
+		"write below Read":   os.WriteFile(filepath.Join(read, "new"), nil, 0o600),
+		"list the directory": tryList(dir),
+		"list the root":      tryList("/root"),
+		"write to /etc":      os.WriteFile("/etc/secret-sidecar-test", nil, 0o600),
+		"run a program":      tryRun(t),
 	} {
 		if !errors.Is(err, fs.ErrPermission) {
 			t.Errorf("%s: %v, want no permission", what, err)
@@ -87,7 +89,8 @@ func TestMemoryIsLockedOrTheReasonIsSaid(t *testing.T) {
 		}
 		return
 	}
-	if text, err := os.ReadFile("/proc/self/status"); err != nil || strings.Contains(string(text), "VmLck:\t       0 kB") {
+	text, err := os.ReadFile("/proc/self/status")
+	if err != nil || strings.Contains(string(text), "VmLck:\t       0 kB") {
 		t.Errorf("nothing is locked: %v\n%s", err, text)
 	}
 }

@@ -4,8 +4,8 @@ package harden
 
 import "errors"
 
-var errLinuxOnly = errors.New("it is to be had on Linux alone")
+var errLinuxOnly = errors.New("only Linux offers it")
 
-func restrictFiles(Folders) error { return errLinuxOnly }
+func restrictFiles(Directories) error { return errLinuxOnly }
 
 func lockMemory() error { return errLinuxOnly }

@@ -113,7 +113,7 @@ type limited struct {
 
 // WithAttrs implements slog.Handler.
 func (h *limited) WithAttrs(attrs []slog.Attr) slog.Handler {
-	with := &limited{Handler: h.Handler.WithAttrs(attrs), repeats: h.repeats, connection: h.connection}
+	with := &limited{h.Handler.WithAttrs(attrs), h.repeats, h.connection}
 	for _, attr := range attrs {
 		with.connection = connectionOf(attr, with.connection)
 	}
@@ -122,7 +122,7 @@ func (h *limited) WithAttrs(attrs []slog.Attr) slog.Handler {
 
 // WithGroup implements slog.Handler.
 func (h *limited) WithGroup(name string) slog.Handler {
-	return &limited{Handler: h.Handler.WithGroup(name), repeats: h.repeats, connection: h.connection}
+	return &limited{h.Handler.WithGroup(name), h.repeats, h.connection}
 }
 
 // Handle implements slog.Handler.

@@ -1,5 +1,10 @@
-// Package redact holds the types that secret-sidecar carries credentials and secrets in, so that printing, logging or
-// encoding a struct by mistake cannot show them.
+// Package redact holds the types that carry credentials and secrets through the sidecar.
+//
+// A plain string leaks by mistake: somebody logs the struct that holds it. Nothing that the
+// standard library prints, logs or encodes shows the text of these types. Reveal alone returns it,
+// so a search for Reveal finds every place that can leak.
+//
+// Memory is another matter. Go copies strings as it likes, and nothing here is ever wiped.
 package redact
 
 import (
@@ -10,12 +15,11 @@ import (
 
 const mask = "[redacted]"
 
-// String is a credential. Every way of printing it that the standard library knows shows "[redacted]";
-// Reveal is the only way to the text, so that a search for it finds every use. The zero value is the empty
-// credential. It is comparable and safe for concurrent use.
+// String is a credential. It prints as "[redacted]" in every way that the standard library knows.
+// The zero value is the empty credential. It is comparable and safe for concurrent use.
 //
-// The text stands behind a pointer: fmt looks into the unexported fields of a struct without asking the methods
-// of what it finds there.
+// The text is behind a pointer, because fmt prints the unexported fields of a struct without
+// calling their methods.
 type String struct {
 	masked
 	text unique.Handle[string] // the zero Handle is the empty credential
@@ -40,15 +44,16 @@ func (s String) Reveal() string {
 // IsEmpty reports whether the text is empty.
 func (s String) IsEmpty() bool { return s == String{} }
 
-// Text is a String for what is many or large: it points to its text instead of keeping one copy of every text that
-// there is, and so does not compare by it. The zero value is the empty text. It is safe for concurrent use as long as
-// nobody changes the text.
+// Text is a String for texts that are many or large. It points to a text that is already in memory
+// and costs nothing, where a String keeps a copy. Two of them are equal when they point to the same
+// place, not when they read the same. The zero value is the empty text. It is safe for concurrent
+// use as long as nobody changes the text.
 type Text struct {
 	masked
 	text *string
 }
 
-// NewText returns the text that stands at an address. It allocates nothing.
+// NewText returns the text at an address. It allocates nothing.
 func NewText(text *string) Text { return Text{text: text} }
 
 // Reveal returns the text.
@@ -74,7 +79,8 @@ func (masked) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(mask)) }
 // LogValue implements slog.LogValuer.
 func (masked) LogValue() slog.Value { return slog.StringValue(mask) }
 
-// MarshalText implements encoding.TextMarshaler, which encoding/json, YAML and flag packages use too.
+// MarshalText implements encoding.TextMarshaler, which encoding/json, YAML and flag packages use
+// too.
 func (masked) MarshalText() ([]byte, error) { return []byte(mask), nil }
 
 // MarshalJSON implements json.Marshaler.

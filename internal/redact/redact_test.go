@@ -42,8 +42,9 @@ func TestNoWayOfPrintingShowsTheText(t *testing.T) {
 			fmt.Fprintf(&out, verb, args...)
 		}
 	}
-	slog.New(slog.NewTextHandler(&out, nil)).Info("m", "secret", secret, "nested", nested, "value", value, "values", values)
-	slog.New(slog.NewJSONHandler(&out, nil)).Info("m", "secret", secret, "nested", nested, "value", value, "values", values)
+	for _, h := range []slog.Handler{slog.NewTextHandler(&out, nil), slog.NewJSONHandler(&out, nil)} {
+		slog.New(h).Info("m", "secret", secret, "nested", nested, "value", value, "values", values)
+	}
 	for _, thing := range []any{nested, values} {
 		if err := json.NewEncoder(&out).Encode(thing); err != nil {
 			t.Fatal(err)
@@ -56,7 +57,8 @@ func TestNoWayOfPrintingShowsTheText(t *testing.T) {
 			t.Errorf("printed %q: %s", leak, out.String())
 		}
 	}
-	if secret != redact.New(text) || redact.New("") != (redact.String{}) || (redact.String{}).Reveal() != "" {
+	var empty redact.String
+	if secret != redact.New(text) || redact.New("") != empty || empty.Reveal() != "" {
 		t.Error("credentials do not compare by their text")
 	}
 	if secret.Reveal() != text || secret.IsEmpty() || !(redact.String{}).IsEmpty() {

@@ -59,8 +59,10 @@ func recorded(t *testing.T, reader *metric.ManualReader) map[attribute.Distinct]
 
 func TestCallsAreRecordedByMethodAndStatus(t *testing.T) {
 	durations, reader := newTestDurations(t)
-	for _, err := range []error{nil, nil, status.Error(codes.NotFound, "n"), status.Error(codes.Unavailable, "u"), errors.New("x")} {
-		if answer, got := durations.call(t.Context(), resolveMethod, err); answer != "answer" || !errors.Is(got, err) {
+	notFound, unavailable := status.Error(codes.NotFound, "n"), status.Error(codes.Unavailable, "u")
+	for _, err := range []error{nil, nil, notFound, unavailable, errors.New("x")} {
+		answer, got := durations.call(t.Context(), resolveMethod, err)
+		if answer != "answer" || !errors.Is(got, err) {
 			t.Errorf("%v became %v, %v", err, answer, got)
 		}
 	}
@@ -78,7 +80,8 @@ func TestCallsAreRecordedByMethodAndStatus(t *testing.T) {
 		return made.Equivalent()
 	}
 	want := map[attribute.Distinct]uint64{
-		set("OK", ""): 2, set("NOT_FOUND", ""): 1, set("UNAVAILABLE", "UNAVAILABLE"): 1, set("UNKNOWN", "UNKNOWN"): 1,
+		set("OK", ""): 2, set("NOT_FOUND", ""): 1,
+		set("UNAVAILABLE", "UNAVAILABLE"): 1, set("UNKNOWN", "UNKNOWN"): 1,
 	}
 	if got := recorded(t, reader); !maps.Equal(got, want) {
 		t.Errorf("recorded %v, want %v", got, want)

@@ -12,12 +12,13 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// errorLogInterval is how often a failing exporter may say so: it fails with every batch while the collector
-// is away.
+// errorLogInterval is how often the log says that an exporter fails. While the collector is away,
+// every batch fails.
 const errorLogInterval = time.Minute
 
-// errorLogger writes the SDK's errors to the default slog logger, at most one in errorLogInterval. Those about
-// OTEL_RESOURCE_ATTRIBUTES quote it: they become one warning that does not. It is safe for concurrent use.
+// errorLogger writes the SDK's errors to the default slog logger, at most one in errorLogInterval.
+// Errors about OTEL_RESOURCE_ATTRIBUTES quote the variable, so one warning that does not quote it
+// stands for all of them. It is safe for concurrent use.
 type errorLogger struct {
 	limit      *rate.Limiter
 	attributes sync.Once // every provider reads the variable anew
@@ -31,7 +32,8 @@ func newErrorLogger() *errorLogger {
 func (l *errorLogger) Handle(err error) {
 	if isAboutAttributes(err) {
 		l.attributes.Do(func() {
-			warn("OTEL_RESOURCE_ATTRIBUTES holds a pair that is not key=value, which is left out, or one that is not percent-encoded")
+			warn("OTEL_RESOURCE_ATTRIBUTES holds a pair that is not key=value, which is left out, " +
+				"or one that is not percent-encoded")
 		})
 		return
 	}
@@ -40,17 +42,18 @@ func (l *errorLogger) Handle(err error) {
 	}
 }
 
-// isAboutAttributes tells what the SDK says of OTEL_RESOURCE_ATTRIBUTES.
+// isAboutAttributes reports whether an error of the SDK is about OTEL_RESOURCE_ATTRIBUTES.
 func isAboutAttributes(err error) bool {
 	_, escape := errors.AsType[url.EscapeError](err)
 	return escape || errors.Is(err, resource.ErrPartialResource)
 }
 
-// warnings is where the SDK says what it makes of its variables. It quotes their values there, and those of
-// OTEL_EXPORTER_OTLP_HEADERS are credentials: so only its messages, which are constants, come to the log.
+// warnings receives what the SDK says about its variables. The SDK quotes their values, and those
+// of OTEL_EXPORTER_OTLP_HEADERS are credentials. So only its messages, which are constants, reach
+// the log.
 type warnings struct{}
 
-// warningLevel is the least important level at which the SDK warns; see go.opentelemetry.io/otel/internal/global.
+// warningLevel is the level at which the SDK warns; see go.opentelemetry.io/otel/internal/global.
 const warningLevel = 1
 
 func newWarningLogger() logr.Logger { return logr.New(warnings{}) }

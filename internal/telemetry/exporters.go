@@ -10,23 +10,27 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 )
 
-// spanExporters makes the exporters of traces, and returns what it has made when one fails.
-func spanExporters(ctx context.Context, getenv lookup, names []string) ([]sdktrace.SpanExporter, error) {
-	return eachExporter(getenv, "OTEL_TRACES_EXPORTER", names, func() (sdktrace.SpanExporter, error) {
-		return autoexport.NewSpanExporter(ctx)
-	})
+// spanExporters starts the exporters of traces. When one fails it returns those before it.
+func spanExporters(
+	ctx context.Context, getenv lookup, names []string,
+) ([]sdktrace.SpanExporter, error) {
+	start := func() (sdktrace.SpanExporter, error) { return autoexport.NewSpanExporter(ctx) }
+	return eachExporter(getenv, "OTEL_TRACES_EXPORTER", names, start)
 }
 
-// metricReaders makes one reader for each exporter of metrics, and returns what it has made when one fails.
+// metricReaders starts a reader for each exporter of metrics. When one fails it returns those
+// before it.
 func metricReaders(ctx context.Context, getenv lookup, names []string) ([]sdkmetric.Reader, error) {
-	return eachExporter(getenv, "OTEL_METRICS_EXPORTER", names, func() (sdkmetric.Reader, error) {
-		return autoexport.NewMetricReader(ctx)
-	})
+	start := func() (sdkmetric.Reader, error) { return autoexport.NewMetricReader(ctx) }
+	return eachExporter(getenv, "OTEL_METRICS_EXPORTER", names, start)
 }
 
-// eachExporter calls start with the variable set to one name after the other: autoexport takes one, and from the
-// environment alone. Afterwards the variable is what it was. It returns what was started when a start fails.
-func eachExporter[T any](getenv lookup, variable string, names []string, start func() (T, error)) ([]T, error) {
+// eachExporter calls start once for each name, with the variable set to it: autoexport takes a
+// single name, and from the environment alone. Afterwards the variable is what it was. When a start
+// fails it returns what the earlier ones have started.
+func eachExporter[T any](
+	getenv lookup, variable string, names []string, start func() (T, error),
+) ([]T, error) {
 	listed, found := getenv(variable)
 	defer func() {
 		if !found {

@@ -13,16 +13,20 @@ type signals struct {
 
 func (s signals) nothing() bool { return len(s.traces) == 0 && len(s.metrics) == 0 }
 
-// wantedSignals reads from the environment which signals to export. A signal is wanted when its exporters are named,
-// separated by commas, or when none is named but an OTLP endpoint is; "none" and OTEL_SDK_DISABLED=true say no.
+// wantedSignals reads from the environment which signals to export. A signal is wanted when its
+// exporters are named, separated by commas, or when none is named but an OTLP endpoint is. "none"
+// and OTEL_SDK_DISABLED=true say no.
 func wantedSignals(getenv lookup) signals {
 	if strings.EqualFold(trimmed(getenv, "OTEL_SDK_DISABLED"), "true") {
 		return signals{}
 	}
-	return signals{traces: wantedExporters(getenv, "TRACES"), metrics: wantedExporters(getenv, "METRICS")}
+	return signals{
+		traces: wantedExporters(getenv, "TRACES"), metrics: wantedExporters(getenv, "METRICS"),
+	}
 }
 
-// wantedExporters are those of one signal, each once: a second Prometheus would find its port taken by the first.
+// wantedExporters returns those of one signal, each once: a second Prometheus would find its port
+// taken by the first.
 func wantedExporters(getenv lookup, signal string) []string {
 	var wanted []string
 	for exporter := range strings.SplitSeq(exporterList(getenv, signal), ",") {
@@ -38,8 +42,10 @@ func exporterList(getenv lookup, signal string) string {
 	if listed := trimmed(getenv, "OTEL_"+signal+"_EXPORTER"); listed != "" {
 		return listed
 	}
-	if trimmed(getenv, "OTEL_EXPORTER_OTLP_ENDPOINT") != "" || trimmed(getenv, "OTEL_EXPORTER_OTLP_"+signal+"_ENDPOINT") != "" {
-		return "otlp"
+	for _, endpoint := range []string{"ENDPOINT", signal + "_ENDPOINT"} {
+		if trimmed(getenv, "OTEL_EXPORTER_OTLP_"+endpoint) != "" {
+			return "otlp"
+		}
 	}
 	return "none"
 }

@@ -1,5 +1,14 @@
-// Package telemetry sets OpenTelemetry up from the standard OTEL_* variables. With none of them asking for an
-// exporter it sets nothing up: no goroutine, no connection, no cost for a request.
+// Package telemetry sets OpenTelemetry up from the standard OTEL_* variables, and from them alone:
+// an operator configures the sidecar as every other service. Unless a variable asks for an exporter
+// there is no goroutine, no connection and no cost for a request.
+//
+// Most of the package exists because the SDK's own way did not fit:
+//
+//   - A list of exporters is started one by one (exporters.go): autoexport takes a single name.
+//   - The duration of calls is recorded here (calls.go): otelgrpc takes a quarter of the throughput
+//     of cached answers for it.
+//   - The SDK's errors and warnings pass a filter (errors.go): some quote a variable, and a
+//     variable can hold a collector's credential.
 package telemetry
 
 import (
@@ -23,13 +32,15 @@ import (
 	"google.golang.org/grpc"
 )
 
-// serviceName is the resource's service.name unless OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES says another.
+// serviceName is the resource's service.name, unless OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES
+// names another.
 const serviceName = "secret-sidecar"
 
 // lookup finds an environment variable, as os.LookupEnv does.
 type lookup = func(name string) (string, bool)
 
-// Telemetry is what Setup has started. Shutdown may be called once, its other methods by any goroutine at any time.
+// Telemetry is what Setup has started. Shutdown may be called once, the other methods by any
+// goroutine at any time.
 type Telemetry struct {
 	meter   metric.Meter                  // nil: no metrics
 	tracer  trace.Tracer                  // nil: no traces
@@ -37,9 +48,10 @@ type Telemetry struct {
 	options []grpc.ServerOption
 }
 
-// Setup starts the exporters that the environment asks for, and describes the service with its version. getenv only
-// decides whether: the SDK reads the details from the process's environment by itself. An error means that a variable
-// holds a value that no exporter understands, or that an exporter cannot start; nothing is left running then.
+// Setup starts the exporters that the environment asks for, and describes the service with its
+// version. getenv only decides which: the SDK reads the details from the process's environment by
+// itself. An error means that a variable holds a value which no exporter understands, or that an
+// exporter cannot start. Nothing is left running then.
 func Setup(ctx context.Context, getenv lookup, version string) (*Telemetry, error) {
 	telemetry := &Telemetry{}
 	wanted := wantedSignals(getenv)
@@ -60,12 +72,12 @@ func (t *Telemetry) Meter() metric.Meter { return t.meter }
 // Tracer returns what makes spans that are exported; nil when none are.
 func (t *Telemetry) Tracer() trace.Tracer { return t.tracer }
 
-// ServerOptions returns what makes a gRPC server report its calls, health checks excepted; nil when nothing is
-// exported.
+// ServerOptions returns what makes a gRPC server report its calls, except health checks; nil when
+// nothing is exported.
 func (t *Telemetry) ServerOptions() []grpc.ServerOption { return t.options }
 
-// Shutdown exports what is still held and stops everything that Setup started, within ctx. It does so side by side: an
-// endpoint that is dead takes no time from the others.
+// Shutdown exports what is not exported yet and stops everything that Setup started, within ctx. It
+// stops all exporters at once, so that a dead endpoint takes no time from the others.
 func (t *Telemetry) Shutdown(ctx context.Context) error {
 	failed := make([]error, len(t.stops))
 	var stopping sync.WaitGroup
@@ -76,7 +88,9 @@ func (t *Telemetry) Shutdown(ctx context.Context) error {
 	return errors.Join(failed...)
 }
 
-func (t *Telemetry) start(ctx context.Context, getenv lookup, wanted signals, version string) error {
+func (t *Telemetry) start(
+	ctx context.Context, getenv lookup, wanted signals, version string,
+) error {
 	about, err := describeService(ctx, version)
 	if err != nil {
 		return err
@@ -92,7 +106,9 @@ func (t *Telemetry) start(ctx context.Context, getenv lookup, wanted signals, ve
 	return nil
 }
 
-func (t *Telemetry) startTraces(ctx context.Context, getenv lookup, about *resource.Resource, version string, wanted signals) error {
+func (t *Telemetry) startTraces(
+	ctx context.Context, getenv lookup, about *resource.Resource, version string, wanted signals,
+) error {
 	options := []sdktrace.TracerProviderOption{sdktrace.WithResource(about)}
 	exporters, err := spanExporters(ctx, getenv, wanted.traces)
 	for _, exporter := range exporters {
@@ -101,10 +117,12 @@ func (t *Telemetry) startTraces(ctx context.Context, getenv lookup, about *resou
 		options = append(options, sdktrace.WithSpanProcessor(processor))
 	}
 	if err != nil {
-		return fmt.Errorf("set up the export of traces (see the OTEL_TRACES_EXPORTER and OTEL_EXPORTER_OTLP_* variables): %w", err)
+		return fmt.Errorf("set up the export of traces "+
+			"(see the OTEL_TRACES_EXPORTER and OTEL_EXPORTER_OTLP_* variables): %w", err)
 	}
 	provider := sdktrace.NewTracerProvider(options...)
-	t.tracer = provider.Tracer(serviceName, trace.WithInstrumentationVersion(version), trace.WithSchemaURL(semconv.SchemaURL))
+	t.tracer = provider.Tracer(serviceName,
+		trace.WithInstrumentationVersion(version), trace.WithSchemaURL(semconv.SchemaURL))
 	t.options = append(t.options, grpc.StatsHandler(otelgrpc.NewServerHandler(
 		otelgrpc.WithFilter(filters.Not(filters.HealthCheck())),
 		otelgrpc.WithTracerProvider(provider),
@@ -114,7 +132,9 @@ func (t *Telemetry) startTraces(ctx context.Context, getenv lookup, about *resou
 	return nil
 }
 
-func (t *Telemetry) startMetrics(ctx context.Context, getenv lookup, about *resource.Resource, version string, wanted signals) error {
+func (t *Telemetry) startMetrics(
+	ctx context.Context, getenv lookup, about *resource.Resource, version string, wanted signals,
+) error {
 	options := meterOptions(about)
 	readers, err := metricReaders(ctx, getenv, wanted.metrics)
 	for _, reader := range readers {
@@ -122,33 +142,38 @@ func (t *Telemetry) startMetrics(ctx context.Context, getenv lookup, about *reso
 		options = append(options, sdkmetric.WithReader(reader))
 	}
 	if err != nil {
-		return fmt.Errorf("set up the export of metrics (see the OTEL_METRICS_EXPORTER and OTEL_EXPORTER_* variables): %w", err)
+		return fmt.Errorf("set up the export of metrics "+
+			"(see the OTEL_METRICS_EXPORTER and OTEL_EXPORTER_* variables): %w", err)
 	}
 	provider := sdkmetric.NewMeterProvider(options...)
-	t.meter = provider.Meter(serviceName, metric.WithInstrumentationVersion(version), metric.WithSchemaURL(semconv.SchemaURL))
+	t.meter = provider.Meter(serviceName,
+		metric.WithInstrumentationVersion(version), metric.WithSchemaURL(semconv.SchemaURL))
 	calls, err := newCallDurations(t.meter)
 	if err != nil {
 		return err
 	}
-	t.options = append(t.options, grpc.UnaryInterceptor(calls.intercept)) // before all that are chained
-	// Goroutines, memory and garbage collection, read when metrics are exported. It has nothing to stop.
+	// It goes before all interceptors that are chained.
+	t.options = append(t.options, grpc.UnaryInterceptor(calls.intercept))
+	// Goroutines, memory and garbage collection are read when metrics are exported. Nothing has to
+	// stop.
 	if err := runtime.Start(runtime.WithMeterProvider(provider)); err != nil {
 		return fmt.Errorf("set up the metrics of the Go runtime: %w", err)
 	}
 	return nil
 }
 
-// meterOptions are those of every meter provider. Series are not limited: every attribute is bounded, by the configuration
-// or by what the sidecar can say, and the SDK's own limit would swallow connections from the 500th on.
+// meterOptions are those of every meter provider. The number of series is not limited. The
+// configuration, or what the sidecar can say, already bounds every attribute, and the SDK's own
+// limit would swallow connections from the 500th on.
 func meterOptions(about *resource.Resource) []sdkmetric.Option {
 	return []sdkmetric.Option{sdkmetric.WithResource(about), sdkmetric.WithCardinalityLimit(0)}
 }
 
-// describeService says who exports. Mistakes in OTEL_RESOURCE_ATTRIBUTES are handed to OpenTelemetry's error handler,
-// and the rest of the variable is taken.
+// describeService says who exports. OpenTelemetry's error handler gets the mistakes in
+// OTEL_RESOURCE_ATTRIBUTES, and the rest of the variable counts.
 func describeService(ctx context.Context, version string) (*resource.Resource, error) {
 	about, err := resource.New(ctx,
-		resource.WithService(), // for service.instance.id: without it the series of several sidecars are one
+		resource.WithService(), // its service.instance.id tells the series of several sidecars apart
 		resource.WithAttributes(semconv.ServiceName(serviceName), semconv.ServiceVersion(version)),
 		resource.WithTelemetrySDK(),
 		resource.WithFromEnv(), // last, so that the environment wins
@@ -158,7 +183,8 @@ func describeService(ctx context.Context, version string) (*resource.Resource, e
 		return about, nil
 	}
 	if err != nil {
-		return nil, errors.New("describe the service (see the OTEL_RESOURCE_ATTRIBUTES variable)") // err may quote it
+		// err may quote the variable.
+		return nil, errors.New("describe the service (see the OTEL_RESOURCE_ATTRIBUTES variable)")
 	}
 	return about, nil
 }

@@ -27,9 +27,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestNothingIsSetUpUnlessAskedFor(t *testing.T) {
 	tests := map[string]map[string]string{
-		"no variables":            {},
-		"only a service name":     {"OTEL_SERVICE_NAME": "worker-secrets"},
-		"exporters none":          {"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"},
+		"no variables":        {},
+		"only a service name": {"OTEL_SERVICE_NAME": "worker-secrets"},
+		"exporters none": {
+			"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none",
+			"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
+		},
 		"SDK disabled":            {"OTEL_SDK_DISABLED": "true", "OTEL_TRACES_EXPORTER": "console"},
 		"logs only, not our part": {"OTEL_LOGS_EXPORTER": "console"},
 	}
@@ -45,7 +48,8 @@ func TestNothingIsSetUpUnlessAskedFor(t *testing.T) {
 				t.Error("there is something to record with")
 			}
 			if len(telemetry.ServerOptions()) != 0 || len(telemetry.stops) != 0 {
-				t.Errorf("something was set up: %d server options, %d providers", len(telemetry.ServerOptions()), len(telemetry.stops))
+				t.Errorf("something was set up: %d server options, %d providers",
+					len(telemetry.ServerOptions()), len(telemetry.stops))
 			}
 			if err := telemetry.Shutdown(t.Context()); err != nil {
 				t.Error(err)
@@ -60,13 +64,36 @@ func TestEachSignalIsWantedByItsOwnVariables(t *testing.T) {
 		variables map[string]string
 		want      signals
 	}{
-		"one endpoint for all": {map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, signals{traces: otlp, metrics: otlp}},
-		"endpoint of metrics":  {map[string]string{"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://c:4318"}, signals{metrics: otlp}},
-		"endpoint of traces":   {map[string]string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c:4318"}, signals{traces: otlp}},
-		"endpoint, no traces":  {map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_TRACES_EXPORTER": "none"}, signals{metrics: otlp}},
-		"exporter of metrics":  {map[string]string{"OTEL_METRICS_EXPORTER": "prometheus"}, signals{metrics: []string{"prometheus"}}},
-		"exporter of traces":   {map[string]string{"OTEL_TRACES_EXPORTER": "otlp"}, signals{traces: otlp}},
-		"disabled means true":  {map[string]string{"OTEL_TRACES_EXPORTER": "otlp", "OTEL_SDK_DISABLED": "false"}, signals{traces: otlp}},
+		"one endpoint for all": {
+			map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"},
+			signals{traces: otlp, metrics: otlp},
+		},
+		"endpoint of metrics": {
+			map[string]string{"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://c:4318"},
+			signals{metrics: otlp},
+		},
+		"endpoint of traces": {
+			map[string]string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c:4318"},
+			signals{traces: otlp},
+		},
+		"endpoint, no traces": {
+			map[string]string{
+				"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_TRACES_EXPORTER": "none",
+			},
+			signals{metrics: otlp},
+		},
+		"exporter of metrics": {
+			map[string]string{"OTEL_METRICS_EXPORTER": "prometheus"},
+			signals{metrics: []string{"prometheus"}},
+		},
+		"exporter of traces": {
+			map[string]string{"OTEL_TRACES_EXPORTER": "otlp"},
+			signals{traces: otlp},
+		},
+		"disabled means true": {
+			map[string]string{"OTEL_TRACES_EXPORTER": "otlp", "OTEL_SDK_DISABLED": "false"},
+			signals{traces: otlp},
+		},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -91,8 +118,11 @@ func TestExportersAreReadAlikeForEachSignal(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			getenv := environment(map[string]string{"OTEL_TRACES_EXPORTER": test.value, "OTEL_METRICS_EXPORTER": test.value})
-			if got, want := wantedSignals(getenv), (signals{traces: test.want, metrics: test.want}); !reflect.DeepEqual(got, want) {
+			getenv := environment(map[string]string{
+				"OTEL_TRACES_EXPORTER": test.value, "OTEL_METRICS_EXPORTER": test.value,
+			})
+			got, want := wantedSignals(getenv), signals{traces: test.want, metrics: test.want}
+			if !reflect.DeepEqual(got, want) {
 				t.Errorf("wanted %+v, want %+v", got, want)
 			}
 		})
@@ -118,7 +148,8 @@ func TestConsoleExportersPrintWhatWasRecorded(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}
-	for _, want := range []string{`"read vault"`, `"secret-sidecar"`, `"v1.2.3"`, `"secret_sidecar.resolves"`} {
+	wanted := []string{`"read vault"`, `"secret-sidecar"`, `"v1.2.3"`, `"secret_sidecar.resolves"`}
+	for _, want := range wanted {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("%s is missing in\n%s", want, text)
 		}
@@ -127,7 +158,9 @@ func TestConsoleExportersPrintWhatWasRecorded(t *testing.T) {
 
 func recordSomething(t *testing.T) {
 	t.Helper()
-	setEnvironment(t, map[string]string{"OTEL_TRACES_EXPORTER": "console", "OTEL_METRICS_EXPORTER": "console"})
+	setEnvironment(t, map[string]string{
+		"OTEL_TRACES_EXPORTER": "console", "OTEL_METRICS_EXPORTER": "console",
+	})
 	telemetry, err := Setup(t.Context(), os.LookupEnv, "v1.2.3")
 	if err != nil {
 		t.Fatal(err)
@@ -152,11 +185,20 @@ func TestTheEnvironmentDescribesTheService(t *testing.T) {
 		variables map[string]string
 		want      string
 	}{
-		"the sidecar's own name":      {nil, "service.name=secret-sidecar,"},
-		"the sidecar's version":       {nil, "service.version=v1.2.3,"},
-		"a name":                      {map[string]string{"OTEL_SERVICE_NAME": "worker-secrets"}, "service.name=worker-secrets,"},
-		"a pod":                       {map[string]string{"OTEL_RESOURCE_ATTRIBUTES": "k8s.pod.name=worker-0"}, "k8s.pod.name=worker-0,"},
-		"an instance of one's choice": {map[string]string{"OTEL_RESOURCE_ATTRIBUTES": "service.instance.id=worker-0"}, "service.instance.id=worker-0,"},
+		"the sidecar's own name": {nil, "service.name=secret-sidecar,"},
+		"the sidecar's version":  {nil, "service.version=v1.2.3,"},
+		"a name": {
+			map[string]string{"OTEL_SERVICE_NAME": "worker-secrets"},
+			"service.name=worker-secrets,",
+		},
+		"a pod": {
+			map[string]string{"OTEL_RESOURCE_ATTRIBUTES": "k8s.pod.name=worker-0"},
+			"k8s.pod.name=worker-0,",
+		},
+		"an instance of one's choice": {
+			map[string]string{"OTEL_RESOURCE_ATTRIBUTES": "service.instance.id=worker-0"},
+			"service.instance.id=worker-0,",
+		},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -188,15 +230,20 @@ func describe(t *testing.T) *resource.Resource {
 
 func TestAnUnknownExporterIsAnErrorAndLeavesNothingRunning(t *testing.T) {
 	tests := map[string]map[string]string{
-		"OTEL_METRICS_EXPORTER": {"OTEL_TRACES_EXPORTER": "console", "OTEL_METRICS_EXPORTER": "console,carrier-pigeon"},
-		"OTEL_TRACES_EXPORTER":  {"OTEL_TRACES_EXPORTER": "console,carrier-pigeon", "OTEL_METRICS_EXPORTER": "console"},
+		"OTEL_METRICS_EXPORTER": {
+			"OTEL_TRACES_EXPORTER": "console", "OTEL_METRICS_EXPORTER": "console,carrier-pigeon",
+		},
+		"OTEL_TRACES_EXPORTER": {
+			"OTEL_TRACES_EXPORTER": "console,carrier-pigeon", "OTEL_METRICS_EXPORTER": "console",
+		},
 	}
 	for variable, variables := range tests {
 		t.Run(variable, func(t *testing.T) {
 			setEnvironment(t, variables)
 			defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 			_, err := Setup(t.Context(), os.LookupEnv, "v1.2.3")
-			if err == nil || !strings.Contains(err.Error(), variable) || !strings.Contains(err.Error(), `"carrier-pigeon"`) {
+			if err == nil || !strings.Contains(err.Error(), variable) ||
+				!strings.Contains(err.Error(), `"carrier-pigeon"`) {
 				t.Errorf("error is %v; want one that names %s and the exporter", err, variable)
 			}
 		})
@@ -217,9 +264,12 @@ func TestAnAddressThatCannotBeServedIsAnError(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			setEnvironment(t, map[string]string{
-				"OTEL_METRICS_EXPORTER": "prometheus", "OTEL_EXPORTER_PROMETHEUS_HOST": test.host, "OTEL_EXPORTER_PROMETHEUS_PORT": test.port,
+				"OTEL_METRICS_EXPORTER":         "prometheus",
+				"OTEL_EXPORTER_PROMETHEUS_HOST": test.host,
+				"OTEL_EXPORTER_PROMETHEUS_PORT": test.port,
 			})
-			if _, err := Setup(t.Context(), os.LookupEnv, "v1.2.3"); err == nil || !strings.Contains(err.Error(), `"prometheus"`) {
+			_, err := Setup(t.Context(), os.LookupEnv, "v1.2.3")
+			if err == nil || !strings.Contains(err.Error(), `"prometheus"`) {
 				t.Errorf("error is %v; want one that names the exporter", err)
 			}
 		})
@@ -238,7 +288,8 @@ func TestEveryExporterOfAListIsStarted(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			setEnvironment(t, map[string]string{
-				test.variable: test.value, "OTEL_METRIC_EXPORT_INTERVAL": "3600000", "OTEL_EXPORTER_PROMETHEUS_PORT": "0",
+				test.variable: test.value, "OTEL_METRIC_EXPORT_INTERVAL": "3600000",
+				"OTEL_EXPORTER_PROMETHEUS_PORT": "0",
 			})
 			telemetry, err := Setup(t.Context(), os.LookupEnv, "v1.2.3")
 			if err != nil {
@@ -259,10 +310,16 @@ func TestEveryExporterOfAListIsStarted(t *testing.T) {
 
 func TestAWarningAboutAVariableDoesNotQuoteIt(t *testing.T) {
 	tests := map[string]map[string]string{
-		"a header that is not percent-encoded":     {"OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer supersecret%zz"},
-		"attributes that end with a comma":         {"OTEL_RESOURCE_ATTRIBUTES": "team=supersecret,"},
-		"attributes with a doubled comma":          {"OTEL_RESOURCE_ATTRIBUTES": "team=supersecret,,k8s.pod.name=worker-0"},
-		"an attribute without a value":             {"OTEL_RESOURCE_ATTRIBUTES": "k8s.pod.name=worker-0,supersecret"},
+		"a header that is not percent-encoded": {
+			"OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer supersecret%zz",
+		},
+		"attributes that end with a comma": {"OTEL_RESOURCE_ATTRIBUTES": "team=supersecret,"},
+		"attributes with a doubled comma": {
+			"OTEL_RESOURCE_ATTRIBUTES": "team=supersecret,,k8s.pod.name=worker-0",
+		},
+		"an attribute without a value": {
+			"OTEL_RESOURCE_ATTRIBUTES": "k8s.pod.name=worker-0,supersecret",
+		},
 		"an attribute that is not percent-encoded": {"OTEL_RESOURCE_ATTRIBUTES": "team=supersecret%zz"},
 	}
 	for name, variables := range tests {
@@ -340,7 +397,8 @@ func TestADeadEndpointTakesNoTimeFromTheOthers(t *testing.T) {
 
 func TestManyConnectionsKeepTheirSeries(t *testing.T) {
 	reader := sdkmetric.NewManualReader()
-	provider := sdkmetric.NewMeterProvider(append(meterOptions(resource.Empty()), sdkmetric.WithReader(reader))...)
+	options := append(meterOptions(resource.Empty()), sdkmetric.WithReader(reader))
+	provider := sdkmetric.NewMeterProvider(options...)
 	counter, err := provider.Meter("test").Int64Counter("many")
 	if err != nil {
 		t.Fatal(err)
@@ -353,7 +411,8 @@ func TestManyConnectionsKeepTheirSeries(t *testing.T) {
 	if err := reader.Collect(t.Context(), &all); err != nil {
 		t.Fatal(err)
 	}
-	if points := len(all.ScopeMetrics[0].Metrics[0].Data.(metricdata.Sum[int64]).DataPoints); points != connections {
+	sum := all.ScopeMetrics[0].Metrics[0].Data.(metricdata.Sum[int64])
+	if points := len(sum.DataPoints); points != connections {
 		t.Errorf("%d series of %d", points, connections)
 	}
 }

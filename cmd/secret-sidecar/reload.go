@@ -93,7 +93,7 @@ func (r *reloader) reload(ctx context.Context) {
 	}
 	r.levels.follow(next)
 	for _, key := range r.atStart.Changed(next.AtStart) {
-		r.log.Warn("a change of " + key + " takes effect at the next start only")
+		r.log.Warn("a change takes effect at the next start only", "key", key)
 	}
 	r.log.Info("configuration reloaded", "from", r.source.String(), "connections", len(next.Connections))
 }

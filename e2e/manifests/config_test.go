@@ -58,7 +58,7 @@ func requireFits(t *testing.T, settings *config.Config, pod *corev1.PodSpec) {
 		t.Errorf("mode %v and group %q: the group is the folder's, and it needs 0660", settings.Socket.Mode, settings.Socket.Group)
 	}
 	for _, connection := range settings.Connections {
-		for _, file := range []string{connection.RoleID.File, connection.SecretID.File} {
+		for _, file := range []string{connection.Vault.RoleID.File, connection.Vault.SecretID.File} {
 			if path.Dir(file) != mount(c, approleVolume).MountPath {
 				t.Errorf("connection %s reads %q, the credentials are in %s", connection.Name, file, mount(c, approleVolume).MountPath)
 			}

@@ -216,7 +216,7 @@ func TestTheChartBringsACertificateAuthorityToTheSidecar(t *testing.T) {
 		t.Error(complaint)
 	}
 	data := only[*corev1.ConfigMap](t, objects).Data
-	trusted := load(t, data["config.yaml"]).Connections[0].TLS.CAFile
+	trusted := load(t, data["config.yaml"]).Connections[0].Vault.TLS.CAFile
 	if data[filepath.Base(trusted)] != text {
 		t.Errorf("the configuration trusts %s, the ConfigMap holds %q", trusted, data)
 	}

@@ -13,13 +13,18 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
+// kubernetesPage is what docs/ says of Kubernetes, as one page: a page's title is a heading of its own.
 func kubernetesPage(t *testing.T) string {
 	t.Helper()
-	text, err := os.ReadFile("../../docs/kubernetes.md")
-	if err != nil {
-		t.Fatal(err)
+	var page strings.Builder
+	for _, name := range []string{"kubernetes", "kubernetes-pod", "kubernetes-patches", "kubernetes-helm", "kubernetes-node-wide"} {
+		text, err := os.ReadFile("../../docs/" + name + ".md")
+		if err != nil {
+			t.Fatal(err)
+		}
+		page.WriteString("\n#" + string(text))
 	}
-	return string(text)
+	return page.String()
 }
 
 func TestTheKubernetesPageSizesAsTheManifestsDo(t *testing.T) {
@@ -46,9 +51,9 @@ func TestAPodWithTooLittleMemoryForItsConfigurationIsNoticed(t *testing.T) {
 		fits   bool
 	}{
 		"as it is shipped":               {func(*config.Config) {}, true},
-		"the default of max_waiting":     {func(c *config.Config) { c.Connections[0].MaxWaiting = 10_000 }, false},
+		"the default of max_waiting":     {func(c *config.Config) { c.Connections[0].Policy.MaxWaiting = 10_000 }, false},
 		"many connections":               {func(c *config.Config) { c.Connections = slices.Repeat(c.Connections, 4) }, false},
-		"a cache that is twice as large": {func(c *config.Config) { c.Cache.MaxBytes *= 2 }, false},
+		"a cache that is twice as large": {func(c *config.Config) { c.CacheBytes *= 2 }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -68,11 +73,11 @@ func TestTheKubernetesPageHasTheArithmeticOfTheLimit(t *testing.T) {
 	}
 }
 
-// tooLittleMemory checks the limit by the formula of docs/kubernetes.md#sizing.
+// tooLittleMemory checks the limit by the formula of docs/kubernetes-pod.md#sizing.
 func tooLittleMemory(settings *config.Config, pod *corev1.PodSpec) string {
-	least := 70_000_000 + settings.Cache.MaxBytes*17/10
+	least := 70_000_000 + settings.CacheBytes*17/10
 	for _, connection := range settings.Connections {
-		least += int64(connection.MaxWaiting) * 25_000
+		least += int64(connection.Policy.MaxWaiting) * 25_000
 	}
 	if limit := sidecar(pod).Resources.Limits[corev1.ResourceMemory]; limit.Value() < least {
 		return fmt.Sprintf("the sidecar may use %s of memory, and its configuration takes %d bytes", limit.String(), least)

@@ -16,7 +16,8 @@ import (
 func TestTwoWorkersOfANamespaceShareNothing(t *testing.T) {
 	t.Parallel()
 	second := newReader(t)
-	second.writeFiles(t, strings.ReplaceAll(section(t, kubernetesPage(t), "In five minutes"), "worker-", "second-"))
+	second.writeFiles(t, section(t, kubernetesPage(t), "In five minutes"))
+	second.writeFiles(t, strings.ReplaceAll(section(t, kubernetesPage(t), "Several workers in a namespace"), "worker-", "second-"))
 	second.write(t, "base/worker.yaml", strings.ReplaceAll(workerOfTheReader, "worker", "second"))
 	chart := filepath.Join(helmCharts(t), "worker")
 	for name, texts := range map[string][2][]byte{

@@ -41,7 +41,7 @@ var rooms = map[string][]string{
 		"./gen/...", "./cache", "./vault", "./vault/conn", "./vault/login", "./internal/audit",
 		"./internal/redact", "golang.org/x/sys/unix", "golang.org/x/time/rate",
 	}),
-	"cache":  {"github.com/dgraph-io/ristretto/v2"},
+	"cache": {"github.com/dgraph-io/ristretto/v2"},
 	"config": {
 		"./cache", "./server", "./vault", "./vault/conn", "./vault/login", "./internal/redact",
 		"github.com/goccy/go-yaml/...",

@@ -21,20 +21,20 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 
-// victim is a sidecar under attack. Whatever it is sent, it goes on answering others, and asks Vault for nothing but
+// attackSetup is a sidecar under attack. Whatever it is sent, it goes on answering others, and asks Vault for nothing but
 // secrets below secret/data/.
-type victim struct {
+type attackSetup struct {
 	*sidecar
-	gate  *gate
+	proxy *proxy
 	value string
 }
 
-func newVictim(t *testing.T) *victim {
+func newAttackSetup(t *testing.T) *attackSetup {
 	t.Helper()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
-	g := s.newGate(v)
-	d := &victim{gate: g, value: s.newSecret()}
+	g := s.newProxy(v)
+	d := &attackSetup{proxy: g, value: s.newSecret()}
 	s.writeSecret(v, "secret/data/app", "key", d.value)
 	project := strings.Replace(s.defaultLogin(v).connection("project", g.address), "scope: platform", "scope: project\n    project_ids: [p1]", 1)
 	d.sidecar = s.start("--config", s.config(s.defaultLogin(v).connection("prod", g.address), project))
@@ -43,21 +43,21 @@ func newVictim(t *testing.T) *victim {
 
 // requireUnharmed fails the test unless others are answered, and unless Vault was asked for nothing that no reference
 // may lead to.
-func (d *victim) requireUnharmed() {
-	d.stage.t.Helper()
+func (d *attackSetup) requireUnharmed() {
+	d.sandbox.t.Helper()
 	d.answer(&secretsidecarv1.ResolveRequest{Connection: "prod", Path: "secret/data/app/key", MaxAge: readVaultNow}, d.value, fromVault)
-	for _, one := range d.gate.seen() {
+	for _, one := range d.proxy.seen() {
 		isOurs := one.path == loginPath || one.path == "sys/internal/ui/mounts" || strings.HasPrefix(one.path, "sys/internal/ui/mounts/") ||
 			strings.HasPrefix(one.path, "secret/data/") || strings.HasPrefix(one.path, "auth/token/")
 		if !isOurs || slices.Contains(strings.Split(one.path, "/"), "..") {
-			d.stage.t.Errorf("%s %q reached Vault", one.method, one.path)
+			d.sandbox.t.Errorf("%s %q reached Vault", one.method, one.path)
 		}
 	}
 }
 
-// in is the same victim for a subtest.
-func (d *victim) in(t *testing.T) *victim {
-	return &victim{sidecar: d.sidecar.in(t), gate: d.gate, value: d.value}
+// in is the same setup for a subtest.
+func (d *attackSetup) in(t *testing.T) *attackSetup {
+	return &attackSetup{sidecar: d.sidecar.in(t), proxy: d.proxy, value: d.value}
 }
 
 var (
@@ -67,7 +67,7 @@ var (
 
 func TestAttacksByReferenceReachNothing(t *testing.T) {
 	t.Parallel()
-	d := newVictim(t)
+	d := newAttackSetup(t)
 	for _, attack := range []struct {
 		name, path, key string
 		want            failure
@@ -152,7 +152,7 @@ var (
 
 func TestAttacksByRequestReachNothing(t *testing.T) {
 	t.Parallel()
-	d := newVictim(t)
+	d := newAttackSetup(t)
 	const path = "secret/data/app/key"
 	long := strings.Repeat("n", 500_000)
 	for _, attack := range []struct {
@@ -180,7 +180,7 @@ func TestAttacksByRequestReachNothing(t *testing.T) {
 		t.Run(attack.name, func(t *testing.T) {
 			d := d.in(t)
 			_, err := d.Resolve(t.Context(), attack.request)
-			failed := requireFailure(t, d.stage, err, attack.want)
+			failed := requireFailure(t, d.sandbox, err, attack.want)
 			if len(failed.Message()) > 1000 || strings.ContainsAny(failed.Message(), "\n\r\x00") {
 				t.Errorf("the message repeats what it was sent: %d bytes", len(failed.Message()))
 			}
@@ -191,7 +191,7 @@ func TestAttacksByRequestReachNothing(t *testing.T) {
 
 func TestAttacksByHeaderChangeNothing(t *testing.T) {
 	t.Parallel()
-	d := newVictim(t)
+	d := newAttackSetup(t)
 	for name, header := range map[string][]string{
 		"a token for Vault":        {"x-vault-token", "root"},
 		"a namespace for Vault":    {"x-vault-namespace", "admin"},
@@ -215,7 +215,7 @@ func TestAttacksByHeaderChangeNothing(t *testing.T) {
 			}
 		})
 	}
-	for _, one := range d.gate.seen() {
+	for _, one := range d.proxy.seen() {
 		for name := range one.header {
 			if slices.Contains([]string{"X-Vault-Wrap-Ttl", "X-Vault-Namespace", "Authorization", "X-Forwarded-User", "Baggage", "X-A"}, name) {
 				t.Errorf("the caller's header %s has reached Vault", name)
@@ -232,7 +232,7 @@ func TestAttacksByHeaderChangeNothing(t *testing.T) {
 
 func TestAttacksByBytesHarmNobodyElse(t *testing.T) {
 	t.Parallel()
-	d := newVictim(t)
+	d := newAttackSetup(t)
 	const preface = http2.ClientPreface
 	frames := func(write func(f *http2.Framer)) string {
 		var text bytes.Buffer
@@ -358,16 +358,16 @@ func writeLongHeaders(f *http2.Framer, block []byte) {
 }
 
 // connect opens a bare connection to the socket.
-func (d *victim) connect() net.Conn {
-	d.stage.t.Helper()
-	conn, err := net.Dial("unix", d.stage.socket())
-	d.stage.must(err)
+func (d *attackSetup) connect() net.Conn {
+	d.sandbox.t.Helper()
+	conn, err := net.Dial("unix", d.sandbox.socket())
+	d.sandbox.must(err)
 	return conn
 }
 
 func TestAThousandClientsThatNeverFinishAreDropped(t *testing.T) {
 	t.Parallel()
-	d := newVictim(t)
+	d := newAttackSetup(t)
 	const clients = 1000
 	before := d.descriptors()
 	var idle []net.Conn

@@ -18,7 +18,7 @@ import (
 var auditFailed = failure{codes.Unavailable, "AUDIT_FAILED"}
 
 // auditLines reads an audit log; every line has to be JSON.
-func (s *stage) auditLines(name string) []map[string]any {
+func (s *sandbox) auditLines(name string) []map[string]any {
 	s.t.Helper()
 	text, err := os.ReadFile(s.path(name))
 	s.must(err)
@@ -36,7 +36,7 @@ func (s *stage) auditLines(name string) []map[string]any {
 
 func TestEverySecretThatIsAskedForIsAudited(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
 	s.writeSecret(v, "secret/data/app", "key", s.newSecret())
 	text := s.configText(s.defaultLogin(v).connection("prod", v.Address)) + "audit: {file: audit.log}\n"
@@ -87,7 +87,7 @@ func TestEverySecretThatIsAskedForIsAudited(t *testing.T) {
 
 func TestTheAuditLogIsReopenedOnSIGHUP(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
 	value := s.newSecret()
 	s.writeSecret(v, "secret/data/app", "key", value)
@@ -110,7 +110,7 @@ func TestARequestThatCannotBeAuditedIsRefusedWhereThatIsRequired(t *testing.T) {
 	for _, required := range []string{"true", "false"} {
 		t.Run("required: "+required, func(t *testing.T) {
 			t.Parallel()
-			s := newStage(t)
+			s := newSandbox(t)
 			v := vaulttest.Dev(t)
 			value := s.newSecret()
 			s.writeSecret(v, "secret/data/app", "key", value)
@@ -132,7 +132,7 @@ func TestARequestThatCannotBeAuditedIsRefusedWhereThatIsRequired(t *testing.T) {
 
 func TestAnAuditLogThatCannotBeOpenedIsAMistakeOfTheConfiguration(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
 	text := s.configText(s.defaultLogin(v).connection("prod", v.Address)) + "audit: {file: /nowhere/audit.log}\n"
 	if done := s.run("serve", "--config", s.write("config.yaml", text)); done.code != 2 || !strings.Contains(done.stderr, "/nowhere/audit.log") {

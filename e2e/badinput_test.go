@@ -25,9 +25,9 @@ var (
 
 func TestBadReferencesNeverReachVault(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
-	g := s.newGate(v)
+	g := s.newProxy(v)
 	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", g.address)))
 	before := len(g.seen())
 	for name, path := range map[string]string{
@@ -67,8 +67,8 @@ func TestBadReferencesNeverReachVault(t *testing.T) {
 func TestUnusualReferencesReachVaultUnchanged(t *testing.T) {
 	t.Parallel()
 	vaulttest.EachPrivate(t, func(t *testing.T, v *vaulttest.Vault) {
-		s := newStage(t)
-		g := s.newGate(v)
+		s := newSandbox(t)
+		g := s.newProxy(v)
 		r := s.start("--config", s.config(s.newLogin(v, nil, readSecrets+` path "team/*" { capabilities = ["read"] }`).connection("prod", g.address)))
 		v.Mount(t, "team/kv", "kv", "2")
 		for _, path := range []string{
@@ -100,7 +100,7 @@ func TestUnusualReferencesReachVaultUnchanged(t *testing.T) {
 
 func TestBadRequestsAreRefusedWithTheFieldsAtFault(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
 	login := s.defaultLogin(v)
 	r := s.start("--config", s.config(
@@ -186,7 +186,7 @@ func second[Answer any](_ Answer, err error) error { return err }
 func TestWhatVaultRefusesHasItsOwnReason(t *testing.T) {
 	t.Parallel()
 	vaulttest.EachPrivate(t, func(t *testing.T, v *vaulttest.Vault) {
-		s := newStage(t)
+		s := newSandbox(t)
 		v.Mount(t, "old", "kv", "1")
 		others := v.Name == "real" // the development Vault has KV engines only
 		if others {
@@ -264,12 +264,12 @@ func TestAProxyInFrontOfVaultThatBreaksAnswersIsAnOutage(t *testing.T) {
 		{"5 MiB", fiveMebibytes, failure{codes.ResourceExhausted, "SECRET_TOO_LARGE"}},
 	}
 
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
 	login := s.defaultLogin(v)
 	var connections []string
 	for i, one := range answers {
-		g := s.newGate(v)
+		g := s.newProxy(v)
 		g.answerWith(func(path string) http.HandlerFunc {
 			if strings.HasPrefix(path, "secret/data/") {
 				return one.answer

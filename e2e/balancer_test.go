@@ -12,7 +12,7 @@ import (
 // balancer is a layer 4 load balancer: it hands each new connection to the next of its backends, and knows nothing of
 // what is said there. A connection stays with its backend, whatever becomes of that. It is safe for concurrent use.
 type balancer struct {
-	stage    *stage
+	sandbox  *sandbox
 	listener net.Listener
 	address  string // host:port
 
@@ -32,13 +32,13 @@ type link struct {
 }
 
 // newBalancer listens at host:port. The test's end closes it and everything that went through it.
-func (s *stage) newBalancer(listen string, backends ...string) *balancer {
+func (s *sandbox) newBalancer(listen string, backends ...string) *balancer {
 	s.t.Helper()
 	listener, err := net.Listen("tcp", listen)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	b := &balancer{stage: s, listener: listener, address: listener.Addr().String(), links: map[*link]struct{}{}}
+	b := &balancer{sandbox: s, listener: listener, address: listener.Addr().String(), links: map[*link]struct{}{}}
 	b.route(backends...)
 	go b.serve() // ends when the listener is closed
 	s.t.Cleanup(b.close)

@@ -19,7 +19,7 @@ type somebody struct {
 }
 
 // as runs the binary as somebody else. Its standard output may hold secrets.
-func (s *stage) as(who somebody, args ...string) outcome {
+func (s *sandbox) as(who somebody, args ...string) outcome {
 	s.t.Helper()
 	command := exec.Command(binary, args...)
 	command.Dir = "/"
@@ -32,12 +32,12 @@ func TestCallersAreWhoTheKernelSaysTheyAre(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can run processes as other users")
 	}
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
 	value := s.newSecret()
 	s.writeSecret(v, "secret/data/app", "key", value)
-	for _, folder := range []string{s.dir, s.subfolder(filepath.Base(filepath.Dir(s.socket())))} {
-		if err := os.Chmod(folder, 0o755); err != nil { // #nosec G302 -- every user of this test has to reach the socket
+	for _, directory := range []string{s.dir, s.subdirectory(filepath.Base(filepath.Dir(s.socket())))} {
+		if err := os.Chmod(directory, 0o755); err != nil { // #nosec G302 -- every user of this test has to reach the socket
 			t.Fatal(err)
 		}
 	}
@@ -103,8 +103,8 @@ callers:
 		}
 	})
 	t.Run("the socket's mode comes first", func(t *testing.T) {
-		s := newStage(t)
-		if err := os.Chmod(s.dir, 0o755); err != nil { // #nosec G302 -- so that the socket's folder is what keeps others out
+		s := newSandbox(t)
+		if err := os.Chmod(s.dir, 0o755); err != nil { // #nosec G302 -- so that the socket's directory is what keeps others out
 			t.Fatal(err)
 		}
 		s.start("--config", s.config(s.defaultLogin(v).connection("prod", v.Address)))
@@ -117,7 +117,7 @@ callers:
 
 func TestAnEmptyListOfCallersLetsNobodyIn(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
 	r := s.start("--config", s.write("config.yaml", s.configText(s.defaultLogin(v).connection("prod", v.Address))+"callers: []\n"))
 	_, err := r.resolve("secret/data/app/key")

@@ -18,7 +18,7 @@ import (
 )
 
 // succeeds runs the binary, which has to end well, and returns its standard output.
-func (s *stage) succeeds(args ...string) string {
+func (s *sandbox) succeeds(args ...string) string {
 	s.t.Helper()
 	done := s.run(args...)
 	if done.code != 0 {
@@ -28,7 +28,7 @@ func (s *stage) succeeds(args ...string) string {
 }
 
 // fails runs the binary, which has to end with a code and say each of the words on standard error.
-func (s *stage) fails(code int, words []string, args ...string) {
+func (s *sandbox) fails(code int, words []string, args ...string) {
 	s.t.Helper()
 	done := s.run(args...)
 	if done.code != code {
@@ -43,15 +43,15 @@ func (s *stage) fails(code int, words []string, args ...string) {
 
 func TestTheCommandLineAsksARunningSidecar(t *testing.T) {
 	t.Parallel()
-	stage := newStage(t)
+	sandbox := newSandbox(t)
 	v := vaulttest.RealPrivate(t)
-	value := stage.newSecret()
-	v.WriteSecret(t, "secret/data/app", map[string]any{"key": value, "tls/key": stage.keep("slashed"), "port": 5432})
-	l := stage.defaultLogin(v)
-	stage.start("--config", stage.config(l.connection("prod", v.Address)))
+	value := sandbox.newSecret()
+	v.WriteSecret(t, "secret/data/app", map[string]any{"key": value, "tls/key": sandbox.keep("slashed"), "port": 5432})
+	l := sandbox.defaultLogin(v)
+	sandbox.start("--config", sandbox.config(l.connection("prod", v.Address)))
 
 	t.Run("resolve prints the value and nothing else", func(t *testing.T) {
-		s := stage.in(t)
+		s := sandbox.in(t)
 		for want, args := range map[string][]string{
 			value + "\n": {"secret/data/app/key"},
 			"slashed\n":  {"secret/data/app", "--key", "tls/key"},
@@ -63,7 +63,7 @@ func TestTheCommandLineAsksARunningSidecar(t *testing.T) {
 		}
 	})
 	t.Run("resolve --output json prints the whole answer", func(t *testing.T) {
-		done := stage.in(t).revealing("resolve", "secret/data/app/key", "--output", "json")
+		done := sandbox.in(t).revealing("resolve", "secret/data/app/key", "--output", "json")
 		var answer map[string]any
 		if err := json.Unmarshal([]byte(done.stdout), &answer); err != nil {
 			t.Fatalf("%v: %s", err, done.stdout)
@@ -71,14 +71,14 @@ func TestTheCommandLineAsksARunningSidecar(t *testing.T) {
 		requireFields(t, answer, map[string]any{"value": value, "value_type": "VALUE_TYPE_STRING", "version": 1.0, "source": "SOURCE_CACHE"})
 	})
 	t.Run("resolve says why it fails", func(t *testing.T) {
-		s := stage.in(t)
+		s := sandbox.in(t)
 		s.fails(1, []string{"SECRET_NOT_FOUND"}, "resolve", "secret/data/absent/key")
 		s.fails(1, []string{"INVALID_PATH"}, "resolve", "nonsense")
 		s.fails(1, []string{"CONNECTION_NOT_FOUND"}, "resolve", "secret/data/app/key", "--connection", "absent")
 		s.fails(1, []string{s.path("nobody"), "--socket"}, "resolve", "secret/data/app/key", "--socket", s.path("nobody"))
 	})
 	t.Run("invalidate counts what it dropped", func(t *testing.T) {
-		s := stage.in(t)
+		s := sandbox.in(t)
 		s.revealing("resolve", "secret/data/app/key")
 		for _, test := range []struct {
 			want string
@@ -94,7 +94,7 @@ func TestTheCommandLineAsksARunningSidecar(t *testing.T) {
 		s.succeeds("invalidate", "--renew-login")
 	})
 	t.Run("connections list", func(t *testing.T) {
-		s := stage.in(t)
+		s := sandbox.in(t)
 		for _, word := range []string{"prod", "READY", "platform", v.Address} {
 			if table := s.succeeds("connections", "list"); !strings.Contains(table, word) {
 				t.Errorf("the table does not show %q:\n%s", word, table)
@@ -109,7 +109,7 @@ func TestTheCommandLineAsksARunningSidecar(t *testing.T) {
 		}
 	})
 	t.Run("connections test", func(t *testing.T) {
-		s := stage.in(t)
+		s := sandbox.in(t)
 		report := s.succeeds("connections", "test", "prod")
 		for _, word := range []string{"reach", "login", "PASSED", "1."} {
 			if !strings.Contains(report, word) {
@@ -119,7 +119,7 @@ func TestTheCommandLineAsksARunningSidecar(t *testing.T) {
 		s.fails(1, []string{"CONNECTION_NOT_FOUND"}, "connections", "test", "absent")
 	})
 	t.Run("health", func(t *testing.T) {
-		s := stage.in(t)
+		s := sandbox.in(t)
 		s.succeeds("health")
 		s.succeeds("health", "--service", "liveness")
 		s.succeeds("health", "--service", "connection/prod")
@@ -127,7 +127,7 @@ func TestTheCommandLineAsksARunningSidecar(t *testing.T) {
 		s.fails(1, []string{s.path("nobody")}, "health", "--socket", s.path("nobody"))
 	})
 	t.Run("version and completion", func(t *testing.T) {
-		s := stage.in(t)
+		s := sandbox.in(t)
 		if version := s.succeeds("version"); !strings.HasPrefix(version, "secret-sidecar ") {
 			t.Errorf("version says %q", version)
 		}
@@ -139,7 +139,7 @@ func TestTheCommandLineAsksARunningSidecar(t *testing.T) {
 
 func TestConnectionsAreTestedBeforeTheyAreSaved(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.RealPrivate(t)
 	l := s.defaultLogin(v)
 	value := s.newSecret()
@@ -201,7 +201,7 @@ func TestConnectionsAreTestedBeforeTheyAreSaved(t *testing.T) {
 
 func TestDevNeedsNothingElse(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	value := s.newSecret()
 	command := exec.Command(binary, "dev", "--socket", s.socket(), "--secret", "secret/data/mysec/api_key="+value)
 	command.Env = s.environ()

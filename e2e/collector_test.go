@@ -44,7 +44,7 @@ type exportedMetric struct {
 }
 
 // newCollector starts a receiver. The test's end stops it.
-func (s *stage) newCollector() *collector {
+func (s *sandbox) newCollector() *collector {
 	s.t.Helper()
 	listener, err := (&net.ListenConfig{}).Listen(s.t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -186,7 +186,7 @@ func (c *collector) allSpans() []*tracepb.Span {
 
 // scrape reads a Prometheus endpoint with Prometheus's parser, and returns the values by series and the names of the
 // metrics.
-func scrape(t *testing.T, s *stage, address string) (values map[string]float64, names map[string]bool) {
+func scrape(t *testing.T, s *sandbox, address string) (values map[string]float64, names map[string]bool) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address+"/metrics", http.NoBody)
 	if err != nil {

@@ -46,7 +46,7 @@ func requireReads(t *testing.T, v *vaulttest.Vault, path string, want int) {
 
 func TestTheAuditLogShowsOneReadForEverySecret(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.RealPrivate(t)
 	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", v.Address)))
 
@@ -147,7 +147,7 @@ func resolveTogether(t *testing.T, r *sidecar, count int, request *secretsidecar
 	start := make(chan struct{})
 	var group sync.WaitGroup
 	for range channels {
-		client := secretsidecarv1.NewSecretServiceClient(r.stage.dial())
+		client := secretsidecarv1.NewSecretServiceClient(r.sandbox.dial())
 		for range count / channels {
 			group.Go(func() {
 				<-start
@@ -165,8 +165,8 @@ func resolveTogether(t *testing.T, r *sidecar, count int, request *secretsidecar
 func TestARequestAfterInvalidateNeverSeesAReadThatBeganBeforeIt(t *testing.T) {
 	t.Parallel()
 	vaulttest.EachPrivate(t, func(t *testing.T, v *vaulttest.Vault) {
-		s := newStage(t)
-		g := s.newGate(v)
+		s := newSandbox(t)
+		g := s.newProxy(v)
 		r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", g.address)))
 		for i := range 20 {
 			older, newer := s.newSecret(), s.newSecret()
@@ -204,7 +204,7 @@ func TestARequestAfterInvalidateNeverSeesAReadThatBeganBeforeIt(t *testing.T) {
 
 func TestASecretInUseIsRefreshedBeforeItExpires(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.RealPrivate(t)
 	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", v.Address, "cache: {ttl: 4s, refresh_ahead: 5m}")))
 	older, newer := s.newSecret(), s.newSecret()
@@ -230,9 +230,9 @@ func TestASecretIsNotServedOnceVaultHasDeletedItByItself(t *testing.T) {
 	for _, outage := range []bool{false, true} {
 		t.Run(fmt.Sprintf("outage %v", outage), func(t *testing.T) {
 			t.Parallel()
-			s := newStage(t)
+			s := newSandbox(t)
 			v := vaulttest.RealPrivate(t)
-			g := s.newGate(v)
+			g := s.newProxy(v)
 			r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", g.address)))
 			asRoot(s, v, http.MethodPost, "secret/metadata/passing", map[string]any{"delete_version_after": "4s"})
 			value := s.newSecret()
@@ -268,7 +268,7 @@ func TestASecretIsNotServedOnceVaultHasDeletedItByItself(t *testing.T) {
 
 func TestThreeMegabytesFitIntoAnAnswer(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
 	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", v.Address)))
 	value := strings.Repeat("0123456789abcdef", 1_000_000/16) // Vault takes strings of up to 1 MiB
@@ -292,7 +292,7 @@ func TestThreeMegabytesFitIntoAnAnswer(t *testing.T) {
 
 func TestAnswersSayHowLongTheyAreFresh(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
 	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", v.Address, "cache: {ttl: 10m}")))
 	value := s.newSecret()

@@ -22,7 +22,7 @@ import (
 const docsSocket = "/tmp/sidecar.sock"
 
 // TestEveryCommandInTheDocumentsWorks runs the commands of all documents as a reader would: console blocks, with
-// the answers that they show, against `secret-sidecar dev`; sh blocks line by line, in a folder that holds the
+// the answers that they show, against `secret-sidecar dev`; sh blocks line by line, in a directory that holds the
 // files that the document shows.
 func TestEveryCommandInTheDocumentsWorks(t *testing.T) {
 	pages, err := filepath.Glob("../docs/*.md")
@@ -161,22 +161,22 @@ func codeBlocks(page string) []codeBlock {
 	return blocks
 }
 
-// docsReader follows a document with a shell in an empty folder.
+// docsReader follows a document with a shell in an empty directory.
 type docsReader struct {
-	folder string
-	env    []string
-	server *vaulttest.Vault // nil until a command needs it
+	directory string
+	env       []string
+	server    *vaulttest.Vault // nil until a command needs it
 }
 
 func newReader(t *testing.T) *docsReader {
 	t.Helper()
-	folder, err := os.MkdirTemp(folderRoot(), "ss")
+	directory, err := os.MkdirTemp(directoryRoot(), "ss")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(folder) })
+	t.Cleanup(func() { _ = os.RemoveAll(directory) })
 	path := filepath.Dir(binary) + ":" + filepath.Dir(os.Getenv("GRPCURL")) + ":" + os.Getenv("PATH")
-	return &docsReader{folder: folder, env: append(os.Environ(), "PATH="+path, "SECRET_SIDECAR_SOCKET="+filepath.Join(folder, "s"))}
+	return &docsReader{directory: directory, env: append(os.Environ(), "PATH="+path, "SECRET_SIDECAR_SOCKET="+filepath.Join(directory, "s"))}
 }
 
 // runSecret is a credential's file in a configuration.
@@ -184,14 +184,14 @@ var runSecret = regexp.MustCompile(`/run/secrets/([a-z-]+)`)
 
 func (r *docsReader) follow(t *testing.T, b codeBlock) {
 	t.Helper()
-	text := strings.ReplaceAll(b.text, docsSocket, filepath.Join(r.folder, "s"))
+	text := strings.ReplaceAll(b.text, docsSocket, filepath.Join(r.directory, "s"))
 	switch b.language {
 	case "yaml":
 		if strings.Contains(text, "connections:") {
 			for _, file := range runSecret.FindAllStringSubmatch(text, -1) {
 				r.write(t, file[1], "secret-id-of-the-documents")
 			}
-			r.write(t, "config.yaml", strings.ReplaceAll(text, "/run/secrets/", r.folder+"/"))
+			r.write(t, "config.yaml", strings.ReplaceAll(text, "/run/secrets/", r.directory+"/"))
 		}
 	case "hcl":
 		r.write(t, "policy.hcl", text)
@@ -207,7 +207,7 @@ func (r *docsReader) follow(t *testing.T, b codeBlock) {
 
 func (r *docsReader) write(t *testing.T, name, text string) {
 	t.Helper()
-	if err := os.WriteFile(filepath.Join(r.folder, name), []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(r.directory, name), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -244,7 +244,7 @@ func (r *docsReader) onVault(t *testing.T, line string) {
 	}
 	if r.server == nil {
 		r.server = vaulttest.RealPrivate(t)
-		r.env = append(r.env, "VAULT_ADDR="+r.server.Address, "VAULT_TOKEN="+r.server.RootToken, "HOME="+r.folder)
+		r.env = append(r.env, "VAULT_ADDR="+r.server.Address, "VAULT_TOKEN="+r.server.RootToken, "HOME="+r.directory)
 	}
 	r.shell(t, line)
 }
@@ -270,7 +270,7 @@ func (r *docsReader) shell(t *testing.T, line string) string {
 
 func (r *docsReader) bash(ctx context.Context, line string) *exec.Cmd {
 	command := exec.CommandContext(ctx, "bash", "-c", line)
-	command.Dir, command.Env = r.folder, r.env
+	command.Dir, command.Env = r.directory, r.env
 	return command
 }
 

@@ -45,7 +45,7 @@ func TestATestOfASpecTakesARuleThatNamesIt(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			s := newStage(t)
+			s := newSandbox(t)
 			v := vaulttest.Dev(t)
 			l := s.defaultLogin(v)
 			rule := strings.ReplaceAll(test.rule, "UID", ownUID())
@@ -61,7 +61,7 @@ func TestATestOfASpecTakesARuleThatNamesIt(t *testing.T) {
 
 func TestTheItemsOfABatchAreJudgedOneByOne(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
 	value := s.newSecret()
 	s.writeSecret(v, "secret/data/app", "key", value)
@@ -86,7 +86,7 @@ func TestTheItemsOfABatchAreJudgedOneByOne(t *testing.T) {
 	requireFailure(t, s, err, callerNotAllowed)
 }
 
-func requireAllowed(t *testing.T, s *stage, err error, allowed bool) {
+func requireAllowed(t *testing.T, s *sandbox, err error, allowed bool) {
 	t.Helper()
 	if allowed {
 		s.in(t).must(err)
@@ -97,9 +97,9 @@ func requireAllowed(t *testing.T, s *stage, err error, allowed bool) {
 
 func TestATestOfASpecReachesAllowedAddressesAlone(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
-	g := s.newGate(v)
+	g := s.newProxy(v)
 	l := s.defaultLogin(v)
 	text := s.configText(l.connection("prod", v.Address)) + "test_connection: {allow: [10.0.0.0/8, vault.example]}\n"
 	r := s.start("--config", s.write("config.yaml", text))
@@ -126,7 +126,7 @@ func TestATestOfASpecReachesAllowedAddressesAlone(t *testing.T) {
 
 func TestTestsOfSpecsAreLimitedInRate(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
 	l := s.defaultLogin(v)
 	r := s.start("--config", s.config(l.connection("prod", v.Address)))
@@ -145,9 +145,9 @@ func TestTestsOfSpecsAreLimitedInRate(t *testing.T) {
 
 func TestOneCallerCannotTakeMoreThanItsLimits(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
-	g := s.newGate(v)
+	g := s.newProxy(v)
 	value := s.newSecret()
 	s.writeSecret(v, "secret/data/app", "key", value)
 	for i := range 5 {
@@ -204,7 +204,7 @@ func TestOneCallerCannotTakeMoreThanItsLimits(t *testing.T) {
 
 func TestReflectionCanBeTurnedOffWhileItRuns(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
 	text := s.configText(s.defaultLogin(v).connection("prod", v.Address))
 	r := s.start("--config", s.write("config.yaml", text))
@@ -230,19 +230,19 @@ func TestADescriptorThatIsPassedOnKeepsTheIdentityOfWhoConnected(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can run processes as other users")
 	}
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
 	value := s.newSecret()
 	s.writeSecret(v, "secret/data/app", "key", value)
-	for _, folder := range []string{s.dir, s.subfolder("run")} {
-		s.must(os.Chmod(folder, 0o755)) // #nosec G302 -- other users have to reach the socket
+	for _, directory := range []string{s.dir, s.subdirectory("run")} {
+		s.must(os.Chmod(directory, 0o755)) // #nosec G302 -- other users have to reach the socket
 	}
 	text := strings.Replace(s.configText(s.defaultLogin(v).connection("prod", v.Address)), s.socket(), s.socket()+`, mode: "0666"`, 1)
 	r := s.startWith(nil, "--config", s.write("config.yaml", text+"callers: [{uid: 0}]\n"))
 	r.awaitHealth("")
 
 	// Root connects; a process without any right gets the descriptor as its standard input.
-	conn := (&victim{sidecar: r}).connect()
+	conn := (&attackSetup{sidecar: r}).connect()
 	defer func() { _ = conn.Close() }()
 	file, err := conn.(interface{ File() (*os.File, error) }).File()
 	s.must(err)
@@ -264,7 +264,7 @@ func TestADescriptorThatIsPassedOnKeepsTheIdentityOfWhoConnected(t *testing.T) {
 }
 
 // makeReadable makes the command run a copy of a program that every user may execute.
-func (s *stage) makeReadable(program string, command *exec.Cmd) {
+func (s *sandbox) makeReadable(program string, command *exec.Cmd) {
 	s.t.Helper()
 	content, err := os.ReadFile(program)
 	s.must(err)

@@ -21,7 +21,7 @@ func (f failure) isRetryable() bool {
 
 // requireFailure checks an error against the contract: its code and reason, the domain, a message, and the
 // details that belong to it.
-func requireFailure(t *testing.T, s *stage, err error, want failure) *status.Status {
+func requireFailure(t *testing.T, s *sandbox, err error, want failure) *status.Status {
 	t.Helper()
 	got := status.Convert(err)
 	s.record("an error of the API", got.Proto().String())

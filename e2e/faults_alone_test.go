@@ -29,7 +29,7 @@ var waysToFail = []struct {
 }
 
 // failing makes the requests whose path begins with one of these prefixes fail.
-func (g *gate) failing(answer http.HandlerFunc, prefixes ...string) {
+func (g *proxy) failing(answer http.HandlerFunc, prefixes ...string) {
 	g.answerWith(func(path string) http.HandlerFunc {
 		for _, prefix := range prefixes {
 			if strings.HasPrefix(path, prefix) {
@@ -40,25 +40,25 @@ func (g *gate) failing(answer http.HandlerFunc, prefixes ...string) {
 	})
 }
 
-// alone is a sidecar with a gate before its Vault.
-type alone struct {
-	*stage
+// setup is a sidecar with a proxy before its Vault.
+type setup struct {
+	*sandbox
 	vault   *vaulttest.Vault
-	gate    *gate
+	proxy   *proxy
 	login   *login
 	sidecar *sidecar
 }
 
-func newAlone(t *testing.T, v *vaulttest.Vault, role map[string]any, policy string, lines ...string) *alone {
+func newSetup(t *testing.T, v *vaulttest.Vault, role map[string]any, policy string, lines ...string) *setup {
 	t.Helper()
-	s := newStage(t)
-	a := &alone{stage: s, vault: v, gate: s.newGate(v), login: s.newLogin(v, role, policy)}
-	a.sidecar = s.start("--config", s.config(a.login.connection("prod", a.gate.address, lines...)))
+	s := newSandbox(t)
+	a := &setup{sandbox: s, vault: v, proxy: s.newProxy(v), login: s.newLogin(v, role, policy)}
+	a.sidecar = s.start("--config", s.config(a.login.connection("prod", a.proxy.address, lines...)))
 	return a
 }
 
 // askForNewLogin asks for a new login and returns what came of it. It drops no secret.
-func (a *alone) askForNewLogin() error {
+func (a *setup) askForNewLogin() error {
 	_, err := a.sidecar.Invalidate(a.t.Context(), &secretsidecarv1.InvalidateRequest{
 		Connection: "prod", Path: "secret/data/none/key", RenewLogin: true,
 	})
@@ -70,15 +70,15 @@ func TestALoginThatFailsStopsNoReadWhileTheTokenLives(t *testing.T) {
 	for _, way := range waysToFail {
 		t.Run(way.name, func(t *testing.T) {
 			t.Parallel()
-			a := newAlone(t, vaulttest.Dev(t), nil, readSecrets, "timeout: "+noOutage)
+			a := newSetup(t, vaulttest.Dev(t), nil, readSecrets, "timeout: "+noOutage)
 			paths := a.newSecrets(a.vault, "secret/data/cold", 60)
-			a.gate.failing(way.answer, loginPath)
+			a.proxy.failing(way.answer, loginPath)
 			if a.askForNewLogin() == nil {
 				t.Error("a new login succeeded, though logins fail")
 			}
 			a.sidecar.readEach(paths)
 			requireHealth(t, a.sidecar, "connection/prod", serving)
-			a.gate.open()
+			a.proxy.open()
 			eventually(t, "a new login succeeds once they work again", func() bool { return a.askForNewLogin() == nil })
 		})
 	}
@@ -98,9 +98,9 @@ func TestRenewalsThatFailStopNoReadWhileTheTokenLives(t *testing.T) {
 			}
 			t.Run(kind+", "+way.name, func(t *testing.T) {
 				t.Parallel()
-				a := newAlone(t, vaulttest.Dev(t), role, readSecrets, "timeout: 5s")
+				a := newSetup(t, vaulttest.Dev(t), role, readSecrets, "timeout: 5s")
 				paths := a.newSecrets(a.vault, "secret/data/cold", 20)
-				a.gate.failing(way.answer, loginPath, renewPath)
+				a.proxy.failing(way.answer, loginPath, renewPath)
 				end := a.sidecar.status("prod").GetTokenExpiresAt().AsTime()
 				began, failed, answered := time.Now(), 0, 0
 				for i := 0; time.Until(end) > 0; i++ {
@@ -117,17 +117,17 @@ func TestRenewalsThatFailStopNoReadWhileTheTokenLives(t *testing.T) {
 					<-time.After(askWhileHealing)
 				}
 				t.Logf("%d reads were answered while the token lived, %d failed; %d renewals and %d logins were tried",
-					answered, failed, a.gate.count(renewPath), a.gate.count(loginPath)-1)
-				requireBetween(t, "renewals and logins that failed", a.gate.count(renewPath)+a.gate.count(loginPath)-1, 1, 20)
-				a.gate.open()
-				requireHealed(t, direct(a.vault, a.gate.address, paths[0]), fresh(a.sidecar, "", paths[0]+"/key"))
+					answered, failed, a.proxy.count(renewPath), a.proxy.count(loginPath)-1)
+				requireBetween(t, "renewals and logins that failed", a.proxy.count(renewPath)+a.proxy.count(loginPath)-1, 1, 20)
+				a.proxy.open()
+				requireHealed(t, direct(a.vault, a.proxy.address, paths[0]), fresh(a.sidecar, "", paths[0]+"/key"))
 			})
 		}
 	}
 }
 
 // quota limits a path of a real Vault to one request an hour. It returns how to lift it.
-func (s *stage) quota(v *vaulttest.Vault, path string) (lift func()) {
+func (s *sandbox) quota(v *vaulttest.Vault, path string) (lift func()) {
 	s.t.Helper()
 	at := "sys/quotas/rate-limit/" + vaulttest.Unique("e2e")
 	asRoot(s, v, http.MethodPost, at, map[string]any{"path": path, "rate": 1, "interval": "1h"})
@@ -140,7 +140,7 @@ func (s *stage) quota(v *vaulttest.Vault, path string) (lift func()) {
 func TestAQuotaOnLoginsAloneStopsNoRead(t *testing.T) {
 	t.Parallel()
 	v := vaulttest.RealPrivate(t)
-	a := newAlone(t, v, nil, readSecrets, "timeout: "+noOutage)
+	a := newSetup(t, v, nil, readSecrets, "timeout: "+noOutage)
 	paths := a.newSecrets(v, "secret/data/cold", 60)
 	lift := a.quota(v, loginPath)
 	_ = a.askForNewLogin() // the one that the quota lets through
@@ -158,7 +158,7 @@ func TestAQuotaOnOneMountStopsNoReadOfAnother(t *testing.T) {
 	t.Parallel()
 	v := vaulttest.RealPrivate(t)
 	v.Mount(t, "batch", "kv", "2")
-	a := newAlone(t, v, nil, readSecrets+` path "batch/*" { capabilities = ["read"] }`, "timeout: "+noOutage)
+	a := newSetup(t, v, nil, readSecrets+` path "batch/*" { capabilities = ["read"] }`, "timeout: "+noOutage)
 	var limited []string
 	eventually(t, "the new mount takes secrets", func() bool {
 		answer, err := v.Try(http.MethodPost, "batch/data/ready", map[string]any{"data": map[string]any{"key": a.newSecret()}})
@@ -171,7 +171,7 @@ func TestAQuotaOnOneMountStopsNoReadOfAnother(t *testing.T) {
 	eventually(t, "the mount is limited", func() bool { return batch.answers()["Unavailable VAULT_RATE_LIMITED"] > 0 })
 	a.sidecar.readEach(paths)
 	lift()
-	requireHealed(t, direct(v, a.gate.address, limited[0]), fresh(a.sidecar, "", limited[0]+"/key"))
+	requireHealed(t, direct(v, a.proxy.address, limited[0]), fresh(a.sidecar, "", limited[0]+"/key"))
 	t.Logf("the limited mount: %v", batch.stop())
 }
 
@@ -208,10 +208,10 @@ func TestPathsThatFailCostTheOthersOfTheirMountNothing(t *testing.T) {
 	} {
 		t.Run(bad.name, func(t *testing.T) {
 			t.Parallel()
-			a := newAlone(t, vaulttest.Dev(t), nil, readSecrets, bad.lines...)
+			a := newSetup(t, vaulttest.Dev(t), nil, readSecrets, bad.lines...)
 			good := a.newSecrets(a.vault, "secret/data/good", 50)
 			evil := a.newSecrets(a.vault, "secret/data/evil", bad.paths)
-			a.gate.failing(bad.answer, "secret/data/evil")
+			a.proxy.failing(bad.answer, "secret/data/evil")
 			failing := a.sidecar.startPoll(bad.paths, askWhileHealing, evil...)
 			eventually(t, "the bad paths have failed", func() bool { return failing.total() >= bad.paths })
 			healthy := a.sidecar.startPoll(4, askWhileHealing, good...)
@@ -219,12 +219,12 @@ func TestPathsThatFailCostTheOthersOfTheirMountNothing(t *testing.T) {
 			healthy.requireFresh(t, "reads of the good paths", mayFail)
 
 			// An outage on top, and then only the bad paths are bad again.
-			a.gate.cut()
+			a.proxy.cut()
 			outage := a.sidecar.startPoll(1, askWhileHealing, good[:10]...)
 			outage.await(t, 40)
 			outage.stop()
-			a.gate.failing(bad.answer, "secret/data/evil")
-			requireHealed(t, direct(a.vault, a.gate.address, good[0]), fresh(a.sidecar, "", good[0]+"/key"), fresh(a.sidecar, "", good[1]+"/key"))
+			a.proxy.failing(bad.answer, "secret/data/evil")
+			requireHealed(t, direct(a.vault, a.proxy.address, good[0]), fresh(a.sidecar, "", good[0]+"/key"), fresh(a.sidecar, "", good[1]+"/key"))
 			t.Logf("reads of the bad paths: %v", failing.stop())
 		})
 	}
@@ -235,7 +235,7 @@ func TestAQuestionAboutMountsThatFailsStopsNothing(t *testing.T) {
 	for _, way := range waysToFail {
 		t.Run(way.name, func(t *testing.T) {
 			t.Parallel()
-			a := newAlone(t, vaulttest.Dev(t), nil, readSecrets, "timeout: 5s", "cache: {negative_ttl: 0s}")
+			a := newSetup(t, vaulttest.Dev(t), nil, readSecrets, "timeout: 5s", "cache: {negative_ttl: 0s}")
 			good := a.newSecrets(a.vault, "secret/data/good", 50)
 			gone := a.newSecrets(a.vault, "secret/data/gone", 2)
 			for _, path := range gone { // so that there are copies
@@ -243,11 +243,11 @@ func TestAQuestionAboutMountsThatFailsStopsNothing(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			a.gate.failing(way.answer, "sys/internal/ui/mounts", "sys/mounts")
+			a.proxy.failing(way.answer, "sys/internal/ui/mounts", "sys/mounts")
 			missing := a.sidecar.startPoll(2, askWhileHealing, "secret/data/missing", "secret/data/missing-too")
 			healthy := a.sidecar.startPoll(2, askWhileHealing, good...)
-			asRoot(a.stage, a.vault, http.MethodDelete, "secret/data/gone-0", nil)
-			asRoot(a.stage, a.vault, http.MethodDelete, "secret/metadata/gone-1", nil)
+			asRoot(a.sandbox, a.vault, http.MethodDelete, "secret/data/gone-0", nil)
+			asRoot(a.sandbox, a.vault, http.MethodDelete, "secret/metadata/gone-1", nil)
 			for i, want := range []string{"VERSION_DELETED", "SECRET_NOT_FOUND"} {
 				for range 3 {
 					answer, err := a.sidecar.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: gone[i] + "/key", MaxAge: readVaultNow})
@@ -282,19 +282,19 @@ func TestAWholeOutageStaysCheap(t *testing.T) {
 	for _, way := range ways {
 		t.Run(way.name, func(t *testing.T) {
 			t.Parallel()
-			a := newAlone(t, vaulttest.Dev(t), nil, readSecrets)
+			a := newSetup(t, vaulttest.Dev(t), nil, readSecrets)
 			paths := a.newSecrets(a.vault, "secret/data/cold", secrets)
-			before := len(a.gate.seen())
-			a.gate.answerAll(way.answer)
+			before := len(a.proxy.seen())
+			a.proxy.answerAll(way.answer)
 			worker := a.sidecar.startPoll(2, askWhileHealing, paths...)
 			end := time.NewTimer(lasts)
 			defer end.Stop()
 			<-end.C
-			probes := len(a.gate.seen()) - before
+			probes := len(a.proxy.seen()) - before
 			t.Logf("%d requests reached Vault in %v, of %v", probes, lasts, worker.answers())
 			requireBetween(t, "requests that reached Vault", probes, 1, secrets+2*intervals)
-			a.gate.open()
-			requireHealed(t, direct(a.vault, a.gate.address, paths[0]), fresh(a.sidecar, "", paths[0]+"/key"))
+			a.proxy.open()
+			requireHealed(t, direct(a.vault, a.proxy.address, paths[0]), fresh(a.sidecar, "", paths[0]+"/key"))
 		})
 	}
 }

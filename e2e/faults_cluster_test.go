@@ -15,16 +15,16 @@ import (
 
 // The faults of a cluster of three real Vaults behind a layer 4 load balancer, one at a time, under load.
 
-// clusterRig is a rig whose prod leads through a balancer to a cluster.
-type clusterRig struct {
-	*rig
+// clusterSetup is a setup whose prod leads through a balancer to a cluster.
+type clusterSetup struct {
+	*loadSetup
 	cluster *vaulttest.Cluster
 }
 
-func newClusterRig(t *testing.T, healthy func(string) bool) *clusterRig {
+func newClusterSetup(t *testing.T, healthy func(string) bool) *clusterSetup {
 	t.Helper()
-	s := newStage(t)
-	c := &clusterRig{rig: &rig{stage: s}, cluster: vaulttest.RaftCluster(t, 3)}
+	s := newSandbox(t)
+	c := &clusterSetup{loadSetup: &loadSetup{sandbox: s}, cluster: vaulttest.RaftCluster(t, 3)}
 	c.vault = c.cluster.Nodes[0]
 	var addresses []string
 	for _, node := range c.cluster.Nodes {
@@ -32,12 +32,12 @@ func newClusterRig(t *testing.T, healthy func(string) bool) *clusterRig {
 	}
 	b := s.newBalancer("127.0.0.1:0", addresses...)
 	b.check(healthy)
-	c.setUp("http://"+b.address, c.askAnyNode, c.cluster, rigOptions{})
+	c.setUp("http://"+b.address, c.askAnyNode, c.cluster, loadOptions{})
 	return c
 }
 
 // askAnyNode is the direct client: it reads a secret at whichever node there is.
-func (c *clusterRig) askAnyNode(ctx context.Context) error {
+func (c *clusterSetup) askAnyNode(ctx context.Context) error {
 	var failures error
 	for _, node := range c.cluster.In() {
 		err := direct(node, node.Address, loadPaths[0])(ctx)
@@ -69,7 +69,7 @@ func TestAClusterLosesOneNodeAtATime(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := newClusterRig(t, healthy)
+			c := newClusterSetup(t, healthy)
 			c.begin()
 			c.load.during(time.Second)
 			// Elections take their time, and a busy machine may cause one. Denials and missing secrets stay wrong.
@@ -84,7 +84,7 @@ func TestAClusterLosesOneNodeAtATime(t *testing.T) {
 }
 
 // lose takes one node away, and gives it back. Both times the cluster is used again in time.
-func (c *clusterRig) lose(what string, node *vaulttest.Vault, loss, back func(*vaulttest.Vault, testing.TB)) {
+func (c *clusterSetup) lose(what string, node *vaulttest.Vault, loss, back func(*vaulttest.Vault, testing.TB)) {
 	c.t.Helper()
 	c.cluster.TakeOut(node)
 	loss(node, c.t)
@@ -101,7 +101,7 @@ func (c *clusterRig) lose(what string, node *vaulttest.Vault, loss, back func(*v
 
 // thaw lets a frozen node go on. One that led answers for a moment with what it knew, before it learns that others have
 // gone on without it.
-func (c *clusterRig) thaw(node *vaulttest.Vault, t testing.TB) {
+func (c *clusterSetup) thaw(node *vaulttest.Vault, t testing.TB) {
 	t.Helper()
 	c.prod.mayLag(func() {
 		node.Thaw(t)
@@ -110,7 +110,7 @@ func (c *clusterRig) thaw(node *vaulttest.Vault, t testing.TB) {
 }
 
 // follower returns a node that does not lead.
-func (c *clusterRig) follower() *vaulttest.Vault {
+func (c *clusterSetup) follower() *vaulttest.Vault {
 	c.t.Helper()
 	leader := c.cluster.Leader(c.t)
 	for _, node := range c.cluster.Nodes {

@@ -37,24 +37,24 @@ var transports = []struct {
 	{"TLS with HTTP/1.1 alone", (*httptest.Server).StartTLS},
 }
 
-// dying is a sidecar whose connections lead through a balancer to a gate before a Vault, and are all open.
-type dying struct {
-	*stage
+// balancedSetup is a sidecar whose connections lead through a balancer to a proxy before a Vault, and are all open.
+type balancedSetup struct {
+	*sandbox
 	vault    *vaulttest.Vault
-	gate     *gate // where the open connections lead
+	proxy    *proxy // where the open connections lead
 	balancer *balancer
 	sidecar  *sidecar
 }
 
-// newDying builds one. The address is that of the balancer unless host gives it another name.
-func newDying(t *testing.T, start func(*httptest.Server), lines ...string) *dying {
+// newBalancedSetup builds one. The address is that of the balancer unless host gives it another name.
+func newBalancedSetup(t *testing.T, start func(*httptest.Server), lines ...string) *balancedSetup {
 	t.Helper()
-	s := newStage(t)
-	d := &dying{stage: s, vault: vaulttest.Dev(t)}
-	d.gate = s.openGate(d.vault, start)
-	d.balancer = s.newBalancer("127.0.0.1:0", d.gate.address)
+	s := newSandbox(t)
+	d := &balancedSetup{sandbox: s, vault: vaulttest.Dev(t)}
+	d.proxy = s.openProxy(d.vault, start)
+	d.balancer = s.newBalancer("127.0.0.1:0", d.proxy.address)
 	scheme := "http://"
-	if certificate := d.gate.server.Certificate(); certificate != nil {
+	if certificate := d.proxy.server.Certificate(); certificate != nil {
 		scheme = "https://"
 		lines = append(lines, "tls: {ca_file: "+s.write("ca.pem", pemOf(certificate.Raw))+"}")
 	}
@@ -69,13 +69,13 @@ func pemOf(certificate []byte) string {
 
 // warm writes secrets and reads them all at the same time, so that there are as many connections. On a slow machine the
 // time-out may be over before they are all under way: then it tries again.
-func (d *dying) warm() {
+func (d *balancedSetup) warm() {
 	d.t.Helper()
 	for i := range heldConnections {
 		d.writeSecret(d.vault, held(i), "key", d.newSecret())
 	}
 	eventually(d.t, "all reads are under way at the same time", func() bool {
-		before, release := d.gate.count("secret/data/held-"), d.gate.hold()
+		before, release := d.proxy.count("secret/data/held-"), d.proxy.hold()
 		var reads sync.WaitGroup
 		var failed atomic.Int32
 		for i := range heldConnections {
@@ -86,9 +86,9 @@ func (d *dying) warm() {
 			})
 		}
 		eventually(d.t, "all reads are under way or have failed", func() bool {
-			return failed.Load() > 0 || d.gate.count("secret/data/held-") == before+heldConnections
+			return failed.Load() > 0 || d.proxy.count("secret/data/held-") == before+heldConnections
 		})
-		d.gate.open()
+		d.proxy.open()
 		release()
 		reads.Wait()
 		return failed.Load() == 0
@@ -99,7 +99,7 @@ func held(i int) string { return fmt.Sprintf("secret/data/held-%d", i) }
 
 // requireHealed counts, from a fault on, the reads that fail of a worker who is in no hurry, until workers who ask all
 // the time get what they want.
-func (d *dying) requireHealed(without probe) {
+func (d *balancedSetup) requireHealed(without probe) {
 	d.t.Helper()
 	ctx, cancel := context.WithCancel(d.t.Context())
 	var patient sync.WaitGroup
@@ -128,9 +128,9 @@ func TestConnectionsThatWentSilentAreLeft(t *testing.T) {
 	for _, transport := range transports {
 		t.Run(transport.name, func(t *testing.T) {
 			t.Parallel()
-			d := newDying(t, transport.start, "timeout: 2s")
+			d := newBalancedSetup(t, transport.start, "timeout: 2s")
 			d.balancer.silence()
-			d.requireHealed(direct(d.vault, d.gate.address, held(0)))
+			d.requireHealed(direct(d.vault, d.proxy.address, held(0)))
 		})
 	}
 }
@@ -141,15 +141,15 @@ func TestConnectionsThatWentSilentAreLeftBeforeALongTimeout(t *testing.T) {
 	for _, transport := range transports {
 		t.Run(transport.name, func(t *testing.T) {
 			t.Parallel()
-			d := newDying(t, transport.start)
+			d := newBalancedSetup(t, transport.start)
 			d.balancer.silence()
-			d.requireHealed(direct(d.vault, d.gate.address, held(0)))
+			d.requireHealed(direct(d.vault, d.proxy.address, held(0)))
 		})
 	}
 }
 
 // proxyTo is what another Vault answers.
-func (s *stage) proxyTo(v *vaulttest.Vault) http.HandlerFunc {
+func (s *sandbox) proxyTo(v *vaulttest.Vault) http.HandlerFunc {
 	s.t.Helper()
 	target, err := url.Parse(v.Address)
 	s.must(err)
@@ -174,28 +174,28 @@ func hang(_ http.ResponseWriter, r *http.Request) {
 // badNodes are nodes of a cluster that take connections and serve nothing.
 var badNodes = []struct {
 	name   string
-	answer func(s *stage) http.HandlerFunc
+	answer func(s *sandbox) http.HandlerFunc
 }{
-	{"is sealed", func(s *stage) http.HandlerFunc {
+	{"is sealed", func(s *sandbox) http.HandlerFunc {
 		sealed := vaulttest.RealPrivate(s.t)
 		sealed.Seal(s.t)
 		return s.proxyTo(sealed)
 	}},
-	{"is a standby that knows no leader", func(*stage) http.HandlerFunc {
+	{"is a standby that knows no leader", func(*sandbox) http.HandlerFunc {
 		return vaultSays(http.StatusInternalServerError, "local node not active but active cluster node not found")
 	}},
-	{"is a standby that redirects to a leader who is gone", func(*stage) http.HandlerFunc {
+	{"is a standby that redirects to a leader who is gone", func(*sandbox) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://127.0.0.1:1"+r.URL.Path, http.StatusTemporaryRedirect)
 		}
 	}},
-	{"answers 500 to everything", func(*stage) http.HandlerFunc {
+	{"answers 500 to everything", func(*sandbox) http.HandlerFunc {
 		return vaultSays(http.StatusInternalServerError, "internal error")
 	}},
-	{"answers everything with a page that says 503", func(*stage) http.HandlerFunc {
+	{"answers everything with a page that says 503", func(*sandbox) http.HandlerFunc {
 		return text(http.StatusServiceUnavailable, "no healthy upstream")
 	}},
-	{"hangs", func(*stage) http.HandlerFunc { return hang }},
+	{"hangs", func(*sandbox) http.HandlerFunc { return hang }},
 }
 
 func TestABalancersNodeThatNoLongerServesIsLeft(t *testing.T) {
@@ -205,10 +205,10 @@ func TestABalancersNodeThatNoLongerServesIsLeft(t *testing.T) {
 			t.Parallel()
 			for _, transport := range transports[:2] {
 				t.Run(transport.name, func(t *testing.T) {
-					answer := bad.answer(newStage(t))
-					d := newDying(t, transport.start, "timeout: 2s")
-					other := d.openGate(d.vault, transport.start)
-					d.gate.answerAll(answer)
+					answer := bad.answer(newSandbox(t))
+					d := newBalancedSetup(t, transport.start, "timeout: 2s")
+					other := d.openProxy(d.vault, transport.start)
+					d.proxy.answerAll(answer)
 					d.balancer.route(other.address)
 					d.requireHealed(direct(d.vault, other.address, held(0)))
 				})
@@ -223,18 +223,18 @@ func TestABalancersNodeThatStaysBadIsLeftForAnother(t *testing.T) {
 	for _, bad := range badNodes {
 		t.Run("it "+bad.name, func(t *testing.T) {
 			t.Parallel()
-			answer := bad.answer(newStage(t))
-			d := newDying(t, (*httptest.Server).Start, "timeout: 2s")
-			other := d.newGate(d.vault)
-			d.gate.answerAll(answer)
-			d.balancer.route(d.gate.address, other.address)
+			answer := bad.answer(newSandbox(t))
+			d := newBalancedSetup(t, (*httptest.Server).Start, "timeout: 2s")
+			other := d.newProxy(d.vault)
+			d.proxy.answerAll(answer)
+			d.balancer.route(d.proxy.address, other.address)
 			d.requireHealed(direct(d.vault, other.address, held(0)))
 		})
 	}
 }
 
 // startWithHosts is start with a /etc/hosts of the sidecar's own, in a mount namespace.
-func (s *stage) startWithHosts(hosts string, args ...string) *sidecar {
+func (s *sandbox) startWithHosts(hosts string, args ...string) *sidecar {
 	s.t.Helper()
 	const inNamespace = `mount --bind "$0" /etc/hosts && exec "$@"`
 	unshare := func(command ...string) *exec.Cmd {
@@ -249,15 +249,15 @@ func (s *stage) startWithHosts(hosts string, args ...string) *sidecar {
 }
 
 // moved is a sidecar whose Vault has a name, and two addresses with the same port to move between.
-func newMoved(t *testing.T) (d *dying, move func()) {
+func newMoved(t *testing.T) (d *balancedSetup, move func()) {
 	t.Helper()
-	s := newStage(t)
-	d = &dying{stage: s, vault: vaulttest.Dev(t)}
-	d.gate = s.newGate(d.vault)
-	d.balancer = s.newBalancer("127.0.0.1:0", d.gate.address)
+	s := newSandbox(t)
+	d = &balancedSetup{sandbox: s, vault: vaulttest.Dev(t)}
+	d.proxy = s.newProxy(d.vault)
+	d.balancer = s.newBalancer("127.0.0.1:0", d.proxy.address)
 	_, port, err := net.SplitHostPort(d.balancer.address)
 	s.must(err)
-	s.newBalancer("127.0.0.2:"+port, s.newGate(d.vault).address)
+	s.newBalancer("127.0.0.2:"+port, s.newProxy(d.vault).address)
 	const name = "vault.test"
 	hosts := s.write("hosts", "127.0.0.1 "+name+"\n127.0.0.1 localhost\n")
 	d.sidecar = s.startWithHosts(hosts, "--config",
@@ -275,12 +275,12 @@ func newMoved(t *testing.T) (d *dying, move func()) {
 
 func TestANameThatMovedToAnotherAddressIsFollowed(t *testing.T) {
 	t.Parallel()
-	faults := map[string]func(d *dying){
-		"nobody has the old address any more": func(d *dying) { d.balancer.vanish() },
-		"the old address refuses connections": func(d *dying) { d.balancer.close() },
+	faults := map[string]func(d *balancedSetup){
+		"nobody has the old address any more": func(d *balancedSetup) { d.balancer.vanish() },
+		"the old address refuses connections": func(d *balancedSetup) { d.balancer.close() },
 	}
 	for _, bad := range badNodes[:4] {
-		faults["what has the old address "+bad.name] = func(d *dying) { d.gate.answerAll(bad.answer(d.stage)) }
+		faults["what has the old address "+bad.name] = func(d *balancedSetup) { d.proxy.answerAll(bad.answer(d.sandbox)) }
 	}
 	for name, fault := range faults {
 		t.Run(name, func(t *testing.T) {
@@ -298,10 +298,10 @@ func TestANameThatMovedToAnotherAddressIsFollowed(t *testing.T) {
 // An orderly end of idle connections, as balancers do it all day, is no failure of the network and costs no read.
 func TestABalancerThatClosesConnectionsFailsNoRead(t *testing.T) {
 	t.Parallel()
-	d := newDying(t, (*httptest.Server).Start, "timeout: "+noOutage)
+	d := newBalancedSetup(t, (*httptest.Server).Start, "timeout: "+noOutage)
 	const rounds = 10
 	for range rounds {
-		d.gate.server.CloseClientConnections()
+		d.proxy.server.CloseClientConnections()
 		for i := range 3 {
 			if err := fresh(d.sidecar, "", held(i)+"/key")(t.Context()); err != nil {
 				t.Errorf("after all connections were closed: %v", err)

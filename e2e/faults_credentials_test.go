@@ -11,17 +11,17 @@ import (
 
 // The secret_id is rotated by file in every way that people and tools do it, under load. Not one request fails.
 
-// kubernetesSecret is a folder like the one that the kubelet makes of a Secret: files are links through ..data, which
+// kubernetesSecret is a directory like the one that the kubelet makes of a Secret: files are links through ..data, which
 // is swapped in one step.
 type kubernetesSecret struct {
-	stage *stage
-	dir   string
-	at    int // number of the folder that ..data leads to
+	sandbox *sandbox
+	dir     string
+	at      int // number of the directory that ..data leads to
 }
 
-func (s *stage) newKubernetesSecret(content string) *kubernetesSecret {
+func (s *sandbox) newKubernetesSecret(content string) *kubernetesSecret {
 	s.t.Helper()
-	k := &kubernetesSecret{stage: s, dir: s.path("kubernetes")}
+	k := &kubernetesSecret{sandbox: s, dir: s.path("kubernetes")}
 	s.must(os.Mkdir(k.dir, 0o700))
 	k.swap(content)
 	s.must(os.Symlink(filepath.Join("..data", "secret_id"), k.file()))
@@ -32,17 +32,17 @@ func (k *kubernetesSecret) file() string { return filepath.Join(k.dir, "secret_i
 
 // swap makes content the file's new content.
 func (k *kubernetesSecret) swap(content string) {
-	k.stage.t.Helper()
+	k.sandbox.t.Helper()
 	k.at++
 	version := "..v" + string(rune('0'+k.at))
-	k.stage.must(os.Mkdir(filepath.Join(k.dir, version), 0o700))
-	k.stage.must(os.WriteFile(filepath.Join(k.dir, version, "secret_id"), []byte(content), 0o600))
-	k.stage.must(os.Symlink(version, filepath.Join(k.dir, "..data_tmp")))
-	k.stage.must(os.Rename(filepath.Join(k.dir, "..data_tmp"), filepath.Join(k.dir, "..data")))
+	k.sandbox.must(os.Mkdir(filepath.Join(k.dir, version), 0o700))
+	k.sandbox.must(os.WriteFile(filepath.Join(k.dir, version, "secret_id"), []byte(content), 0o600))
+	k.sandbox.must(os.Symlink(version, filepath.Join(k.dir, "..data_tmp")))
+	k.sandbox.must(os.Rename(filepath.Join(k.dir, "..data_tmp"), filepath.Join(k.dir, "..data")))
 }
 
 // must fails the test for an error.
-func (s *stage) must(err error) {
+func (s *sandbox) must(err error) {
 	s.t.Helper()
 	if err != nil {
 		s.t.Fatal(err)
@@ -51,7 +51,7 @@ func (s *stage) must(err error) {
 
 func TestASecretIDIsRotatedByFileUnderLoadWithNoFailedRequest(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, rigOptions{withGate: true, timeout: noOutage})
+	r := newLoadSetup(t, loadOptions{withProxy: true, timeout: noOutage})
 	kubernetes := r.newKubernetesSecret(r.login.secretID)
 	file := kubernetes.file()
 	r.lines = append(r.lines, "secret_id_file: "+file)
@@ -65,9 +65,9 @@ func TestASecretIDIsRotatedByFileUnderLoadWithNoFailedRequest(t *testing.T) {
 	current := r.login.secretID
 	rotate := func(how string, replace func(content string)) {
 		t.Helper()
-		next, logins := r.login.newSecretID(), r.gate.count(loginPath)
+		next, logins := r.login.newSecretID(), r.proxy.count(loginPath)
 		replace(next + "\n")
-		eventually(t, how+" leads to one login", func() bool { return r.gate.count(loginPath) > logins })
+		eventually(t, how+" leads to one login", func() bool { return r.proxy.count(loginPath) > logins })
 		eventually(t, how+" leaves the connection READY", func() bool {
 			one := r.sidecar.status("prod")
 			return one.GetState() == secretsidecarv1.ConnectionState_CONNECTION_STATE_READY && one.GetLastError() == nil
@@ -106,7 +106,7 @@ func TestASecretIDIsRotatedByFileUnderLoadWithNoFailedRequest(t *testing.T) {
 }
 
 // renewLogin asks the sidecar for a new login and fails the test when Vault rejects it.
-func (r *rig) renewLogin() {
+func (r *loadSetup) renewLogin() {
 	r.t.Helper()
 	if _, err := r.sidecar.Invalidate(r.t.Context(), &secretsidecarv1.InvalidateRequest{
 		Connection: "prod", Path: "secret/data/none/key", RenewLogin: true,
@@ -117,16 +117,16 @@ func (r *rig) renewLogin() {
 
 // status returns the status of one connection.
 func (r *sidecar) status(name string) *secretsidecarv1.ConnectionStatus {
-	r.stage.t.Helper()
-	list, err := r.ListConnections(r.stage.t.Context(), &secretsidecarv1.ListConnectionsRequest{})
+	r.sandbox.t.Helper()
+	list, err := r.ListConnections(r.sandbox.t.Context(), &secretsidecarv1.ListConnectionsRequest{})
 	if err != nil {
-		r.stage.t.Fatalf("list connections: %v", err)
+		r.sandbox.t.Fatalf("list connections: %v", err)
 	}
 	for _, one := range list.GetConnections() {
 		if one.GetName() == name {
 			return one
 		}
 	}
-	r.stage.t.Fatalf("there is no connection %q in %v", name, list)
+	r.sandbox.t.Fatalf("there is no connection %q in %v", name, list)
 	return nil
 }

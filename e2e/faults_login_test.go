@@ -28,11 +28,11 @@ var lostAnswers = []struct {
 
 // loseLogins carries logins to Vault, and says something else to whoever asked. What fails meanwhile fails too; failing
 // may be nil.
-func (g *gate) loseLogins(say http.HandlerFunc, failing func(path string) http.HandlerFunc) {
+func (g *proxy) loseLogins(say http.HandlerFunc, failing func(path string) http.HandlerFunc) {
 	g.answerWith(func(path string) http.HandlerFunc {
 		if path == loginPath {
 			return func(w http.ResponseWriter, r *http.Request) {
-				g.proxy.ServeHTTP(httptest.NewRecorder(), r)
+				g.forward.ServeHTTP(httptest.NewRecorder(), r)
 				say(w, r)
 			}
 		}
@@ -45,7 +45,7 @@ func (g *gate) loseLogins(say http.HandlerFunc, failing func(path string) http.H
 
 // pester asks in every way that may lead to a login, again and again, for a while.
 func (r *sidecar) pester(total time.Duration) {
-	t := r.stage.t
+	t := r.sandbox.t
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), total)
 	defer cancel()
@@ -74,7 +74,7 @@ func (r *sidecar) pester(total time.Duration) {
 
 // testNamed tests a connection of the configuration.
 func (r *sidecar) testNamed(name string) (*secretsidecarv1.TestConnectionResponse, error) {
-	return r.TestConnection(r.stage.t.Context(), &secretsidecarv1.TestConnectionRequest{
+	return r.TestConnection(r.sandbox.t.Context(), &secretsidecarv1.TestConnectionRequest{
 		Target: &secretsidecarv1.TestConnectionRequest_Connection{Connection: name},
 	})
 }
@@ -91,8 +91,8 @@ func TestAProxyThatLosesTheAnswersToWrongLoginsLocksNoRole(t *testing.T) {
 		t.Run(lost.name, func(t *testing.T) {
 			t.Parallel()
 			v := vaulttest.RealPrivate(t)
-			s := newStage(t)
-			g, l := s.newGate(v), s.defaultLogin(v)
+			s := newSandbox(t)
+			g, l := s.newProxy(v), s.defaultLogin(v)
 			g.loseLogins(lost.say, nil)
 			r := s.startUnready("--config", s.config(l.connection("prod", g.address, "timeout: 2s", "secret_id: "+s.newSecret())))
 			r.pester(lastsLong)
@@ -110,8 +110,8 @@ func TestALoginWhoseAnswerIsLostIsFollowedByNoneUntilVaultAnswers(t *testing.T) 
 		t.Run(lost.name, func(t *testing.T) {
 			t.Parallel()
 			v := vaulttest.Dev(t)
-			s := newStage(t)
-			g, l := s.newGate(v), s.defaultLogin(v)
+			s := newSandbox(t)
+			g, l := s.newProxy(v), s.defaultLogin(v)
 			g.loseLogins(lost.say, func(string) http.HandlerFunc { return lost.say })
 			r := s.startUnready("--config", s.config(l.connection("prod", g.address, "timeout: 2s")))
 			const lasts = 20 * time.Second
@@ -126,9 +126,9 @@ func TestALoginWhoseAnswerIsLostIsFollowedByNoneUntilVaultAnswers(t *testing.T) 
 
 func TestLostAnswersToGoodLoginsSpendNothingOfARoleThatVaultHasAccepted(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
-	g, l := s.newGate(v), s.defaultLogin(v)
+	g, l := s.newProxy(v), s.defaultLogin(v)
 	r := s.start("--config", s.config(l.connection("prod", g.address, "timeout: 2s")))
 	g.loseLogins(lostAnswers[0].say, nil)
 	for range 2 * maxRejected {
@@ -146,9 +146,9 @@ const crowd = 200
 
 // askTogether lets a crowd ask at the same time while the first login waits, and returns how many logins that cost. None
 // has to fail.
-func (a *alone) askTogether(what string, ask func() error) int {
+func (a *setup) askTogether(what string, ask func() error) int {
 	a.t.Helper()
-	before, release := a.gate.count(loginPath), a.gate.holdPaths(loginPath)
+	before, release := a.proxy.count(loginPath), a.proxy.holdPaths(loginPath)
 	var group sync.WaitGroup
 	var answered atomic.Int64
 	for range crowd {
@@ -162,17 +162,17 @@ func (a *alone) askTogether(what string, ask func() error) int {
 	defer group.Wait()
 	defer release()
 	eventually(a.t, "a login is under way, or nobody needs one", func() bool {
-		return a.gate.count(loginPath) > before || answered.Load() == crowd
+		return a.proxy.count(loginPath) > before || answered.Load() == crowd
 	})
 	release()
 	group.Wait()
-	a.gate.open()
-	return a.gate.count(loginPath) - before
+	a.proxy.open()
+	return a.proxy.count(loginPath) - before
 }
 
 func TestACrowdThatAsksForANewLoginSharesOne(t *testing.T) {
 	t.Parallel()
-	a := newAlone(t, vaulttest.Dev(t), nil, readSecrets)
+	a := newSetup(t, vaulttest.Dev(t), nil, readSecrets)
 	if logins := a.askTogether("a new login", a.askForNewLogin); logins != 1 {
 		t.Errorf("%d who asked for a new login at the same time cost %d logins, want 1", crowd, logins)
 	}
@@ -189,7 +189,7 @@ func TestACrowdThatAsksForANewLoginSharesOne(t *testing.T) {
 
 func TestACrowdThatTestsAConnectionSharesOneLogin(t *testing.T) {
 	t.Parallel()
-	a := newAlone(t, vaulttest.Dev(t), nil, readSecrets)
+	a := newSetup(t, vaulttest.Dev(t), nil, readSecrets)
 	logins := a.askTogether("a test", func() error {
 		report, err := a.sidecar.testNamed("prod")
 		if err == nil && !report.GetOk() {
@@ -204,26 +204,26 @@ func TestACrowdThatTestsAConnectionSharesOneLogin(t *testing.T) {
 
 func TestATestOfAConnectionSoonAfterAnotherCostsNoLogin(t *testing.T) {
 	t.Parallel()
-	a := newAlone(t, vaulttest.Dev(t), nil, readSecrets)
+	a := newSetup(t, vaulttest.Dev(t), nil, readSecrets)
 	if report, err := a.sidecar.testNamed("prod"); err != nil || !report.GetOk() {
 		t.Fatalf("the first test: %v, %v", report, err)
 	}
-	before := a.gate.count(loginPath)
+	before := a.proxy.count(loginPath)
 	for range 20 {
 		if report, err := a.sidecar.testNamed("prod"); err != nil || !report.GetOk() {
 			t.Errorf("a test: %v, %v", report, err)
 		}
 	}
-	if logins := a.gate.count(loginPath) - before; logins != 0 {
+	if logins := a.proxy.count(loginPath) - before; logins != 0 {
 		t.Errorf("20 tests soon after one that succeeded cost %d logins, want none", logins)
 	}
 }
 
 func TestAFreshReadDoesNotWaitForOneThatHangs(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
-	g := s.newGate(v)
+	g := s.newProxy(v)
 	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", g.address, "timeout: 60s")))
 	s.writeSecret(v, "secret/data/app", "key", s.newSecret())
 	release := g.hold()
@@ -249,9 +249,9 @@ func TestAFreshReadDoesNotWaitForOneThatHangs(t *testing.T) {
 
 func TestNoMoreThanTwoReadsOfASecretAreUnderWay(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
-	g := s.newGate(v)
+	g := s.newProxy(v)
 	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", g.address, "timeout: 60s")))
 	s.writeSecret(v, "secret/data/app", "key", s.newSecret())
 	release := g.hold()
@@ -286,9 +286,9 @@ func TestARoleIDFileThatIsReplacedOnDiskIsTakenUp(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newStage(t)
+			s := newSandbox(t)
 			v := vaulttest.Dev(t)
-			g, older, newer := s.newGate(v), s.defaultLogin(v), s.defaultLogin(v)
+			g, older, newer := s.newProxy(v), s.defaultLogin(v), s.defaultLogin(v)
 			contents := map[string]string{"role_id": newer.roleID, "secret_id": newer.secretID}
 			value := s.newSecret()
 			s.writeSecret(v, "secret/data/app", "key", value)

@@ -25,7 +25,7 @@ func TestTheNetworkToVaultIsBad(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, rigOptions{})
+			r := newLoadSetup(t, loadOptions{})
 			r.begin()
 			r.load.during(time.Second)
 			r.load.expect(test.expected)
@@ -41,7 +41,7 @@ func TestTheNetworkToVaultIsBad(t *testing.T) {
 
 func TestTheNetworkToVaultFlapsEverySecond(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, rigOptions{})
+	r := newLoadSetup(t, loadOptions{})
 	r.begin()
 	r.load.expect(expectation{outage: []failure{unreachable}})
 	for range 8 {

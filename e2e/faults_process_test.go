@@ -25,7 +25,7 @@ var shuttingDown = failure{codes.Unavailable, "SHUTTING_DOWN"}
 func TestTheConfigurationIsReloaded1000TimesUnderLoad(t *testing.T) {
 	t.Parallel()
 	const reloads = 1000
-	r := newRig(t, rigOptions{timeout: noOutage})
+	r := newLoadSetup(t, loadOptions{timeout: noOutage})
 	r.sidecar = r.start("--config", r.config(), "--log-level", "info")
 	r.beginLoad()
 	prod := r.login.connection("prod", r.network.address, r.lines...)
@@ -52,7 +52,7 @@ func TestTheConfigurationIsReloaded1000TimesUnderLoad(t *testing.T) {
 
 // reload sends SIGHUP and waits until the configuration was reloaded since.
 func (r *sidecar) reload() {
-	r.stage.t.Helper()
+	r.sandbox.t.Helper()
 	const done = "configuration reloaded"
 	before := strings.Count(r.log.String(), done)
 	r.signal(syscall.SIGHUP)
@@ -64,14 +64,14 @@ func (r *sidecar) reload() {
 		select {
 		case <-tick.C:
 		case <-deadline.C:
-			r.stage.t.Fatalf("no reload within %v of a SIGHUP\n%s", patience, r.tail())
+			r.sandbox.t.Fatalf("no reload within %v of a SIGHUP\n%s", patience, r.tail())
 		}
 	}
 }
 
 func TestTheDiskOfTheLogIsFull(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, rigOptions{})
+	r := newLoadSetup(t, loadOptions{})
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	r.must(err)
 	defer func() { _ = full.Close() }()
@@ -87,10 +87,10 @@ func TestTheDiskOfTheLogIsFull(t *testing.T) {
 
 func TestFileDescriptorsAreExhausted(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, rigOptions{})
+	r := newLoadSetup(t, loadOptions{})
 	r.sidecar = r.start("--config", r.config())
 	// Calm shares the process, and so its descriptors: it is not spared here.
-	r.load = newLoad(t, r.sidecar, &target{connection: "prod", ledger: r.prod})
+	r.load = newLoad(t, r.sidecar, &target{connection: "prod", history: r.prod})
 	r.load.during(500 * time.Millisecond)
 
 	r.load.expect(expectation{outage: []failure{unreachable}})
@@ -120,7 +120,7 @@ func TestFileDescriptorsAreExhausted(t *testing.T) {
 }
 
 // limitDescriptors sets how many descriptors the sidecar may have, and returns how many it could have before.
-func (r *rig) limitDescriptors(n uint64) uint64 {
+func (r *loadSetup) limitDescriptors(n uint64) uint64 {
 	r.t.Helper()
 	pid := r.sidecar.command.Process.Pid
 	var before unix.Rlimit
@@ -131,15 +131,15 @@ func (r *rig) limitDescriptors(n uint64) uint64 {
 
 // descriptors counts the open descriptors of the process.
 func (r *sidecar) descriptors() int {
-	r.stage.t.Helper()
+	r.sandbox.t.Helper()
 	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", r.command.Process.Pid))
-	r.stage.must(err)
+	r.sandbox.must(err)
 	return len(entries)
 }
 
 func TestTheSidecarIsKilledAndRestartedUnderLoad(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, rigOptions{})
+	r := newLoadSetup(t, loadOptions{})
 	r.begin()
 	for range 3 {
 		r.load.during(500 * time.Millisecond)
@@ -155,10 +155,10 @@ func TestTheSidecarIsKilledAndRestartedUnderLoad(t *testing.T) {
 
 func TestTheSidecarIsFrozenForLongerThanTheTokenLives(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, rigOptions{role: shortLife})
+	r := newLoadSetup(t, loadOptions{role: shortLife})
 	r.sidecar = r.start("--config", r.config())
 	// A read that is under way when the process freezes looks like one that Vault has not answered, on any connection.
-	r.load = newLoad(t, r.sidecar, &target{connection: "prod", ledger: r.prod}, &target{connection: "calm", ledger: r.calm})
+	r.load = newLoad(t, r.sidecar, &target{connection: "prod", history: r.prod}, &target{connection: "calm", history: r.calm})
 	r.load.during(time.Second)
 	r.load.expect(expectation{outage: []failure{unreachable}})
 	r.sidecar.signal(syscall.SIGSTOP)
@@ -171,7 +171,7 @@ func TestTheSidecarIsFrozenForLongerThanTheTokenLives(t *testing.T) {
 
 func TestSIGTERMUnderLoadLosesNoAcceptedRequestAndRevokesTheTokens(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, rigOptions{timeout: "10s"})
+	r := newLoadSetup(t, loadOptions{timeout: "10s"})
 	r.begin()
 	r.load.during(500 * time.Millisecond)
 	r.load.expect(expectation{failures: []failure{shuttingDown, disconnected}})
@@ -198,7 +198,7 @@ func TestSIGTERMUnderLoadLosesNoAcceptedRequestAndRevokesTheTokens(t *testing.T)
 
 // requireAnswered sends requests, each for a secret that is not cached, calls meanwhile while they are under way, and
 // fails the test unless each is answered with its value.
-func (r *rig) requireAnswered(count int, meanwhile func()) {
+func (r *loadSetup) requireAnswered(count int, meanwhile func()) {
 	r.t.Helper()
 	values := make([]string, count)
 	for i := range values {
@@ -222,7 +222,7 @@ func (r *rig) requireAnswered(count int, meanwhile func()) {
 
 func TestASecondSidecarOnTheSameSocketIsRefusedAndDisturbsNobody(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, rigOptions{})
+	r := newLoadSetup(t, loadOptions{})
 	r.begin()
 	for range 3 {
 		done := r.run("serve", "--config", r.path("config.yaml"))

@@ -23,13 +23,13 @@ import (
 
 // authority is a CA of a test's own.
 type authority struct {
-	stage       *stage
+	sandbox     *sandbox
 	key         *ecdsa.PrivateKey
 	certificate *x509.Certificate
 	pem         string
 }
 
-func (s *stage) newAuthority(name string) *authority {
+func (s *sandbox) newAuthority(name string) *authority {
 	s.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	s.must(err)
@@ -42,7 +42,7 @@ func (s *stage) newAuthority(name string) *authority {
 	s.must(err)
 	certificate, err := x509.ParseCertificate(der)
 	s.must(err)
-	return &authority{stage: s, key: key, certificate: certificate, pem: pemOf(der)}
+	return &authority{sandbox: s, key: key, certificate: certificate, pem: pemOf(der)}
 }
 
 // pair is a certificate and its key, in PEM.
@@ -50,9 +50,9 @@ type pair struct{ certificate, key string }
 
 // issue makes a certificate that a server at 127.0.0.1 and a client can show.
 func (a *authority) issue() pair {
-	a.stage.t.Helper()
+	a.sandbox.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	a.stage.must(err)
+	a.sandbox.must(err)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "e2e"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
@@ -60,28 +60,28 @@ func (a *authority) issue() pair {
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.certificate, &key.PublicKey, a.key)
-	a.stage.must(err)
+	a.sandbox.must(err)
 	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	a.stage.must(err)
+	a.sandbox.must(err)
 	return pair{pemOf(der), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}))}
 }
 
-// secured is a sidecar that speaks TLS with the gate before its Vault, and shows it a client certificate.
-type secured struct {
-	*alone
+// tlsSetup is a sidecar that speaks TLS with the proxy before its Vault, and shows it a client certificate.
+type tlsSetup struct {
+	*setup
 	settings atomic.Pointer[tls.Config] // the server's for new connections
 	shown    atomic.Int64               // connections on which a client certificate was taken
 }
 
-// newSecured starts one. Its files are ca.pem, client.pem and client.key of the stage.
-func newSecured(t *testing.T) (*secured, *authority) {
+// newTLSSetup starts one. Its files are ca.pem, client.pem and client.key of the sandbox.
+func newTLSSetup(t *testing.T) (*tlsSetup, *authority) {
 	t.Helper()
-	s := newStage(t)
+	s := newSandbox(t)
 	ca := s.newAuthority("first")
 	v := vaulttest.Dev(t)
-	c := &secured{alone: &alone{stage: s, vault: v, login: s.defaultLogin(v)}}
+	c := &tlsSetup{setup: &setup{sandbox: s, vault: v, login: s.defaultLogin(v)}}
 	c.trust(ca, ca)
-	c.gate = s.openGate(v, func(server *httptest.Server) {
+	c.proxy = s.openProxy(v, func(server *httptest.Server) {
 		server.EnableHTTP2 = true
 		server.TLS = &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
 			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return c.settings.Load(), nil }}
@@ -91,13 +91,13 @@ func newSecured(t *testing.T) (*secured, *authority) {
 	lines := "tls: {ca_file: " + s.write("ca.pem", ca.pem) + ", client_cert_file: " + s.write("client.pem", client.certificate) +
 		", client_key_file: " + s.write("client.key", client.key) + "}"
 	s.writeSecret(v, "secret/data/app", "key", s.newSecret())
-	c.sidecar = s.start("--config", s.config(c.login.connection("prod", c.gate.address, "timeout: 2s", lines)))
+	c.sidecar = s.start("--config", s.config(c.login.connection("prod", c.proxy.address, "timeout: 2s", lines)))
 	c.requireHealedNow()
 	return c, ca
 }
 
 // trust restarts the server's TLS: it shows a certificate of one CA, and takes client certificates of another.
-func (c *secured) trust(server, clients *authority) {
+func (c *tlsSetup) trust(server, clients *authority) {
 	c.t.Helper()
 	shown := server.issue()
 	certificate, err := tls.X509KeyPair([]byte(shown.certificate), []byte(shown.key))
@@ -111,26 +111,26 @@ func (c *secured) trust(server, clients *authority) {
 			c.shown.Add(1)
 			return nil
 		}})
-	if c.gate != nil {
-		c.gate.server.CloseClientConnections()
+	if c.proxy != nil {
+		c.proxy.server.CloseClientConnections()
 	}
 }
 
 // requireHealedNow asks until a fresh value comes. There is no direct client: nobody else has a certificate.
-func (c *secured) requireHealedNow() {
+func (c *tlsSetup) requireHealedNow() {
 	c.t.Helper()
 	requireHealed(c.t, nil, fresh(c.sidecar, "", "secret/data/app/key"))
 }
 
 // requireGoesOn fails the test unless reads succeed on new connections, for longer than a file takes to be noticed.
-func (c *secured) requireGoesOn(what string) {
+func (c *tlsSetup) requireGoesOn(what string) {
 	c.t.Helper()
 	connections := c.shown.Load()
 	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
 	for range 24 { // 6 s
 		<-tick.C
-		c.gate.server.CloseClientConnections() // a read that is under way on one may fail
+		c.proxy.server.CloseClientConnections() // a read that is under way on one may fail
 		var last error
 		eventually(c.t, what+", a read on a new connection succeeds", func() bool {
 			if err := fresh(c.sidecar, "", "secret/data/app/key")(c.t.Context()); err != nil {
@@ -152,7 +152,7 @@ func TestACAThatIsReplacedOnDiskIsTakenUp(t *testing.T) {
 	t.Parallel()
 	t.Run("the file changes before the server, as in a rotation that was planned", func(t *testing.T) {
 		t.Parallel()
-		c, first := newSecured(t)
+		c, first := newTLSSetup(t)
 		second := c.newAuthority("second")
 		c.write("ca.pem", first.pem+second.pem)
 		c.requireGoesOn("with both CAs in the file")
@@ -161,7 +161,7 @@ func TestACAThatIsReplacedOnDiskIsTakenUp(t *testing.T) {
 	})
 	t.Run("the server changes first, and nothing can work until the file follows", func(t *testing.T) {
 		t.Parallel()
-		c, first := newSecured(t)
+		c, first := newTLSSetup(t)
 		second := c.newAuthority("second")
 		c.trust(second, first)
 		eventually(t, "the server is not trusted", func() bool { return fresh(c.sidecar, "", "secret/data/app/key")(t.Context()) != nil })
@@ -170,7 +170,7 @@ func TestACAThatIsReplacedOnDiskIsTakenUp(t *testing.T) {
 	})
 	t.Run("a broken file changes nothing, and the next one is taken up", func(t *testing.T) {
 		t.Parallel()
-		c, first := newSecured(t)
+		c, first := newTLSSetup(t)
 		c.write("ca.pem", "this is no certificate")
 		c.requireGoesOn("with a broken CA file")
 		second := c.newAuthority("second")
@@ -185,7 +185,7 @@ func TestAClientCertificateThatIsReplacedOnDiskIsTakenUp(t *testing.T) {
 	for _, broken := range []string{"client.pem", "client.key"} {
 		t.Run("a broken "+broken+" changes nothing", func(t *testing.T) {
 			t.Parallel()
-			c, _ := newSecured(t)
+			c, _ := newTLSSetup(t)
 			c.write(broken, "this is neither")
 			c.requireGoesOn("with a broken " + broken)
 		})
@@ -196,7 +196,7 @@ func TestAClientCertificateThatIsReplacedOnDiskIsTakenUp(t *testing.T) {
 	} {
 		t.Run("one file after the other, "+name, func(t *testing.T) {
 			t.Parallel()
-			c, first := newSecured(t)
+			c, first := newTLSSetup(t)
 			second := c.newAuthority("second")
 			next := second.issue()
 			contents := map[string]string{"client.pem": next.certificate, "client.key": next.key}
@@ -211,22 +211,22 @@ func TestAClientCertificateThatIsReplacedOnDiskIsTakenUp(t *testing.T) {
 
 func TestFilesOfTLSThatAreReplacedInPlaceOrByALinkAreTakenUp(t *testing.T) {
 	t.Parallel()
-	for name, replace := range map[string]func(s *stage, file, content string){
-		"in place": func(s *stage, file, content string) { s.must(os.WriteFile(s.path(file), []byte(content), 0o600)) },
-		"by a link to another file": func(s *stage, file, content string) {
+	for name, replace := range map[string]func(s *sandbox, file, content string){
+		"in place": func(s *sandbox, file, content string) { s.must(os.WriteFile(s.path(file), []byte(content), 0o600)) },
+		"by a link to another file": func(s *sandbox, file, content string) {
 			s.must(os.Remove(s.path(file)))
 			s.must(os.Symlink(s.write(file+".linked", content), s.path(file)))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c, _ := newSecured(t)
+			c, _ := newTLSSetup(t)
 			second := c.newAuthority("second")
 			next := second.issue()
 			c.trust(second, second)
-			replace(c.stage, "ca.pem", second.pem)
-			replace(c.stage, "client.pem", next.certificate)
-			replace(c.stage, "client.key", next.key)
+			replace(c.sandbox, "ca.pem", second.pem)
+			replace(c.sandbox, "client.pem", next.certificate)
+			replace(c.sandbox, "client.key", next.key)
 			c.requireHealedNow()
 		})
 	}

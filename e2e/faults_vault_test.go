@@ -23,7 +23,7 @@ var (
 
 func TestVaultDownAtTheStartAndThenUp(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, rigOptions{})
+	r := newLoadSetup(t, loadOptions{})
 	r.vault.Kill(t)
 	r.sidecar = r.startUnready("--config", r.config())
 	requireHealth(t, r.sidecar, "", notServing)
@@ -49,7 +49,7 @@ func TestVaultDownAtTheStartAndThenUp(t *testing.T) {
 
 func TestVaultIsKilledAndRestartedUnderLoad(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, rigOptions{})
+	r := newLoadSetup(t, loadOptions{})
 	r.begin()
 	r.load.during(time.Second)
 	r.load.expect(expectation{outage: []failure{unreachable, sealed}})
@@ -63,7 +63,7 @@ func TestVaultIsKilledAndRestartedUnderLoad(t *testing.T) {
 
 func TestVaultIsDownForLongerThanTheTokenLives(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, rigOptions{role: shortLife})
+	r := newLoadSetup(t, loadOptions{role: shortLife})
 	r.begin()
 	r.load.during(time.Second)
 	r.load.expect(expectation{outage: []failure{unreachable, sealed}})
@@ -80,7 +80,7 @@ func TestVaultIsDownForLongerThanTheTokenLives(t *testing.T) {
 
 func TestVaultIsSealedAndUnsealedUnderLoad(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, rigOptions{})
+	r := newLoadSetup(t, loadOptions{})
 	r.begin()
 	r.load.during(time.Second)
 	r.load.expect(expectation{outage: []failure{sealed, unreachable}})
@@ -94,7 +94,7 @@ func TestVaultIsSealedAndUnsealedUnderLoad(t *testing.T) {
 
 func TestVaultAnswersWithAStormOf429And5xx(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, rigOptions{withGate: true})
+	r := newLoadSetup(t, loadOptions{withProxy: true})
 	r.begin()
 	r.load.during(time.Second)
 	r.load.expect(expectation{outage: []failure{unreachable, rateLimited, sealed}})
@@ -107,20 +107,20 @@ func TestVaultAnswersWithAStormOf429And5xx(t *testing.T) {
 		_, _ = w.Write([]byte(`{"errors":["the storm says ` + r.newSecret() + `"]}`))
 	}
 	const storming = 4 * time.Second
-	r.gate.answerAll(storm)
+	r.proxy.answerAll(storm)
 	r.load.during(storming)
-	r.gate.open()
+	r.proxy.open()
 	requests := stormed.Load()
 	r.load.heal()
 	r.load.during(time.Second)
 	r.load.requireSome("prod STALE", "prod VAULT_UNREACHABLE", "prod VAULT_RATE_LIMITED")
-	// The connection's gate lets about 7 probes pass in 4 s; until it closes each of the 5 paths may try as well.
+	// The breaker lets about 7 probes pass in 4 s; until it closes each of the 5 paths may try as well.
 	requireBetween(t, "requests in a storm of 4s", int(requests), 1, 25)
 }
 
 func TestVaultIsPutBackToAnOlderSnapshot(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, rigOptions{})
+	r := newLoadSetup(t, loadOptions{})
 	snapshot, point := r.vault.Snapshot(t), r.prod.point()
 	r.begin() // the token is younger than the snapshot: Vault will not know it
 	r.load.during(2 * time.Second)
@@ -133,21 +133,21 @@ func TestVaultIsPutBackToAnOlderSnapshot(t *testing.T) {
 
 func TestTokensAreRevokedUnderLoad(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, rigOptions{withGate: true, timeout: noOutage})
+	r := newLoadSetup(t, loadOptions{withProxy: true, timeout: noOutage})
 	r.begin()
 	for range 3 {
 		r.load.during(500 * time.Millisecond)
 		eventually(t, "there is a token to revoke", func() bool { return r.vault.RevokeRoleTokens(t, r.login.role) > 0 })
 	}
-	eventually(t, "the last revocation is followed by a login", func() bool { return r.gate.count(loginPath) > 3 })
+	eventually(t, "the last revocation is followed by a login", func() bool { return r.proxy.count(loginPath) > 3 })
 	r.load.during(time.Second)
 	r.load.requireSome("prod VAULT") // and nothing but values
-	requireBetween(t, "logins for 3 revocations", r.gate.count(loginPath), 4, 4)
+	requireBetween(t, "logins for 3 revocations", r.proxy.count(loginPath), 4, 4)
 }
 
 func TestAPolicyTightenedWhileCachedDeniesWithinOneRefresh(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, rigOptions{})
+	r := newLoadSetup(t, loadOptions{})
 	r.begin()
 	r.load.during(time.Second)
 	r.load.expect(expectation{failures: []failure{denied}})
@@ -156,7 +156,7 @@ func TestAPolicyTightenedWhileCachedDeniesWithinOneRefresh(t *testing.T) {
 	for _, path := range loadPaths {
 		for _, maxStale := range []time.Duration{0, loadStale} {
 			_, err := r.sidecar.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Connection: "prod", Path: path + "/key", MaxStale: durationpb.New(maxStale)})
-			requireFailure(t, r.stage, err, denied)
+			requireFailure(t, r.sandbox, err, denied)
 		}
 	}
 	// Widened again: the next read is allowed, by the same token.
@@ -168,7 +168,7 @@ func TestAPolicyTightenedWhileCachedDeniesWithinOneRefresh(t *testing.T) {
 
 func TestASecretIsDeletedUndeletedAndDestroyed(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, rigOptions{})
+	r := newLoadSetup(t, loadOptions{})
 	r.begin()
 	const path = "secret/data/lifecycle"
 	value := r.newSecret()
@@ -178,7 +178,7 @@ func TestASecretIsDeletedUndeletedAndDestroyed(t *testing.T) {
 	}
 	change := func(method, api string) {
 		t.Helper()
-		asRoot(r.stage, r.vault, method, api, map[string]any{"versions": []int{1}})
+		asRoot(r.sandbox, r.vault, method, api, map[string]any{"versions": []int{1}})
 	}
 	wantValue := func() {
 		t.Helper()
@@ -191,7 +191,7 @@ func TestASecretIsDeletedUndeletedAndDestroyed(t *testing.T) {
 		t.Helper()
 		for _, maxAge := range []*durationpb.Duration{readVaultNow, nil} { // the copy is gone too
 			_, err := ask(maxAge)
-			requireFailure(t, r.stage, err, failure{codes.NotFound, reason})
+			requireFailure(t, r.sandbox, err, failure{codes.NotFound, reason})
 		}
 	}
 	wantValue()
@@ -209,7 +209,7 @@ func TestASecretIsDeletedUndeletedAndDestroyed(t *testing.T) {
 
 func TestAWrappedSecretIDThatSomebodyElseHasUsedIsCalledAPossibleAttack(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, rigOptions{})
+	r := newLoadSetup(t, loadOptions{})
 	wrapping := r.login.wrappedSecretID()
 	r.write(r.login.role, wrapping)
 	// Somebody else is faster.

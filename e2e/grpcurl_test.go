@@ -27,8 +27,8 @@ func foreignClient(t *testing.T, variable string) string {
 	return path
 }
 
-// grpcurl asks the stage's sidecar with grpcurl and returns its answer, which must be a success.
-func (s *stage) grpcurl(body string, target ...string) string {
+// grpcurl asks the sandbox's sidecar with grpcurl and returns its answer, which must be a success.
+func (s *sandbox) grpcurl(body string, target ...string) string {
 	s.t.Helper()
 	done := s.grpcurlOutcome(body, target...)
 	if done.code != 0 {
@@ -37,7 +37,7 @@ func (s *stage) grpcurl(body string, target ...string) string {
 	return done.stdout
 }
 
-func (s *stage) grpcurlOutcome(body string, target ...string) outcome {
+func (s *sandbox) grpcurlOutcome(body string, target ...string) outcome {
 	s.t.Helper()
 	args := []string{"-plaintext", "-unix"}
 	if body != "" {
@@ -48,7 +48,7 @@ func (s *stage) grpcurlOutcome(body string, target ...string) outcome {
 }
 
 // call asks one method with grpcurl and decodes its JSON answer.
-func (s *stage) call(method, body string) map[string]any {
+func (s *sandbox) call(method, body string) map[string]any {
 	s.t.Helper()
 	var answer map[string]any
 	text := s.grpcurl(body, "secretsidecar.v1.SecretService/"+method)
@@ -61,7 +61,7 @@ func (s *stage) call(method, body string) map[string]any {
 func TestGrpcurlNeedsNothingButTheSocket(t *testing.T) {
 	t.Parallel()
 	foreignClient(t, "GRPCURL")
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.RealPrivate(t)
 	secret := s.newSecret()
 	v.WriteSecret(t, "secret/data/mysec", map[string]any{"api_key": secret, "number": 42})
@@ -169,7 +169,7 @@ func TestGrpcurlNeedsNothingButTheSocket(t *testing.T) {
 func TestGrpcHealthProbeAsksForEveryService(t *testing.T) {
 	t.Parallel()
 	probe := foreignClient(t, "GRPC_HEALTH_PROBE")
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.RealPrivate(t)
 	s.start("--config", s.config(
 		s.defaultLogin(v).connection("good", v.Address),

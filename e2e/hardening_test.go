@@ -12,8 +12,8 @@ import (
 
 // protectionsOf asks the command line what protects the process.
 func (r *sidecar) protectionsOf() map[string]bool {
-	r.stage.t.Helper()
-	done := r.stage.run("connections", "list", "--output", "json")
+	r.sandbox.t.Helper()
+	done := r.sandbox.run("connections", "list", "--output", "json")
 	var answer struct {
 		Process struct {
 			Version     string
@@ -24,7 +24,7 @@ func (r *sidecar) protectionsOf() map[string]bool {
 		}
 	}
 	if err := json.Unmarshal([]byte(done.stdout), &answer); err != nil || answer.Process.Version == "" {
-		r.stage.t.Fatalf("connections list: %v\n%s%s", err, done.stdout, done.stderr)
+		r.sandbox.t.Fatalf("connections list: %v\n%s%s", err, done.stdout, done.stderr)
 	}
 	protections := map[string]bool{}
 	for _, one := range answer.Process.Protections {
@@ -35,7 +35,7 @@ func (r *sidecar) protectionsOf() map[string]bool {
 
 func TestTheProcessIsHardenedAndSaysSo(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
 	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", v.Address)))
 	protections := r.protectionsOf()
@@ -58,7 +58,7 @@ func TestTheProcessIsHardenedAndSaysSo(t *testing.T) {
 
 func TestWithLandlockTheSidecarWorksAndRotatesCredentials(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
 	l := s.defaultLogin(v)
 	value := s.newSecret()
@@ -91,11 +91,11 @@ func TestAProtectionThatIsRequiredAndCannotBeHadKeepsTheSidecarFromStarting(t *t
 	if os.Geteuid() != 0 {
 		t.Skip("only root can run processes as other users")
 	}
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
 	l := s.defaultLogin(v)
-	for _, folder := range []string{s.dir, s.subfolder("run")} {
-		s.must(os.Chmod(folder, 0o777)) // #nosec G302 -- another user starts a sidecar here
+	for _, directory := range []string{s.dir, s.subdirectory("run")} {
+		s.must(os.Chmod(directory, 0o777)) // #nosec G302 -- another user starts a sidecar here
 	}
 	config := s.write("config.yaml", s.configText(l.connection("prod", v.Address))+"hardening: {lock_memory: require}\n")
 	s.must(os.Chmod(config, 0o644)) // #nosec G302 -- read by another user

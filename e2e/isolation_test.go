@@ -15,9 +15,9 @@ func TestVaultVariablesNeverLeakIntoAConfiguredConnection(t *testing.T) {
 	var trapped atomic.Int32
 	trap := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { trapped.Add(1) }))
 	t.Cleanup(trap.Close)
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.RealPrivate(t)
-	g := s.newGate(v)
+	g := s.newProxy(v)
 	value, foreignToken := s.newSecret(), s.newSecret()
 	s.writeSecret(v, "secret/data/app", "key", value)
 	l := s.defaultLogin(v)
@@ -69,12 +69,12 @@ func TestWithoutAFileTheVariablesMakeOneConnection(t *testing.T) {
 			return []string{"VAULT_ROLE_ID=" + l.roleID, "VAULT_SECRET_ID=" + l.secretID}
 		},
 		"files": func(l *login) []string {
-			return []string{"VAULT_ROLE_ID_FILE=" + l.stage.write("role", l.roleID), "VAULT_SECRET_ID_FILE=" + l.secretIDFile}
+			return []string{"VAULT_ROLE_ID_FILE=" + l.sandbox.write("role", l.roleID), "VAULT_SECRET_ID_FILE=" + l.secretIDFile}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newStage(t)
+			s := newSandbox(t)
 			v := vaulttest.Dev(t)
 			l := s.defaultLogin(v)
 			value := s.newSecret()
@@ -87,7 +87,7 @@ func TestWithoutAFileTheVariablesMakeOneConnection(t *testing.T) {
 	}
 	t.Run("nothing at all is wrong usage", func(t *testing.T) {
 		t.Parallel()
-		s := newStage(t)
+		s := newSandbox(t)
 		done := s.run("serve", "--socket", s.socket())
 		if done.code != 2 || !strings.Contains(done.stderr, "VAULT_ADDR") {
 			t.Errorf("serve ended with %d and says %s", done.code, done.stderr)
@@ -97,7 +97,7 @@ func TestWithoutAFileTheVariablesMakeOneConnection(t *testing.T) {
 
 func TestASecretIDFromTheEnvironment(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
 	l := s.defaultLogin(v)
 	config := s.config(l.connection("prod", v.Address, "secret_id_env: VAULT_MY_SECRET_ID"))
@@ -106,9 +106,9 @@ func TestASecretIDFromTheEnvironment(t *testing.T) {
 
 func TestTheConfiguredNamespaceGoesWithEveryRequest(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
-	g := s.newGate(v)
+	g := s.newProxy(v)
 	r := s.startUnready("--config", s.config(s.defaultLogin(v).connection("prod", g.address, "namespace: team-a")))
 	_, _ = r.resolve("secret/data/app/key")
 	eventually(t, "a request arrives", func() bool { return len(g.seen()) > 0 })

@@ -16,7 +16,7 @@ import (
 // gRPC's own limits disconnect a client at the third ping in which it has no request under way.
 func TestAClientThatPingsEveryTenSecondsStaysConnected(t *testing.T) {
 	t.Parallel()
-	s, v := newStage(t), vaulttest.Dev(t)
+	s, v := newSandbox(t), vaulttest.Dev(t)
 	s.start("--config", s.config(s.defaultLogin(v).connection("prod", v.Address)))
 	channel, err := grpc.NewClient("unix://"+s.socket(), grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, PermitWithoutStream: true}))

@@ -54,7 +54,7 @@ var (
 // target is one connection under load.
 type target struct {
 	connection string
-	ledger     *ledger
+	history    *history
 	direct     probe // asks its Vault without the sidecar; nil when there is nothing to compare with
 	isCalm     bool  // nothing is ever wrong with it
 }
@@ -85,7 +85,7 @@ type load struct {
 func newLoad(t *testing.T, r *sidecar, targets ...*target) *load {
 	t.Helper()
 	l := &load{t: t, targets: targets, phases: []expectation{healthy}, counts: map[string]int{},
-		client: secretsidecarv1.NewSecretServiceClient(r.stage.dial())}
+		client: secretsidecarv1.NewSecretServiceClient(r.sandbox.dial())}
 	l.awaitValues()
 	ctx, cancel := context.WithCancel(context.Background())
 	l.cancel = cancel
@@ -236,7 +236,7 @@ func (l *load) askBatch(ctx context.Context, target *target) {
 func (c *target) question() (*secretsidecarv1.ResolveRequest, question) {
 	path, key := loadPaths[rand.IntN(len(loadPaths))], keys[rand.IntN(len(keys))]
 	request := &secretsidecarv1.ResolveRequest{Connection: c.connection, Path: path + "/" + key}
-	q := question{path: path, key: key, ttl: loadTTL, maxAge: loadTTL, maxStale: loadStale, notBefore: c.ledger.fence(path)}
+	q := question{path: path, key: key, ttl: loadTTL, maxAge: loadTTL, maxStale: loadStale, notBefore: c.history.fence(path)}
 	switch rand.IntN(6) {
 	case 0:
 		request.MaxAge, q.maxAge = durationpb.New(0), 0
@@ -255,7 +255,7 @@ func (c *target) question() (*secretsidecarv1.ResolveRequest, question) {
 // writeOnce writes a new version of one secret. While Vault is out of order it may fail.
 func (l *load) writeOnce(context.Context) {
 	target := l.targets[rand.IntN(len(l.targets))]
-	err := target.ledger.write(loadPaths[rand.IntN(len(loadPaths))])
+	err := target.history.write(loadPaths[rand.IntN(len(loadPaths))])
 	if err != nil && target.isCalm {
 		l.complain("%s: %v", target.connection, err)
 	}
@@ -269,7 +269,7 @@ func (l *load) invalidateOnce(ctx context.Context) {
 	_, err := l.client.Invalidate(ctx, &secretsidecarv1.InvalidateRequest{Connection: target.connection, Path: path + "/key"})
 	switch failed := failureOf(err); {
 	case failed == nil:
-		target.ledger.fenced(path, called)
+		target.history.fenced(path, called)
 	case ctx.Err() == nil && !slices.Contains(l.since(phase).failures, *failed):
 		l.complain("Invalidate: %v", err)
 	}
@@ -297,7 +297,7 @@ func (l *load) verify(target *target, q question, phase int, answer *secretsidec
 	if answer.GetSource() == stale && expected.outage == nil {
 		l.complain("%s %s: a stale answer and no outage", target.connection, q.path)
 	}
-	if err := target.ledger.judge(q, answer); err != nil {
+	if err := target.history.judge(q, answer); err != nil {
 		l.complain("%s %s: %v", target.connection, q.path, err)
 	}
 }

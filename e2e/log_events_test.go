@@ -18,14 +18,14 @@ var logMethods = map[string]int{ // the place of the message
 	"Info": 0, "Warn": 0, "Error": 0, "InfoContext": 1, "WarnContext": 1, "ErrorContext": 1, "Log": 2,
 }
 
-// productFolders are those whose code is linked into the program.
-var productFolders = []string{"cache", "cmd", "config", "internal", "server", "vault"}
+// productDirectories are those whose code is linked into the program.
+var productDirectories = []string{"cache", "cmd", "config", "internal", "server", "vault"}
 
 // eachSource parses every file of the program, tests left out.
 func eachSource(t *testing.T, visit func(path string, file *ast.File)) {
 	t.Helper()
-	for _, folder := range productFolders {
-		err := filepath.WalkDir(filepath.Join("..", folder), func(path string, _ fs.DirEntry, err error) error {
+	for _, directory := range productDirectories {
+		err := filepath.WalkDir(filepath.Join("..", directory), func(path string, _ fs.DirEntry, err error) error {
 			if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || strings.Contains(path, "vaulttest") {
 				return err
 			}

@@ -13,9 +13,9 @@ import (
 // renew-self and revoke-self, comes with the role unless it says otherwise.
 const readSecrets = `path "secret/*" { capabilities = ["read"] }`
 
-// login is an AppRole in a Vault, with a secret_id in a file of the stage's.
+// login is an AppRole in a Vault, with a secret_id in a file of the sandbox's.
 type login struct {
-	stage        *stage
+	sandbox      *sandbox
 	vault        *vaulttest.Vault
 	role         string
 	roleID       string
@@ -24,9 +24,9 @@ type login struct {
 }
 
 // newLogin makes an AppRole of its own for a sidecar.
-func (s *stage) newLogin(v *vaulttest.Vault, params map[string]any, policy string) *login {
+func (s *sandbox) newLogin(v *vaulttest.Vault, params map[string]any, policy string) *login {
 	s.t.Helper()
-	l := &login{stage: s, vault: v, role: vaulttest.Unique("e2e")}
+	l := &login{sandbox: s, vault: v, role: vaulttest.Unique("e2e")}
 	l.roleID, l.secretID = v.AppRole(s.t, l.role, params, policy)
 	s.keep(l.secretID)
 	l.secretIDFile = s.write(l.role, l.secretID+"\n")
@@ -34,31 +34,31 @@ func (s *stage) newLogin(v *vaulttest.Vault, params map[string]any, policy strin
 }
 
 // defaultLogin is a login that may read the mount "secret".
-func (s *stage) defaultLogin(v *vaulttest.Vault) *login {
+func (s *sandbox) defaultLogin(v *vaulttest.Vault) *login {
 	s.t.Helper()
 	return s.newLogin(v, nil, readSecrets)
 }
 
 // newSecretID makes one more secret_id for the role.
 func (l *login) newSecretID() string {
-	l.stage.t.Helper()
-	return l.stage.keep(l.vault.SecretID(l.stage.t, "approle", l.role))
+	l.sandbox.t.Helper()
+	return l.sandbox.keep(l.vault.SecretID(l.sandbox.t, "approle", l.role))
 }
 
 // destroySecretID makes a secret_id worthless.
 func (l *login) destroySecretID(secretID string) {
-	l.stage.t.Helper()
-	asRoot(l.stage, l.vault, http.MethodPost, "auth/approle/role/"+l.role+"/secret-id/destroy", map[string]any{"secret_id": secretID})
+	l.sandbox.t.Helper()
+	asRoot(l.sandbox, l.vault, http.MethodPost, "auth/approle/role/"+l.role+"/secret-id/destroy", map[string]any{"secret_id": secretID})
 }
 
 // wrappedSecretID makes a secret_id for the role and returns a token that unwraps to it once.
 func (l *login) wrappedSecretID() string {
-	l.stage.t.Helper()
-	return l.stage.keep(l.vault.WrappedSecretID(l.stage.t, "approle", l.role, 2*time.Minute))
+	l.sandbox.t.Helper()
+	return l.sandbox.keep(l.vault.WrappedSecretID(l.sandbox.t, "approle", l.role, 2*time.Minute))
 }
 
 // asRoot asks Vault with its root token, fails the test unless it succeeds, and returns the answer's data.
-func asRoot(s *stage, v *vaulttest.Vault, method, path string, body any) map[string]any {
+func asRoot(s *sandbox, v *vaulttest.Vault, method, path string, body any) map[string]any {
 	s.t.Helper()
 	status, answer := v.Do(s.t, method, path, body)
 	if status/100 != 2 {
@@ -69,7 +69,7 @@ func asRoot(s *stage, v *vaulttest.Vault, method, path string, body any) map[str
 }
 
 // writeSecret writes one key of a secret and registers its value.
-func (s *stage) writeSecret(v *vaulttest.Vault, path, key, value string) {
+func (s *sandbox) writeSecret(v *vaulttest.Vault, path, key, value string) {
 	s.t.Helper()
 	v.WriteSecret(s.t, path, map[string]any{key: s.keep(value)})
 }
@@ -111,13 +111,13 @@ func family(key string) string {
 	}
 }
 
-// configText is a configuration with the stage's socket.
-func (s *stage) configText(connections ...string) string {
+// configText is a configuration with the sandbox's socket.
+func (s *sandbox) configText(connections ...string) string {
 	return fmt.Sprintf("socket: {path: %s}\nconnections:\n%s", s.socket(), strings.Join(connections, ""))
 }
 
-// config writes a configuration with the stage's socket and returns the file's path.
-func (s *stage) config(connections ...string) string {
+// config writes a configuration with the sandbox's socket and returns the file's path.
+func (s *sandbox) config(connections ...string) string {
 	s.t.Helper()
 	return s.write("config.yaml", s.configText(connections...))
 }

@@ -30,14 +30,14 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) int {
-	dir, err := os.MkdirTemp(folderRoot(), "ss")
+	dir, err := os.MkdirTemp(directoryRoot(), "ss")
 	if err != nil {
-		return fail("make a folder for the binary", err)
+		return fail("make a directory for the binary", err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	// Tests run it as other users too.
-	if err := os.Chmod(dir, 0o755); err != nil { // #nosec G302 -- a folder with nothing but the binary
-		return fail("open the folder of the binary", err)
+	if err := os.Chmod(dir, 0o755); err != nil { // #nosec G302 -- a directory with nothing but the binary
+		return fail("open the directory of the binary", err)
 	}
 	binary = filepath.Join(dir, "secret-sidecar")
 	build := exec.Command("go", "build", fmt.Sprintf("-race=%t", withRaceDetector), "-o", binary, "../cmd/secret-sidecar")
@@ -49,16 +49,16 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// TestACachedResultIsOneOfTheseSources reads the folders that the binary is built from: go test runs a package
-// again when a folder that its tests have read has changed, and it knows nothing of a build.
+// TestACachedResultIsOneOfTheseSources reads the directories that the binary is built from: go test runs a package
+// again when a directory that its tests have read has changed, and it knows nothing of a build.
 func TestACachedResultIsOneOfTheseSources(t *testing.T) {
 	list := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{with .Module}}{{if .Main}}{{$.Dir}}{{end}}{{end}}", "../cmd/secret-sidecar")
-	folders, err := list.Output()
+	directories, err := list.Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, folder := range strings.Fields(string(folders)) {
-		if _, err := os.ReadDir(folder); err != nil {
+	for _, directory := range strings.Fields(string(directories)) {
+		if _, err := os.ReadDir(directory); err != nil {
 			t.Error(err)
 		}
 	}

@@ -19,7 +19,7 @@ import (
 func TestTheMigrationPageMapsAConnectionForm(t *testing.T) {
 	t.Parallel()
 	vaulttest.Each(t, func(t *testing.T, v *vaulttest.Vault) {
-		s := newStage(t)
+		s := newSandbox(t)
 		secret := vaulttest.Unique("migration")
 		value := s.newSecret()
 		s.writeSecret(v, "secret/data/"+secret, "api_key", value)
@@ -59,24 +59,24 @@ func TestTheMigrationPageMapsAConnectionForm(t *testing.T) {
 func TestTheSidecarGivesWhatVaultHoldsForEveryReference(t *testing.T) {
 	t.Parallel()
 	vaulttest.Each(t, func(t *testing.T, v *vaulttest.Vault) {
-		s := newStage(t)
+		s := newSandbox(t)
 		held := map[string]any{
 			"text": s.newSecret(), "empty": "", "zero": json.Number("0"), "large": json.Number("12345678901234567890"), "truth": true,
 			"nothing": nil, "list": []any{"a", json.Number("1.50")}, "name with space": s.newSecret(),
 		}
-		folder := "secret/data/" + vaulttest.Unique("migration") + "/team a/data"
-		v.WriteSecret(t, folder, held)
+		directory := "secret/data/" + vaulttest.Unique("migration") + "/team a/data"
+		v.WriteSecret(t, directory, held)
 		r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", v.Address)))
 		batch := &secretsidecarv1.BatchResolveRequest{}
 		keys := slices.Sorted(maps.Keys(held))
 		for _, key := range keys {
-			batch.Requests = append(batch.Requests, &secretsidecarv1.ResolveRequest{Path: folder + "/" + key})
+			batch.Requests = append(batch.Requests, &secretsidecarv1.ResolveRequest{Path: directory + "/" + key})
 		}
 		answer, err := r.BatchResolve(t.Context(), batch)
 		if err != nil {
 			t.Fatal(err)
 		}
-		itself := inVault(t, v, folder)
+		itself := inVault(t, v, directory)
 		for i, key := range keys {
 			got := answer.GetResults()[i].GetSecret()
 			want, kind := asTheSidecarSaysIt(t, itself[key])

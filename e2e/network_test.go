@@ -12,17 +12,17 @@ import (
 // network is the network between a sidecar and its Vault: a TCP proxy that can be made bad in the ways that
 // Toxiproxy knows. Only the test's goroutine changes it.
 type network struct {
-	stage  *stage
-	server *toxiproxy.ApiServer
-	proxy  *toxiproxy.Proxy
+	sandbox *sandbox
+	server  *toxiproxy.ApiServer
+	proxy   *toxiproxy.Proxy
 	// address is the base URL of the Vault behind it.
 	address string
 }
 
 // newNetwork builds a network before the Vault at an address. The test's end closes it.
-func (s *stage) newNetwork(vault string) *network {
+func (s *sandbox) newNetwork(vault string) *network {
 	s.t.Helper()
-	n := &network{stage: s, server: toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())}
+	n := &network{sandbox: s, server: toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())}
 	n.proxy = toxiproxy.NewProxy(n.server, "vault", "127.0.0.1:0", strings.TrimPrefix(vault, "http://"))
 	n.connect()
 	n.address = "http://" + n.proxy.Listen
@@ -35,9 +35,9 @@ func (n *network) disconnect() { n.proxy.Stop() }
 
 // connect undoes disconnect.
 func (n *network) connect() {
-	n.stage.t.Helper()
+	n.sandbox.t.Helper()
 	if err := n.proxy.Start(); err != nil {
-		n.stage.t.Fatalf("start the network: %v", err)
+		n.sandbox.t.Fatalf("start the network: %v", err)
 	}
 }
 
@@ -67,22 +67,22 @@ var (
 
 // poison adds a fault.
 func (n *network) poison(t toxic) {
-	n.stage.t.Helper()
+	n.sandbox.t.Helper()
 	stream := "downstream"
 	if t.upstream {
 		stream = "upstream"
 	}
 	text, err := json.Marshal(map[string]any{"type": t.kind, "stream": stream, "attributes": t.attributes})
 	if err != nil {
-		n.stage.t.Fatal(err)
+		n.sandbox.t.Fatal(err)
 	}
 	if _, err := n.proxy.Toxics.AddToxicJson(strings.NewReader(string(text))); err != nil {
-		n.stage.t.Fatalf("make the network bad (%s): %v", text, err)
+		n.sandbox.t.Fatalf("make the network bad (%s): %v", text, err)
 	}
 }
 
 // heal removes every fault.
 func (n *network) heal() {
-	n.stage.t.Helper()
-	n.proxy.Toxics.ResetToxics(n.stage.t.Context())
+	n.sandbox.t.Helper()
+	n.proxy.Toxics.ResetToxics(n.sandbox.t.Context())
 }

@@ -21,11 +21,11 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 
-// observed is a sidecar whose telemetry a test reads, with all that it takes to make it happen.
-type observed struct {
-	*stage
+// telemetrySetup is a sidecar whose telemetry a test reads, with all that it takes to make it happen.
+type telemetrySetup struct {
+	*sandbox
 	vault      *vaulttest.Vault
-	gate       *gate
+	proxy      *proxy
 	login      *login // of prod
 	team       *login
 	collector  *collector
@@ -37,13 +37,13 @@ type observed struct {
 	asked map[string]float64 // what became of what the test has asked for, as the series of the metric
 }
 
-// newObserved starts a sidecar that exports by OTLP and to Prometheus. It has two connections: prod for everybody and
+// newTelemetrySetup starts a sidecar that exports by OTLP and to Prometheus. It has two connections: prod for everybody and
 // team for the project proj-observed.
-func newObserved(t *testing.T) *observed {
+func newTelemetrySetup(t *testing.T) *telemetrySetup {
 	t.Helper()
-	s := newStage(t)
-	o := &observed{stage: s, vault: vaulttest.RealPrivate(t), collector: s.newCollector(), prometheus: freeAddress(t), names: map[string]bool{}, asked: map[string]float64{}}
-	o.gate = s.newGate(o.vault)
+	s := newSandbox(t)
+	o := &telemetrySetup{sandbox: s, vault: vaulttest.RealPrivate(t), collector: s.newCollector(), prometheus: freeAddress(t), names: map[string]bool{}, asked: map[string]float64{}}
+	o.proxy = s.newProxy(o.vault)
 	for _, name := range []string{"observed-", "proj-"} {
 		s.keep(name) // the beginning of every path and project of the test
 	}
@@ -61,9 +61,9 @@ path "auth/approle/role/%s/secret-id/lookup" { capabilities = ["update"] }`, o.l
 	return o
 }
 
-func (o *observed) config() string {
-	return o.stage.config(o.login.connection("prod", o.gate.address),
-		o.team.connection("team", o.gate.address, "scope: project", "project_ids: [proj-observed]", "required: false"))
+func (o *telemetrySetup) config() string {
+	return o.sandbox.config(o.login.connection("prod", o.proxy.address),
+		o.team.connection("team", o.proxy.address, "scope: project", "project_ids: [proj-observed]", "required: false"))
 }
 
 func freeAddress(t *testing.T) string {
@@ -80,14 +80,14 @@ func freeAddress(t *testing.T) string {
 type workerSpan struct{ trace, span string }
 
 // traced returns a context whose requests belong to a worker's span of their own.
-func (o *observed) traced() (context.Context, workerSpan) {
+func (o *telemetrySetup) traced() (context.Context, workerSpan) {
 	o.calls++
 	w := workerSpan{trace: fmt.Sprintf("%032x", 0xabc000+o.calls), span: fmt.Sprintf("%016x", 0xdef000+o.calls)}
 	return metadata.AppendToOutgoingContext(o.t.Context(), "traceparent", "00-"+w.trace+"-"+w.span+"-01"), w
 }
 
 // ask resolves a reference of prod in a worker's span.
-func (o *observed) ask(path string, more ...func(*secretsidecarv1.ResolveRequest)) (workerSpan, *secretsidecarv1.ResolveResponse, error) {
+func (o *telemetrySetup) ask(path string, more ...func(*secretsidecarv1.ResolveRequest)) (workerSpan, *secretsidecarv1.ResolveResponse, error) {
 	ctx, w := o.traced()
 	request := &secretsidecarv1.ResolveRequest{Connection: "prod", Path: path}
 	for _, change := range more {
@@ -99,7 +99,7 @@ func (o *observed) ask(path string, more ...func(*secretsidecarv1.ResolveRequest
 }
 
 // note counts an answer as the sidecar should.
-func (o *observed) note(connection string, answer *secretsidecarv1.ResolveResponse, err error) {
+func (o *telemetrySetup) note(connection string, answer *secretsidecarv1.ResolveResponse, err error) {
 	outcome := "outcome=" + map[secretsidecarv1.Source]string{fromVault: "vault", fromCache: "cache", stale: "stale"}[answer.GetSource()]
 	if err != nil {
 		outcome = "error_type=" + failureOf(err).reason + ",outcome=error"
@@ -110,7 +110,7 @@ func (o *observed) note(connection string, answer *secretsidecarv1.ResolveRespon
 func freshOnly(r *secretsidecarv1.ResolveRequest) { r.MaxAge = readVaultNow }
 
 // awaitSeries waits until a scrape shows at least the value.
-func (o *observed) awaitSeries(name string, least float64) {
+func (o *telemetrySetup) awaitSeries(name string, least float64) {
 	o.t.Helper()
 	eventually(o.t, fmt.Sprintf("%s reaches %v", name, least), func() bool {
 		return o.scrape()[name] >= least
@@ -118,15 +118,15 @@ func (o *observed) awaitSeries(name string, least float64) {
 }
 
 // scrape returns what Prometheus sees now.
-func (o *observed) scrape() map[string]float64 {
+func (o *telemetrySetup) scrape() map[string]float64 {
 	o.t.Helper()
-	values, names := scrape(o.t, o.stage, o.prometheus)
+	values, names := scrape(o.t, o.sandbox, o.prometheus)
 	maps.Copy(o.names, names)
 	return values
 }
 
 // spansOf returns the spans of a worker's trace, the server's first, once as many have come.
-func (o *observed) spansOf(w workerSpan, many int) (server *tracepb.Span, others []*tracepb.Span) {
+func (o *telemetrySetup) spansOf(w workerSpan, many int) (server *tracepb.Span, others []*tracepb.Span) {
 	o.t.Helper()
 	eventually(o.t, fmt.Sprintf("%d spans of %s arrive", many, w.trace), func() bool {
 		server, others = nil, nil
@@ -169,7 +169,7 @@ func requireAttributes(t *testing.T, span *tracepb.Span, want map[string]string)
 // TestTelemetryShowsWhatHappened lets everything happen that metrics and spans are about, and compares them with it.
 func TestTelemetryShowsWhatHappened(t *testing.T) {
 	t.Parallel()
-	o := newObserved(t)
+	o := newTelemetrySetup(t)
 	for _, name := range []string{"app", "slow"} {
 		o.writeSecret(o.vault, "secret/data/observed-"+name, "observed-key", o.newSecret())
 	}
@@ -234,11 +234,11 @@ func TestTelemetryShowsWhatHappened(t *testing.T) {
 }
 
 // readTogether lets three callers wait for one read, and returns the first and the others.
-func (o *observed) readTogether(path string) (first workerSpan, joined []workerSpan) {
+func (o *telemetrySetup) readTogether(path string) (first workerSpan, joined []workerSpan) {
 	t := o.t
 	t.Helper()
 	const held = "secret/data/observed-slow"
-	release := o.gate.holdPaths(held)
+	release := o.proxy.holdPaths(held)
 	defer release()
 	type ended struct {
 		answer *secretsidecarv1.ResolveResponse
@@ -254,7 +254,7 @@ func (o *observed) readTogether(path string) (first workerSpan, joined []workerS
 		return w
 	}
 	first = resolve()
-	eventually(t, "the first read has gone out", func() bool { return o.gate.count(held) == 1 })
+	eventually(t, "the first read has gone out", func() bool { return o.proxy.count(held) == 1 })
 	joined = []workerSpan{resolve(), resolve()}
 	o.awaitSeries("secret_sidecar_cache_coalesced_total{connection=prod}", 2)
 	release()
@@ -262,25 +262,25 @@ func (o *observed) readTogether(path string) (first workerSpan, joined []workerS
 		one := <-done
 		o.note("prod", one.answer, one.err)
 	}
-	o.gate.open()
+	o.proxy.open()
 	return first, joined
 }
 
 // outage cuts Vault off: a cached secret is answered stale, another one is refused. Then all heals.
-func (o *observed) outage(cached string) {
+func (o *telemetrySetup) outage(cached string) {
 	t := o.t
 	t.Helper()
-	o.gate.cut()
+	o.proxy.cut()
 	if _, answer, err := o.ask(cached, freshOnly); err != nil || answer.GetSource() != stale {
 		t.Errorf("in the outage: %v, %v", answer, err)
 	}
 	_, _, err := o.ask("secret/data/observed-cold/observed-key")
-	requireFailure(t, o.stage, err, unreachable)
+	requireFailure(t, o.sandbox, err, unreachable)
 	o.awaitSeries("secret_sidecar_connection_state{connection=prod,state=degraded}", 1)
 	eventually(t, "the collector sees the reason", func() bool {
 		return o.collector.values()["secret_sidecar_connection_error{connection=prod,error_type=VAULT_UNREACHABLE}"] == 1
 	})
-	o.gate.open()
+	o.proxy.open()
 	eventually(t, "Vault is read again", func() bool {
 		_, answer, err := o.ask(cached, freshOnly)
 		return err == nil && answer.GetSource() == fromVault
@@ -288,7 +288,7 @@ func (o *observed) outage(cached string) {
 }
 
 // rotate gives prod a secret_id that Vault rejects, and then a good one.
-func (o *observed) rotate() {
+func (o *telemetrySetup) rotate() {
 	o.t.Helper()
 	o.write(o.login.role, o.keep("wrong-secret-id-"+rand.Text()))
 	o.awaitSeries("secret_sidecar_login_rejections_total{connection=prod}", 1)
@@ -298,14 +298,14 @@ func (o *observed) rotate() {
 	o.awaitSeries("secret_sidecar_secret_id_ttl_seconds{connection=prod}", 3600)
 }
 
-func (o *observed) refusedReload() {
+func (o *telemetrySetup) refusedReload() {
 	o.t.Helper()
-	o.stage.config("nonsense")
+	o.sandbox.config("nonsense")
 	o.awaitSeries("secret_sidecar_config_reloads_total{outcome=refused}", 1)
 }
 
 // invalidate drops all of prod.
-func (o *observed) invalidate(want uint32) {
+func (o *telemetrySetup) invalidate(want uint32) {
 	o.t.Helper()
 	answer, err := o.sidecar.Invalidate(o.t.Context(), &secretsidecarv1.InvalidateRequest{Connection: "prod"})
 	if err != nil || answer.GetEntries() != want {
@@ -314,7 +314,7 @@ func (o *observed) invalidate(want uint32) {
 }
 
 // requireLoopbackOnly looks for the metrics at the machine's other addresses, where they must not be.
-func (o *observed) requireLoopbackOnly() {
+func (o *telemetrySetup) requireLoopbackOnly() {
 	o.t.Helper()
 	addresses, err := net.InterfaceAddrs()
 	if err != nil {
@@ -334,11 +334,11 @@ func (o *observed) requireLoopbackOnly() {
 	}
 }
 
-// requireCalls compares the calls of Vault that are measured with those that passed the gate, where no outage makes
+// requireCalls compares the calls of Vault that are measured with those that passed the proxy, where no outage makes
 // that uncertain.
-func (o *observed) requireCalls(scraped map[string]float64) {
+func (o *telemetrySetup) requireCalls(scraped map[string]float64) {
 	o.t.Helper()
-	for call, passed := range map[string]int{"login": o.gate.count(loginPath), "lookup": o.gate.lookedUp()} {
+	for call, passed := range map[string]int{"login": o.proxy.count(loginPath), "lookup": o.proxy.lookedUp()} {
 		measured := 0.0
 		for name, value := range scraped {
 			if strings.HasPrefix(name, "http_client_request_duration_seconds{") && strings.Contains(name, "vault_call="+call+"}") {
@@ -346,12 +346,12 @@ func (o *observed) requireCalls(scraped map[string]float64) {
 			}
 		}
 		if measured != float64(passed) || passed == 0 {
-			o.t.Errorf("%v calls of kind %s are measured, %d passed the gate", measured, call, passed)
+			o.t.Errorf("%v calls of kind %s are measured, %d passed the proxy", measured, call, passed)
 		}
 	}
 }
 
-func (o *observed) requireSpans(missed, hit, absent, first workerSpan, joined []workerSpan) {
+func (o *telemetrySetup) requireSpans(missed, hit, absent, first workerSpan, joined []workerSpan) {
 	t := o.t
 	t.Helper()
 	server, calls := o.spansOf(missed, 2)
@@ -387,8 +387,8 @@ func (o *observed) requireSpans(missed, hit, absent, first workerSpan, joined []
 			logins++
 		}
 	}
-	if passed := o.gate.count(loginPath); logins != passed {
-		t.Errorf("%d spans of logins, %d passed the gate", logins, passed)
+	if passed := o.proxy.count(loginPath); logins != passed {
+		t.Errorf("%d spans of logins, %d passed the proxy", logins, passed)
 	}
 }
 
@@ -457,9 +457,9 @@ func requireMetricsInDocs(t *testing.T, exported map[string]*exportedMetric, pro
 
 func TestSpansHoldPathsWhenAskedForAndLogLinesNameTheTrace(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
-	o := &observed{stage: s, collector: s.newCollector(), asked: map[string]float64{}}
+	o := &telemetrySetup{sandbox: s, collector: s.newCollector(), asked: map[string]float64{}}
 	s.writeSecret(v, "secret/data/shown", "key", s.newSecret())
 	config := s.write("config.yaml", "traces: {paths: true}\n"+s.configText(s.defaultLogin(v).connection("prod", v.Address)))
 	o.sidecar = s.startWith([]string{
@@ -482,7 +482,7 @@ func TestSpansHoldPathsWhenAskedForAndLogLinesNameTheTrace(t *testing.T) {
 
 func TestAWorkerThatSamplesNothingIsNotTraced(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
 	collector := s.newCollector()
 	s.writeSecret(v, "secret/data/app", "key", s.newSecret())

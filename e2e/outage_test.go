@@ -23,9 +23,9 @@ var (
 
 func TestAnOutageIsCheapAndEndsByItself(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.RealPrivate(t)
-	g := s.newGate(v)
+	g := s.newProxy(v)
 	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", g.address, "cache: {ttl: 2s, refresh_ahead: 0s}")))
 	value, cold := s.newSecret(), s.newSecret()
 	s.writeSecret(v, "secret/data/app", "key", value)
@@ -79,7 +79,7 @@ func TestAnOutageIsCheapAndEndsByItself(t *testing.T) {
 }
 
 // failFast asks for a secret that is not cached from many sides. Every answer has to come at once.
-func failFast(t *testing.T, s *stage, r *sidecar, total time.Duration) int {
+func failFast(t *testing.T, s *sandbox, r *sidecar, total time.Duration) int {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), total)
 	defer cancel()
@@ -120,9 +120,9 @@ func failFast(t *testing.T, s *stage, r *sidecar, total time.Duration) int {
 
 func TestAVaultThatHangsIsGivenUpAfterTheTimeout(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
-	g := s.newGate(v)
+	g := s.newProxy(v)
 	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", g.address, "timeout: 1s")))
 	s.writeSecret(v, "secret/data/app", "key", s.newSecret())
 	release := g.holdEverything()
@@ -157,9 +157,9 @@ func TestAVaultThatHangsIsGivenUpAfterTheTimeout(t *testing.T) {
 
 func TestMoreThanMaxWaitingIsRefusedAtOnce(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
-	g := s.newGate(v)
+	g := s.newProxy(v)
 	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", g.address, "max_waiting: 2")))
 	value := s.newSecret()
 	s.writeSecret(v, "secret/data/cached", "key", value)
@@ -189,9 +189,9 @@ func TestMoreThanMaxWaitingIsRefusedAtOnce(t *testing.T) {
 
 func TestTheCallersOwnDeadlineIsItsOwn(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
-	g := s.newGate(v)
+	g := s.newProxy(v)
 	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", g.address)))
 	value := s.newSecret()
 	s.writeSecret(v, "secret/data/app", "key", value)
@@ -215,7 +215,7 @@ func TestTheCallersOwnDeadlineIsItsOwn(t *testing.T) {
 func TestASealedVaultSaysSoAndComesBack(t *testing.T) {
 	t.Parallel()
 	vaulttest.EachPrivate(t, func(t *testing.T, v *vaulttest.Vault) {
-		s := newStage(t)
+		s := newSandbox(t)
 		r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", v.Address)))
 		value := s.newSecret()
 		s.writeSecret(v, "secret/data/app", "key", value)
@@ -231,7 +231,7 @@ func TestASealedVaultSaysSoAndComesBack(t *testing.T) {
 func TestADenialOrADeletionIsNeverPaperedOver(t *testing.T) {
 	t.Parallel()
 	vaulttest.EachPrivate(t, func(t *testing.T, v *vaulttest.Vault) {
-		s := newStage(t)
+		s := newSandbox(t)
 		l := s.defaultLogin(v)
 		r := s.start("--config", s.config(l.connection("prod", v.Address, "cache: {refresh_ahead: 0s}")))
 		s.writeSecret(v, "secret/data/app", "key", s.newSecret())
@@ -262,7 +262,7 @@ func TestADenialOrADeletionIsNeverPaperedOver(t *testing.T) {
 func TestAPolicyThatWasWidenedTakesEffect(t *testing.T) {
 	t.Parallel()
 	vaulttest.EachPrivate(t, func(t *testing.T, v *vaulttest.Vault) {
-		s := newStage(t)
+		s := newSandbox(t)
 		l := s.newLogin(v, nil, `path "secret/data/other" { capabilities = ["read"] }`)
 		value := s.newSecret()
 		s.writeSecret(v, "secret/data/app", "key", value)

@@ -76,7 +76,7 @@ type overload struct {
 
 func newOverload(t *testing.T) *overload {
 	t.Helper()
-	s := newStage(t)
+	s := newSandbox(t)
 	slow, quick := vaulttest.RealPrivate(t), vaulttest.RealPrivate(t)
 	o := &overload{t: t, network: s.newNetwork(slow.Address), value: s.newSecret()}
 	for _, v := range []*vaulttest.Vault{slow, quick} {
@@ -279,18 +279,18 @@ var notFoundSecret = failure{5, "SECRET_NOT_FOUND"}
 
 // memory reads a size in bytes from the process's status, for example its resident set (VmRSS).
 func (r *sidecar) memory(field string) int64 {
-	r.stage.t.Helper()
+	r.sandbox.t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", r.command.Process.Pid))
-	r.stage.must(err)
+	r.sandbox.must(err)
 	for line := range strings.Lines(string(text)) {
 		name, value, _ := strings.Cut(line, ":")
 		if name != field {
 			continue
 		}
 		kilobytes, err := strconv.ParseInt(strings.Fields(value)[0], 10, 64)
-		r.stage.must(err)
+		r.sandbox.must(err)
 		return kilobytes << 10
 	}
-	r.stage.t.Fatalf("the process's status has no %s", field)
+	r.sandbox.t.Fatalf("the process's status has no %s", field)
 	return 0
 }

@@ -26,22 +26,22 @@ import (
 )
 
 // The conditions of a pod, on this machine: the sidecar and a worker in containers of their own, as different users, with
-// a group (the pod's fsGroup) and a folder in memory in common.
+// a group (the pod's fsGroup) and a directory in memory in common.
 
 const (
 	podSidecar = 65532
 	podWorker  = 41005
 	podGroup   = 42005
 	podMemory  = 256 << 20
-	// podFolder is where both containers see the folder that they share.
-	podFolder = "/run/secret-sidecar"
-	podSocket = podFolder + "/s.sock"
+	// podDirectory is where both containers see the directory that they share.
+	podDirectory = "/run/secret-sidecar"
+	podSocket    = podDirectory + "/s.sock"
 )
 
 // pod is a pod's volumes, and the Vault of its sidecar.
 type pod struct {
-	*stage
-	gate           *gate
+	*sandbox
+	proxy          *proxy
 	login          *login
 	value          string // of secret/data/app/key
 	config, secret *volume
@@ -50,9 +50,9 @@ type pod struct {
 func newPod(t *testing.T) *pod {
 	t.Helper()
 	containertest.Require(t)
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
-	p := &pod{stage: s, gate: s.newGate(v), login: s.defaultLogin(v), value: s.newSecret()}
+	p := &pod{sandbox: s, proxy: s.newProxy(v), login: s.defaultLogin(v), value: s.newSecret()}
 	s.writeSecret(v, "secret/data/app", "key", p.value)
 	s.must(os.Chmod(s.dir, 0o711)) // #nosec G302 -- the containers' users pass through it
 	p.config, p.secret = s.newVolume("config", 0o644), s.newVolume("secret", 0o440)
@@ -64,54 +64,54 @@ func newPod(t *testing.T) *pod {
 
 // configText is the configuration with more lines for its connection.
 func (p *pod) configText(lines ...string) string {
-	connection := p.login.connection("prod", p.gate.address, append(lines, "secret_id_file: /etc/vault/secret-id")...)
-	return strings.Replace(p.stage.configText(connection), p.socket(), podSocket+`, mode: "0660"`, 1)
+	connection := p.login.connection("prod", p.proxy.address, append(lines, "secret_id_file: /etc/vault/secret-id")...)
+	return strings.Replace(p.sandbox.configText(connection), p.socket(), podSocket+`, mode: "0660"`, 1)
 }
 
-// shareMemory mounts the folder of the socket as the kubelet mounts an emptyDir in memory for a pod with an fsGroup: the
+// shareMemory mounts the directory of the socket as the kubelet mounts an emptyDir in memory for a pod with an fsGroup: the
 // group may write, and what is made in it is the group's.
 func (p *pod) shareMemory() {
 	p.t.Helper()
-	folder := p.subfolder("run")
-	p.must(unix.Mount("tmpfs", folder, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "size=1m"))
-	p.t.Cleanup(func() { _ = unix.Unmount(folder, unix.MNT_DETACH) })
-	p.must(os.Chown(folder, 0, podGroup))
-	p.must(os.Chmod(folder, fs.ModeSetgid|0o777))
+	directory := p.subdirectory("run")
+	p.must(unix.Mount("tmpfs", directory, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "size=1m"))
+	p.t.Cleanup(func() { _ = unix.Unmount(directory, unix.MNT_DETACH) })
+	p.must(os.Chown(directory, 0, podGroup))
+	p.must(os.Chmod(directory, fs.ModeSetgid|0o777))
 }
 
-// volume is a ConfigMap or Secret as the kubelet lays it out: NAME leads to ..data/NAME, and ..data to the files' folder.
+// volume is a ConfigMap or Secret as the kubelet lays it out: NAME leads to ..data/NAME, and ..data to the files' directory.
 type volume struct {
-	stage *stage
-	dir   string
-	mode  fs.FileMode
-	at    int
+	sandbox *sandbox
+	dir     string
+	mode    fs.FileMode
+	at      int
 }
 
-func (s *stage) newVolume(name string, mode fs.FileMode) *volume {
+func (s *sandbox) newVolume(name string, mode fs.FileMode) *volume {
 	s.t.Helper()
-	v := &volume{stage: s, dir: s.subfolder(name), mode: mode}
+	v := &volume{sandbox: s, dir: s.subdirectory(name), mode: mode}
 	v.open(v.dir)
 	return v
 }
 
-// open lets the pod's group into a folder.
-func (v *volume) open(folder string) {
-	v.stage.t.Helper()
-	v.stage.must(os.Chown(folder, 0, podGroup))
-	v.stage.must(os.Chmod(folder, fs.ModeSetgid|0o755))
+// open lets the pod's group into a directory.
+func (v *volume) open(directory string) {
+	v.sandbox.t.Helper()
+	v.sandbox.must(os.Chown(directory, 0, podGroup))
+	v.sandbox.must(os.Chmod(directory, fs.ModeSetgid|0o755))
 }
 
 // swap puts other files in the place of all, in one step.
 func (v *volume) swap(files map[string]string) {
-	s := v.stage
+	s := v.sandbox
 	s.t.Helper()
 	v.at++
 	version := fmt.Sprintf("..%d", v.at)
-	folder := filepath.Join(v.dir, version)
-	s.must(os.Mkdir(folder, 0o700))
-	v.open(folder)
+	directory := filepath.Join(v.dir, version)
+	s.must(os.Mkdir(directory, 0o700))
+	v.open(directory)
 	for name, text := range files {
-		path := filepath.Join(folder, name)
+		path := filepath.Join(directory, name)
 		s.must(os.WriteFile(path, []byte(text), v.mode))
 		s.must(os.Chown(path, 0, podGroup))
 		if err := os.Symlink(filepath.Join("..data", name), filepath.Join(v.dir, name)); !os.IsExist(err) {
@@ -125,14 +125,14 @@ func (v *volume) swap(files map[string]string) {
 	}
 }
 
-// podded is the sidecar in its container.
-type podded struct {
+// containedSidecar is the sidecar in its container.
+type containedSidecar struct {
 	*sidecar
 	container *containertest.Container
 }
 
 // startSidecar starts the sidecar's container, and waits for nothing.
-func (p *pod) startSidecar() *podded {
+func (p *pod) startSidecar() *containedSidecar {
 	p.t.Helper()
 	c := containertest.New(p.t, containertest.Spec{
 		Root: p.path("sidecar-root"), Args: []string{"/secret-sidecar", "serve", "--log-level", "debug"},
@@ -142,32 +142,32 @@ func (p *pod) startSidecar() *podded {
 			containertest.Volume{Source: binary, Target: "/secret-sidecar"},
 			containertest.Volume{Source: p.config.dir, Target: "/etc/secret-sidecar"},
 			containertest.Volume{Source: p.secret.dir, Target: "/etc/vault"},
-			containertest.Volume{Source: p.path("run"), Target: podFolder, Writable: true}),
+			containertest.Volume{Source: p.path("run"), Target: podDirectory, Writable: true}),
 		Memory: podMemory, CPUs: 1,
 	})
 	command, log, exports := c.Command(), &output{}, &output{}
 	command.Stdout, command.Stderr = exports, log
 	p.recordLive("traces and metrics of the pod's sidecar", exports.String)
-	return &podded{sidecar: p.launch(command, log), container: c}
+	return &containedSidecar{sidecar: p.launch(command, log), container: c}
 }
 
 // awaitStarted waits as the kubelet does, by the manifest's startup probe, which runs in the container. It tells that the
 // socket answers; the sidecar may not have logged in yet.
-func (r *podded) awaitStarted() {
-	r.stage.t.Helper()
+func (r *containedSidecar) awaitStarted() {
+	r.sandbox.t.Helper()
 	r.await("startupProbe")
 }
 
 // await waits until a probe of the manifest's succeeds.
-func (r *podded) await(probe string) {
-	r.stage.t.Helper()
-	eventually(r.stage.t, probe+" succeeds", func() bool { return r.probe(probe) == nil })
+func (r *containedSidecar) await(probe string) {
+	r.sandbox.t.Helper()
+	eventually(r.sandbox.t, probe+" succeeds", func() bool { return r.probe(probe) == nil })
 }
 
 // probe runs a probe of the manifest's in the container.
-func (r *podded) probe(name string) error {
-	r.stage.t.Helper()
-	return r.container.Exec(probeCommand(r.stage.t, name)...).Run()
+func (r *containedSidecar) probe(name string) error {
+	r.sandbox.t.Helper()
+	return r.container.Exec(probeCommand(r.sandbox.t, name)...).Run()
 }
 
 // probeCommand is the command of a probe in the manifest of the pod.
@@ -189,8 +189,8 @@ func probeCommand(t *testing.T, probe string) []string {
 }
 
 // crash kills the sidecar with SIGKILL, as running out of memory does.
-func (r *podded) crash() {
-	r.stage.t.Helper()
+func (r *containedSidecar) crash() {
+	r.sandbox.t.Helper()
 	r.killed = true
 	r.container.Kill()
 	r.awaitExit()
@@ -215,7 +215,7 @@ func (p *pod) startWorker() *worker {
 		UID: podWorker, GID: podWorker, Groups: []uint32{podGroup},
 		Volumes: append(containertest.Programs(),
 			containertest.Volume{Source: program.Path, Target: "/worker"},
-			containertest.Volume{Source: p.path("run"), Target: podFolder}),
+			containertest.Volume{Source: p.path("run"), Target: podDirectory}),
 		Memory: podMemory, CPUs: 1,
 	})
 	w := &worker{pod: p, container: c, command: c.Command(), said: &output{}}
@@ -329,7 +329,7 @@ func work(client secretsidecarv1.SecretServiceClient) error {
 
 // newWorkingPod returns a pod whose containers have started in the order of a native sidecar, and whose worker is being
 // answered.
-func newWorkingPod(t *testing.T) (*pod, *podded, *worker) {
+func newWorkingPod(t *testing.T) (*pod, *containedSidecar, *worker) {
 	t.Helper()
 	p := newPod(t)
 	r := p.startSidecar()
@@ -380,9 +380,9 @@ func TestInAPodTheSidecarTakesGosMemoryLimitFromItsContainer(t *testing.T) {
 // holdRequest waits until Vault has a request of the worker's that it does not answer until release is called.
 func (p *pod) holdRequest() (release func()) {
 	p.t.Helper()
-	release = p.gate.hold()
-	before := p.gate.count("secret/data/")
-	eventually(p.t, "a request is in progress", func() bool { return p.gate.count("secret/data/") > before })
+	release = p.proxy.hold()
+	before := p.proxy.count("secret/data/")
+	eventually(p.t, "a request is in progress", func() bool { return p.proxy.count("secret/data/") > before })
 	return release
 }
 
@@ -404,12 +404,12 @@ func TestInAPodAWorkerThatStartsFirstWaitsForTheSidecarAndThenWorks(t *testing.T
 func TestInAPodAWorkerStartsBeforeTheLoginAndIsAnsweredAfterIt(t *testing.T) {
 	t.Parallel()
 	p := newPod(t)
-	release := p.gate.holdPaths(loginPath)
+	release := p.proxy.holdPaths(loginPath)
 	defer release()
 	r := p.startSidecar()
 	r.awaitStarted()
 	w := p.startWorker()
-	eventually(t, "the worker asks while the login is in progress", func() bool { return w.asked() > 0 && p.gate.count(loginPath) > 0 })
+	eventually(t, "the worker asks while the login is in progress", func() bool { return w.asked() > 0 && p.proxy.count(loginPath) > 0 })
 	if err := r.probe("livenessProbe"); err != nil {
 		t.Errorf("a login in progress gets the container restarted: %v", err)
 	}
@@ -498,7 +498,7 @@ func TestInAPodAConfigMapAndASecretAreSwappedWithoutADroppedRequest(t *testing.T
 	t.Parallel()
 	p, r, w := newWorkingPod(t)
 
-	more := strings.Replace(p.login.connection("more", p.gate.address, "secret_id_file: /etc/vault/secret-id"), "prod", "more", 1)
+	more := strings.Replace(p.login.connection("more", p.proxy.address, "secret_id_file: /etc/vault/secret-id"), "prod", "more", 1)
 	p.config.swap(map[string]string{"config.yaml": p.configText("timeout: 20s", "max_waiting: 500") + more})
 	eventually(t, "the new connection is ready", func() bool {
 		list, err := r.ListConnections(t.Context(), &secretsidecarv1.ListConnectionsRequest{})

@@ -48,7 +48,7 @@ func (r *sidecar) startPoll(workers int, every time.Duration, paths ...string) *
 			}
 		})
 	}
-	r.stage.t.Cleanup(func() { p.stop() })
+	r.sandbox.t.Cleanup(func() { p.stop() })
 	return p
 }
 
@@ -115,7 +115,7 @@ func (p *poll) await(t *testing.T, total int) {
 }
 
 // newSecrets writes secrets that nobody has asked for yet, and returns their paths.
-func (s *stage) newSecrets(v *vaulttest.Vault, prefix string, count int) []string {
+func (s *sandbox) newSecrets(v *vaulttest.Vault, prefix string, count int) []string {
 	s.t.Helper()
 	paths := make([]string, count)
 	for i := range paths {
@@ -127,7 +127,7 @@ func (s *stage) newSecrets(v *vaulttest.Vault, prefix string, count int) []strin
 
 // readEach reads each secret once past the cache, one at every tick, and fails the test for each that it does not get.
 func (r *sidecar) readEach(paths []string) {
-	t := r.stage.t
+	t := r.sandbox.t
 	t.Helper()
 	tick := time.NewTicker(askWhileHealing)
 	defer tick.Stop()

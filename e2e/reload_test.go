@@ -27,13 +27,13 @@ var (
 // underLoad asks for a value from many sides, a part of it past the cache, until stop is called. Any failure
 // fails the test.
 func (r *sidecar) underLoad(connection, path, want string) (stop func()) {
-	t := r.stage.t
+	t := r.sandbox.t
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var group sync.WaitGroup
 	var answers atomic.Int64
 	for worker := range 8 {
-		client := secretsidecarv1.NewSecretServiceClient(r.stage.dial())
+		client := secretsidecarv1.NewSecretServiceClient(r.sandbox.dial())
 		group.Go(func() {
 			tick := time.NewTicker(5 * time.Millisecond)
 			defer tick.Stop()
@@ -67,9 +67,9 @@ func (r *sidecar) underLoad(connection, path, want string) (stop func()) {
 
 func TestAReloadDropsNoRequest(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.RealPrivate(t)
-	g := s.newGate(v)
+	g := s.newProxy(v)
 	first, other := s.defaultLogin(v), s.defaultLogin(v)
 	value := s.newSecret()
 	s.writeSecret(v, "secret/data/app", "key", value)
@@ -96,8 +96,8 @@ func TestAReloadDropsNoRequest(t *testing.T) {
 		t.Errorf("after a refused change: %v", err)
 	}
 
-	// A change that the watch of the folder cannot see: through another name of the same file.
-	if err := os.Link(s.path("config.yaml"), filepath.Join(s.subfolder("elsewhere"), "link")); err != nil {
+	// A change that the watch of the directory cannot see: through another name of the same file.
+	if err := os.Link(s.path("config.yaml"), filepath.Join(s.subdirectory("elsewhere"), "link")); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(s.path("elsewhere/link"), []byte(s.configText(first.connection("first", g.address))), 0o600); err != nil {
@@ -116,9 +116,9 @@ func TestAReloadDropsNoRequest(t *testing.T) {
 
 func TestAChangeThatVaultRejectsLeavesTheSettingsBeforeInUse(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
-	g := s.newGate(v)
+	g := s.newProxy(v)
 	l := s.defaultLogin(v)
 	value := s.newSecret()
 	s.writeSecret(v, "secret/data/app", "key", value)
@@ -160,9 +160,9 @@ func TestAChangeThatVaultRejectsLeavesTheSettingsBeforeInUse(t *testing.T) {
 
 func TestAReloadLocksCallersOutWhileVaultHangs(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
-	g := s.newGate(v)
+	g := s.newProxy(v)
 	l := s.defaultLogin(v)
 	value := s.newSecret()
 	s.writeSecret(v, "secret/data/app", "key", value)
@@ -187,9 +187,9 @@ func TestAReloadLocksCallersOutWhileVaultHangs(t *testing.T) {
 
 func TestAChangeOfTimeoutAloneCostsNoLogin(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
-	g := s.newGate(v)
+	g := s.newProxy(v)
 	l := s.defaultLogin(v)
 	value := s.newSecret()
 	s.writeSecret(v, "secret/data/app", "key", value)
@@ -208,18 +208,18 @@ func TestAChangeOfTimeoutAloneCostsNoLogin(t *testing.T) {
 func TestANewSecretIDInTheConfigurationIsTakenUpOnceVaultIsBack(t *testing.T) {
 	t.Parallel()
 	for name, outage := range map[string]struct {
-		away  func(g *gate) (back func())
+		away  func(g *proxy) (back func())
 		tried string // the path that is asked for when the change has been tried
 	}{
-		"Vault hangs": {(*gate).holdEverything, loginPath},
-		"Vault hangs until the login's answer is lost": {(*gate).holdEverything, "sys/health"},
-		"Vault is cut off": {func(g *gate) func() { g.cut(); return g.open }, loginPath},
+		"Vault hangs": {(*proxy).holdEverything, loginPath},
+		"Vault hangs until the login's answer is lost": {(*proxy).holdEverything, "sys/health"},
+		"Vault is cut off": {func(g *proxy) func() { g.cut(); return g.open }, loginPath},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newStage(t)
+			s := newSandbox(t)
 			v := vaulttest.Dev(t)
-			g := s.newGate(v)
+			g := s.newProxy(v)
 			l := s.defaultLogin(v)
 			value := s.newSecret()
 			s.writeSecret(v, "secret/data/app", "key", value)
@@ -252,7 +252,7 @@ func TestANewSecretIDInTheConfigurationIsTakenUpOnceVaultIsBack(t *testing.T) {
 
 func TestAReloadChangesWhoMayCall(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
 	l := s.defaultLogin(v)
 	r := s.start("--config", s.config(l.connection("prod", v.Address)))
@@ -275,8 +275,8 @@ func TestAReloadChangesWhoMayCall(t *testing.T) {
 	requireHealth(t, r, "", serving)
 }
 
-// subfolder makes a folder in the stage's.
-func (s *stage) subfolder(name string) string {
+// subdirectory makes a directory in the sandbox's.
+func (s *sandbox) subdirectory(name string) string {
 	s.t.Helper()
 	path := s.path(name)
 	if err := os.MkdirAll(path, 0o700); err != nil {
@@ -288,31 +288,31 @@ func (s *stage) subfolder(name string) string {
 func TestARotatedSecretIDFileIsPickedUp(t *testing.T) {
 	t.Parallel()
 	for name, rotation := range map[string]struct {
-		prepare func(s *stage, secretID string) (file string)
-		rotate  func(s *stage, secretID string)
+		prepare func(s *sandbox, secretID string) (file string)
+		rotate  func(s *sandbox, secretID string)
 	}{
 		"by an atomic rename": {
-			func(s *stage, secretID string) string { return s.write("sid", secretID) },
-			func(s *stage, secretID string) { s.write("sid", secretID) },
+			func(s *sandbox, secretID string) string { return s.write("sid", secretID) },
+			func(s *sandbox, secretID string) { s.write("sid", secretID) },
 		},
 		"in place": {
-			func(s *stage, secretID string) string { return s.write("sid", secretID) },
-			func(s *stage, secretID string) {
+			func(s *sandbox, secretID string) string { return s.write("sid", secretID) },
+			func(s *sandbox, secretID string) {
 				if err := os.WriteFile(s.path("sid"), []byte(secretID), 0o600); err != nil {
 					s.t.Fatal(err)
 				}
 			},
 		},
 		"by a symbolic link, as Kubernetes does": {
-			func(s *stage, secretID string) string { return projectVolume(s, "1", secretID) },
-			func(s *stage, secretID string) { projectVolume(s, "2", secretID) },
+			func(s *sandbox, secretID string) string { return projectVolume(s, "1", secretID) },
+			func(s *sandbox, secretID string) { projectVolume(s, "2", secretID) },
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newStage(t)
+			s := newSandbox(t)
 			v := vaulttest.Dev(t)
-			g := s.newGate(v)
+			g := s.newProxy(v)
 			l := s.defaultLogin(v)
 			value := s.newSecret()
 			s.writeSecret(v, "secret/data/app", "key", value)
@@ -338,20 +338,20 @@ func TestARotatedSecretIDFileIsPickedUp(t *testing.T) {
 	}
 }
 
-// projectVolume swaps a folder of files the way the kubelet does: sid -> ..data/sid, ..data -> ..2026_N.
-func projectVolume(s *stage, generation, content string) string {
+// projectVolume swaps a directory of files the way the kubelet does: sid -> ..data/sid, ..data -> ..2026_N.
+func projectVolume(s *sandbox, generation, content string) string {
 	s.t.Helper()
-	volume := s.subfolder("volume")
-	folder := fmt.Sprintf("..2026_%s_%d", generation, len(content))
+	volume := s.subdirectory("volume")
+	directory := fmt.Sprintf("..2026_%s_%d", generation, len(content))
 	must := func(err error) {
 		s.t.Helper()
 		if err != nil {
 			s.t.Fatal(err)
 		}
 	}
-	must(os.MkdirAll(filepath.Join(volume, folder), 0o700))
-	must(os.WriteFile(filepath.Join(volume, folder, "sid"), []byte(content), 0o600))
-	must(os.Symlink(folder, filepath.Join(volume, "..data_tmp")))
+	must(os.MkdirAll(filepath.Join(volume, directory), 0o700))
+	must(os.WriteFile(filepath.Join(volume, directory, "sid"), []byte(content), 0o600))
+	must(os.Symlink(directory, filepath.Join(volume, "..data_tmp")))
 	must(os.Rename(filepath.Join(volume, "..data_tmp"), filepath.Join(volume, "..data")))
 	file := filepath.Join(volume, "sid")
 	if _, err := os.Lstat(file); os.IsNotExist(err) {
@@ -363,8 +363,8 @@ func projectVolume(s *stage, generation, content string) string {
 func TestAWrappedSecretIDIsUnwrappedOnce(t *testing.T) {
 	t.Parallel()
 	vaulttest.EachPrivate(t, func(t *testing.T, v *vaulttest.Vault) {
-		s := newStage(t)
-		g := s.newGate(v)
+		s := newSandbox(t)
+		g := s.newProxy(v)
 		l := s.newLogin(v, shortLife, readSecrets)
 		value := s.newSecret()
 		s.writeSecret(v, "secret/data/app", "key", value)
@@ -394,8 +394,8 @@ func TestAWrappedSecretIDIsUnwrappedOnce(t *testing.T) {
 func TestShutdownRevokesTheTokenAndRemovesTheSocket(t *testing.T) {
 	t.Parallel()
 	vaulttest.EachPrivate(t, func(t *testing.T, v *vaulttest.Vault) {
-		s := newStage(t)
-		g := s.newGate(v)
+		s := newSandbox(t)
+		g := s.newProxy(v)
 		l := s.defaultLogin(v)
 		r := s.start("--config", s.config(l.connection("prod", g.address)))
 		if tokens := v.RoleTokens(t, l.role); len(tokens) != 1 {
@@ -417,9 +417,9 @@ func TestShutdownRevokesTheTokenAndRemovesTheSocket(t *testing.T) {
 
 func TestShutdownFinishesWhatItHasAccepted(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
-	g := s.newGate(v)
+	g := s.newProxy(v)
 	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", g.address)))
 	value := s.newSecret()
 	const requests = 50
@@ -448,7 +448,7 @@ func TestShutdownFinishesWhatItHasAccepted(t *testing.T) {
 
 func TestShutdownDoesNotWaitForThoseWhoWatchHealth(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
 	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", v.Address)))
 	watch, err := healthpb.NewHealthClient(r.channel).Watch(t.Context(), &healthpb.HealthCheckRequest{})
@@ -471,9 +471,9 @@ func TestShutdownDoesNotWaitForThoseWhoWatchHealth(t *testing.T) {
 
 func TestShutdownWithAVaultThatHangsIsBounded(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
-	g := s.newGate(v)
+	g := s.newProxy(v)
 	r := s.start("--drain-timeout", "500ms", "--config", s.config(s.defaultLogin(v).connection("prod", g.address)))
 	release := g.holdEverything()
 	defer release()

@@ -27,7 +27,7 @@ const (
 type sidecar struct {
 	secretsidecarv1.SecretServiceClient
 
-	stage   *stage
+	sandbox *sandbox
 	channel *grpc.ClientConn
 	command *exec.Cmd
 	log     *output
@@ -39,13 +39,13 @@ type sidecar struct {
 // in is the same sidecar for a subtest, which is the one to fail then.
 func (r *sidecar) in(t *testing.T) *sidecar {
 	same := *r
-	same.stage = r.stage.in(t)
+	same.sandbox = r.sandbox.in(t)
 	return &same
 }
 
 // start runs `serve` and waits until it is ready: every required connection has logged in. The test's end
 // stops it.
-func (s *stage) start(args ...string) *sidecar {
+func (s *sandbox) start(args ...string) *sidecar {
 	s.t.Helper()
 	running := s.startWith(nil, args...)
 	running.awaitHealth("")
@@ -53,7 +53,7 @@ func (s *stage) start(args ...string) *sidecar {
 }
 
 // startUnready is start for a sidecar that may never become ready: it waits until the process answers.
-func (s *stage) startUnready(args ...string) *sidecar {
+func (s *sandbox) startUnready(args ...string) *sidecar {
 	s.t.Helper()
 	running := s.startWith(nil, args...)
 	running.awaitHealth("liveness")
@@ -61,13 +61,13 @@ func (s *stage) startUnready(args ...string) *sidecar {
 }
 
 // startWith runs `serve` with more variables in its environment, and waits for nothing.
-func (s *stage) startWith(environment []string, args ...string) *sidecar {
+func (s *sandbox) startWith(environment []string, args ...string) *sidecar {
 	s.t.Helper()
 	return s.serve(exec.Command(binary, append([]string{"serve", "--log-level", "debug"}, args...)...), environment)
 }
 
 // serve runs a command that becomes a `serve`, with more variables in its environment, and waits for nothing.
-func (s *stage) serve(command *exec.Cmd, environment []string) *sidecar {
+func (s *sandbox) serve(command *exec.Cmd, environment []string) *sidecar {
 	s.t.Helper()
 	log, exports := &output{}, &output{}
 	command.Env = s.environ(append(exporting(), environment...)...)
@@ -86,12 +86,12 @@ func exporting() []string {
 }
 
 // launch starts a `serve` whose output the log collects, and waits for nothing.
-func (s *stage) launch(command *exec.Cmd, log *output) *sidecar {
+func (s *sandbox) launch(command *exec.Cmd, log *output) *sidecar {
 	s.t.Helper()
 	if err := command.Start(); err != nil {
 		s.t.Fatal(err)
 	}
-	running := &sidecar{stage: s, command: command, log: log, exited: make(chan struct{})}
+	running := &sidecar{sandbox: s, command: command, log: log, exited: make(chan struct{})}
 	s.recordLive("log of "+strings.Join(command.Args, " "), log.String)
 	go func() { // ends with the process, which stop and the test's end see to
 		_ = command.Wait()
@@ -103,8 +103,8 @@ func (s *stage) launch(command *exec.Cmd, log *output) *sidecar {
 	return running
 }
 
-// dial opens a channel of its own to the stage's socket. The test's end closes it.
-func (s *stage) dial() *grpc.ClientConn {
+// dial opens a channel of its own to the sandbox's socket. The test's end closes it.
+func (s *sandbox) dial() *grpc.ClientConn {
 	s.t.Helper()
 	channel, err := grpc.NewClient("unix://"+s.socket(),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -121,8 +121,8 @@ func (s *stage) dial() *grpc.ClientConn {
 
 // awaitHealth waits until the health service says SERVING for a name.
 func (r *sidecar) awaitHealth(service string) {
-	r.stage.t.Helper()
-	ctx, cancel := context.WithTimeout(r.stage.t.Context(), patience)
+	r.sandbox.t.Helper()
+	ctx, cancel := context.WithTimeout(r.sandbox.t.Context(), patience)
 	defer cancel()
 	go func() { // ends with ctx, at the latest when this function returns
 		select {
@@ -139,52 +139,52 @@ func (r *sidecar) awaitHealth(service string) {
 			return
 		}
 	}
-	r.stage.t.Fatalf("%q did not become SERVING: %v\n%s", service, err, r.tail())
+	r.sandbox.t.Fatalf("%q did not become SERVING: %v\n%s", service, err, r.tail())
 }
 
 // health asks the health service once.
 func (r *sidecar) health(service string) healthpb.HealthCheckResponse_ServingStatus {
-	r.stage.t.Helper()
-	answer, err := healthpb.NewHealthClient(r.channel).Check(r.stage.t.Context(), &healthpb.HealthCheckRequest{Service: service})
+	r.sandbox.t.Helper()
+	answer, err := healthpb.NewHealthClient(r.channel).Check(r.sandbox.t.Context(), &healthpb.HealthCheckRequest{Service: service})
 	if err != nil {
-		r.stage.t.Fatalf("health of %q: %v", service, err)
+		r.sandbox.t.Fatalf("health of %q: %v", service, err)
 	}
 	return answer.GetStatus()
 }
 
 // signal sends a signal to the process.
 func (r *sidecar) signal(signal syscall.Signal) {
-	r.stage.t.Helper()
+	r.sandbox.t.Helper()
 	if err := r.command.Process.Signal(signal); err != nil {
-		r.stage.t.Fatalf("send %v: %v", signal, err)
+		r.sandbox.t.Fatalf("send %v: %v", signal, err)
 	}
 }
 
 // terminate tells the sidecar to end.
 func (r *sidecar) terminate() {
-	r.stage.t.Helper()
+	r.sandbox.t.Helper()
 	if r.told {
 		return
 	}
 	r.told = true
 	if err := r.command.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		r.stage.t.Errorf("send SIGTERM: %v", err)
+		r.sandbox.t.Errorf("send SIGTERM: %v", err)
 	}
 }
 
 // stop ends the sidecar by SIGTERM and checks that it went in peace. Stopping twice is once.
 func (r *sidecar) stop() {
-	r.stage.t.Helper()
+	r.sandbox.t.Helper()
 	r.terminate()
 	r.awaitExit()
 	if code := r.command.ProcessState.ExitCode(); code != 0 && !r.killed {
-		r.stage.t.Errorf("the sidecar ended with %v, want exit code 0\n%s", r.command.ProcessState, r.tail())
+		r.sandbox.t.Errorf("the sidecar ended with %v, want exit code 0\n%s", r.command.ProcessState, r.tail())
 	}
 }
 
 // kill ends the sidecar the way a crash does: it cleans nothing up.
 func (r *sidecar) kill() {
-	r.stage.t.Helper()
+	r.sandbox.t.Helper()
 	r.killed = true
 	r.signal(syscall.SIGKILL)
 	r.awaitExit()
@@ -192,7 +192,7 @@ func (r *sidecar) kill() {
 
 // awaitExit waits for the end of the process. One that does not end shows its goroutines and fails the test.
 func (r *sidecar) awaitExit() {
-	r.stage.t.Helper()
+	r.sandbox.t.Helper()
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
@@ -206,23 +206,23 @@ func (r *sidecar) awaitExit() {
 	case <-time.After(patience):
 		_ = r.command.Process.Kill()
 	}
-	r.stage.t.Errorf("the sidecar did not end within %v\n%s", patience, r.tail())
+	r.sandbox.t.Errorf("the sidecar did not end within %v\n%s", patience, r.tail())
 }
 
 // resolve asks for one reference; the sidecar has one connection.
 func (r *sidecar) resolve(path string) (*secretsidecarv1.ResolveResponse, error) {
-	return r.Resolve(r.stage.t.Context(), &secretsidecarv1.ResolveRequest{Path: path})
+	return r.Resolve(r.sandbox.t.Context(), &secretsidecarv1.ResolveRequest{Path: path})
 }
 
 // value asks for one reference and fails the test when it is not the expected value from the expected source.
 func (r *sidecar) value(path, want string, source secretsidecarv1.Source) *secretsidecarv1.ResolveResponse {
-	r.stage.t.Helper()
+	r.sandbox.t.Helper()
 	return r.answer(&secretsidecarv1.ResolveRequest{Path: path}, want, source)
 }
 
 // answer is value for a whole request.
 func (r *sidecar) answer(request *secretsidecarv1.ResolveRequest, want string, source secretsidecarv1.Source) *secretsidecarv1.ResolveResponse {
-	t := r.stage.t
+	t := r.sandbox.t
 	t.Helper()
 	answer, err := r.Resolve(t.Context(), request)
 	if err != nil {
@@ -236,7 +236,7 @@ func (r *sidecar) answer(request *secretsidecarv1.ResolveRequest, want string, s
 
 // invalidate drops what a path names and fails the test when it is not the expected number of secrets.
 func (r *sidecar) invalidate(path string, want uint32) {
-	t := r.stage.t
+	t := r.sandbox.t
 	t.Helper()
 	answer, err := r.Invalidate(t.Context(), &secretsidecarv1.InvalidateRequest{Path: path})
 	if err != nil {

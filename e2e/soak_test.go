@@ -25,7 +25,7 @@ func TestSoak(t *testing.T) {
 	if *soakFor == 0 {
 		t.Skip("runs for long: make soak")
 	}
-	r := newRig(t, rigOptions{role: map[string]any{"token_ttl": "4s", "token_max_ttl": "12s"}})
+	r := newLoadSetup(t, loadOptions{role: map[string]any{"token_ttl": "4s", "token_max_ttl": "12s"}})
 	metrics := &output{}
 	command := exec.Command(binary, "serve", "--log-level", "warn", "--config", r.config())
 	command.Env = r.environ("OTEL_METRICS_EXPORTER=console", "OTEL_METRIC_EXPORT_INTERVAL=500")
@@ -51,41 +51,41 @@ func TestSoak(t *testing.T) {
 }
 
 // soakFaults is one round of what happens to a sidecar in a year.
-var soakFaults = []func(r *rig){
-	func(r *rig) { // the secret_id is rotated and the old one destroyed
+var soakFaults = []func(r *loadSetup){
+	func(r *loadSetup) { // the secret_id is rotated and the old one destroyed
 		next := r.login.newSecretID()
 		r.write(r.login.role, next)
 		r.renewLogin()
 		r.login.destroySecretID(r.login.secretID)
 		r.login.secretID = next
 	},
-	func(r *rig) { r.vault.RevokeRoleTokens(r.t, r.login.role) },
-	func(r *rig) {
+	func(r *loadSetup) { r.vault.RevokeRoleTokens(r.t, r.login.role) },
+	func(r *loadSetup) {
 		r.outage(sealed)
 		r.vault.Seal(r.t)
 		r.load.during(time.Second)
 		r.vault.Unseal(r.t)
 	},
-	func(r *rig) {
+	func(r *loadSetup) {
 		r.outage(unreachable)
 		r.network.poison(blackHole)
 		r.load.during(2 * time.Second)
 		r.network.heal()
 	},
-	func(r *rig) {
+	func(r *loadSetup) {
 		r.outage(unreachable)
 		r.network.disconnect()
 		r.load.during(time.Second)
 		r.network.connect()
 	},
-	func(r *rig) { // another connection comes and goes
+	func(r *loadSetup) { // another connection comes and goes
 		more := strings.Replace(r.calmConnection, "name: calm", "name: more", 1)
 		r.write("config.yaml", r.configText(r.login.connection("prod", r.network.address, r.lines...), r.calmConnection, more))
 		r.awaitConnections(3)
 		r.config()
 		r.awaitConnections(2)
 	},
-	func(r *rig) { // workers come, ask and go
+	func(r *loadSetup) { // workers come, ask and go
 		for range 50 {
 			channel := r.dial()
 			_, err := secretsidecarv1.NewSecretServiceClient(channel).ListConnections(r.t.Context(),
@@ -96,12 +96,12 @@ var soakFaults = []func(r *rig){
 	},
 }
 
-func (r *rig) outage(reasons ...failure) {
+func (r *loadSetup) outage(reasons ...failure) {
 	r.load.expect(expectation{outage: append(reasons, unreachable)})
 }
 
 // awaitConnections waits until the sidecar has so many connections.
-func (r *rig) awaitConnections(count int) {
+func (r *loadSetup) awaitConnections(count int) {
 	r.t.Helper()
 	eventually(r.t, fmt.Sprintf("there are %d connections", count), func() bool {
 		list, err := r.sidecar.ListConnections(r.t.Context(), &secretsidecarv1.ListConnectionsRequest{})
@@ -120,12 +120,12 @@ func (u usage) String() string {
 
 // usage asks the process for its goroutines, through the metrics that it exports, and the kernel for the rest.
 func (r *sidecar) usage(metrics *output) usage {
-	r.stage.t.Helper()
+	r.sandbox.t.Helper()
 	var count int64
 	seen := strings.Count(metrics.String(), goroutineMetric)
-	eventually(r.stage.t, "the process exports its goroutines", func() bool {
+	eventually(r.sandbox.t, "the process exports its goroutines", func() bool {
 		text := metrics.String()
-		count = lastGoroutineCount(r.stage.t, text)
+		count = lastGoroutineCount(r.sandbox.t, text)
 		return strings.Count(text, goroutineMetric) > seen && count > 0
 	})
 	return usage{goroutines: count, descriptors: int64(r.descriptors()), resident: r.memory("VmRSS")}

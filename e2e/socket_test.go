@@ -14,7 +14,7 @@ import (
 )
 
 // refused runs `serve`, which has to fail with an exit code and say each of the words.
-func (s *stage) refused(code int, config string, words ...string) {
+func (s *sandbox) refused(code int, config string, words ...string) {
 	s.t.Helper()
 	done := s.run("serve", "--config", config)
 	if done.code != code {
@@ -29,7 +29,7 @@ func (s *stage) refused(code int, config string, words ...string) {
 
 func TestMistakesInTheConfigurationAreNamedWithTheirPlace(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	const login = "    address: http://127.0.0.1:1\n    role_id: some-role\n"
 	secretID := s.newSecret()
 	head := fmt.Sprintf("socket: {path: %s}\n", s.socket())
@@ -86,7 +86,7 @@ func TestMistakesInTheConfigurationAreNamedWithTheirPlace(t *testing.T) {
 
 func TestAnUnreadableSecretIDFileIsReported(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSandbox(t)
 	v := vaulttest.Dev(t)
 	l := s.defaultLogin(v)
 	config := s.config(l.connection("prod", v.Address, "secret_id_file: "+s.path("absent")))
@@ -106,8 +106,8 @@ func TestAnUnreadableSecretIDFileIsReported(t *testing.T) {
 func TestTheSocketIsOpenedSafely(t *testing.T) {
 	t.Parallel()
 	v := vaulttest.Dev(t)
-	prepare := func(t *testing.T) (*stage, string) {
-		s := newStage(t)
+	prepare := func(t *testing.T) (*sandbox, string) {
+		s := newSandbox(t)
 		return s, s.config(s.defaultLogin(v).connection("prod", v.Address))
 	}
 
@@ -187,14 +187,14 @@ func TestTheSocketIsOpenedSafely(t *testing.T) {
 		}
 	})
 
-	t.Run("a folder, and a symbolic link to a file, are left alone", func(t *testing.T) {
+	t.Run("a directory, and a symbolic link to a file, are left alone", func(t *testing.T) {
 		s, config := prepare(t)
 		if err := os.MkdirAll(s.socket(), 0o700); err != nil {
 			t.Fatal(err)
 		}
 		s.refused(2, config)
 		if info, err := os.Lstat(s.socket()); err != nil || !info.IsDir() {
-			t.Errorf("the folder is gone: %v", err)
+			t.Errorf("the directory is gone: %v", err)
 		}
 		target := s.write("target", "precious")
 		if err := os.Remove(s.socket()); err != nil {
@@ -210,42 +210,42 @@ func TestTheSocketIsOpenedSafely(t *testing.T) {
 	})
 
 	for _, test := range []struct {
-		name, socket string
-		mode, folder fs.FileMode
-		group        int
+		name, socket    string
+		mode, directory fs.FileMode
+		group           int
 	}{
-		{"mode 0600 and a private folder by default", "", 0o600, 0o700, os.Getgid()},
+		{"mode 0600 and a private directory by default", "", 0o600, 0o700, os.Getgid()},
 		{"mode alone is enough", `, mode: "0666"`, 0o666, 0o700, os.Getgid()},
-		{"a group opens the folder to it", `, mode: "0660", group: "2"`, 0o660, 0o750, 2},
+		{"a group opens the directory to it", `, mode: "0660", group: "2"`, 0o660, 0o750, 2},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if test.group != os.Getgid() && os.Geteuid() != 0 {
 				t.Skip("only root can give a socket to another group")
 			}
-			s := newStage(t)
+			s := newSandbox(t)
 			text := s.configText(s.defaultLogin(v).connection("prod", v.Address))
 			text = strings.Replace(text, s.socket(), s.socket()+test.socket, 1)
 			s.start("--config", s.write("config.yaml", text))
 			requireMode(t, s.socket(), test.mode, test.group)
-			requireMode(t, filepath.Dir(s.socket()), test.folder, test.group)
+			requireMode(t, filepath.Dir(s.socket()), test.directory, test.group)
 		})
 	}
 
-	t.Run("an existing folder is left as it is", func(t *testing.T) {
+	t.Run("an existing directory is left as it is", func(t *testing.T) {
 		s, config := prepare(t)
-		folder := filepath.Dir(s.socket())
-		if err := os.Mkdir(folder, 0o700); err != nil {
+		directory := filepath.Dir(s.socket())
+		if err := os.Mkdir(directory, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Chmod(folder, 0o751); err != nil { // #nosec G302 -- the point of the test
+		if err := os.Chmod(directory, 0o751); err != nil { // #nosec G302 -- the point of the test
 			t.Fatal(err)
 		}
 		s.start("--config", config)
-		requireMode(t, folder, 0o751, os.Getgid())
+		requireMode(t, directory, 0o751, os.Getgid())
 	})
 
 	t.Run("an unknown group is refused", func(t *testing.T) {
-		s := newStage(t)
+		s := newSandbox(t)
 		text := s.configText(s.defaultLogin(v).connection("prod", v.Address))
 		text = strings.Replace(text, s.socket(), s.socket()+`, group: no-such-group`, 1)
 		s.refused(2, s.write("config.yaml", text), "no-such-group")

@@ -18,7 +18,7 @@ const (
 func TestAConnectionIsTestedStepByStepBeforeItIsConfigured(t *testing.T) {
 	t.Parallel()
 	vaulttest.EachPrivate(t, func(t *testing.T, v *vaulttest.Vault) {
-		s := newStage(t)
+		s := newSandbox(t)
 		r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", v.Address)))
 		s.writeSecret(v, "secret/data/app", "key", s.newSecret())
 		l := s.newLogin(v, nil, readSecrets+` path "sys/mounts" { capabilities = ["read"] }`)

@@ -17,7 +17,7 @@ var shortLife = map[string]any{"token_ttl": "2s", "token_max_ttl": "6s"}
 // readSteadily reads Vault anew at every tick until the time is over, and counts the answers. A failure or a
 // wrong value fails the test.
 func readSteadily(r *sidecar, path, want string, every, total time.Duration) int {
-	t := r.stage.t
+	t := r.sandbox.t
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), total)
 	defer cancel()
@@ -80,8 +80,8 @@ func TestTokensThatDieYoungAreReplacedInTime(t *testing.T) {
 			t.Parallel()
 			vaulttest.EachPrivate(t, func(t *testing.T, v *vaulttest.Vault) {
 				t.Parallel()
-				s := newStage(t)
-				g := s.newGate(v)
+				s := newSandbox(t)
+				g := s.newProxy(v)
 				r := s.start("--config", s.config(s.newLogin(v, test.role, test.policy).connection("prod", g.address)))
 				value := s.newSecret()
 				s.writeSecret(v, "secret/data/app", "key", value)
@@ -100,8 +100,8 @@ func TestTokensThatDieYoungAreReplacedInTime(t *testing.T) {
 func TestATokenRevokedByTheOperatorCostsOneLoginAndNoFailure(t *testing.T) {
 	t.Parallel()
 	vaulttest.EachPrivate(t, func(t *testing.T, v *vaulttest.Vault) {
-		s := newStage(t)
-		g := s.newGate(v)
+		s := newSandbox(t)
+		g := s.newProxy(v)
 		l := s.defaultLogin(v)
 		r := s.start("--config", s.config(l.connection("prod", g.address)))
 		const secrets = 50 // each with a read of its own, which Vault answers with "invalid token"
@@ -134,8 +134,8 @@ func TestATokenRevokedByTheOperatorCostsOneLoginAndNoFailure(t *testing.T) {
 func TestAWrongSecretIDIsTriedOnce(t *testing.T) {
 	t.Parallel()
 	vaulttest.EachPrivate(t, func(t *testing.T, v *vaulttest.Vault) {
-		s := newStage(t)
-		g := s.newGate(v)
+		s := newSandbox(t)
+		g := s.newProxy(v)
 		l := s.defaultLogin(v)
 		r := s.startUnready("--config", s.config(l.connection("prod", g.address, "secret_id: "+s.newSecret())))
 		eventually(t, "the login is rejected", func() bool {

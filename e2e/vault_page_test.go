@@ -42,8 +42,8 @@ func TestTheVaultPageSetsUpWhatASidecarNeeds(t *testing.T) {
 	for _, b := range codeBlocks(setUp) {
 		reader.follow(t, b)
 	}
-	s := newStage(t)
-	role := &login{stage: s, role: "flow-worker", roleID: reader.file(t, "role_id"), secretID: s.keep(reader.file(t, "secret_id"))}
+	s := newSandbox(t)
+	role := &login{sandbox: s, role: "flow-worker", roleID: reader.file(t, "role_id"), secretID: s.keep(reader.file(t, "secret_id"))}
 	role.secretIDFile = s.write("secret_id", role.secretID)
 	r := s.start("--config", s.config(role.connection("prod", reader.server.Address)))
 	r.value("flows/data/mysec/api_key", "supersecret", fromVault)
@@ -95,10 +95,10 @@ func submatches(pattern, text string) []string {
 	return found
 }
 
-// file returns a file of the reader's folder, as a program would read it.
+// file returns a file of the reader's directory, as a program would read it.
 func (r *docsReader) file(t *testing.T, name string) string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(r.folder, name))
+	text, err := os.ReadFile(filepath.Join(r.directory, name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +110,7 @@ func TestWhatEachCapabilityIsFor(t *testing.T) {
 	t.Parallel()
 	vaulttest.EachPrivate(t, func(t *testing.T, v *vaulttest.Vault) {
 		v.Mount(t, "flows", "kv", "2")
-		s := newStage(t)
+		s := newSandbox(t)
 		value := s.newSecret()
 		s.writeSecret(v, "flows/data/mysec", "api_key", value)
 		all := readFlows + readMounts + renewToken + revokeToken
@@ -129,7 +129,7 @@ func TestWhatEachCapabilityIsFor(t *testing.T) {
 			{"no renew-self", readFlows + readMounts + revokeToken, true, [4]secretsidecarv1.CheckStatus{passed, passed, passed, passed}, true, 0},
 		} {
 			t.Run(test.name, func(t *testing.T) {
-				s := newStage(t)
+				s := newSandbox(t)
 				s.keep(value)
 				l := s.newLogin(v, map[string]any{"token_ttl": "1h", "token_no_default_policy": test.noDefault}, test.policy)
 				r := s.start("--config", s.config(l.connection("prod", v.Address)))
@@ -172,7 +172,7 @@ func TestWhatEachParameterOfTheRoleDoes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newStage(t)
+			s := newSandbox(t)
 			l := s.newLogin(v, test.parameters, readSecrets)
 			file := s.config(l.connection("prod", v.Address))
 			for range test.starts {
@@ -184,7 +184,7 @@ func TestWhatEachParameterOfTheRoleDoes(t *testing.T) {
 		})
 	}
 	t.Run("Vault cuts the life of a secret_id to its longest lease", func(t *testing.T) {
-		s := newStage(t)
+		s := newSandbox(t)
 		l := s.newLogin(v, map[string]any{"secret_id_ttl": "2160h"}, readSecrets)
 		about := asRoot(s, v, http.MethodPost, "auth/approle/role/"+l.role+"/secret-id/lookup", map[string]any{"secret_id": l.secretID})
 		if life := lifetime(t, about); life != 768*time.Hour {

@@ -22,14 +22,14 @@ import (
 
 // Spec says what a container runs.
 type Spec struct {
-	// Root is the folder with its file system, which it cannot write to. It is made if it is not there.
+	// Root is the directory with its file system, which it cannot write to. It is made if it is not there.
 	Root string
 	Args []string
 	Env  []string
 	// UID, GID and Groups are who it runs as.
 	UID, GID uint32
 	Groups   []uint32
-	// Volumes are folders and files of the machine that it sees at other places.
+	// Volumes are directories and files of the machine that it sees at other places.
 	Volumes []Volume
 	// Memory is its limit in bytes, CPUs the number of processors that it may use. Both need control groups:
 	// see Limited.
@@ -37,7 +37,7 @@ type Spec struct {
 	CPUs   float64
 }
 
-// Volume is a folder or file of the machine in a container.
+// Volume is a directory or file of the machine in a container.
 type Volume struct {
 	Source, Target string
 	Writable       bool
@@ -47,7 +47,7 @@ type Volume struct {
 type Container struct {
 	t      testing.TB
 	id     string
-	state  string // the folder in which runc keeps its state
+	state  string // the directory in which runc keeps its state
 	bundle string
 	spec   Spec
 }
@@ -69,8 +69,8 @@ func Require(t testing.TB) {
 // New prepares a container. The test's end removes it, and what still runs in it.
 func New(t testing.TB, s Spec) *Container {
 	t.Helper()
-	folder := t.TempDir()
-	c := &Container{t: t, spec: s, state: folder + "/state", bundle: folder, id: fmt.Sprintf("test-%d-%d", os.Getpid(), started.Add(1))}
+	directory := t.TempDir()
+	c := &Container{t: t, spec: s, state: directory + "/state", bundle: directory, id: fmt.Sprintf("test-%d-%d", os.Getpid(), started.Add(1))}
 	c.prepare(s, limitsMissingHere() == nil)
 	t.Cleanup(func() { _ = c.runc("delete", "--force", c.id).Run() })
 	return c
@@ -208,12 +208,12 @@ func (s Spec) config(limited bool) (*specs.Spec, error) {
 	return config, err
 }
 
-// Programs are the folders of the machine that its programs need, for a root that is otherwise empty.
+// Programs are the directories of the machine that its programs need, for a root that is otherwise empty.
 func Programs() []Volume {
 	var volumes []Volume
-	for _, folder := range []string{"/usr", "/bin", "/lib", "/lib64"} {
-		if _, err := os.Stat(folder); err == nil {
-			volumes = append(volumes, Volume{Source: folder, Target: folder})
+	for _, directory := range []string{"/usr", "/bin", "/lib", "/lib64"} {
+		if _, err := os.Stat(directory); err == nil {
+			volumes = append(volumes, Volume{Source: directory, Target: directory})
 		}
 	}
 	return volumes

@@ -10,18 +10,18 @@ import (
 )
 
 func TestAMachineCannotLimitWhereNoGroupWithTheControllersCanBeMade(t *testing.T) {
-	tests := map[string]struct{ folders, files []string }{
+	tests := map[string]struct{ directories, files []string }{
 		"no control groups at all":                     {},
-		"version 1 without a controller of CPU":        {folders: []string{"memory"}},
-		"version 1 whose groups have no limits":        {folders: []string{"memory", "cpu"}},
-		"version 2 that may not hand controllers down": {folders: []string{"cgroup.subtree_control"}, files: []string{"cgroup.controllers"}},
+		"version 1 without a controller of CPU":        {directories: []string{"memory"}},
+		"version 1 whose groups have no limits":        {directories: []string{"memory", "cpu"}},
+		"version 2 that may not hand controllers down": {directories: []string{"cgroup.subtree_control"}, files: []string{"cgroup.controllers"}},
 		"version 2 whose groups have no limits":        {files: []string{"cgroup.controllers"}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			root := t.TempDir()
-			for _, folder := range test.folders {
-				must(t, os.Mkdir(root+"/"+folder, 0o755))
+			for _, directory := range test.directories {
+				must(t, os.Mkdir(root+"/"+directory, 0o755))
 			}
 			for _, file := range test.files {
 				must(t, os.WriteFile(root+"/"+file, nil, 0o600))

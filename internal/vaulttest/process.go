@@ -229,5 +229,5 @@ func (p *process) stop() {
 	if p.audit != nil {
 		p.audit.Close() //nolint:errcheck // it was only read
 	}
-	os.RemoveAll(p.dir) //nolint:errcheck // it is in the system's temporary folder
+	os.RemoveAll(p.dir) //nolint:errcheck // it is in the system's temporary directory
 }

@@ -10,12 +10,12 @@ import (
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 )
 
-func TestTheLedgerFindsEveryWrongAnswer(t *testing.T) {
+func TestTheHistoryFindsEveryWrongAnswer(t *testing.T) {
 	t.Parallel()
 	const path, other = "secret/data/a", "secret/data/b"
 	now := time.Now()
 	ago := func(d time.Duration) time.Time { return now.Add(-d) }
-	l := newLedger("test", nil)
+	l := newHistory("test", nil)
 	for i, acked := range []time.Time{ago(3 * time.Hour), ago(time.Minute), ago(10 * time.Second)} {
 		one := l.begin(path)
 		one.number, one.acked = uint32(i+1), acked

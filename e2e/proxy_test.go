@@ -17,12 +17,12 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 
-// gate stands between a sidecar and its Vault. It writes down what passes, so that a test can count, and it
+// proxy stands between a sidecar and its Vault. It writes down what passes, so that a test can count, and it
 // can be closed, held up or made to answer in Vault's place. It is safe for concurrent use.
-type gate struct {
+type proxy struct {
 	address string
-	stage   *stage
-	proxy   *httputil.ReverseProxy
+	sandbox *sandbox
+	forward *httputil.ReverseProxy
 	server  *httptest.Server
 
 	mu       sync.Mutex
@@ -36,32 +36,32 @@ type gate struct {
 // when does its secret_id end? It is counted apart, for it is no consequence of what a test does.
 var ownLookup = regexp.MustCompile(`^auth/approle/role/e2e-[a-z0-9]+/secret-id/lookup$`)
 
-// passage is one request that reached the gate.
+// passage is one request that reached the proxy.
 type passage struct {
 	method, path string // the path is what follows /v1/, decoded
 	header       http.Header
 }
 
-// grant is a token that Vault granted through the gate.
+// grant is a token that Vault granted through the proxy.
 type grant struct {
 	token, accessor string
 }
 
-// newGate opens a gate before a Vault. The test's end closes it.
-func (s *stage) newGate(v *vaulttest.Vault) *gate {
+// newProxy opens a proxy before a Vault. The test's end closes it.
+func (s *sandbox) newProxy(v *vaulttest.Vault) *proxy {
 	s.t.Helper()
-	return s.openGate(v, (*httptest.Server).Start)
+	return s.openProxy(v, (*httptest.Server).Start)
 }
 
-// openGate is newGate with another way to start the server.
-func (s *stage) openGate(v *vaulttest.Vault, start func(*httptest.Server)) *gate {
+// openProxy is newProxy with another way to start the server.
+func (s *sandbox) openProxy(v *vaulttest.Vault, start func(*httptest.Server)) *proxy {
 	s.t.Helper()
 	target, err := url.Parse(v.Address)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	g := &gate{stage: s}
-	g.proxy = &httputil.ReverseProxy{
+	g := &proxy{sandbox: s}
+	g.forward = &httputil.ReverseProxy{
 		Rewrite:        func(r *httputil.ProxyRequest) { r.SetURL(target) },
 		ModifyResponse: g.inspect,
 		Transport:      &http.Transport{MaxIdleConnsPerHost: 64},
@@ -79,7 +79,7 @@ func (s *stage) openGate(v *vaulttest.Vault, start func(*httptest.Server)) *gate
 }
 
 // ServeHTTP implements http.Handler.
-func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (g *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := strings.TrimPrefix(r.URL.Path, "/v1/")
 	g.mu.Lock()
 	if ownLookup.MatchString(path) {
@@ -95,14 +95,14 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	g.proxy.ServeHTTP(w, r)
+	g.forward.ServeHTTP(w, r)
 }
 
 // inspect registers the credentials in Vault's answers as secrets.
-func (g *gate) inspect(response *http.Response) error {
+func (g *proxy) inspect(response *http.Response) error {
 	path := response.Request.URL.Path
 	if response.StatusCode >= http.StatusInternalServerError {
-		g.stage.t.Logf("Vault answers %s %s with %s", response.Request.Method, path, response.Status)
+		g.sandbox.t.Logf("Vault answers %s %s with %s", response.Request.Method, path, response.Status)
 	}
 	if !strings.Contains(path, "/auth/") && !strings.Contains(path, "/wrapping/") {
 		return nil
@@ -124,8 +124,8 @@ func (g *gate) inspect(response *http.Response) error {
 	if json.Unmarshal(body, &answer) != nil {
 		return nil
 	}
-	g.stage.keep(answer.Auth.ClientToken)
-	g.stage.keep(answer.Data.SecretID)
+	g.sandbox.keep(answer.Auth.ClientToken)
+	g.sandbox.keep(answer.Data.SecretID)
 	if strings.HasSuffix(path, "/login") && answer.Auth.ClientToken != "" {
 		g.mu.Lock()
 		defer g.mu.Unlock()
@@ -134,33 +134,33 @@ func (g *gate) inspect(response *http.Response) error {
 	return nil
 }
 
-// answerWith makes the gate answer in Vault's place where choose returns an answer. Nil opens the gate.
-func (g *gate) answerWith(choose func(path string) http.HandlerFunc) {
+// answerWith makes the proxy answer in Vault's place where choose returns an answer. Nil opens the proxy.
+func (g *proxy) answerWith(choose func(path string) http.HandlerFunc) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.override = choose
 }
 
 // cut makes Vault unreachable: connections break without an answer.
-func (g *gate) cut() {
+func (g *proxy) cut() {
 	g.answerAll(func(w http.ResponseWriter, _ *http.Request) { drop(w) })
 }
 
-// answerAll makes the gate answer every request.
-func (g *gate) answerAll(answer http.HandlerFunc) {
+// answerAll makes the proxy answer every request.
+func (g *proxy) answerAll(answer http.HandlerFunc) {
 	g.answerWith(func(string) http.HandlerFunc { return answer })
 }
 
 // open lets everything through again.
-func (g *gate) open() { g.answerWith(nil) }
+func (g *proxy) open() { g.answerWith(nil) }
 
 // hold keeps reads of secrets waiting until release is called.
-func (g *gate) hold() (release func()) { return g.holdPaths("secret/data/") }
+func (g *proxy) hold() (release func()) { return g.holdPaths("secret/data/") }
 
 // holdEverything keeps all requests waiting until release is called.
-func (g *gate) holdEverything() (release func()) { return g.holdPaths("") }
+func (g *proxy) holdEverything() (release func()) { return g.holdPaths("") }
 
-func (g *gate) holdPaths(prefix string) (release func()) {
+func (g *proxy) holdPaths(prefix string) (release func()) {
 	held := make(chan struct{})
 	g.answerWith(func(path string) http.HandlerFunc {
 		if !strings.HasPrefix(path, prefix) {
@@ -169,7 +169,7 @@ func (g *gate) holdPaths(prefix string) (release func()) {
 		return func(w http.ResponseWriter, r *http.Request) {
 			select {
 			case <-held:
-				g.proxy.ServeHTTP(w, r)
+				g.forward.ServeHTTP(w, r)
 			case <-r.Context().Done():
 			}
 		}
@@ -179,7 +179,7 @@ func (g *gate) holdPaths(prefix string) (release func()) {
 
 // holdAnswers lets reads of secrets reach Vault, and keeps Vault's answers until release is called. The
 // channel tells of the first answer that is kept.
-func (g *gate) holdAnswers() (answered <-chan struct{}, release func()) {
+func (g *proxy) holdAnswers() (answered <-chan struct{}, release func()) {
 	held, first := make(chan struct{}), make(chan struct{})
 	once := sync.OnceFunc(func() { close(first) })
 	g.answerWith(func(path string) http.HandlerFunc {
@@ -188,7 +188,7 @@ func (g *gate) holdAnswers() (answered <-chan struct{}, release func()) {
 		}
 		return func(w http.ResponseWriter, r *http.Request) {
 			kept := httptest.NewRecorder()
-			g.proxy.ServeHTTP(kept, r)
+			g.forward.ServeHTTP(kept, r)
 			once()
 			<-held
 			maps.Copy(w.Header(), kept.Header())
@@ -200,7 +200,7 @@ func (g *gate) holdAnswers() (answered <-chan struct{}, release func()) {
 }
 
 // count counts the requests whose path begins with a prefix.
-func (g *gate) count(prefix string) int {
+func (g *proxy) count(prefix string) int {
 	n := 0
 	for _, one := range g.seen() {
 		if strings.HasPrefix(one.path, prefix) {
@@ -211,27 +211,27 @@ func (g *gate) count(prefix string) int {
 }
 
 // lookedUp counts the lookups of secret_ids.
-func (g *gate) lookedUp() int {
+func (g *proxy) lookedUp() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.lookups
 }
 
-// seen returns what reached the gate so far.
-func (g *gate) seen() []passage {
+// seen returns what reached the proxy so far.
+func (g *proxy) seen() []passage {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return append([]passage(nil), g.passed...)
 }
 
 // granted returns the tokens granted so far.
-func (g *gate) granted() []grant {
+func (g *proxy) granted() []grant {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return append([]grant(nil), g.tokens...)
 }
 
-// Paths that a gate counts.
+// Paths that a proxy counts.
 const (
 	loginPath = "auth/approle/login"
 	renewPath = "auth/token/renew-self"

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,22 +19,22 @@ import (
 // patience bounds every wait for something that should happen at once. Machines that run tests are busy.
 const patience = 30 * time.Second
 
-// stage is what surrounds one test: a private folder, the secrets that the test made up, and the output of
+// sandbox is what surrounds one test: a private directory, the secrets that the test made up, and the output of
 // every process that it started. When the test ends, no secret may stand in any output.
-type stage struct {
+type sandbox struct {
 	t *testing.T
 	// dir is private to the test and short: socket paths hold 107 bytes.
 	dir string
 	*leaks
 }
 
-func newStage(t *testing.T) *stage {
+func newSandbox(t *testing.T) *sandbox {
 	t.Helper()
-	dir, err := os.MkdirTemp(folderRoot(), "ss")
+	dir, err := os.MkdirTemp(directoryRoot(), "ss")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stage{t: t, dir: dir, leaks: &leaks{}}
+	s := &sandbox{t: t, dir: dir, leaks: &leaks{}}
 	t.Cleanup(func() {
 		for _, found := range s.find() {
 			t.Error(found)
@@ -43,17 +44,17 @@ func newStage(t *testing.T) *stage {
 	return s
 }
 
-// in is the same stage for a subtest, which is the one to fail then.
-func (s *stage) in(t *testing.T) *stage { return &stage{t: t, dir: s.dir, leaks: s.leaks} }
+// in is the same sandbox for a subtest, which is the one to fail then.
+func (s *sandbox) in(t *testing.T) *sandbox { return &sandbox{t: t, dir: s.dir, leaks: s.leaks} }
 
-// socket is the path where the stage's sidecar listens.
-func (s *stage) socket() string { return filepath.Join(s.dir, "run", "s.sock") }
+// socket is the path where the sandbox's sidecar listens.
+func (s *sandbox) socket() string { return filepath.Join(s.dir, "run", "s.sock") }
 
-// path is a path in the stage's folder.
-func (s *stage) path(name string) string { return filepath.Join(s.dir, name) }
+// path is a path in the sandbox's directory.
+func (s *sandbox) path(name string) string { return filepath.Join(s.dir, name) }
 
 // write makes or replaces a file in one step, like an editor or a deployment tool does.
-func (s *stage) write(name, content string) string {
+func (s *sandbox) write(name, content string) string {
 	s.t.Helper()
 	path := s.path(name)
 	if err := os.WriteFile(path+".new", []byte(content), 0o600); err != nil {
@@ -66,10 +67,10 @@ func (s *stage) write(name, content string) string {
 }
 
 // newSecret makes up a secret.
-func (s *stage) newSecret() string { return s.keep("top-secret-" + rand.Text()) }
+func (s *sandbox) newSecret() string { return s.keep("top-secret-" + rand.Text()) }
 
 // environ is the environment of the binary: nothing of the test's own but what processes need.
-func (s *stage) environ(more ...string) []string {
+func (s *sandbox) environ(more ...string) []string {
 	return append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir}, more...)
 }
 
@@ -80,7 +81,7 @@ type outcome struct {
 }
 
 // run runs the binary to its end. Its output may hold no secret; revealing is for those whose job it is.
-func (s *stage) run(args ...string) outcome {
+func (s *sandbox) run(args ...string) outcome {
 	s.t.Helper()
 	done := s.revealing(args...)
 	s.record("stdout of "+strings.Join(args, " "), done.stdout)
@@ -88,13 +89,13 @@ func (s *stage) run(args ...string) outcome {
 }
 
 // revealing runs the binary to its end; its standard output may hold secrets.
-func (s *stage) revealing(args ...string) outcome {
+func (s *sandbox) revealing(args ...string) outcome {
 	s.t.Helper()
 	return s.execute(exec.Command(binary, args...))
 }
 
-// execute runs a command to its end, in the stage's environment unless it has its own.
-func (s *stage) execute(command *exec.Cmd) outcome {
+// execute runs a command to its end, in the sandbox's environment unless it has its own.
+func (s *sandbox) execute(command *exec.Cmd) outcome {
 	s.t.Helper()
 	var stdout, stderr bytes.Buffer
 	command.Stdout, command.Stderr = &stdout, &stderr
@@ -150,4 +151,29 @@ func eventually(t *testing.T, what string, holds func() bool) {
 		case <-tick.C:
 		}
 	}
+}
+
+// longestRoot leaves room for a test's directory and its socket below the root: a socket's path has 107 bytes.
+const longestRoot = 60
+
+// directoryRoot returns where tests make their directories: the temporary directory, unless other users cannot get into it
+// or its name is too long for sockets; then another one.
+func directoryRoot() string {
+	for _, root := range []string{os.TempDir(), "/tmp", "/var/tmp"} {
+		if len(root) <= longestRoot && isOpenToAll(root) {
+			return root
+		}
+	}
+	return os.TempDir()
+}
+
+// isOpenToAll reports whether every user can pass through the directory and all those above it.
+func isOpenToAll(directory string) bool {
+	const search fs.FileMode = 0o001
+	info, err := os.Stat(directory)
+	if err != nil || !info.IsDir() || info.Mode()&search == 0 {
+		return false
+	}
+	above := filepath.Dir(directory)
+	return above == directory || isOpenToAll(above)
 }

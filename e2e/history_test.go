@@ -12,10 +12,10 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 
-// ledger knows every version of every secret that a test has written to one Vault, and judges answers by it: a
+// history knows every version of every secret that a test has written to one Vault, and judges answers by it: a
 // value that is wrong, too old or another secret's is found, and not only an error. It is safe for concurrent use.
-type ledger struct {
-	name  string // part of every value, so that the ledgers of two Vaults share none
+type history struct {
+	name  string // part of every value, so that the histories of two Vaults share none
 	vault writable
 
 	writing sync.RWMutex // held for reading by a write, for writing by a restore
@@ -44,17 +44,17 @@ type written struct {
 	gone   time.Time // when a restore had taken it away; zero when none has
 }
 
-// keys are those of every secret in a ledger.
+// keys are those of every secret in a history.
 var keys = []string{"key", "other"}
 
 func (w *written) value(key string) string { return w.base + "/" + key }
 
-func newLedger(name string, v writable) *ledger {
-	return &ledger{name: name, vault: v, secrets: map[string][]*written{}, fences: map[string]time.Time{}}
+func newHistory(name string, v writable) *history {
+	return &history{name: name, vault: v, secrets: map[string][]*written{}, fences: map[string]time.Time{}}
 }
 
 // write makes a new version. An error means that Vault may have it or not.
-func (l *ledger) write(path string) error {
+func (l *history) write(path string) error {
 	l.writing.RLock()
 	defer l.writing.RUnlock()
 	one := l.begin(path)
@@ -82,7 +82,7 @@ func (l *ledger) write(path string) error {
 }
 
 // begin notes a version that is about to be written.
-func (l *ledger) begin(path string) *written {
+func (l *history) begin(path string) *written {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	one := &written{base: fmt.Sprintf("%s:%s:%d", l.name, path, len(l.secrets[path]))}
@@ -91,7 +91,7 @@ func (l *ledger) begin(path string) *written {
 }
 
 // point is a moment to which a Vault can be put back.
-func (l *ledger) point() map[string]int {
+func (l *history) point() map[string]int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	lengths := map[string]int{}
@@ -103,7 +103,7 @@ func (l *ledger) point() map[string]int {
 
 // putBack puts the Vault back to a point. Nothing is written meanwhile. What is read in the middle of it may be of
 // before or after.
-func (l *ledger) putBack(to map[string]int, restore func()) {
+func (l *history) putBack(to map[string]int, restore func()) {
 	l.writing.Lock()
 	defer l.writing.Unlock()
 	began := time.Now()
@@ -120,21 +120,21 @@ func (l *ledger) putBack(to map[string]int, restore func()) {
 
 // mayLag calls do, and from readTakes before that on until it has returned lets Vault answer with older versions. Nothing
 // is written meanwhile.
-func (l *ledger) mayLag(do func()) { l.putBack(l.point(), do) }
+func (l *history) mayLag(do func()) { l.putBack(l.point(), do) }
 
 // readTakes is how long before Vault looks at it a read may have begun: the timeout of the load's connections, and
 // some more.
 const readTakes = 3 * time.Second
 
 // fenced notes that an Invalidate that was called at a moment has returned.
-func (l *ledger) fenced(path string, called time.Time) {
+func (l *history) fenced(path string, called time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.fences[path] = called
 }
 
 // fence returns when the last Invalidate of a path was called that has returned by now.
-func (l *ledger) fence(path string) time.Time {
+func (l *history) fence(path string) time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.fences[path]
@@ -151,7 +151,7 @@ type question struct {
 }
 
 // judge says what is wrong with an answer, nil when nothing is.
-func (l *ledger) judge(q question, answer *secretsidecarv1.ResolveResponse) error {
+func (l *history) judge(q question, answer *secretsidecarv1.ResolveResponse) error {
 	fetched := answer.GetFetchedAt().AsTime()
 	age := q.began.Sub(fetched)
 	limit := min(q.ttl, q.maxAge)
@@ -170,7 +170,7 @@ func (l *ledger) judge(q question, answer *secretsidecarv1.ResolveResponse) erro
 }
 
 // judgeValue compares value and version with what was written.
-func (l *ledger) judgeValue(q question, answer *secretsidecarv1.ResolveResponse, fetched time.Time) error {
+func (l *history) judgeValue(q question, answer *secretsidecarv1.ResolveResponse, fetched time.Time) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	versions := l.secrets[q.path]

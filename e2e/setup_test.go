@@ -1,0 +1,89 @@
+package e2e_test
+
+import (
+	"cmp"
+	"crypto/rand"
+	"testing"
+
+	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
+)
+
+// loadSetup is a sidecar with two connections, under load: "prod" leads through a network that can be broken to a real
+// Vault that can be broken, "calm" to another Vault, with the same paths, at which nothing is ever wrong and which
+// no fault of the other one may disturb.
+type loadSetup struct {
+	*sandbox
+	vault   *vaulttest.Vault
+	network *network
+	proxy   *proxy // between network and Vault, when asked for
+	login   *login
+	sidecar *sidecar
+	load    *load
+	address string // of prod
+	without probe  // asks prod's Vault without the sidecar
+
+	prod, calm     *history
+	calmConnection string
+	lines          []string
+}
+
+// loadOptions are what a scenario needs otherwise than usual.
+type loadOptions struct {
+	role      map[string]any // parameters of the AppRole
+	timeout   string         // of prod; 1s when empty
+	withProxy bool
+}
+
+// noOutage is a timeout for a scenario in which Vault is well all the time: a slow machine is no outage either.
+const noOutage = "8s"
+
+// newLoadSetup sets everything up and starts nothing yet; begin does.
+func newLoadSetup(t *testing.T, o loadOptions) *loadSetup {
+	t.Helper()
+	s := newSandbox(t)
+	r := &loadSetup{sandbox: s, vault: vaulttest.Raft(t)}
+	address := r.vault.Address
+	if o.withProxy {
+		r.proxy = s.newProxy(r.vault)
+		address = r.proxy.address
+	}
+	r.network = s.newNetwork(address)
+	r.setUp(r.network.address, direct(r.vault, r.network.address, loadPaths[0]), r.vault, o)
+	return r
+}
+
+// setUp makes logins and histories. Prod leads to an address, and its secrets are written to a Vault.
+func (r *loadSetup) setUp(address string, without probe, v writable, o loadOptions) {
+	r.t.Helper()
+	r.address, r.without = address, without
+	r.login = r.newLogin(r.vault, o.role, readSecrets)
+	r.lines = []string{"timeout: " + cmp.Or(o.timeout, "1s"), loadCache}
+	calm := vaulttest.Dev(r.t)
+	r.calmConnection = r.defaultLogin(calm).connection("calm", calm.Address, "timeout: "+noOutage, loadCache)
+	// One marker in every value is enough for the leak checker to find any of them.
+	marker := r.keep("top-secret-" + rand.Text())
+	r.prod, r.calm = newHistory("prod-"+marker, v), newHistory("calm-"+marker, calm)
+	for _, history := range []*history{r.prod, r.calm} {
+		for _, path := range loadPaths {
+			r.must(history.write(path))
+		}
+	}
+}
+
+// config writes the setup's configuration.
+func (r *loadSetup) config() string {
+	return r.sandbox.config(r.login.connection("prod", r.address, r.lines...), r.calmConnection)
+}
+
+// begin starts the sidecar and the load.
+func (r *loadSetup) begin() {
+	r.t.Helper()
+	r.sidecar = r.start("--config", r.config())
+	r.beginLoad()
+}
+
+func (r *loadSetup) beginLoad() {
+	r.t.Helper()
+	r.load = newLoad(r.t, r.sidecar, &target{connection: "prod", history: r.prod, direct: r.without},
+		&target{connection: "calm", history: r.calm, isCalm: true})
+}

@@ -61,7 +61,7 @@ func (c *Client) changed(ctx context.Context, refused *Secret, reference string,
 			return nil
 		}
 		// Somebody has just had it read, perhaps before it changed. The next read is due soon.
-		if !pause(ctx, time.Until(next.FetchedAt.Add(readsApart))+time.Millisecond) {
+		if !pause(ctx, max(time.Until(next.FetchedAt.Add(readsApart)), time.Millisecond)) {
 			return nil
 		}
 	}

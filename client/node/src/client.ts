@@ -354,7 +354,8 @@ export class Client implements AsyncDisposable {
       if (next.version !== refused.version || next.value !== refused.value) return next;
       if (next.fetchedAt.getTime() > now) return undefined;
       // Somebody has just had it read, perhaps before it changed. The next read is due soon.
-      if (!await pause(next.fetchedAt.getTime() + readsApart - Date.now() + 1, limits)) return undefined;
+      const due = next.fetchedAt.getTime() + readsApart - Date.now();
+      if (!await pause(Math.max(due, 1), limits)) return undefined;
     }
   }
 

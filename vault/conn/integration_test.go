@@ -28,7 +28,7 @@ func newFixture(t *testing.T, v *vaulttest.Vault, params map[string]any, policy 
 	name := vaulttest.Unique("vault")
 	policy = strings.ReplaceAll(policy, "NAME", name)
 	roleID, secretID := v.AppRole(t, name, params, policy)
-	return &fixture{v, name, conn.Config{Name: name, Config: vault.Config{Address: v.Address}, Timeout: 10 * time.Second,
+	return &fixture{v, name, conn.Config{Name: name, Config: vault.Config{Address: v.Address}, Timeout: time.Minute,
 		RoleID: login.Credential{Value: redact.New(roleID)}, SecretID: login.Credential{Value: redact.New(secretID)}}}
 }
 
@@ -43,7 +43,7 @@ func (f *fixture) open(t *testing.T) *conn.Connection {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := c.Close(ctx); err != nil {
 			t.Errorf("close: %v", err)
@@ -233,7 +233,7 @@ func TestSealedVaultOnEveryVault(t *testing.T) {
 			t.Errorf("report: %+v", report)
 		}
 		v.Unseal(t)
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 		defer cancel()
 		for {
 			_, err := c.Read(ctx, f.path("app"), 0)

@@ -22,6 +22,9 @@ VAULT := dev
 SOAK := 30m
 FUZZ := 60s
 
+# How often `make test-busy` runs the tests.
+BUSY_RUNS := 1
+
 # The real Vault of the tests: one named by VAULT_BINARY, else one on PATH, else built from e2e/realvault.
 VAULT_BINARY ?= $(or $(shell command -v vault),$(CURDIR)/$(TOOLS)/vault)
 
@@ -74,6 +77,12 @@ ON_REAL_VAULT := VAULT_BINARY='$(VAULT_BINARY)' SECRET_SIDECAR_REQUIRE_REAL_VAUL
 .PHONY: test
 test: c-compiler test-clients real-vault test-overload test-monitoring ## run every test with -race, on the real Vault too (built the first time)
 	$(ON_REAL_VAULT) $(GO_TEST) ./...
+
+# -count=1 is for every go test below, so that none of them shows a result of before.
+.PHONY: test-busy
+test-busy: ## run every test BUSY_RUNS times, beside two busy loops for each processor
+	for run in $$(seq $(BUSY_RUNS)); do \
+	  GOFLAGS='$(GOFLAGS) -count=1' scripts/busy.sh $(MAKE) --no-print-directory test; done
 
 # Kustomize and Helm are tools of the nested module, so that what they share with Kubernetes' own code is compiled once.
 # Helm takes the version of Kubernetes that it renders for from the linker, as its own releases do; it is client-go's.

@@ -286,7 +286,7 @@ func TestHelperAsksOnItsStandardInput(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = channel.Close() }()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	_, err = secretsidecarv1.NewSecretServiceClient(channel).Resolve(ctx, &secretsidecarv1.ResolveRequest{Path: "secret/data/app/key"})
 	t.Logf("answered: %v", codeOf(err))

@@ -32,7 +32,7 @@ func newClusterSetup(t *testing.T, healthy func(string) bool) *clusterSetup {
 	}
 	b := s.newBalancer("127.0.0.1:0", addresses...)
 	b.check(healthy)
-	c.setUp("http://"+b.address, c.askAnyNode, c.cluster, loadOptions{})
+	c.setUp("http://"+b.address, c.askAnyNode, c.cluster, loadOptions{timeout: 3 * time.Second})
 	return c
 }
 
@@ -71,7 +71,7 @@ func TestAClusterLosesOneNodeAtATime(t *testing.T) {
 			t.Parallel()
 			c := newClusterSetup(t, healthy)
 			c.begin()
-			c.load.during(time.Second)
+			c.load.meets("prod VAULT", "prod CACHE")
 			// Elections take their time, and a busy machine may cause one. Denials and missing secrets stay wrong.
 			c.load.expect(expectation{outage: []failure{unreachable, sealed, {codes.Unavailable, "LOGIN_PENDING"}}})
 			c.lose("the leader is killed", c.cluster.Leader(t), (*vaulttest.Vault).Kill, (*vaulttest.Vault).Restart)
@@ -91,12 +91,12 @@ func (c *clusterSetup) lose(what string, node *vaulttest.Vault, loss, back func(
 	c.cluster.Leader(c.t)
 	c.t.Log(what + ":")
 	c.load.requireHealed()
-	c.load.during(time.Second)
+	c.load.meets("prod VAULT")
 	back(node, c.t)
 	c.cluster.PutBack(node)
 	c.t.Log("it is back:")
 	c.load.requireHealed()
-	c.load.during(time.Second)
+	c.load.meets("prod VAULT")
 }
 
 // thaw lets a frozen node go on. One that led answers for a moment with what it knew, before it learns that others have

@@ -105,7 +105,7 @@ func (d *balancedSetup) requireHealed(without probe) {
 	var patient sync.WaitGroup
 	var answered, refused int
 	patient.Go(func() {
-		everyTick(ctx, func() {
+		everyTick(ctx, askWhileHealing, func() {
 			inTime, done := context.WithTimeout(ctx, healsWithin)
 			defer done()
 			err := fresh(d.sidecar, "", held(heldConnections-1)+"/key")(inTime)
@@ -298,7 +298,7 @@ func TestANameThatMovedToAnotherAddressIsFollowed(t *testing.T) {
 // An orderly end of idle connections, as balancers do it all day, is no failure of the network and costs no read.
 func TestABalancerThatClosesConnectionsFailsNoRead(t *testing.T) {
 	t.Parallel()
-	d := newBalancedSetup(t, (*httptest.Server).Start, "timeout: "+noOutage)
+	d := newBalancedSetup(t, (*httptest.Server).Start, timeoutOf(noOutage))
 	const rounds = 10
 	for range rounds {
 		d.proxy.server.CloseClientConnections()

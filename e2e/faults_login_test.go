@@ -49,26 +49,13 @@ func (r *sidecar) pester(total time.Duration) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), total)
 	defer cancel()
-	every := func(pause time.Duration, do func()) func() {
-		return func() {
-			tick := time.NewTicker(pause)
-			defer tick.Stop()
-			for {
-				select {
-				case <-ctx.Done():
-					return
-				case <-tick.C:
-					do()
-				}
-			}
-		}
-	}
 	var group sync.WaitGroup
-	group.Go(every(50*time.Millisecond, func() { _, _ = r.resolve("secret/data/app/key") }))
-	group.Go(every(time.Second, func() {
-		_, _ = r.Invalidate(t.Context(), &secretsidecarv1.InvalidateRequest{Connection: "prod", RenewLogin: true})
-	}))
-	group.Go(every(time.Second, func() { _, _ = r.testNamed("prod") }))
+	every := func(pause time.Duration, do func()) {
+		group.Go(func() { everyTick(ctx, pause, do) })
+	}
+	every(50*time.Millisecond, func() { _, _ = r.resolve("secret/data/app/key") })
+	every(time.Second, func() { _ = r.renewLogin() })
+	every(time.Second, func() { _, _ = r.testNamed("prod") })
 	group.Wait()
 }
 
@@ -80,7 +67,7 @@ func (r *sidecar) testNamed(name string) (*secretsidecarv1.TestConnectionRespons
 }
 
 // lastsLong is how long a fault lasts whose damage adds up.
-const lastsLong = time.Minute
+const lastsLong = 25 * time.Second
 
 // maxRejected is how many rejected logins all causes together may spend on a role. Vault locks it after five.
 const maxRejected = 3
@@ -132,7 +119,7 @@ func TestLostAnswersToGoodLoginsSpendNothingOfARoleThatVaultHasAccepted(t *testi
 	r := s.start("--config", s.config(l.connection("prod", g.address, "timeout: 2s")))
 	g.loseLogins(lostAnswers[0].say, nil)
 	for range 2 * maxRejected {
-		_, _ = r.Invalidate(t.Context(), &secretsidecarv1.InvalidateRequest{Connection: "prod", RenewLogin: true})
+		_ = r.renewLogin()
 	}
 	v.RevokeRoleTokens(t, l.role)
 	s.writeSecret(v, "secret/data/app", "key", s.newSecret())
@@ -173,12 +160,12 @@ func (a *setup) askTogether(what string, ask func() error) int {
 func TestACrowdThatAsksForANewLoginSharesOne(t *testing.T) {
 	t.Parallel()
 	a := newSetup(t, vaulttest.Dev(t), nil, readSecrets)
-	if logins := a.askTogether("a new login", a.askForNewLogin); logins != 1 {
+	if logins := a.askTogether("a new login", a.sidecar.renewLogin); logins != 1 {
 		t.Errorf("%d who asked for a new login at the same time cost %d logins, want 1", crowd, logins)
 	}
 	const kept = 10 * time.Second
 	since := time.Now()
-	again := a.askTogether("a new login again", a.askForNewLogin)
+	again := a.askTogether("a new login again", a.sidecar.renewLogin)
 	if took := time.Since(since); took > kept {
 		t.Skipf("this machine needs %v for %d requests: an outcome is kept for %v", took, crowd, kept)
 	}
@@ -224,7 +211,7 @@ func TestAFreshReadDoesNotWaitForOneThatHangs(t *testing.T) {
 	s := newSandbox(t)
 	v := vaulttest.Dev(t)
 	g := s.newProxy(v)
-	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", g.address, "timeout: 60s")))
+	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", g.address, timeoutOf(patience*10))))
 	s.writeSecret(v, "secret/data/app", "key", s.newSecret())
 	release := g.hold()
 	defer release()
@@ -234,7 +221,7 @@ func TestAFreshReadDoesNotWaitForOneThatHangs(t *testing.T) {
 	g.open() // the one that is held stays held
 	newer := s.newSecret()
 	s.writeSecret(v, "secret/data/app", "key", newer)
-	ctx, cancel := context.WithTimeout(t.Context(), patience) // half of the time-out
+	ctx, cancel := context.WithTimeout(t.Context(), patience) // a tenth of the time-out
 	defer cancel()
 	began := time.Now()
 	answer, err := r.Resolve(ctx, &secretsidecarv1.ResolveRequest{Path: "secret/data/app/key", MaxAge: readVaultNow})
@@ -252,7 +239,7 @@ func TestNoMoreThanTwoReadsOfASecretAreUnderWay(t *testing.T) {
 	s := newSandbox(t)
 	v := vaulttest.Dev(t)
 	g := s.newProxy(v)
-	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", g.address, "timeout: 60s")))
+	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", g.address, timeoutOf(patience*10))))
 	s.writeSecret(v, "secret/data/app", "key", s.newSecret())
 	release := g.hold()
 	var group sync.WaitGroup
@@ -292,7 +279,7 @@ func TestARoleIDFileThatIsReplacedOnDiskIsTakenUp(t *testing.T) {
 			contents := map[string]string{"role_id": newer.roleID, "secret_id": newer.secretID}
 			value := s.newSecret()
 			s.writeSecret(v, "secret/data/app", "key", value)
-			r := s.start("--config", s.config(older.connection("prod", g.address, "timeout: "+noOutage,
+			r := s.start("--config", s.config(older.connection("prod", g.address, timeoutOf(noOutage),
 				"role_id_file: "+s.write("role_id", older.roleID), "secret_id_file: "+s.write("secret_id", older.secretID))))
 			stopLoad := r.underLoad("prod", "secret/data/app/key", value)
 			defer stopLoad()

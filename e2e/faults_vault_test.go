@@ -29,74 +29,68 @@ func TestVaultDownAtTheStartAndThenUp(t *testing.T) {
 	requireHealth(t, r.sidecar, "", notServing)
 	requireHealth(t, r.sidecar, "liveness", serving)
 	for range 20 {
-		began := time.Now()
+		asked := time.Now()
 		_, err := r.sidecar.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Connection: "prod", Path: "secret/data/warm-0/key"})
 		failed := failureOf(err)
 		if failed == nil || *failed != unreachable && *failed != loginPending {
 			t.Fatalf("with Vault down from the start: %v", err)
 		}
-		if took := time.Since(began); took > 2*time.Second {
-			t.Errorf("a failure took %v", took)
-		}
+		requireAtOnce(t, asked)
 	}
 	r.vault.Restart(t)
 	requireHealed(t, direct(r.vault, r.network.address, loadPaths[0]), fresh(r.sidecar, "prod", "secret/data/warm-0/key"))
 	r.sidecar.awaitHealth("") // by itself
 	r.beginLoad()
-	r.load.during(time.Second)
-	r.load.requireSome("prod VAULT", "prod CACHE", "calm VAULT")
+	r.load.meets("prod VAULT", "prod CACHE", "calm VAULT")
 }
 
 func TestVaultIsKilledAndRestartedUnderLoad(t *testing.T) {
 	t.Parallel()
 	r := newLoadSetup(t, loadOptions{})
 	r.begin()
-	r.load.during(time.Second)
+	r.load.meets("prod VAULT", "prod CACHE")
 	r.load.expect(expectation{outage: []failure{unreachable, sealed}})
 	r.vault.Kill(t)
-	r.load.during(3 * time.Second)
+	r.load.meets("prod STALE", "prod VAULT_UNREACHABLE")
 	r.vault.Restart(t)
 	r.load.heal()
-	r.load.during(2 * time.Second)
-	r.load.requireSome("prod VAULT", "prod STALE", "prod VAULT_UNREACHABLE")
+	r.load.meets("prod VAULT", "prod CACHE")
 }
 
 func TestVaultIsDownForLongerThanTheTokenLives(t *testing.T) {
 	t.Parallel()
 	r := newLoadSetup(t, loadOptions{role: shortLife})
 	r.begin()
-	r.load.during(time.Second)
+	r.load.meets("prod VAULT", "prod CACHE")
 	r.load.expect(expectation{outage: []failure{unreachable, sealed}})
 	r.vault.Kill(t)
 	eventually(t, "the token has expired", func() bool { return r.sidecar.health("connection/prod") == notServing })
 	requireHealth(t, r.sidecar, "", serving)
-	r.load.during(time.Second)
+	r.load.meets("prod STALE", "prod VAULT_UNREACHABLE")
 	r.vault.Restart(t)
 	r.load.heal()
-	requireHealth(t, r.sidecar, "connection/prod", serving)
-	r.load.during(2 * time.Second)
-	r.load.requireSome("prod VAULT", "prod STALE", "prod VAULT_UNREACHABLE")
+	r.sidecar.awaitHealth("connection/prod")
+	r.load.meets("prod VAULT", "prod CACHE")
 }
 
 func TestVaultIsSealedAndUnsealedUnderLoad(t *testing.T) {
 	t.Parallel()
 	r := newLoadSetup(t, loadOptions{})
 	r.begin()
-	r.load.during(time.Second)
+	r.load.meets("prod VAULT", "prod CACHE")
 	r.load.expect(expectation{outage: []failure{sealed, unreachable}})
 	r.vault.Seal(t)
-	r.load.during(3 * time.Second)
+	r.load.meets("prod STALE", "prod VAULT_SEALED")
 	r.vault.Unseal(t)
 	r.load.heal()
-	r.load.during(2 * time.Second)
-	r.load.requireSome("prod STALE", "prod VAULT_SEALED")
+	r.load.meets("prod VAULT", "prod CACHE")
 }
 
 func TestVaultAnswersWithAStormOf429And5xx(t *testing.T) {
 	t.Parallel()
 	r := newLoadSetup(t, loadOptions{withProxy: true})
 	r.begin()
-	r.load.during(time.Second)
+	r.load.meets("prod VAULT", "prod CACHE")
 	r.load.expect(expectation{outage: []failure{unreachable, rateLimited, sealed}})
 	var stormed atomic.Int64
 	statuses := []int{429, 500, 502, 503, 504, 429, 599}
@@ -106,16 +100,16 @@ func TestVaultAnswersWithAStormOf429And5xx(t *testing.T) {
 		w.WriteHeader(status)
 		_, _ = w.Write([]byte(`{"errors":["the storm says ` + r.newSecret() + `"]}`))
 	}
-	const storming = 4 * time.Second
+	began := time.Now()
 	r.proxy.answerAll(storm)
-	r.load.during(storming)
+	r.load.during(4 * time.Second)
 	r.proxy.open()
-	requests := stormed.Load()
+	requests, lasted := stormed.Load(), time.Since(began)
 	r.load.heal()
-	r.load.during(time.Second)
+	r.load.meets("prod VAULT")
 	r.load.requireSome("prod STALE", "prod VAULT_UNREACHABLE", "prod VAULT_RATE_LIMITED")
-	// The breaker lets about 7 probes pass in 4 s; until it closes each of the 5 paths may try as well.
-	requireBetween(t, "requests in a storm of 4s", int(requests), 1, 25)
+	// The breaker lets about 7 probes pass in 4 s; until it opens each of the 5 paths may try as well.
+	requireBetween(t, "requests in a storm", int(requests), 1, 17+int(2*lasted/time.Second))
 }
 
 func TestVaultIsPutBackToAnOlderSnapshot(t *testing.T) {
@@ -127,21 +121,19 @@ func TestVaultIsPutBackToAnOlderSnapshot(t *testing.T) {
 	r.load.expect(expectation{outage: []failure{unreachable, sealed, {codes.NotFound, "SECRET_NOT_FOUND"}}})
 	r.prod.putBack(point, func() { r.vault.Restore(t, snapshot) })
 	r.load.heal()
-	r.load.during(2 * time.Second)
-	r.load.requireSome("prod VAULT")
+	r.load.meets("prod VAULT")
 }
 
 func TestTokensAreRevokedUnderLoad(t *testing.T) {
 	t.Parallel()
-	r := newLoadSetup(t, loadOptions{withProxy: true, timeout: noOutage})
+	r := newLoadSetup(t, loadOptions{withProxy: true})
 	r.begin()
 	for range 3 {
-		r.load.during(500 * time.Millisecond)
+		r.load.meets("prod VAULT")
 		eventually(t, "there is a token to revoke", func() bool { return r.vault.RevokeRoleTokens(t, r.login.role) > 0 })
 	}
 	eventually(t, "the last revocation is followed by a login", func() bool { return r.proxy.count(loginPath) > 3 })
-	r.load.during(time.Second)
-	r.load.requireSome("prod VAULT") // and nothing but values
+	r.load.meets("prod VAULT") // and nothing but values
 	requireBetween(t, "logins for 3 revocations", r.proxy.count(loginPath), 4, 4)
 }
 
@@ -149,7 +141,7 @@ func TestAPolicyTightenedWhileCachedDeniesWithinOneRefresh(t *testing.T) {
 	t.Parallel()
 	r := newLoadSetup(t, loadOptions{})
 	r.begin()
-	r.load.during(time.Second)
+	r.load.meets("prod VAULT", "prod CACHE")
 	r.load.expect(expectation{failures: []failure{denied}})
 	r.vault.Policy(t, r.login.role, `path "secret/data/nothing" { capabilities = ["read"] }`)
 	r.load.during(loadTTL + 500*time.Millisecond) // after a ttl no copy is fresh any more
@@ -162,8 +154,8 @@ func TestAPolicyTightenedWhileCachedDeniesWithinOneRefresh(t *testing.T) {
 	// Widened again: the next read is allowed, by the same token.
 	r.vault.Policy(t, r.login.role, readSecrets)
 	r.load.heal()
-	r.load.during(time.Second)
-	r.load.requireSome("prod VAULT", "prod VAULT_PERMISSION_DENIED")
+	r.load.meets("prod VAULT")
+	r.load.requireSome("prod VAULT_PERMISSION_DENIED")
 }
 
 func TestASecretIsDeletedUndeletedAndDestroyed(t *testing.T) {
@@ -203,8 +195,7 @@ func TestASecretIsDeletedUndeletedAndDestroyed(t *testing.T) {
 	wantReason("VERSION_DESTROYED")
 	change(http.MethodDelete, "secret/metadata/lifecycle")
 	wantReason("SECRET_NOT_FOUND")
-	r.load.during(2 * loadTTL)
-	r.load.requireSome("prod VAULT")
+	r.load.meets("prod VAULT")
 }
 
 func TestAWrappedSecretIDThatSomebodyElseHasUsedIsCalledAPossibleAttack(t *testing.T) {

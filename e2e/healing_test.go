@@ -71,7 +71,7 @@ func requireHealed(t *testing.T, without probe, workers ...probe) {
 	defer cancel()
 	var ticks atomic.Int64
 	var healed sync.WaitGroup
-	go everyTick(ctx, func() { ticks.Add(1) })
+	go everyTick(ctx, askWhileHealing, func() { ticks.Add(1) })
 	directly := make(chan int64, 1)
 	if without == nil {
 		directly <- 0
@@ -149,20 +149,6 @@ func firstOf(ctx context.Context, ask probe) (asked int, err error) {
 				return asked, *said
 			}
 			return asked, ctx.Err()
-		}
-	}
-}
-
-// everyTick calls do at every tick until ctx ends. Ticks that nobody was there to take are lost.
-func everyTick(ctx context.Context, do func()) {
-	tick := time.NewTicker(askWhileHealing)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			do()
 		}
 	}
 }

@@ -18,6 +18,10 @@ type history struct {
 	name  string // part of every value, so that the histories of two Vaults share none
 	vault writable
 
+	// readTakes is how long before Vault looks at it a read may have begun: the timeout of the
+	// load's connection, and some more.
+	readTakes time.Duration
+
 	writing sync.RWMutex // held for reading by a write, for writing by a restore
 
 	mu      sync.Mutex
@@ -110,7 +114,7 @@ func (l *history) putBack(to map[string]int, restore func()) {
 	restore()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.restore = period{from: began.Add(-readTakes), to: time.Now()}
+	l.restore = period{from: began.Add(-l.readTakes), to: time.Now()}
 	for path, versions := range l.secrets {
 		for _, one := range versions[to[path]:] {
 			one.gone = l.restore.to
@@ -121,10 +125,6 @@ func (l *history) putBack(to map[string]int, restore func()) {
 // mayLag calls do, and from readTakes before that on until it has returned lets Vault answer with older versions. Nothing
 // is written meanwhile.
 func (l *history) mayLag(do func()) { l.putBack(l.point(), do) }
-
-// readTakes is how long before Vault looks at it a read may have begun: the timeout of the load's connections, and
-// some more.
-const readTakes = 3 * time.Second
 
 // fenced notes that an Invalidate that was called at a moment has returned.
 func (l *history) fenced(path string, called time.Time) {

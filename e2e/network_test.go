@@ -7,6 +7,8 @@ import (
 
 	"github.com/Shopify/toxiproxy/v2"
 	"github.com/rs/zerolog"
+
+	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 
 // network is the network between a sidecar and its Vault: a TCP proxy that can be made bad in the ways that
@@ -23,7 +25,9 @@ type network struct {
 func (s *sandbox) newNetwork(vault string) *network {
 	s.t.Helper()
 	n := &network{sandbox: s, server: toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())}
-	n.proxy = toxiproxy.NewProxy(n.server, "vault", "127.0.0.1:0", strings.TrimPrefix(vault, "http://"))
+	address, err := vaulttest.FreeAddress() // it is given up and taken again
+	s.must(err)
+	n.proxy = toxiproxy.NewProxy(n.server, "vault", address, strings.TrimPrefix(vault, "http://"))
 	n.connect()
 	n.address = "http://" + n.proxy.Listen
 	s.t.Cleanup(n.proxy.Stop)

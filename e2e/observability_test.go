@@ -42,8 +42,11 @@ type telemetrySetup struct {
 func newTelemetrySetup(t *testing.T) *telemetrySetup {
 	t.Helper()
 	s := newSandbox(t)
-	o := &telemetrySetup{sandbox: s, vault: vaulttest.RealPrivate(t), collector: s.newCollector(), prometheus: freeAddress(t), names: map[string]bool{}, asked: map[string]float64{}}
+	o := &telemetrySetup{sandbox: s, vault: vaulttest.RealPrivate(t), collector: s.newCollector(), names: map[string]bool{}, asked: map[string]float64{}}
 	o.proxy = s.newProxy(o.vault)
+	var err error
+	o.prometheus, err = vaulttest.FreeAddress()
+	s.must(err)
 	for _, name := range []string{"observed-", "proj-"} {
 		s.keep(name) // the beginning of every path and project of the test
 	}
@@ -64,16 +67,6 @@ path "auth/approle/role/%s/secret-id/lookup" { capabilities = ["update"] }`, o.l
 func (o *telemetrySetup) config() string {
 	return o.sandbox.config(o.login.connection("prod", o.proxy.address),
 		o.team.connection("team", o.proxy.address, "scope: project", "project_ids: [proj-observed]", "required: false"))
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().String()
 }
 
 // workerSpan is the span of a worker, from which a request comes.

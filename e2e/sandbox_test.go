@@ -16,8 +16,9 @@ import (
 	"time"
 )
 
-// patience bounds every wait for something that should happen at once. Machines that run tests are busy.
-const patience = 30 * time.Second
+// patience bounds every wait for something that should happen at once. Machines that run tests are
+// busy: it is many times what anything needs, and only a test that fails ever waits for so long.
+const patience = 2 * time.Minute
 
 // sandbox is what surrounds one test: a private directory, the secrets that the test made up, and the output of
 // every process that it started. When the test ends, no secret may stand in any output.
@@ -135,6 +136,20 @@ func (o *output) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.text.String()
+}
+
+// everyTick calls do at every tick until ctx ends. Ticks that nobody was there to take are lost.
+func everyTick(ctx context.Context, pause time.Duration, do func()) {
+	tick := time.NewTicker(pause)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			do()
+		}
+	}
 }
 
 // eventually waits until holds says so.

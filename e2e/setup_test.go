@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/rand"
 	"testing"
+	"time"
 
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
@@ -19,8 +20,9 @@ type loadSetup struct {
 	login   *login
 	sidecar *sidecar
 	load    *load
-	address string // of prod
-	without probe  // asks prod's Vault without the sidecar
+	address string        // of prod
+	timeout time.Duration // of prod
+	without probe         // asks prod's Vault without the sidecar
 
 	prod, calm     *history
 	calmConnection string
@@ -30,12 +32,16 @@ type loadSetup struct {
 // loadOptions are what a scenario needs otherwise than usual.
 type loadOptions struct {
 	role      map[string]any // parameters of the AppRole
-	timeout   string         // of prod; 1s when empty
+	timeout   time.Duration  // of prod; noOutage when 0
 	withProxy bool
 }
 
-// noOutage is a timeout for a scenario in which Vault is well all the time: a slow machine is no outage either.
-const noOutage = "8s"
+// noOutage is a timeout for where no time-out is tested. A Vault that has to wait for a processor on
+// a busy machine is no outage.
+const noOutage = time.Minute
+
+// timeoutOf is the line of a connection that sets its timeout.
+func timeoutOf(d time.Duration) string { return "timeout: " + d.String() }
 
 // newLoadSetup sets everything up and starts nothing yet; begin does.
 func newLoadSetup(t *testing.T, o loadOptions) *loadSetup {
@@ -57,12 +63,14 @@ func (r *loadSetup) setUp(address string, without probe, v writable, o loadOptio
 	r.t.Helper()
 	r.address, r.without = address, without
 	r.login = r.newLogin(r.vault, o.role, readSecrets)
-	r.lines = []string{"timeout: " + cmp.Or(o.timeout, "1s"), loadCache}
+	r.timeout = cmp.Or(o.timeout, noOutage)
+	r.lines = []string{timeoutOf(r.timeout), loadCache}
 	calm := vaulttest.Dev(r.t)
-	r.calmConnection = r.defaultLogin(calm).connection("calm", calm.Address, "timeout: "+noOutage, loadCache)
+	r.calmConnection = r.defaultLogin(calm).connection("calm", calm.Address, timeoutOf(noOutage), loadCache)
 	// One marker in every value is enough for the leak checker to find any of them.
 	marker := r.keep("top-secret-" + rand.Text())
 	r.prod, r.calm = newHistory("prod-"+marker, v), newHistory("calm-"+marker, calm)
+	r.prod.readTakes = r.timeout + time.Second
 	for _, history := range []*history{r.prod, r.calm} {
 		for _, path := range loadPaths {
 			r.must(history.write(path))
@@ -84,6 +92,10 @@ func (r *loadSetup) begin() {
 
 func (r *loadSetup) beginLoad() {
 	r.t.Helper()
-	r.load = newLoad(r.t, r.sidecar, &target{connection: "prod", history: r.prod, direct: r.without},
-		&target{connection: "calm", history: r.calm, isCalm: true})
+	r.load = newLoad(r.t, r.sidecar, r.target(), &target{connection: "calm", history: r.calm, isCalm: true})
+}
+
+// target is prod under load.
+func (r *loadSetup) target() *target {
+	return &target{connection: "prod", history: r.prod, direct: r.without, mayTimeOut: r.timeout < noOutage}
 }

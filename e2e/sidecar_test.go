@@ -82,7 +82,7 @@ func exporting() []string {
 	if !withRaceDetector {
 		return nil
 	}
-	return []string{"OTEL_TRACES_EXPORTER=console", "OTEL_METRICS_EXPORTER=console", "OTEL_METRIC_EXPORT_INTERVAL=1000"}
+	return []string{"OTEL_TRACES_EXPORTER=console", "OTEL_METRICS_EXPORTER=console", "OTEL_METRIC_EXPORT_INTERVAL=10000"}
 }
 
 // launch starts a `serve` whose output the log collects, and waits for nothing.

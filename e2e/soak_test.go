@@ -25,7 +25,7 @@ func TestSoak(t *testing.T) {
 	if *soakFor == 0 {
 		t.Skip("runs for long: make soak")
 	}
-	r := newLoadSetup(t, loadOptions{role: map[string]any{"token_ttl": "4s", "token_max_ttl": "12s"}})
+	r := newLoadSetup(t, loadOptions{timeout: 2 * time.Second, role: map[string]any{"token_ttl": "4s", "token_max_ttl": "12s"}})
 	metrics := &output{}
 	command := exec.Command(binary, "serve", "--log-level", "warn", "--config", r.config())
 	command.Env = r.environ("OTEL_METRICS_EXPORTER=console", "OTEL_METRIC_EXPORT_INTERVAL=500")
@@ -55,7 +55,7 @@ var soakFaults = []func(r *loadSetup){
 	func(r *loadSetup) { // the secret_id is rotated and the old one destroyed
 		next := r.login.newSecretID()
 		r.write(r.login.role, next)
-		r.renewLogin()
+		r.must(r.sidecar.renewLogin())
 		r.login.destroySecretID(r.login.secretID)
 		r.login.secretID = next
 	},

@@ -16,24 +16,16 @@ var shortLife = map[string]any{"token_ttl": "2s", "token_max_ttl": "6s"}
 
 // readSteadily reads Vault anew at every tick until the time is over, and counts the answers. A failure or a
 // wrong value fails the test.
-func readSteadily(r *sidecar, path, want string, every, total time.Duration) int {
+func readSteadily(r *sidecar, path, want string, every, total time.Duration) (answers int) {
 	t := r.sandbox.t
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), total)
 	defer cancel()
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for answers := 0; ; answers++ {
-		select {
-		case <-ctx.Done():
-			return answers
-		case <-tick.C:
-		}
-		answer, err := r.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: path, MaxAge: readVaultNow})
-		if err != nil || answer.GetValue() != want || answer.GetSource() != fromVault {
-			t.Fatalf("after %d answers: %v, %v\n%s", answers, answer, err, r.tail())
-		}
-	}
+	everyTick(ctx, every, func() {
+		r.answer(&secretsidecarv1.ResolveRequest{Path: path, MaxAge: readVaultNow}, want, fromVault)
+		answers++
+	})
+	return answers
 }
 
 // requireBetween checks a count of requests.
@@ -47,34 +39,20 @@ func requireBetween(t *testing.T, what string, got, least, most int) {
 func TestTokensThatDieYoungAreReplacedInTime(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
-		name            string
-		role            map[string]any
-		policy          string
-		total           time.Duration
-		logins, renewal [2]int // least and most
+		name             string
+		role             map[string]any
+		logins, renewals int // at least, within the time that it is read for
+		isNeverRenewed   bool
+		isRenewedForEver bool
 	}{
-		{
-			// A token is renewed at about two thirds of its 2s, until what is left of its 6s is too short:
-			// that is a login every 4 to 6 seconds, and two to four renewals in between.
-			name: "renewable, 2s at a time, 6s in all", role: shortLife, policy: readSecrets, total: 30 * time.Second,
-			logins: [2]int{5, 9}, renewal: [2]int{10, 28},
-		},
-		{
-			// One renewal is refused for each token at most; then a login every 1.0 to 2 seconds.
-			name: "a policy without renew-self", total: 8 * time.Second,
-			role:   map[string]any{"token_ttl": "2s", "token_max_ttl": "6s", "token_no_default_policy": true},
-			policy: readSecrets, logins: [2]int{4, 9}, renewal: [2]int{1, 9},
-		},
-		{
-			name: "batch tokens", total: 8 * time.Second,
-			role:   map[string]any{"token_ttl": "2s", "token_max_ttl": "6s", "token_type": "batch"},
-			policy: readSecrets, logins: [2]int{4, 9}, renewal: [2]int{0, 0},
-		},
-		{
-			// Renewed for ever: one login.
-			name: "periodic tokens", total: 8 * time.Second, role: map[string]any{"token_period": "2s"},
-			policy: readSecrets, logins: [2]int{1, 1}, renewal: [2]int{4, 9},
-		},
+		// A token is renewed at about two thirds of its 2 s, until what is left of its 6 s is too short.
+		{name: "renewable, 2s at a time, 6s in all", role: shortLife, logins: 3, renewals: 4},
+		// One renewal is refused for each token at most.
+		{name: "a policy without renew-self", logins: 4, renewals: 1,
+			role: map[string]any{"token_ttl": "2s", "token_max_ttl": "6s", "token_no_default_policy": true}},
+		{name: "batch tokens", logins: 4, isNeverRenewed: true,
+			role: map[string]any{"token_ttl": "2s", "token_max_ttl": "6s", "token_type": "batch"}},
+		{name: "periodic tokens", role: map[string]any{"token_period": "9s"}, logins: 1, renewals: 1, isRenewedForEver: true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -82,14 +60,25 @@ func TestTokensThatDieYoungAreReplacedInTime(t *testing.T) {
 				t.Parallel()
 				s := newSandbox(t)
 				g := s.newProxy(v)
-				r := s.start("--config", s.config(s.newLogin(v, test.role, test.policy).connection("prod", g.address)))
+				began := time.Now()
+				r := s.start("--config", s.config(s.newLogin(v, test.role, readSecrets).connection("prod", g.address)))
 				value := s.newSecret()
 				s.writeSecret(v, "secret/data/app", "key", value)
-				answers := readSteadily(r, "secret/data/app/key", value, 50*time.Millisecond, test.total)
+				const total = 14 * time.Second
+				answers := readSteadily(r, "secret/data/app/key", value, 50*time.Millisecond, total)
 				logins, renewals := g.count(loginPath), g.count(renewPath)
 				t.Logf("%d answers, %d logins, %d renewals", answers, logins, renewals)
-				requireBetween(t, "logins", logins, test.logins[0], test.logins[1])
-				requireBetween(t, "renewals", renewals, test.renewal[0], test.renewal[1])
+				// No storm, for no token lives for less than a second. One that a busy machine was too late to
+				// renew is replaced.
+				seconds := int(time.Since(began) / time.Second)
+				requireBetween(t, "logins", logins, test.logins, 2+seconds*3/2)
+				requireBetween(t, "logins and renewals", logins+renewals, test.logins+test.renewals, 2+3*seconds)
+				if test.isNeverRenewed && renewals > 0 {
+					t.Errorf("%d renewals of tokens that nobody can renew", renewals)
+				}
+				if test.isRenewedForEver && logins > 1 {
+					t.Errorf("%d logins, want 1", logins)
+				}
 				// A read whose token has just expired is made again with the next one.
 				requireBetween(t, "reads", g.count("secret/data/app"), answers, answers+logins)
 			})
@@ -158,10 +147,8 @@ func TestAWrongSecretIDIsTriedOnce(t *testing.T) {
 
 		// Vault locks the role after 5 rejected logins; everything together spends at most 3.
 		for range 6 {
-			_, _ = r.Invalidate(t.Context(), &secretsidecarv1.InvalidateRequest{Connection: "prod", RenewLogin: true})
-			report, err := r.TestConnection(t.Context(), &secretsidecarv1.TestConnectionRequest{
-				Target: &secretsidecarv1.TestConnectionRequest_Connection{Connection: "prod"},
-			})
+			_ = r.renewLogin()
+			report, err := r.testNamed("prod")
 			if err != nil || report.GetOk() {
 				t.Fatalf("a test with a wrong secret_id: %v, %v", report, err)
 			}

@@ -60,10 +60,10 @@ func TestTheVaultPageSetsUpWhatASidecarNeeds(t *testing.T) {
 	if status, _ := reader.server.Do(t, http.MethodPost, "auth/approle/login", map[string]any{"role_id": role.roleID, "secret_id": role.secretID}); status == http.StatusOK {
 		t.Error("the old secret_id still works")
 	}
-	if _, err := r.Invalidate(t.Context(), &secretsidecarv1.InvalidateRequest{Connection: "prod", RenewLogin: true}); err != nil {
+	if err := r.renewLogin(); err != nil {
 		t.Errorf("a login with the new secret_id: %v", err)
 	}
-	r.value("flows/data/mysec/api_key", "supersecret", fromVault)
+	r.answer(&secretsidecarv1.ResolveRequest{Path: "flows/data/mysec/api_key", MaxAge: readVaultNow}, "supersecret", fromVault)
 }
 
 // A second policy that repeated a part of the first would be taken for the whole, and the rest be lost.

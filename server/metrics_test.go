@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
@@ -30,7 +29,7 @@ func startMeasured(t *testing.T, settings server.Settings) (*sidecar, *sdkmetric
 	t.Helper()
 	reader := sdkmetric.NewManualReader()
 	provider := sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))
-	s, err := server.New(server.Options{DrainTimeout: 5 * time.Second, Meter: provider.Meter("test")})
+	s, err := server.New(server.Options{DrainTimeout: drainTimeout, Meter: provider.Meter("test")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -53,7 +53,7 @@ func startLogged(t *testing.T, v *frontedVault, first server.Connection) (*sidec
 	t.Helper()
 	v.write(t, "secret/data/mysec", map[string]any{"k": "v"})
 	logs := &logBuffer{}
-	s, err := server.New(server.Options{DrainTimeout: 5 * time.Second, Logger: slog.New(slog.NewTextHandler(logs, nil))})
+	s, err := server.New(server.Options{DrainTimeout: drainTimeout, Logger: slog.New(slog.NewTextHandler(logs, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}

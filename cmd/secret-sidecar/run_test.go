@@ -89,7 +89,7 @@ func awaitExit(t *testing.T, want int, args []string, getenv lookup) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for {
 		if run(t.Context(), args, streams{out: io.Discard, err: io.Discard}, getenv) == want {
 			return

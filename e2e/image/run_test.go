@@ -18,7 +18,7 @@ import (
 )
 
 // patience bounds every wait for something that should happen at once.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // logs collects what the container says. It is safe for concurrent use.
 type logs struct {

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -18,7 +19,7 @@ import (
 
 const (
 	startTries = 5
-	// startTimeout is many times what a start takes. A node that comes back to a cluster on a busy machine has taken 20 s.
+	// startTimeout is many times what a start takes, on a busy machine too.
 	startTimeout = 90 * time.Second
 	startPoll    = 25 * time.Millisecond
 )
@@ -104,7 +105,7 @@ func tryStart(binary string) (*process, error) {
 func (p *process) logFile() string { return filepath.Join(p.dir, "output") }
 
 func (p *process) launch() error {
-	host, err := freePort()
+	host, err := FreeAddress()
 	if err != nil {
 		return err
 	}
@@ -135,12 +136,21 @@ func (p *process) start(command *exec.Cmd) error {
 	return command.Start()
 }
 
-func freePort() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+// FreeAddress returns a host:port of this machine where nobody listens, for a server that is started,
+// or stopped and started again, later. The kernel gives none of these ports to anybody who does not
+// ask for it by its number: in the meantime no connection and no other test takes it by chance.
+func FreeAddress() (string, error) {
+	const first, after = 10_000, 32_768 // below what Linux and others hand out by themselves
+	var failures error
+	for range startTries {
+		address := fmt.Sprintf("127.0.0.1:%d", first+mathrand.IntN(after-first))
+		listener, err := net.Listen("tcp", address)
+		if err == nil {
+			return address, listener.Close()
+		}
+		failures = errors.Join(failures, err)
 	}
-	return listener.Addr().String(), listener.Close()
+	return "", failures
 }
 
 // setUp waits until it is this Vault, with its own root token, that answers, and turns the audit log on.

@@ -132,11 +132,11 @@ func (p *process) setUpRaft(name string, patience int) error {
 
 // startNode starts a node that knows nothing yet, and waits until it listens.
 func (p *process) startNode(name string, patience int) error {
-	host, err := freePort()
+	host, err := FreeAddress()
 	if err != nil {
 		return err
 	}
-	if p.cluster, err = freePort(); err != nil {
+	if p.cluster, err = FreeAddress(); err != nil {
 		return err
 	}
 	p.address = "http://" + host

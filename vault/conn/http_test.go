@@ -54,7 +54,7 @@ func openOn(t *testing.T, cfg Config) *Connection {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		_ = c.Close(ctx)
 	})

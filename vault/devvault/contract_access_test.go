@@ -228,7 +228,7 @@ func TestContractWrapping(t *testing.T) {
 			call{"an error is not wrapped", v.RootToken, http.MethodGet, "secret/data/" + role, nil, minute, 404, notFound},
 		)
 		brief := v.WrappedSecretID(t, "approle", role, time.Second)
-		eventually(t, 5*time.Second, func() bool {
+		eventually(t, func() bool {
 			return v.Call(t, "", http.MethodPost, "sys/wrapping/lookup", object{"token": brief}, nil).Status != http.StatusOK
 		})
 		expect(t, v, post("unwrap when expired", brief, "sys/wrapping/unwrap", nil, 400, bad))

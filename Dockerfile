@@ -16,6 +16,9 @@ ARG GOSUMDB
 
 # The modules have a layer of their own: it is built again only when they change.
 COPY go.mod go.sum ./
+COPY gen/go.mod gen/go.sum gen/
+# The workspace of the product alone; the repository's own one has its tests too.
+RUN go work init . ./gen
 RUN --mount=type=cache,target=/go/pkg/mod go mod download
 
 ARG TARGETOS

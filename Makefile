@@ -72,11 +72,13 @@ demo: build $(if $(filter real,$(VAULT)),real-vault) ## show it at work on the e
 export GRPCURL            := $(CURDIR)/$(TOOLS)/grpcurl
 export GRPC_HEALTH_PROBE  := $(CURDIR)/$(TOOLS)/grpc-health-probe
 GO_TEST := go test -race -timeout 20m
+# e2e takes the longest, so it begins first; "work" is every module of go.work.
+PACKAGES := ./e2e work
 ON_REAL_VAULT := VAULT_BINARY='$(VAULT_BINARY)' SECRET_SIDECAR_REQUIRE_REAL_VAULT=1
 
 .PHONY: test
 test: c-compiler test-clients real-vault test-overload test-monitoring ## run every test with -race, on the real Vault too (built the first time)
-	$(ON_REAL_VAULT) $(GO_TEST) ./...
+	$(ON_REAL_VAULT) $(GO_TEST) $(PACKAGES)
 
 # -count=1 is for every go test below, so that none of them shows a result of before.
 .PHONY: test-busy
@@ -90,10 +92,10 @@ test-busy: ## run every test BUSY_RUNS times, beside two busy loops for each pro
 HELM_VERSIONS := helm.sh/helm/v3/pkg/chartutil
 .PHONY: test-manifests
 test-manifests: ## render what is in deploy/ and let Kubernetes' own code judge it
-	cd e2e/manifests && minor=$$(go list -m -f '{{.Version}}' k8s.io/client-go | cut -d. -f2) && \
+	cd e2e/manifests && export GOWORK=off && minor=$$(go list -m -f '{{.Version}}' k8s.io/client-go | cut -d. -f2) && \
 	  go build -ldflags "-X $(HELM_VERSIONS).k8sVersionMajor=1 -X $(HELM_VERSIONS).k8sVersionMinor=$$minor" \
 	  -o '$(CURDIR)/$(TOOLS)/' sigs.k8s.io/kustomize/kustomize/v5 helm.sh/helm/v3/cmd/helm
-	cd e2e/manifests && KUSTOMIZE='$(CURDIR)/$(TOOLS)/kustomize' HELM='$(CURDIR)/$(TOOLS)/helm' \
+	cd e2e/manifests && GOWORK=off KUSTOMIZE='$(CURDIR)/$(TOOLS)/kustomize' HELM='$(CURDIR)/$(TOOLS)/helm' \
 	  go test -timeout 20m -count=1 ./...
 
 .PHONY: test-overload
@@ -102,11 +104,11 @@ test-overload: real-vault # the tests of load, alone on the machine and without 
 
 .PHONY: test-monitoring
 test-monitoring: # the dashboard and the alerts, with Prometheus's own code, in a module of its own
-	cd e2e/monitoring && go test -timeout 10m -count=1 ./...
+	cd e2e/monitoring && GOWORK=off go test -timeout 10m -count=1 ./...
 
 .PHONY: test-fast
 test-fast: c-compiler test-clients ## run the tests without the real Vault
-	env -u VAULT_BINARY -u SECRET_SIDECAR_REQUIRE_REAL_VAULT $(GO_TEST) ./...
+	env -u VAULT_BINARY -u SECRET_SIDECAR_REQUIRE_REAL_VAULT $(GO_TEST) $(PACKAGES)
 
 .PHONY: test-image
 test-image: ## build the image twice, with this machine's Go as its base, look at it and run it (as root)
@@ -156,9 +158,8 @@ lint: lint-mod lint-proto lint-gen lint-imports lint-go ## check code, protos, g
 # The parts of lint; each runs alone too.
 .PHONY: lint-mod lint-proto lint-gen lint-imports lint-go
 
-lint-mod: # go.mod and go.sum are tidy
-	go mod tidy -diff
-	cd e2e/manifests && go mod tidy -diff
+lint-mod: # go.mod and go.sum of every module are tidy
+	scripts/tidy.sh -diff
 
 lint-proto: tools-proto # the protos are in style and break no client of the main branch
 	$(TOOLS)/buf lint
@@ -171,8 +172,8 @@ lint-imports: # the import directions hold; `make test` runs this too
 	go test -count=1 ./internal/archtest
 
 lint-go: $(call stamp,golangci-lint,$(GOLANGCI_LINT_VERSION)) # golangci-lint, the formatters included
-	$(TOOLS)/golangci-lint run
-	cd e2e/manifests && '$(CURDIR)/$(TOOLS)/golangci-lint' run --config ../../.golangci.yml
+	$(TOOLS)/golangci-lint run ./... ./bench/... ./e2e/... ./gen/... ./scripts/...
+	cd e2e/manifests && GOWORK=off '$(CURDIR)/$(TOOLS)/golangci-lint' run --config ../../.golangci.yml
 
 ##@ Work
 

@@ -20,8 +20,8 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/secret-sidecar/secret-sidecar/e2e/containertest"
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
-	"github.com/secret-sidecar/secret-sidecar/internal/containertest"
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 

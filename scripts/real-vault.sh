@@ -54,6 +54,7 @@ watch() {
 echo "real Vault $version: building it once (about 8 minutes on two cores, 2.6 GB of modules; a vault on PATH is used instead)"
 SECONDS=0
 cd e2e/realvault
+export GOWORK=off
 watch 'modules fetched' '' go list -deps -tags minimal "$package" >"$list"
 packages=$(wc -l <"$list")
 watch 'packages compiled' "$packages" go build -v -trimpath -tags minimal -o "$part" "$package"

@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"github.com/secret-sidecar/secret-sidecar/internal/containertest"
+	"github.com/secret-sidecar/secret-sidecar/e2e/containertest"
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/secret-sidecar/secret-sidecar/internal/containertest"
+	"github.com/secret-sidecar/secret-sidecar/e2e/containertest"
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 

@@ -207,7 +207,10 @@ replace (
 	k8s.io/sample-controller => k8s.io/sample-controller v0.34.2
 )
 
-replace github.com/secret-sidecar/secret-sidecar => ../..
+replace (
+	github.com/secret-sidecar/secret-sidecar => ../..
+	github.com/secret-sidecar/secret-sidecar/gen => ../../gen
+)
 
 tool (
 	helm.sh/helm/v3/cmd/helm

@@ -120,7 +120,7 @@ func TestNothingReachesWhatItMustNotKnow(t *testing.T) {
 			"the product links no test helper",
 			[]string{"./cmd/..."},
 			[]string{
-				"./internal/vaulttest", "./internal/containertest", "./internal/chart",
+				"./internal/vaulttest", "./internal/chart",
 				"go.uber.org/goleak",
 			},
 		},
@@ -144,11 +144,11 @@ func TestNothingReachesWhatItMustNotKnow(t *testing.T) {
 	}
 }
 
-// listPackages asks the go command for every package of the main module.
+// listPackages asks the go command for every package of the modules in go.work.
 func listPackages(t *testing.T) []goPackage {
 	t.Helper()
 	openEveryDirectory(t)
-	cmd := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Imports,Deps", "./...")
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Imports,Deps", "work")
 	cmd.Dir = root
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

@@ -1,0 +1,70 @@
+package archtest
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const grpcPath = "google.golang.org/grpc"
+
+// A worker that imports the API must not get the sidecar's libraries, nor need a newer Go than grpc needs. It is
+// compared with a worker that imports grpc alone.
+func TestAWorkerThatImportsTheAPIGetsFewModules(t *testing.T) {
+	bare, bareGo := worker(t, grpcPath)
+	with, withGo := worker(t, module+"/gen/secretsidecar/v1")
+	if grown := len(with) - len(bare); grown >= 10 {
+		t.Errorf("go list -m all grows by %d modules, from %v to %v", grown, bare, with)
+	}
+	if withGo != bareGo {
+		t.Errorf("the worker's go.mod says go %s, and with grpc alone go %s", withGo, bareGo)
+	}
+}
+
+// worker makes a module that imports the package, and returns the modules that it gets and the Go that it asks for.
+func worker(t *testing.T, imported string) (modules []string, goVersion string) {
+	t.Helper()
+	dir := t.TempDir()
+	gen, err := filepath.Abs(filepath.Join(root, "gen"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A worker of an older Go: a requirement that asks for more would raise it.
+	goMod := "module worker\n\ngo 1.24.0\n\n" +
+		"require " + grpcPath + " " + grpcVersion(t, gen) + "\n\n" +
+		"replace " + module + "/gen => " + gen + "\n"
+	write(t, filepath.Join(dir, "go.mod"), goMod)
+	write(t, filepath.Join(dir, "main.go"), "package main\n\nimport _ \""+imported+"\"\n\nfunc main() {}\n")
+	goCommand(t, dir, "mod", "tidy")
+	modules = strings.Split(goCommand(t, dir, "list", "-m", "all"), "\n")
+	return modules, goCommand(t, dir, "list", "-m", "-f", "{{.GoVersion}}")
+}
+
+func grpcVersion(t *testing.T, gen string) string {
+	t.Helper()
+	return goCommand(t, gen, "list", "-m", "-f", "{{.Version}}", grpcPath)
+}
+
+func write(t *testing.T, file, text string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// goCommand runs the go command in a module by itself, outside of the workspace.
+func goCommand(t *testing.T, dir string, args ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", args...)
+	cmd.Dir = dir
+	cmd.Env = append(cmd.Environ(), "GOWORK=off", "GOTOOLCHAIN=local")
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go %s: %v\n%s", strings.Join(args, " "), err, stderr.String())
+	}
+	return strings.TrimSpace(string(out))
+}

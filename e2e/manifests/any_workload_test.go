@@ -165,7 +165,7 @@ func TestTheComponentTurnsEveryWorkloadOfAKustomization(t *testing.T) {
 func TestThePageSaysWhichKindsGetTheSidecar(t *testing.T) {
 	t.Parallel()
 	steps := section(t, kubernetesPage(t), "In five minutes")
-	turns := regexp.MustCompile(`turns every ([\w, ]+) of the kustomization`).FindStringSubmatch(steps)
+	turns := regexp.MustCompile(`changes every ([\w,\s]+?) of\s+the kustomization`).FindStringSubmatch(steps)
 	if turns == nil {
 		t.Fatal("the page does not say it")
 	}

@@ -3,6 +3,7 @@ package manifests_test
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -13,13 +14,22 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
+// kubernetesPage is docs/kubernetes.md, which a reader begins with, and the pages that it leads to.
 func kubernetesPage(t *testing.T) string {
 	t.Helper()
-	text, err := os.ReadFile("../../docs/kubernetes.md")
-	if err != nil {
-		t.Fatal(err)
+	more, err := filepath.Glob("../../docs/kubernetes-*.md")
+	if err != nil || len(more) == 0 {
+		t.Fatalf("%d more pages, %v", len(more), err)
 	}
-	return string(text)
+	all := ""
+	for _, page := range append([]string{"../../docs/kubernetes.md"}, more...) {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all += string(text)
+	}
+	return all
 }
 
 func TestTheKubernetesPageSizesAsTheManifestsDo(t *testing.T) {
@@ -68,7 +78,7 @@ func TestTheKubernetesPageHasTheArithmeticOfTheLimit(t *testing.T) {
 	}
 }
 
-// tooLittleMemory checks the limit by the formula of docs/kubernetes.md#sizing.
+// tooLittleMemory checks the limit by the formula of docs/kubernetes-pod.md#sizing.
 func tooLittleMemory(settings *config.Config, pod *corev1.PodSpec) string {
 	least := 70_000_000 + settings.Cache.MaxBytes*17/10
 	for _, connection := range settings.Connections {

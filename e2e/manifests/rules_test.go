@@ -197,7 +197,7 @@ func groupIsShared(pod *corev1.PodSpec) string {
 	return ""
 }
 
-// memoryIsWhatTheBenchmarkSaw checks the arithmetic of docs/kubernetes.md#sizing.
+// memoryIsWhatTheBenchmarkSaw checks the arithmetic of docs/kubernetes-pod.md#sizing.
 func memoryIsWhatTheBenchmarkSaw(pod *corev1.PodSpec) string {
 	resources := sidecar(pod).Resources
 	request, limit := resources.Requests[corev1.ResourceMemory], resources.Limits[corev1.ResourceMemory]

@@ -27,7 +27,6 @@ VAULT_BINARY ?= $(or $(shell command -v vault),$(CURDIR)/$(TOOLS)/vault)
 
 # The tools, installed from the Go module proxy in exactly these versions.
 BUF_VERSION                := v1.75.0
-PROTOC_GEN_GO_VERSION      := v1.36.12
 PROTOC_GEN_GO_GRPC_VERSION := v1.6.2
 GOLANGCI_LINT_VERSION      := v2.15.0
 GRPCURL_VERSION            := v1.9.4
@@ -129,6 +128,11 @@ bench-quick: build ## the first ratios of it, in less than a minute
 outage-picture: build ## play an outage under load, and draw what the metrics say into docs/observability/
 	go run -trimpath ./scripts/outagepicture
 
+.PHONY: pictures
+pictures: ## draw the charts of both again, from the numbers that are kept in docs/
+	go run -trimpath ./bench -draw
+	go run -trimpath ./scripts/outagepicture -draw
+
 .PHONY: bench-coldstart
 bench-coldstart: build ## from the start of the process to its first answer and its first secret, in half a minute
 	go run -trimpath ./bench -coldstart -vault '$(VAULT_BINARY)'
@@ -194,7 +198,6 @@ real-vault:
 
 .PHONY: tools-proto
 tools-proto: $(call stamp,buf,$(BUF_VERSION)) \
-  $(call stamp,protoc-gen-go,$(PROTOC_GEN_GO_VERSION)) \
   $(call stamp,protoc-gen-go-grpc,$(PROTOC_GEN_GO_GRPC_VERSION))
 
 .PHONY: test-clients
@@ -211,7 +214,6 @@ $(call stamp,$(1),$(2)): $(if $(wildcard $(TOOLS)/$(1)),,FORCE)
 endef
 
 $(eval $(call tool,buf,$(BUF_VERSION),github.com/bufbuild/buf/cmd/buf))
-$(eval $(call tool,protoc-gen-go,$(PROTOC_GEN_GO_VERSION),google.golang.org/protobuf/cmd/protoc-gen-go))
 $(eval $(call tool,protoc-gen-go-grpc,$(PROTOC_GEN_GO_GRPC_VERSION),google.golang.org/grpc/cmd/protoc-gen-go-grpc))
 $(eval $(call tool,golangci-lint,$(GOLANGCI_LINT_VERSION),github.com/golangci/golangci-lint/v2/cmd/golangci-lint))
 $(eval $(call tool,grpcurl,$(GRPCURL_VERSION),github.com/fullstorydev/grpcurl/cmd/grpcurl))

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"bytes"
+	"errors"
+	"io/fs"
 	"math"
 	"os"
 	"os/exec"
@@ -78,6 +81,52 @@ func TestAReportHasItsPageItsNumbersAndItsCharts(t *testing.T) {
 		text, err := os.ReadFile(filepath.Join(folder, name))
 		if err != nil || !strings.Contains(string(text), want) {
 			t.Errorf("%s lacks %q: %v", name, want, err)
+		}
+	}
+}
+
+// A change of the drawing code shows in the documents at once: `make pictures` draws them again.
+func TestTheKeptReportIsDrawnFromTheKeptNumbers(t *testing.T) {
+	numbers, err := os.ReadFile("../docs/benchmarks.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := t.TempDir()
+	if err := os.WriteFile(filepath.Join(folder, "benchmarks.json"), numbers, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := redraw(filepath.Join(folder, "benchmarks.md")); err != nil {
+		t.Fatal(err)
+	}
+	charts, err := filepath.Glob("../docs/benchmarks/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range append(charts, "../docs/benchmarks.md") {
+		kept, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		drawn, err := os.ReadFile(filepath.Join(folder, strings.TrimPrefix(file, "../docs/")))
+		if err != nil || !bytes.Equal(drawn, kept) {
+			t.Errorf("%s is not what make pictures draws: %v", file, err)
+		}
+	}
+}
+
+func TestAReportWhoseNumbersAreLostCannotBeDrawn(t *testing.T) {
+	if err := redraw(filepath.Join(t.TempDir(), "benchmarks.md")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestColumnsArePartedFromTheirUnits(t *testing.T) {
+	for column, want := range map[string][2]string{
+		"p50, 16 callers, µs": {"p50, 16 callers", "µs"}, "resident, MB": {"resident", "MB"},
+		"hits a second, 16 callers": {"hits a second, 16 callers", ""}, "hits": {"hits", ""},
+	} {
+		if what, unit := splitUnit(column); what != want[0] || unit != want[1] {
+			t.Errorf("%q is %q in %q", column, what, unit)
 		}
 	}
 }

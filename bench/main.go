@@ -28,6 +28,8 @@ type plan struct {
 
 	profileFor time.Duration // the CPU's
 
+	draw bool // draw the kept numbers again instead of measuring
+
 	coldStart bool // measure starts alone
 	starts    int  // how many of each
 }
@@ -44,11 +46,16 @@ func main() {
 	flag.IntVar(&p.rounds, "rounds", 7, "rounds, of which the median is reported")
 	flag.DurationVar(&p.each, "each", time.Second, "how long one measurement takes")
 	flag.StringVar(&p.report, "report", "docs/benchmarks.md", "file to write the report to, in Markdown; beside it, in JSON and with its charts")
+	flag.BoolVar(&p.draw, "draw", false, "draw the report again from its kept numbers, and measure nothing")
 	flag.StringVar(&p.profile, "profile", "", "folder to write profiles of the server to, instead of measuring")
 	flag.DurationVar(&p.profileFor, "profile-for", 10*time.Second, "how long to profile the CPU, in full seconds")
 	flag.BoolVar(&p.coldStart, "coldstart", false, "measure starts alone, and print them in Markdown")
 	flag.IntVar(&p.starts, "starts", 30, "how many starts of each kind -coldstart measures")
 	flag.Parse()
+	if p.draw {
+		exitOn(redraw(p.report))
+		return
+	}
 	p.callers = []int{1, 16, 64, 256}
 	if p.quick {
 		p.rounds, p.each, p.callers = 3, 500*time.Millisecond, []int{16, 64}

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/secret-sidecar/secret-sidecar/internal/chart"
 )
 
 // results are what a run has found.
@@ -47,31 +49,54 @@ func machine() string {
 	return fmt.Sprintf("%d × %s, Linux %s, %s %s/%s", runtime.NumCPU(), model, release, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
-// write writes the page, the same in JSON, and the charts.
+// write writes the numbers in JSON, and draws them.
 func (r *results) write(page string) error {
-	base := strings.TrimSuffix(page, ".md")
-	if err := os.MkdirAll(base, 0o755); err != nil {
-		return err
-	}
-	var text strings.Builder
-	r.writePage(&text, filepath.Base(base))
-	if err := os.WriteFile(page, []byte(text.String()), 0o644); err != nil {
-		return err
-	}
 	encoded, err := json.MarshalIndent(r, "", " ")
 	if err != nil {
-		return err
+		return fmt.Errorf("encode the results: %w", err)
 	}
-	if err := os.WriteFile(base+".json", append(encoded, '\n'), 0o644); err != nil {
-		return err
+	if err := os.WriteFile(numbersOf(page), append(encoded, '\n'), 0o644); err != nil {
+		return fmt.Errorf("keep the results: %w", err)
 	}
-	return r.drawCharts(base)
+	return r.draw(page)
+}
+
+// numbersOf is the file of the numbers that a page shows.
+func numbersOf(page string) string { return strings.TrimSuffix(page, ".md") + ".json" }
+
+// redraw draws the page and its charts again, from the numbers that were kept.
+func redraw(page string) error {
+	text, err := os.ReadFile(numbersOf(page))
+	if err != nil {
+		return fmt.Errorf("read the numbers of an earlier run: %w", err)
+	}
+	var r results
+	if err := json.Unmarshal(text, &r); err != nil {
+		return fmt.Errorf("read the numbers in %s: %w", numbersOf(page), err)
+	}
+	return r.draw(page)
+}
+
+// draw writes the page and its charts.
+func (r *results) draw(page string) error {
+	charts := strings.TrimSuffix(page, ".md")
+	if err := os.MkdirAll(charts, 0o755); err != nil {
+		return fmt.Errorf("make a place for the charts: %w", err)
+	}
+	var text strings.Builder
+	r.writePage(&text, filepath.Base(charts))
+	if err := os.WriteFile(page, []byte(text.String()), 0o644); err != nil {
+		return fmt.Errorf("write the page: %w", err)
+	}
+	return r.drawCharts(charts)
 }
 
 func (r *results) writePage(w io.Writer, charts string) {
-	fmt.Fprintf(w, "# Benchmarks\n\nMade by `make bench` on %s: %s. Every number is the median of %d rounds of %s, interleaved; the load\n"+
-		"and the servers share the machine. Compare within this page: every machine has its own numbers, and they are in\n"+
-		"[benchmarks.json](benchmarks.json) too. [performance.md](performance.md) says what the measures mean, and what was done for them.\n\n",
+	fmt.Fprintf(w, "# Benchmarks\n\nMade by `make bench` on %s: %s.\n"+
+		"Every number is the median of %d rounds of %s, interleaved; the load and the servers share the\n"+
+		"machine. Compare within this page: every machine has its own numbers, and they are in\n"+
+		"[benchmarks.json](benchmarks.json) too. [performance.md](performance.md) says what the measures\n"+
+		"mean, and what was done for them.\n\n",
 		r.Made, r.Machine, r.Rounds, r.Each)
 	fmt.Fprint(w, "## Targets\n\n| measure | value | target | |\n|---|---|---|---|\n")
 	for _, one := range r.Targets {
@@ -84,7 +109,8 @@ func (r *results) writePage(w io.Writer, charts string) {
 	for _, note := range r.Notes {
 		fmt.Fprintf(w, "\n%s\n", note)
 	}
-	fmt.Fprintf(w, "\n## Load\n\n![Throughput by callers](%[1]s/throughput.svg)\n![p99 by callers](%[1]s/p99.svg)\n\n", charts)
+	fmt.Fprintf(w, "\n## Load\n\n![%[2]s](%[1]s/throughput.svg)\n\n![%[3]s](%[1]s/p99.svg)\n\n",
+		charts, altThroughput, altTail)
 	fmt.Fprint(w, "| what | callers | secrets a second (least to most) | p50 | p99 | server CPU for 100,000 | server resident |\n|---|---|---|---|---|---|---|\n")
 	for _, one := range r.Load {
 		var rates []float64
@@ -102,8 +128,8 @@ func (r *results) writePage(w io.Writer, charts string) {
 	}
 	fmt.Fprint(w, "\n## Cost as it grows\n")
 	for _, g := range r.Growth {
-		fmt.Fprintf(w, "\n### %s\n\n![%[1]s](%s/%s.svg)\n\n| %s | %s |\n|%s\n", g.Title, charts, g.file(), g.X, strings.Join(g.Columns, " | "),
-			strings.Repeat("---|", len(g.Columns)+1))
+		fmt.Fprintf(w, "\n### %s\n\n![%s](%s/%s.svg)\n\n| %s | %s |\n|%s\n", g.Title, g.alt(), charts, g.file(),
+			g.X, strings.Join(g.Columns, " | "), strings.Repeat("---|", len(g.Columns)+1))
 		for _, one := range g.Points {
 			fmt.Fprintf(w, "| %s |", number(one.X))
 			for _, value := range one.Values {
@@ -128,18 +154,9 @@ func number(v float64) string {
 	}
 	switch {
 	case math.Abs(v) >= 100:
-		return grouped(int64(math.Round(v)))
+		return chart.Grouped(int64(math.Round(v)))
 	case math.Abs(v) >= 10:
 		return strconv.FormatFloat(v, 'f', 1, 64)
 	}
 	return strconv.FormatFloat(v, 'f', 2, 64)
-}
-
-// grouped writes 1234567 as 1,234,567.
-func grouped(n int64) string {
-	text := strconv.FormatInt(n, 10)
-	for i := len(text) - 3; i > 0 && text[i-1] != '-'; i -= 3 {
-		text = text[:i] + "," + text[i:]
-	}
-	return text
 }

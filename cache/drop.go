@@ -54,8 +54,8 @@ func (c *Cache[V]) DropSpace(space string) int {
 	s.generation.dropped.Store(true) // from here on no entry of the space answers anybody
 	count, dropped := s.copies, s.index
 	s.generation, s.index, s.copies = &generation{space: space}, newIndex[V](), 0
-	for name := range s.flights {
-		c.fenceName(s, name)
+	for key, fs := range s.flights {
+		c.fence(s, key, fs)
 	}
 	c.tidy(s)
 	c.mu.Unlock()
@@ -120,12 +120,12 @@ func (c *Cache[V]) dropNames(s *space[V], names []string, dropped []*entry[V]) (
 	if s == nil || c.closed {
 		return 0, dropped
 	}
+	c.fenceNames(s, names)
 	count := 0
 	for _, name := range names {
 		if s.index.hasCopy(name) {
 			count++
 		}
-		c.fenceName(s, name)
 		for e := range s.index.of(name) {
 			dropped = append(dropped, s.setEntry(e.key(), nil))
 		}
@@ -134,9 +134,18 @@ func (c *Cache[V]) dropNames(s *space[V], names []string, dropped []*entry[V]) (
 	return count, dropped
 }
 
-// fenceName fences the flights of every version of the name. mu must be held, and the Cache be open.
-func (c *Cache[V]) fenceName(s *space[V], name string) {
-	for version, fs := range s.flights[name] {
-		c.fence(s, Key{Space: s.name(), Name: name, Version: version}, fs)
+// fenceNames fences the flights of the names, in every version. mu must be held, and the Cache be open.
+func (c *Cache[V]) fenceNames(s *space[V], names []string) {
+	if len(s.flights) == 0 {
+		return
+	}
+	wanted := make(map[string]bool, len(names))
+	for _, name := range names {
+		wanted[name] = true
+	}
+	for key, fs := range s.flights {
+		if wanted[key.Name] {
+			c.fence(s, key, fs)
+		}
 	}
 }

@@ -95,7 +95,8 @@ func (e *entry[V]) isDropped() bool {
 	return e.dropped.Load() || (e.generation != nil && e.generation.dropped.Load())
 }
 
-func (e *entry[V]) isCopy() bool { return e.absence == nil }
+// isCopy reports whether there is an entry, and it is a copy of a value.
+func (e *entry[V]) isCopy() bool { return e != nil && e.absence == nil }
 
 // lifetime is the age at which the entry stops being fresh by the policy, or its value expires.
 func (e *entry[V]) lifetime(p *Policy) time.Duration {

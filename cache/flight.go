@@ -204,7 +204,7 @@ func (c *Cache[V]) leave(f *flight[V]) {
 	case f.running:
 		f.space.unattended++
 	default:
-		f.space.flightsOf(f.key).queued = nil
+		f.space.flights[f.key].queued = nil
 		f.cancel()
 	}
 }

@@ -33,12 +33,12 @@ func (fs *flights[V]) isBusy() bool {
 
 // launch begins a new flight, or queues it when enough of its key run. mu must be held, and the Cache be open.
 func (c *Cache[V]) launch(f *flight[V], admit func(Key) error) {
-	fs := f.space.flightsOf(f.key)
+	fs := f.space.flights[f.key]
 	switch {
 	case fs == nil:
 		fs = &flights[V]{}
 		fs.running = fs.places[:0]
-		f.space.setFlights(f.key, fs)
+		f.space.flights[f.key] = fs
 	case len(fs.running) == maxRunning:
 		f.readmit(admit)
 		fs.queued = f
@@ -51,7 +51,7 @@ func (c *Cache[V]) launch(f *flight[V], admit func(Key) error) {
 // depart takes a flight that has ended with o, and is not fenced, from those of its key. What o has found answers all who
 // wait for earlier ones. The queued one begins. mu must be held.
 func (c *Cache[V]) depart(f *flight[V], o outcome[V]) {
-	fs := f.space.flightsOf(f.key)
+	fs := f.space.flights[f.key]
 	place := slices.Index(fs.running, f)
 	if o.isFinal() && !f.landed {
 		for _, earlier := range fs.running[:place] {
@@ -87,6 +87,6 @@ func (c *Cache[V]) beginQueued(s *space[V], key Key, fs *flights[V]) {
 		c.begin(next)
 	}
 	if len(fs.running) == 0 {
-		s.setFlights(key, nil)
+		delete(s.flights, key)
 	}
 }

@@ -42,24 +42,18 @@ func (c *Cache[V]) fresh(ctx context.Context, l *Lookup[V], arrival instant) (e 
 
 // miss answers what the store could not.
 func (c *Cache[V]) miss(ctx context.Context, l Lookup[V], arrival instant) (Result[V], error) {
-	// A value just loaded is in the index before it is in the store.
-	if e := c.known(l.Key); e != nil && e.isFresh(arrival, &l) {
-		return e.answer(SourceCache, &l.Policy)
-	}
-	if err := ctx.Err(); err != nil {
-		return Result[V]{}, err
-	}
+	var refusal error
 	if l.Admit != nil {
-		if err := l.Admit(l.Key); err != nil {
-			return c.refused(&l, err)
-		}
+		refusal = l.Admit(l.Key)
 	}
-	f, e, err := c.join(ctx, l, arrival)
-	if err != nil {
-		return Result[V]{}, err
-	}
-	if e != nil {
+	f, e, err := c.join(ctx, l, arrival, refusal)
+	switch {
+	case e != nil:
 		return e.answer(SourceCache, &l.Policy)
+	case err != nil:
+		return Result[V]{}, err
+	case f == nil:
+		return c.refused(&l, refusal)
 	}
 	select {
 	case <-f.done:
@@ -73,28 +67,25 @@ func (c *Cache[V]) miss(ctx context.Context, l Lookup[V], arrival instant) (Resu
 	return f.outcome.entry.answer(SourceLoad, &l.Policy)
 }
 
-// known returns the index's entry of the key; nil when there is none.
-func (c *Cache[V]) known(key Key) *entry[V] {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.spaces[key.Space].entry(key)
-}
-
-// join returns the flight to wait for, of which the caller is a waiter from here on; or the fresh entry that came to be
-// known meanwhile.
+// join returns the flight to wait for, of which the caller is a waiter from here on; or the fresh entry
+// that the store does not have yet; or nothing, when a flight is needed and the caller was refused.
 func (c *Cache[V]) join(
-	ctx context.Context, l Lookup[V], arrival instant,
+	ctx context.Context, l Lookup[V], arrival instant, refusal error,
 ) (*flight[V], *entry[V], error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return nil, nil, ErrClosed
 	}
-	s := c.spaceOf(l.Key.Space)
-	if e := s.entry(l.Key); e != nil && e.isFresh(arrival, &l) {
+	// A value just loaded is in the index before it is in the store.
+	if e := c.spaces[l.Key.Space].entry(l.Key); e != nil && e.isFresh(arrival, &l) {
 		return nil, e, nil
 	}
-	f := s.flightsOf(l.Key).find(arrival, &l)
+	if err := ctx.Err(); err != nil || refusal != nil {
+		return nil, nil, err
+	}
+	s := c.spaceOf(l.Key.Space)
+	f := s.flights[l.Key].find(arrival, &l)
 	if s.isFull(l.Policy.MaxWaiting, f) {
 		return nil, nil, ErrOverloaded
 	}

@@ -18,7 +18,7 @@ func (c *Cache[V]) launchRefresh(ctx context.Context, l Lookup[V], e *entry[V]) 
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.spaces[l.Key.Space]
-	if c.closed || s.entry(l.Key) != e || s.flightsOf(l.Key).isBusy() || s.isFull(l.Policy.MaxWaiting, nil) {
+	if c.closed || s.entry(l.Key) != e || s.flights[l.Key].isBusy() || s.isFull(l.Policy.MaxWaiting, nil) {
 		return false
 	}
 	c.launch(newFlight(ctx, s, l), nil)

@@ -9,10 +9,10 @@ type space[V any] struct {
 	index      index[V]
 	copies     int // names that have a copy
 
-	flights    map[string]map[uint32]*flights[V] // those that new callers may meet, by Key.Name and Key.Version
-	running    map[*flight[V]]struct{}           // every flight that has begun and not finished, fenced ones too
-	waiting    int                               // callers
-	unattended int                               // running flights with no waiter
+	flights    map[Key]*flights[V]     // those that new callers may meet
+	running    map[*flight[V]]struct{} // every flight that has begun and not finished, fenced ones too
+	waiting    int                     // callers
+	unattended int                     // running flights with no waiter
 }
 
 // index is the entries of a space. Most names have one entry, of version 0: it takes no map of its own.
@@ -29,16 +29,6 @@ type versions[V any] struct {
 
 func newIndex[V any]() index[V] {
 	return index[V]{zero: make(map[string]*entry[V]), others: make(map[string]*versions[V])}
-}
-
-func (x *index[V]) get(name string, version uint32) *entry[V] {
-	if version == 0 {
-		return x.zero[name]
-	}
-	if v := x.others[name]; v != nil {
-		return v.entries[version]
-	}
-	return nil
 }
 
 func (x *index[V]) add(e *entry[V]) {
@@ -120,8 +110,8 @@ func (x *index[V]) len() int { return len(x.zero) + len(x.others) }
 // names yields every name that a flight or an entry has, some of them several times. The flights come first: what one
 // leaves behind when it ends is an entry, which then is still to come.
 func (s *space[V]) names(yield func(string) bool) {
-	for name := range s.flights {
-		if !yield(name) {
+	for key := range s.flights {
+		if !yield(key.Name) {
 			return
 		}
 	}
@@ -140,7 +130,7 @@ func (s *space[V]) names(yield func(string) bool) {
 func newSpace[V any](name string) *space[V] {
 	return &space[V]{
 		generation: &generation{space: name}, index: newIndex[V](),
-		flights: make(map[string]map[uint32]*flights[V]), running: make(map[*flight[V]]struct{}),
+		flights: make(map[Key]*flights[V]), running: make(map[*flight[V]]struct{}),
 	}
 }
 
@@ -169,43 +159,33 @@ func (s *space[V]) entry(key Key) *entry[V] {
 	if s == nil {
 		return nil
 	}
-	return s.index.get(key.Name, key.Version)
+	if key.Version == 0 {
+		return s.index.zero[key.Name]
+	}
+	if v := s.index.others[key.Name]; v != nil {
+		return v.entries[key.Version]
+	}
+	return nil
 }
-
-// flightsOf returns the flights of the key; nil when there are none.
-func (s *space[V]) flightsOf(key Key) *flights[V] { return s.flights[key.Name][key.Version] }
 
 // setEntry makes e, which may be nil, what is known of the key. The entry that it replaces is dropped and returned.
 func (s *space[V]) setEntry(key Key, e *entry[V]) (replaced *entry[V]) {
-	had := s.index.hasCopy(key.Name)
 	if replaced = s.entry(key); replaced != nil {
 		replaced.dropped.Store(true)
 		s.index.remove(replaced)
+	}
+	hasAnother := s.index.hasCopy(key.Name)
+	if replaced.isCopy() && !hasAnother {
+		s.copies--
+	}
+	if e.isCopy() && !hasAnother {
+		s.copies++
 	}
 	if e != nil {
 		e.generation = s.generation
 		s.index.add(e)
 	}
-	if has := s.index.hasCopy(key.Name); has && !had {
-		s.copies++
-	} else if had && !has {
-		s.copies--
-	}
 	return replaced
-}
-
-// setFlights makes fs, which may be nil, the flights of the key.
-func (s *space[V]) setFlights(key Key, fs *flights[V]) {
-	if fs == nil {
-		if delete(s.flights[key.Name], key.Version); len(s.flights[key.Name]) == 0 {
-			delete(s.flights, key.Name)
-		}
-		return
-	}
-	if s.flights[key.Name] == nil {
-		s.flights[key.Name] = make(map[uint32]*flights[V], 1)
-	}
-	s.flights[key.Name][key.Version] = fs
 }
 
 // isFull reports whether one more caller, who would wait for f or, when f is nil, for a new flight, is too many.

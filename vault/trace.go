@@ -9,19 +9,13 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/propagation"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Attributes of spans. Those without a comment are the semantic conventions' for HTTP clients, version 1.43; see
-// https://opentelemetry.io/docs/specs/semconv/http/http-spans/.
-const (
-	attrMethod    = "http.request.method"
-	attrStatus    = "http.response.status_code"
-	attrTemplate  = "url.template"
-	attrURL       = "url.full" // only when paths are asked for
-	attrErrorType = "error.type"
-	attrCall      = "vault.call" // a CallKind
-)
+// callKey is the attribute for the CallKind of a span. The others are those that the semantic conventions
+// give to HTTP clients; see https://opentelemetry.io/docs/specs/semconv/http/http-spans/.
+const callKey = attribute.Key("vault.call")
 
 // tracer makes a span of each request. Nil makes none. It is immutable and safe for concurrent use.
 type tracer struct {
@@ -43,12 +37,13 @@ func (t *tracer) begin(ctx context.Context, c *Client, r request) (context.Conte
 	if t == nil {
 		return ctx, nil
 	}
-	attributes := append(slices.Clip(t.base), attribute.String(attrCall, string(c.kindOf(r))),
-		attribute.String(attrMethod, r.method), attribute.String(attrTemplate, r.route()))
+	attributes := append(slices.Clip(t.base), callKey.String(string(c.kindOf(r))),
+		semconv.HTTPRequestMethodKey.String(r.method), semconv.URLTemplate(r.route()))
 	if t.paths {
-		attributes = append(attributes, attribute.String(attrURL, c.url(r)))
+		attributes = append(attributes, semconv.URLFull(c.url(r)))
 	}
-	ctx, span := t.Start(ctx, r.method+" "+r.route(), trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(attributes...))
+	ctx, span := t.Start(ctx, r.method+" "+r.route(),
+		trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(attributes...))
 	return ctx, &callSpan{span}
 }
 
@@ -69,10 +64,10 @@ func (s *callSpan) end(ctx context.Context, call Call) {
 		return
 	}
 	if call.Status != 0 {
-		s.SetAttributes(attribute.Int(attrStatus, call.Status))
+		s.SetAttributes(semconv.HTTPResponseStatusCode(call.Status))
 	}
 	if call.ErrorType != "" {
-		s.SetAttributes(attribute.String(attrErrorType, call.ErrorType))
+		s.SetAttributes(semconv.ErrorTypeKey.String(call.ErrorType))
 		s.SetStatus(codes.Error, "") // Vault's own words go nowhere
 	}
 	for _, link := range linksOf(ctx) {

@@ -12,6 +12,7 @@ func TestPatternsMatchWholeSegments(t *testing.T) {
 		{"an open pattern is what it begins with", "a.b/c", "a.b/c/...", true},
 		{"an open pattern is what lies below it", "a.b/c/d/e", "a.b/c/...", true},
 		{"an open pattern is no longer name", "a.b/cd", "a.b/c/...", false},
+		{"dot and slash are the module", module + "/vault", "./vault", true},
 		{"three dots alone are everything", "a.b/c", "...", true},
 	}
 	for _, c := range cases {

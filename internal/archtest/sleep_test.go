@@ -14,7 +14,8 @@ import (
 func TestATestFileThatSleepsUsesTheFakeClock(t *testing.T) {
 	for path, file := range parseTestFiles(t) {
 		if callsTimeSleep(file) && !imports(file, "testing/synctest") {
-			t.Errorf("%s calls time.Sleep without testing/synctest: wait on a channel, or sleep inside a bubble", path)
+			t.Errorf("%s calls time.Sleep without testing/synctest: wait on a channel, "+
+				"or sleep inside a bubble", path)
 		}
 	}
 }
@@ -31,7 +32,8 @@ func parseTestFiles(t *testing.T) map[string]*ast.File {
 		case !strings.HasSuffix(path, "_test.go"):
 			return nil
 		}
-		files[path], err = parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+		mode := parser.SkipObjectResolution
+		files[path], err = parser.ParseFile(token.NewFileSet(), path, nil, mode)
 		return err
 	})
 	if err != nil {

@@ -1,5 +1,3 @@
-// Package logging is what the sidecar's log does beyond slog: it names the trace that a line belongs to, and keeps what
-// repeats itself from filling the disk.
 package logging
 
 import (
@@ -12,15 +10,19 @@ import (
 // traced adds trace_id and span_id to the lines that are logged with the context of a span.
 type traced struct{ slog.Handler }
 
-// WithTraces returns a handler that adds the attributes trace_id and span_id, in the hexadecimal form of W3C Trace
-// Context, to records whose context carries a span; others stay as they are. It is as safe for concurrent use as next.
+// WithTraces returns a handler that adds the attributes trace_id and span_id to records whose
+// context carries a span, in the hexadecimal form of W3C Trace Context. Others stay as they are. It
+// is as safe for concurrent use as next.
 func WithTraces(next slog.Handler) slog.Handler { return traced{next} }
 
 // Handle implements slog.Handler.
 func (h traced) Handle(ctx context.Context, record slog.Record) error {
 	if span := trace.SpanContextFromContext(ctx); span.IsValid() {
 		record = record.Clone()
-		record.AddAttrs(slog.String("trace_id", span.TraceID().String()), slog.String("span_id", span.SpanID().String()))
+		record.AddAttrs(
+			slog.String("trace_id", span.TraceID().String()),
+			slog.String("span_id", span.SpanID().String()),
+		)
 	}
 	return h.Handler.Handle(ctx, record)
 }

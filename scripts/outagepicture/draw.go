@@ -1,161 +1,100 @@
 package main
 
 import (
-	"errors"
-	"image/color"
-	"maps"
-	"math"
+	"encoding/json"
+	"fmt"
 	"os"
-	"slices"
+	"strings"
 
-	"gonum.org/v1/plot"
-	"gonum.org/v1/plot/plotter"
-	"gonum.org/v1/plot/plotutil"
-	"gonum.org/v1/plot/vg"
-	"gonum.org/v1/plot/vg/draw"
-	"gonum.org/v1/plot/vg/vgsvg"
+	"github.com/secret-sidecar/secret-sidecar/internal/chart"
 )
 
 const (
-	pictureWidth  = 18 * vg.Centimeter
-	pictureHeight = 22 * vg.Centimeter
+	answersHeight = 170
+	otherHeight   = 120
 )
 
-// window is how many samples a rate is taken over.
-const window = 2
-
-// chart is one part of the picture.
-type chart struct {
-	title string
-	logY  bool
-	lines []line
-}
-
-type line struct {
-	name  string
-	value func(before, now sample) float64
-}
-
-func rateOf(outcome string) func(before, now sample) float64 {
-	return func(before, now sample) float64 {
-		return (now.outcomes[outcome] - before.outcomes[outcome]) / (now.at - before.at).Seconds()
-	}
-}
-
-func latency(quantile float64) func(before, now sample) float64 {
-	return func(before, now sample) float64 { return 1000 * quantileOf(quantile, before.calls, now.calls) }
-}
-
-func age(quantile float64) func(before, now sample) float64 {
-	return func(before, now sample) float64 { return quantileOf(quantile, before.ages, now.ages) }
-}
-
-var charts = []chart{
-	{title: "Values a second, by outcome", lines: []line{{"cache", rateOf("cache")}, {"stale", rateOf("stale")}}},
-	{title: "Those that wait for Vault or are refused, a second", lines: []line{{"vault", rateOf("vault")}, {"error", rateOf("error")}}},
-	{title: "What workers wait for, ms", logY: true, lines: []line{{"p50", latency(0.5)}, {"p99", latency(0.99)}}},
-	{title: "Age of the answered values, s", lines: []line{{"p50", age(0.5)}, {"p99", age(0.99)},
-		{"since Vault's last answer", func(_, now sample) float64 { return now.silence }}}},
-}
-
-// quantileOf is what Prometheus's histogram_quantile says of the time between two samples; NaN when nothing happened.
-func quantileOf(quantile float64, before, now histogram) float64 {
-	bounds := slices.Sorted(maps.Keys(now))
-	if len(bounds) == 0 {
-		return math.NaN()
-	}
-	all := now[math.Inf(1)] - before[math.Inf(1)]
-	below, from := 0.0, 0.0
-	for _, bound := range bounds {
-		upTo := now[bound] - before[bound]
-		if all > 0 && upTo >= quantile*all {
-			if math.IsInf(bound, 1) {
-				return from
+// picture shows the moments of a play.
+func picture(moments []moment) chart.Picture {
+	line := func(name, number string, color chart.Color, dash chart.Dash) chart.Line {
+		one := chart.Line{Name: name, Color: color, Dash: dash}
+		for _, m := range moments {
+			if y, ok := m.Numbers[number]; ok {
+				one.Points = append(one.Points, chart.Point{X: m.At, Y: y})
 			}
-			return from + (bound-from)*(quantile*all-below)/(upTo-below)
 		}
-		below, from = upTo, bound
+		return one
 	}
-	return math.NaN()
+	axis := chart.Axis{Name: "seconds"}
+	for at := 0.0; at <= playEnds.Seconds(); at += 5 {
+		axis.Ticks = append(axis.Ticks, at)
+	}
+	return chart.Picture{
+		Alt: "Three charts over the seconds before, in and after an outage of Vault:" +
+			" what workers get, how long they wait, and how old the values are",
+		X:    axis,
+		Band: chart.Band{From: outageBegins.Seconds(), To: outageEnds.Seconds(), Name: "Vault is away"},
+		Panels: []chart.Panel{
+			{
+				Title: "What workers get", Unit: "values a second", Height: answersHeight, Stacked: true,
+				Lines: []chart.Line{
+					line("refused", "error", chart.Failed, chart.Solid),
+					line("read from Vault", "vault", chart.VaultItself, chart.Solid),
+					line("stale copy", "stale", chart.Stale, chart.Solid),
+					line("fresh copy", "cache", chart.Cache, chart.Solid),
+				},
+			},
+			{
+				Title: "How long they wait", Unit: "ms", Height: otherHeight, Log: true,
+				Lines: []chart.Line{
+					line("p50", "p50", chart.Sidecar, chart.Solid),
+					line("p99", "p99", chart.Sidecar, chart.Dashed),
+				},
+			},
+			{
+				Title: "How old the values are", Unit: "seconds", Height: otherHeight,
+				Lines: []chart.Line{
+					line("p50", "age p50", chart.Sidecar, chart.Solid),
+					line("p99", "age p99", chart.Sidecar, chart.Dashed),
+					line("since Vault's last answer", "silence", chart.VaultItself, chart.Solid),
+				},
+			},
+		},
+	}
 }
 
-// drawPicture draws the charts below each other.
-func drawPicture(file string, samples []sample) error {
-	canvas := vgsvg.New(pictureWidth, pictureHeight)
-	tiles := draw.Tiles{Rows: len(charts), Cols: 1, PadY: vg.Millimeter * 4}
-	var rows [][]*plot.Plot
-	for _, one := range charts {
-		p, err := one.plot(samples)
+// numbersOf is the file of the numbers that a picture shows.
+func numbersOf(file string) string { return strings.TrimSuffix(file, ".svg") + ".json" }
+
+// keep writes the moments beside the picture, one on each line.
+func keep(file string, moments []moment) error {
+	lines := make([]string, len(moments))
+	for i, one := range moments {
+		line, err := json.Marshal(one)
 		if err != nil {
-			return err
+			return fmt.Errorf("encode what was scraped: %w", err)
 		}
-		rows = append(rows, []*plot.Plot{p})
+		lines[i] = string(line)
 	}
-	for i, row := range plot.Align(rows, tiles, draw.Crop(draw.New(canvas), vg.Millimeter, -4*vg.Millimeter, vg.Millimeter, -vg.Millimeter)) {
-		rows[i][0].Draw(row[0])
+	text := "[\n" + strings.Join(lines, ",\n") + "\n]\n"
+	if err := os.WriteFile(numbersOf(file), []byte(text), 0o644); err != nil {
+		return fmt.Errorf("keep what was scraped: %w", err)
 	}
-	picture, err := os.Create(file) // #nosec G304 -- the file that was asked for
-	if err != nil {
-		return err
-	}
-	_, err = canvas.WriteTo(picture)
-	return errors.Join(err, picture.Close())
+	return nil
 }
 
-func (c chart) plot(samples []sample) (*plot.Plot, error) {
-	p := plot.New()
-	p.Title.Text = c.title
-	p.Title.TextStyle.Font.Size, p.Legend.TextStyle.Font.Size = vg.Points(10), vg.Points(8)
-	p.Legend.Top, p.Legend.Left, p.Legend.Padding = true, true, vg.Millimeter
-	p.X.Label.Text, p.X.Label.TextStyle.Font.Size = "seconds", vg.Points(8)
-	p.Add(plotter.NewGrid())
-	highest, lowest := 0.0, math.Inf(1)
-	var curves []plot.Plotter
-	for i, one := range c.lines {
-		points := one.points(samples)
-		for _, point := range points {
-			highest, lowest = max(highest, point.Y), min(lowest, point.Y)
-		}
-		curve, err := plotter.NewLine(points)
-		if err != nil {
-			return nil, err
-		}
-		curve.Color, curve.Width = plotutil.Color(i), vg.Points(1.5)
-		curves = append(curves, curve)
-		p.Legend.Add(one.name, curve)
-	}
-	p.Y.Min, p.Y.Max = 0, highest*1.3+0.1
-	if c.logY {
-		p.Y.Min, p.Y.Max = lowest/2, highest*3
-		p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
-	}
-	shade, err := outageShade(p.Y.Min, p.Y.Max)
+// draw draws the moments that were kept beside the picture.
+func draw(file string) error {
+	text, err := os.ReadFile(numbersOf(file))
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("read what an earlier play has kept: %w", err)
 	}
-	p.Add(append([]plot.Plotter{shade}, curves...)...)
-	p.X.Min, p.X.Max = 0, playEnds.Seconds()
-	return p, nil
-}
-
-func (l line) points(samples []sample) plotter.XYs {
-	var points plotter.XYs
-	for i := window; i < len(samples); i++ {
-		if y := l.value(samples[i-window], samples[i]); !math.IsNaN(y) {
-			points = append(points, plotter.XY{X: samples[i].at.Seconds(), Y: y})
-		}
+	var moments []moment
+	if err := json.Unmarshal(text, &moments); err != nil {
+		return fmt.Errorf("read what %s has kept: %w", numbersOf(file), err)
 	}
-	return points
-}
-
-// outageShade is the time in which Vault is away.
-func outageShade(low, high float64) (*plotter.Polygon, error) {
-	from, to := outageBegins.Seconds(), outageEnds.Seconds()
-	shade, err := plotter.NewPolygon(plotter.XYs{{X: from, Y: low}, {X: to, Y: low}, {X: to, Y: high}, {X: from, Y: high}})
-	if err != nil {
-		return nil, err
+	if err := os.WriteFile(file, picture(moments).SVG(), 0o644); err != nil {
+		return fmt.Errorf("write the picture: %w", err)
 	}
-	shade.Color = color.RGBA{R: 255, G: 235, B: 225, A: 255}
-	shade.LineStyle.Width = 0
-	return shade, nil
+	return nil
 }

@@ -1,4 +1,5 @@
-// Command outagepicture runs a sidecar through an outage of its Vault, under load, and draws what its metrics say.
+// Command outagepicture runs a sidecar through an outage of its Vault, under load, and draws what
+// its metrics say. It keeps the numbers beside the picture, so that -draw can draw them again.
 package main
 
 import (
@@ -20,19 +21,26 @@ const (
 
 func main() {
 	binary := flag.String("binary", "bin/secret-sidecar", "the sidecar")
-	picture := flag.String("picture", "docs/observability/outage.svg", "the file to draw into")
+	file := flag.String("picture", "docs/observability/outage.svg", "the file to draw into")
+	redraw := flag.Bool("draw", false, "draw the numbers of an earlier play again, and play nothing")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := play(ctx, *binary, *picture)
+	var err error
+	if !*redraw {
+		err = play(ctx, *binary, *file)
+	}
 	stop()
+	if err == nil {
+		err = draw(*file)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "outagepicture:", err)
 		os.Exit(1)
 	}
 }
 
-// play runs the play and draws it.
-func play(ctx context.Context, binary, picture string) error {
+// play runs the play, and keeps what is to be drawn of it.
+func play(ctx context.Context, binary, file string) error {
 	folder, err := os.MkdirTemp("", "ss")
 	if err != nil {
 		return err
@@ -58,11 +66,7 @@ func play(ctx context.Context, binary, picture string) error {
 	if err != nil {
 		return err
 	}
-	if err := drawPicture(picture, samples); err != nil {
-		return err
-	}
-	fmt.Println("drawn into", picture)
-	return nil
+	return keep(file, momentsOf(samples))
 }
 
 // watch scrapes the sidecar's metrics while Vault goes and comes back.

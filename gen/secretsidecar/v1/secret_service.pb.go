@@ -4,8 +4,8 @@
 // 	protoc        (unknown)
 // source: secretsidecar/v1/secret_service.proto
 
-// The API of secret-sidecar: resolves references to secrets in HashiCorp Vault (KV v2) over a local Unix
-// socket. docs/architecture.md tells how a request travels; docs/errors.md lists every error.
+// The API of secret-sidecar: resolves references to secrets in HashiCorp Vault (KV v2) over a local
+// Unix socket. docs/architecture.md tells how a request travels; docs/errors.md lists every error.
 
 package secretsidecarv1
 
@@ -316,23 +316,23 @@ type ResolveRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the configured connection. May be empty when exactly one connection is configured.
 	Connection string `protobuf:"bytes,1,opt,name=connection,proto3" json:"connection,omitempty"`
-	// The reference, `mount/data/path/to/secret/key`; without its last segment when `key` is set. At most
-	// 1024 bytes.
+	// The reference, `mount/data/path/to/secret/key`; without its last segment when `key` is set. At
+	// most 1024 bytes.
 	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
-	// The project on whose behalf the caller asks. Required by connections of scope project, and by caller
-	// rules that name projects.
+	// The project on whose behalf the caller asks. Required by connections of scope project, and by
+	// caller rules that name projects.
 	ProjectId string `protobuf:"bytes,3,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
 	// Key inside the secret, for keys that contain "/". When set, `path` is the secret alone,
 	// `mount/data/path/to/secret`.
 	Key string `protobuf:"bytes,4,opt,name=key,proto3" json:"key,omitempty"`
 	// Version of the secret; 0 is the latest.
 	Version uint32 `protobuf:"varint,5,opt,name=version,proto3" json:"version,omitempty"`
-	// The oldest copy that may be returned as fresh, counted from the beginning of the Vault read that
-	// produced it. Unset is the connection's ttl, which is also the upper limit; 0s reads Vault now, and does
-	// not wait for an older read that hangs.
+	// The oldest copy that may be returned as fresh, counted from the beginning of the Vault read
+	// that produced it. Unset is the connection's ttl, which is also the upper limit; 0s reads Vault
+	// now, and does not wait for an older read that hangs.
 	MaxAge *durationpb.Duration `protobuf:"bytes,6,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
-	// How long beyond its ttl a copy may be returned (marked SOURCE_STALE) while Vault is out. Unset is the
-	// connection's max_stale, which is also the upper limit; 0s is never.
+	// How long beyond its ttl a copy may be returned (marked SOURCE_STALE) while Vault is out. Unset
+	// is the connection's max_stale, which is also the upper limit; 0s is never.
 	MaxStale      *durationpb.Duration `protobuf:"bytes,7,opt,name=max_stale,json=maxStale,proto3" json:"max_stale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -346,7 +346,7 @@ func (x *ResolveRequest) Reset() {
 }
 
 func (x *ResolveRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*ResolveRequest) ProtoMessage() {}
@@ -420,7 +420,9 @@ func (x *ResolveRequest) GetMaxStale() *durationpb.Duration {
 // ResolveResponse is the value and where it came from.
 type ResolveResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The value, as value_type says. The empty string is a value.
+	// The value, as value_type says. The empty string is a value. It is the secret: do not print the
+	// message. The generated Go code prints "[redacted]" in its place, that of other languages prints
+	// it.
 	Value string `protobuf:"bytes,1,opt,name=value,proto3" json:"value,omitempty"`
 	// How to read `value`.
 	ValueType ValueType `protobuf:"varint,2,opt,name=value_type,json=valueType,proto3,enum=secretsidecar.v1.ValueType" json:"value_type,omitempty"`
@@ -430,7 +432,8 @@ type ResolveResponse struct {
 	VersionCreatedAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=version_created_at,json=versionCreatedAt,proto3" json:"version_created_at,omitempty"`
 	// When the Vault read that produced the value began.
 	FetchedAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=fetched_at,json=fetchedAt,proto3" json:"fetched_at,omitempty"`
-	// When the cached copy stops being fresh: at the end of its ttl, or when Vault deletes the version.
+	// When the cached copy stops being fresh: at the end of its ttl, or when Vault deletes the
+	// version.
 	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
 	// Where the value came from.
 	Source        Source `protobuf:"varint,7,opt,name=source,proto3,enum=secretsidecar.v1.Source" json:"source,omitempty"`
@@ -446,7 +449,7 @@ func (x *ResolveResponse) Reset() {
 }
 
 func (x *ResolveResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*ResolveResponse) ProtoMessage() {}
@@ -534,7 +537,7 @@ func (x *BatchResolveRequest) Reset() {
 }
 
 func (x *BatchResolveRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*BatchResolveRequest) ProtoMessage() {}
@@ -580,7 +583,7 @@ func (x *BatchResolveResponse) Reset() {
 }
 
 func (x *BatchResolveResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*BatchResolveResponse) ProtoMessage() {}
@@ -631,7 +634,7 @@ func (x *BatchResolveResult) Reset() {
 }
 
 func (x *BatchResolveResult) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*BatchResolveResult) ProtoMessage() {}
@@ -696,7 +699,8 @@ func (*BatchResolveResult_Secret) isBatchResolveResult_Outcome() {}
 
 func (*BatchResolveResult_Error) isBatchResolveResult_Outcome() {}
 
-// ResolveError is an error inside an answer, with what the status of a single Resolve would have held.
+// ResolveError is an error inside an answer, with what the status of a single Resolve would have
+// held.
 type ResolveError struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// google.rpc.Code.
@@ -705,8 +709,8 @@ type ResolveError struct {
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// What happened and what to do next, for people.
 	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
-	// When to ask again, as the RetryInfo of a single Resolve would say it. Unset: asking again by itself does
-	// not help.
+	// When to ask again, as the RetryInfo of a single Resolve would say it. Unset: asking again by
+	// itself does not help.
 	RetryDelay    *durationpb.Duration `protobuf:"bytes,4,opt,name=retry_delay,json=retryDelay,proto3" json:"retry_delay,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -720,7 +724,7 @@ func (x *ResolveError) Reset() {
 }
 
 func (x *ResolveError) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*ResolveError) ProtoMessage() {}
@@ -794,7 +798,7 @@ func (x *TestConnectionRequest) Reset() {
 }
 
 func (x *TestConnectionRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*TestConnectionRequest) ProtoMessage() {}
@@ -879,7 +883,8 @@ type ConnectionSpec struct {
 	AuthMount string `protobuf:"bytes,4,opt,name=auth_mount,json=authMount,proto3" json:"auth_mount,omitempty"`
 	// AppRole role_id.
 	RoleId string `protobuf:"bytes,5,opt,name=role_id,json=roleId,proto3" json:"role_id,omitempty"`
-	// AppRole secret_id; empty for roles with bind_secret_id=false.
+	// AppRole secret_id; empty for roles with bind_secret_id=false. It is a credential: what is said
+	// of ResolveResponse.value holds for it too.
 	SecretId string `protobuf:"bytes,6,opt,name=secret_id,json=secretId,proto3" json:"secret_id,omitempty"`
 	// CA certificates (PEM) to trust instead of the system's; empty is the system's.
 	CaCertPem string `protobuf:"bytes,7,opt,name=ca_cert_pem,json=caCertPem,proto3" json:"ca_cert_pem,omitempty"`
@@ -897,7 +902,7 @@ func (x *ConnectionSpec) Reset() {
 }
 
 func (x *ConnectionSpec) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*ConnectionSpec) ProtoMessage() {}
@@ -1002,7 +1007,7 @@ func (x *TestConnectionResponse) Reset() {
 }
 
 func (x *TestConnectionResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*TestConnectionResponse) ProtoMessage() {}
@@ -1091,7 +1096,7 @@ func (x *ConnectionCheck) Reset() {
 }
 
 func (x *ConnectionCheck) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*ConnectionCheck) ProtoMessage() {}
@@ -1169,7 +1174,7 @@ func (x *Mount) Reset() {
 }
 
 func (x *Mount) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*Mount) ProtoMessage() {}
@@ -1217,13 +1222,13 @@ type InvalidateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the connection; empty is every connection.
 	Connection string `protobuf:"bytes,1,opt,name=connection,proto3" json:"connection,omitempty"`
-	// A reference: drops its secret, in every version. A prefix ending in "/": drops every secret that has a
-	// reference beginning with it. Empty: drops all.
+	// A reference: drops its secret, in every version. A prefix ending in "/": drops every secret
+	// that has a reference beginning with it. Empty: drops all.
 	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
 	// Also drop the token and log in again.
 	RenewLogin bool `protobuf:"varint,3,opt,name=renew_login,json=renewLogin,proto3" json:"renew_login,omitempty"`
-	// Also tell every other sidecar. Reserved for fleet-wide invalidation; this version refuses it with
-	// INVALID_REQUEST.
+	// Also tell every other sidecar. Reserved for fleet-wide invalidation; this version refuses it
+	// with INVALID_REQUEST.
 	Fleet         bool `protobuf:"varint,4,opt,name=fleet,proto3" json:"fleet,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1237,7 +1242,7 @@ func (x *InvalidateRequest) Reset() {
 }
 
 func (x *InvalidateRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*InvalidateRequest) ProtoMessage() {}
@@ -1304,7 +1309,7 @@ func (x *InvalidateResponse) Reset() {
 }
 
 func (x *InvalidateResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*InvalidateResponse) ProtoMessage() {}
@@ -1348,7 +1353,7 @@ func (x *ListConnectionsRequest) Reset() {
 }
 
 func (x *ListConnectionsRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*ListConnectionsRequest) ProtoMessage() {}
@@ -1389,7 +1394,7 @@ func (x *ListConnectionsResponse) Reset() {
 }
 
 func (x *ListConnectionsResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*ListConnectionsResponse) ProtoMessage() {}
@@ -1446,7 +1451,7 @@ func (x *ProcessStatus) Reset() {
 }
 
 func (x *ProcessStatus) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*ProcessStatus) ProtoMessage() {}
@@ -1510,7 +1515,7 @@ func (x *Protection) Reset() {
 }
 
 func (x *Protection) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*Protection) ProtoMessage() {}
@@ -1578,11 +1583,11 @@ type ConnectionStatus struct {
 	StateSince *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=state_since,json=stateSince,proto3" json:"state_since,omitempty"`
 	// What became of the values asked for since the sidecar started.
 	Resolves *ResolveCounts `protobuf:"bytes,11,opt,name=resolves,proto3" json:"resolves,omitempty"`
-	// When Vault last did what the sidecar asked, or said that a secret is not there; unset when it never has. What it
-	// refuses does not count, nor do connection tests.
+	// When Vault last did what the sidecar asked, or said that a secret is not there; unset when it
+	// never has. What it refuses does not count, nor do connection tests.
 	LastAnswerAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=last_answer_at,json=lastAnswerAt,proto3" json:"last_answer_at,omitempty"`
-	// When the secret_id in use expires. Unset when it never does, or when it is not known: the sidecar asks Vault only
-	// while metrics are exported, and needs a policy that allows it.
+	// When the secret_id in use expires. Unset when it never does, or when it is not known: the
+	// sidecar asks Vault only while metrics are exported, and needs a policy that allows it.
 	SecretIdExpiresAt *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=secret_id_expires_at,json=secretIdExpiresAt,proto3" json:"secret_id_expires_at,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
@@ -1596,7 +1601,7 @@ func (x *ConnectionStatus) Reset() {
 }
 
 func (x *ConnectionStatus) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*ConnectionStatus) ProtoMessage() {}
@@ -1734,7 +1739,7 @@ func (x *ResolveCounts) Reset() {
 }
 
 func (x *ResolveCounts) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*ResolveCounts) ProtoMessage() {}
@@ -1806,7 +1811,7 @@ func (x *WatchRequest) Reset() {
 }
 
 func (x *WatchRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*WatchRequest) ProtoMessage() {}
@@ -1843,7 +1848,7 @@ func (x *WatchResponse) Reset() {
 }
 
 func (x *WatchResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return printed(x)
 }
 
 func (*WatchResponse) ProtoMessage() {}
@@ -1912,15 +1917,15 @@ const file_secretsidecar_v1_secret_service_proto_rawDesc = "" +
 	"connection\x126\n" +
 	"\x04spec\x18\x02 \x01(\v2 .secretsidecar.v1.ConnectionSpecH\x00R\x04spec\x12\x12\n" +
 	"\x04path\x18\x03 \x01(\tR\x04pathB\b\n" +
-	"\x06target\"\xfe\x01\n" +
+	"\x06target\"\xf9\x01\n" +
 	"\x0eConnectionSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x1c\n" +
 	"\tnamespace\x18\x03 \x01(\tR\tnamespace\x12\x1d\n" +
 	"\n" +
 	"auth_mount\x18\x04 \x01(\tR\tauthMount\x12\x17\n" +
-	"\arole_id\x18\x05 \x01(\tR\x06roleId\x12 \n" +
-	"\tsecret_id\x18\x06 \x01(\tB\x03\x80\x01\x01R\bsecretId\x12\x1e\n" +
+	"\arole_id\x18\x05 \x01(\tR\x06roleId\x12\x1b\n" +
+	"\tsecret_id\x18\x06 \x01(\tR\bsecretId\x12\x1e\n" +
 	"\vca_cert_pem\x18\a \x01(\tR\tcaCertPem\x12&\n" +
 	"\x0ftls_server_name\x18\b \x01(\tR\rtlsServerName\"\x8d\x02\n" +
 	"\x16TestConnectionResponse\x12\x0e\n" +

@@ -4,8 +4,8 @@
 // - protoc             (unknown)
 // source: secretsidecar/v1/secret_service.proto
 
-// The API of secret-sidecar: resolves references to secrets in HashiCorp Vault (KV v2) over a local Unix
-// socket. docs/architecture.md tells how a request travels; docs/errors.md lists every error.
+// The API of secret-sidecar: resolves references to secrets in HashiCorp Vault (KV v2) over a local
+// Unix socket. docs/architecture.md tells how a request travels; docs/errors.md lists every error.
 
 package secretsidecarv1
 
@@ -36,21 +36,21 @@ const (
 //
 // SecretService resolves secret references beside a flow worker.
 //
-// Every error carries a google.rpc.ErrorInfo with domain "secretsidecar" and a stable reason. What the same
-// request may overcome by itself, UNAVAILABLE, RATE_LIMITED and OVERLOADED, carries a google.rpc.RetryInfo;
-// INVALID_REQUEST carries a google.rpc.BadRequest. No message ever holds a secret value, a credential or
-// Vault's own error text.
+// Every error carries a google.rpc.ErrorInfo with domain "secretsidecar" and a stable reason. What
+// the same request may overcome by itself, UNAVAILABLE, RATE_LIMITED and OVERLOADED, carries a
+// google.rpc.RetryInfo; INVALID_REQUEST carries a google.rpc.BadRequest. No error ever holds a
+// secret value, a credential or Vault's own error text.
 type SecretServiceClient interface {
-	// Resolve returns the value that one reference points to, from the cache while it is fresh, else from
-	// Vault.
+	// Resolve returns the value that one reference points to, from the cache while it is fresh, else
+	// from Vault.
 	Resolve(ctx context.Context, in *ResolveRequest, opts ...grpc.CallOption) (*ResolveResponse, error)
 	// BatchResolve resolves 1 to 256 references; each has its own outcome.
 	BatchResolve(ctx context.Context, in *BatchResolveRequest, opts ...grpc.CallOption) (*BatchResolveResponse, error)
-	// TestConnection tries a configured connection, or one that is not configured yet, step by step. A bad
-	// connection is an OK answer with `ok` false and a failed check.
+	// TestConnection tries a configured connection, or one that is not configured yet, step by step.
+	// A bad connection is an OK answer with `ok` false and a failed check.
 	TestConnection(ctx context.Context, in *TestConnectionRequest, opts ...grpc.CallOption) (*TestConnectionResponse, error)
-	// Invalidate drops cached secrets. A request that arrives after it has returned is never answered from a
-	// Vault read that began before the call.
+	// Invalidate drops cached secrets. A request that arrives after it has returned is never answered
+	// from a Vault read that began before the call.
 	Invalidate(ctx context.Context, in *InvalidateRequest, opts ...grpc.CallOption) (*InvalidateResponse, error)
 	// ListConnections returns the state of every connection that the caller may use.
 	ListConnections(ctx context.Context, in *ListConnectionsRequest, opts ...grpc.CallOption) (*ListConnectionsResponse, error)
@@ -141,21 +141,21 @@ type SecretService_WatchClient = grpc.ServerStreamingClient[WatchResponse]
 //
 // SecretService resolves secret references beside a flow worker.
 //
-// Every error carries a google.rpc.ErrorInfo with domain "secretsidecar" and a stable reason. What the same
-// request may overcome by itself, UNAVAILABLE, RATE_LIMITED and OVERLOADED, carries a google.rpc.RetryInfo;
-// INVALID_REQUEST carries a google.rpc.BadRequest. No message ever holds a secret value, a credential or
-// Vault's own error text.
+// Every error carries a google.rpc.ErrorInfo with domain "secretsidecar" and a stable reason. What
+// the same request may overcome by itself, UNAVAILABLE, RATE_LIMITED and OVERLOADED, carries a
+// google.rpc.RetryInfo; INVALID_REQUEST carries a google.rpc.BadRequest. No error ever holds a
+// secret value, a credential or Vault's own error text.
 type SecretServiceServer interface {
-	// Resolve returns the value that one reference points to, from the cache while it is fresh, else from
-	// Vault.
+	// Resolve returns the value that one reference points to, from the cache while it is fresh, else
+	// from Vault.
 	Resolve(context.Context, *ResolveRequest) (*ResolveResponse, error)
 	// BatchResolve resolves 1 to 256 references; each has its own outcome.
 	BatchResolve(context.Context, *BatchResolveRequest) (*BatchResolveResponse, error)
-	// TestConnection tries a configured connection, or one that is not configured yet, step by step. A bad
-	// connection is an OK answer with `ok` false and a failed check.
+	// TestConnection tries a configured connection, or one that is not configured yet, step by step.
+	// A bad connection is an OK answer with `ok` false and a failed check.
 	TestConnection(context.Context, *TestConnectionRequest) (*TestConnectionResponse, error)
-	// Invalidate drops cached secrets. A request that arrives after it has returned is never answered from a
-	// Vault read that began before the call.
+	// Invalidate drops cached secrets. A request that arrives after it has returned is never answered
+	// from a Vault read that began before the call.
 	Invalidate(context.Context, *InvalidateRequest) (*InvalidateResponse, error)
 	// ListConnections returns the state of every connection that the caller may use.
 	ListConnections(context.Context, *ListConnectionsRequest) (*ListConnectionsResponse, error)

@@ -16,7 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// reader follows docs/kubernetes.md in a folder that holds what the page says there is.
+// reader follows docs/kubernetes.md and its further pages in a folder that holds what the page says there is.
 type reader struct {
 	folder  string
 	secret  string           // that the page has made
@@ -52,10 +52,10 @@ func newReader(t *testing.T) *reader {
 		t.Fatal(err)
 	}
 	r.write(t, "base/worker.yaml", workerOfTheReader)
+	r.makeCredentials(t)
 	return r
 }
 
-// makeCredentials does what docs/vault.md says: every worker has a role of its own.
 func (r *reader) makeCredentials(t *testing.T) {
 	t.Helper()
 	for _, credential := range credentials {
@@ -179,7 +179,7 @@ func (r *reader) command(t *testing.T, words []string) {
 	case strings.HasPrefix(line, "helm "):
 		r.helm(t, words[1:])
 	case strings.HasPrefix(line, "kubectl -n flows create secret generic "):
-		r.makeCredentials(t)
+		r.makeCredentials(t) // each worker has its own
 		create, after, _ := strings.Cut(line, " && ")
 		r.createSecret(t, words[6], strings.Fields(create)[7:])
 		r.remove(t, after)

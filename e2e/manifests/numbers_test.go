@@ -3,6 +3,7 @@ package manifests_test
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -13,18 +14,22 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// kubernetesPage is what docs/ says of Kubernetes, as one page: a page's title is a heading of its own.
+// kubernetesPage is docs/kubernetes.md, which a reader begins with, and the pages that it leads to.
 func kubernetesPage(t *testing.T) string {
 	t.Helper()
-	var page strings.Builder
-	for _, name := range []string{"kubernetes", "kubernetes-pod", "kubernetes-patches", "kubernetes-helm", "kubernetes-node-wide"} {
-		text, err := os.ReadFile("../../docs/" + name + ".md")
+	more, err := filepath.Glob("../../docs/kubernetes-*.md")
+	if err != nil || len(more) == 0 {
+		t.Fatalf("%d more pages, %v", len(more), err)
+	}
+	all := ""
+	for _, page := range append([]string{"../../docs/kubernetes.md"}, more...) {
+		text, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)
 		}
-		page.WriteString("\n#" + string(text))
+		all += string(text)
 	}
-	return page.String()
+	return all
 }
 
 func TestTheKubernetesPageSizesAsTheManifestsDo(t *testing.T) {

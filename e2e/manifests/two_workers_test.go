@@ -16,8 +16,7 @@ import (
 func TestTwoWorkersOfANamespaceShareNothing(t *testing.T) {
 	t.Parallel()
 	second := newReader(t)
-	second.writeFiles(t, section(t, kubernetesPage(t), "In five minutes"))
-	second.writeFiles(t, strings.ReplaceAll(section(t, kubernetesPage(t), "Several workers in a namespace"), "worker-", "second-"))
+	second.writeFiles(t, strings.ReplaceAll(kubernetesPage(t), "worker-", "second-"))
 	second.write(t, "base/worker.yaml", strings.ReplaceAll(workerOfTheReader, "worker", "second"))
 	chart := filepath.Join(helmCharts(t), "worker")
 	for name, texts := range map[string][2][]byte{
@@ -66,7 +65,7 @@ func TestTwoSubchartsOfAReleaseShareNothingWhenTheyNameTheirOwn(t *testing.T) {
 			t.Errorf("nobody has %s of its own: %v", want, used)
 		}
 	}
-	if said := "give each a `configMap` and an `approleSecret`"; !strings.Contains(section(t, kubernetesPage(t), "Helm"), said) {
+	if said := "give each a `configMap` and an `approleSecret`"; !strings.Contains(kubernetesPage(t), said) {
 		t.Errorf("the page does not say %q", said)
 	}
 }

@@ -96,11 +96,13 @@ require (
 
 require (
 	github.com/secret-sidecar/secret-sidecar v0.0.0
+	github.com/secret-sidecar/secret-sidecar/client v0.1.0
 	github.com/secret-sidecar/secret-sidecar/gen v0.1.0
 )
 
 // The module is for work on this project alone: nobody else imports it.
 replace (
 	github.com/secret-sidecar/secret-sidecar => ../
+	github.com/secret-sidecar/secret-sidecar/client => ../client
 	github.com/secret-sidecar/secret-sidecar/gen => ../gen
 )

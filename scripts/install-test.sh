@@ -21,6 +21,7 @@ publish() {
 
 publish "$module" "" $(git ls-tree -r --name-only HEAD | sed -n 's|^\(.*\)/go\.mod$|:(exclude)\1|p')
 publish "$module/gen" gen
+publish "$module/client" client
 
 # Like a machine that has never seen the project: no workspace, and the modules of the project are not cached.
 cd "$proxy"

@@ -92,7 +92,7 @@ func overlay(t *testing.T, files map[string]string) string {
 func knows(t *testing.T, words []string) error {
 	t.Helper()
 	command := exec.CommandContext(t.Context(), "go", slices.Concat([]string{"run", "./cmd/secret-sidecar"}, words, []string{"--help"})...)
-	command.Dir = "../.."
+	command.Dir, command.Env = "../..", append(os.Environ(), "GOWORK=") // this module alone stands outside of go.work
 	out, err := command.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("secret-sidecar %q: %w\n%s", words, err, out)

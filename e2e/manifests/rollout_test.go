@@ -16,7 +16,7 @@ func TestThePageSaysHowManyPodsARolloutStartsAtOnce(t *testing.T) {
 		strategy, said string
 		pods           int
 	}{
-		"by default":     {"strategy: {}", "a Deployment of 10 replicas starts 5 at once by default", 5},
+		"by default":     {"strategy: {}", "a Deployment of 10 replicas starts 5 pods at once", 5},
 		"as recommended": {recommended, "`" + recommended + "`", 1},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -10,16 +10,18 @@ import (
 
 const grpcPath = "google.golang.org/grpc"
 
-// A worker that imports the API must not get the sidecar's libraries, nor need a newer Go than grpc needs. It is
-// compared with a worker that imports grpc alone.
-func TestAWorkerThatImportsTheAPIGetsFewModules(t *testing.T) {
+// A worker that imports the client, or the API alone, must not get the sidecar's libraries, nor need a
+// newer Go than grpc needs. It is compared with a worker that imports grpc alone.
+func TestAWorkerThatImportsTheClientGetsFewModules(t *testing.T) {
 	bare, bareGo := worker(t, grpcPath)
-	with, withGo := worker(t, module+"/gen/secretsidecar/v1")
-	if grown := len(with) - len(bare); grown >= 10 {
-		t.Errorf("go list -m all grows by %d modules, from %v to %v", grown, bare, with)
-	}
-	if withGo != bareGo {
-		t.Errorf("the worker's go.mod says go %s, and with grpc alone go %s", withGo, bareGo)
+	for _, imported := range []string{"/client", "/gen/secretsidecar/v1"} {
+		with, withGo := worker(t, module+imported)
+		if grown := len(with) - len(bare); grown >= 10 {
+			t.Errorf("%s: go list -m all grows by %d modules, from %v to %v", imported, grown, bare, with)
+		}
+		if withGo != bareGo {
+			t.Errorf("%s: the worker's go.mod says go %s, and with grpc alone go %s", imported, withGo, bareGo)
+		}
 	}
 }
 
@@ -34,7 +36,8 @@ func worker(t *testing.T, imported string) (modules []string, goVersion string) 
 	// A worker of an older Go: a requirement that asks for more would raise it.
 	goMod := "module worker\n\ngo 1.24.0\n\n" +
 		"require " + grpcPath + " " + grpcVersion(t, gen) + "\n\n" +
-		"replace " + module + "/gen => " + gen + "\n"
+		"replace " + module + "/gen => " + gen + "\n" +
+		"replace " + module + "/client => " + filepath.Join(filepath.Dir(gen), "client") + "\n"
 	write(t, filepath.Join(dir, "go.mod"), goMod)
 	write(t, filepath.Join(dir, "main.go"), "package main\n\nimport _ \""+imported+"\"\n\nfunc main() {}\n")
 	goCommand(t, dir, "mod", "tidy")

@@ -98,6 +98,10 @@ test-manifests: ## render what is in deploy/ and let Kubernetes' own code judge 
 	cd e2e/manifests && GOWORK=off KUSTOMIZE='$(CURDIR)/$(TOOLS)/kustomize' HELM='$(CURDIR)/$(TOOLS)/helm' \
 	  go test -timeout 20m -count=1 ./...
 
+.PHONY: test-node
+test-node: client/node/node_modules/.package-lock.json ## test the Node client, and what would be published of it (Node.js 20)
+	cd client/node && npm test && npm run test:published
+
 .PHONY: test-overload
 test-overload: real-vault # the tests of load, alone on the machine and without -race, which would distort them
 	$(ON_REAL_VAULT) go test -timeout 10m -run '^TestOverload' ./e2e
@@ -165,7 +169,7 @@ lint-proto: tools-proto # the protos are in style and break no client of the mai
 	$(TOOLS)/buf lint
 	scripts/proto-breaking.sh $(TOOLS)/buf
 
-lint-gen: tools-proto # gen/ is what proto/ generates
+lint-gen: tools-proto client/node/node_modules/.package-lock.json # gen/ is what proto/ generates
 	scripts/gen-check.sh $(TOOLS)/buf
 
 lint-imports: # the import directions hold; `make test` runs this too
@@ -178,7 +182,7 @@ lint-go: $(call stamp,golangci-lint,$(GOLANGCI_LINT_VERSION)) # golangci-lint, t
 ##@ Work
 
 .PHONY: gen
-gen: tools-proto ## generate gen/ from proto/
+gen: tools-proto client/node/node_modules/.package-lock.json ## generate gen/ from proto/
 	$(TOOLS)/buf generate
 
 .PHONY: tools
@@ -205,6 +209,11 @@ c-compiler:
 .PHONY: real-vault
 real-vault:
 	@scripts/real-vault.sh '$(VAULT_BINARY)' '$(CURDIR)/$(TOOLS)/vault'
+
+# The Node client's own tools: the compiler, and the generator that buf calls.
+client/node/node_modules/.package-lock.json: client/node/package-lock.json
+	@command -v npm >/dev/null || { echo "the Node client needs Node.js 20 with npm" >&2; exit 1; }
+	cd client/node && npm ci --no-audit --no-fund
 
 .PHONY: tools-proto
 tools-proto: $(call stamp,buf,$(BUF_VERSION)) \

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# gen-check.sh BUF: fails when gen/ is not exactly what proto/ generates. It compares with a fresh generation
+# gen-check.sh BUF: fails when the generated code is not exactly what proto/ generates. It compares with a fresh generation
 # elsewhere, so it works on a dirty tree and changes nothing in it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -7,8 +7,10 @@ cd "$(dirname "$0")/.."
 fresh=$(mktemp -d)
 trap 'rm -rf "$fresh"' EXIT
 "$1" generate --output "$fresh"
-if ! diff -ru --exclude=go.mod --exclude=go.sum gen "$fresh/gen"; then
-  echo "gen/ is not what proto/ generates: run 'make gen' and commit the result" >&2
-  exit 1
-fi
-echo "gen check: gen/ is current"
+for generated in gen client/node/src/gen; do
+  if ! diff -ru --exclude=go.mod --exclude=go.sum "$generated" "$fresh/$generated"; then
+    echo "$generated is not what proto/ generates: run 'make gen' and commit the result" >&2
+    exit 1
+  fi
+done
+echo "gen check: the generated code is current"

@@ -9,6 +9,7 @@ import (
 
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 	"github.com/secret-sidecar/secret-sidecar/internal/audit"
+	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 )
 
 // outcomeOK is the outcome of a secret that was answered.
@@ -17,14 +18,14 @@ const outcomeOK = "ok"
 // auditing writes down what became of the secrets of one request.
 type auditing struct {
 	server *Server
-	caller Peer
+	caller unixsocket.Peer
 	trace  string
 	method string
 	lines  []audit.Entry
 }
 
 // audit returns nil when nothing is written down; its methods may be called all the same.
-func (s *Server) audit(ctx context.Context, caller Peer, method string) *auditing {
+func (s *Server) audit(ctx context.Context, caller unixsocket.Peer, method string) *auditing {
 	if s.auditLog == nil {
 		return nil
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/secret-sidecar/secret-sidecar/cache"
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
@@ -105,7 +106,7 @@ type readKey struct {
 
 // admitAll fills in the questions of the items that are admitted, chained by the read that they share, and the errors
 // of the others.
-func (s *Server) admitAll(caller Peer, items []*secretsidecarv1.ResolveRequest, outcomes []outcome) {
+func (s *Server) admitAll(caller unixsocket.Peer, items []*secretsidecarv1.ResolveRequest, outcomes []outcome) {
 	lasts := make(map[readKey]int, len(items))
 	running := s.current.Load()
 	for i, item := range items {

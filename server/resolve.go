@@ -8,6 +8,7 @@ import (
 
 	"github.com/secret-sidecar/secret-sidecar/cache"
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
@@ -29,7 +30,7 @@ func (s *Server) Resolve(ctx context.Context, request *secretsidecarv1.ResolveRe
 }
 
 // resolve also returns the connection that it has found, which may be closed by then.
-func (s *Server) resolve(ctx context.Context, caller Peer, request *secretsidecarv1.ResolveRequest) (*secretsidecarv1.ResolveResponse, *connection, error) {
+func (s *Server) resolve(ctx context.Context, caller unixsocket.Peer, request *secretsidecarv1.ResolveRequest) (*secretsidecarv1.ResolveResponse, *connection, error) {
 	asked, err := s.admit(s.current.Load(), caller, methodResolve, request)
 	if asked.connection != nil {
 		defer asked.connection.release()
@@ -55,7 +56,7 @@ type question struct {
 
 // admit checks a request and authorises its caller. What it refuses for its project has a connection all the same: the
 // one that it is to be counted on.
-func (s *Server) admit(running *snapshot, caller Peer, method string, request *secretsidecarv1.ResolveRequest) (question, error) {
+func (s *Server) admit(running *snapshot, caller unixsocket.Peer, method string, request *secretsidecarv1.ResolveRequest) (question, error) {
 	limits, err := agesOf(request)
 	if err != nil {
 		return question{}, err
@@ -78,7 +79,7 @@ func (s *Server) admit(running *snapshot, caller Peer, method string, request *s
 
 // enter finds and acquires the connection that the caller wants to use, if it may. A caller that may not
 // learns nothing about which connections exist.
-func (s *Server) enter(running *snapshot, caller Peer, want access) (*connection, error) {
+func (s *Server) enter(running *snapshot, caller unixsocket.Peer, want access) (*connection, error) {
 	want.unnamed = want.connection == ""
 	c, findErr := running.find(want.connection)
 	switch {

@@ -22,6 +22,7 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/cache"
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 	"github.com/secret-sidecar/secret-sidecar/internal/audit"
+	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 	"github.com/secret-sidecar/secret-sidecar/vault"
 	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
@@ -188,7 +189,7 @@ func (s *Server) newGRPCServer(extra []grpc.ServerOption) *grpc.Server {
 	streams, end := context.WithCancel(context.Background())
 	s.endStreams = end
 	options := append([]grpc.ServerOption{
-		grpc.Creds(peerCredentials{}),
+		grpc.Creds(unixsocket.Credentials()),
 		grpc.MaxRecvMsgSize(maxRequestBytes),
 		grpc.MaxConcurrentStreams(maxConcurrentStreams),
 		grpc.ConnectionTimeout(handshakeTimeout),

@@ -11,6 +11,7 @@ import (
 
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
+	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 	"github.com/secret-sidecar/secret-sidecar/vault"
 	"github.com/secret-sidecar/secret-sidecar/vault/conn"
 	"github.com/secret-sidecar/secret-sidecar/vault/login"
@@ -33,7 +34,7 @@ func (s *Server) TestConnection(ctx context.Context, request *secretsidecarv1.Te
 	return report, err
 }
 
-func (s *Server) testTarget(ctx context.Context, caller Peer, request *secretsidecarv1.TestConnectionRequest, reference *vault.Reference) (*secretsidecarv1.TestConnectionResponse, error) {
+func (s *Server) testTarget(ctx context.Context, caller unixsocket.Peer, request *secretsidecarv1.TestConnectionRequest, reference *vault.Reference) (*secretsidecarv1.TestConnectionResponse, error) {
 	switch target := request.GetTarget().(type) {
 	case *secretsidecarv1.TestConnectionRequest_Connection:
 		return s.testConfigured(ctx, caller, target.Connection, reference)
@@ -45,7 +46,7 @@ func (s *Server) testTarget(ctx context.Context, caller Peer, request *secretsid
 }
 
 // auditTest writes down that a test has read a secret; it answers none.
-func (s *Server) auditTest(ctx context.Context, caller Peer, request *secretsidecarv1.TestConnectionRequest, err error) error {
+func (s *Server) auditTest(ctx context.Context, caller unixsocket.Peer, request *secretsidecarv1.TestConnectionRequest, err error) error {
 	if request.GetPath() == "" {
 		return nil
 	}
@@ -66,7 +67,7 @@ func optionalReference(path string) (*vault.Reference, error) {
 	return &reference, err
 }
 
-func (s *Server) testConfigured(ctx context.Context, caller Peer, name string, reference *vault.Reference) (*secretsidecarv1.TestConnectionResponse, error) {
+func (s *Server) testConfigured(ctx context.Context, caller unixsocket.Peer, name string, reference *vault.Reference) (*secretsidecarv1.TestConnectionResponse, error) {
 	c, err := s.enter(s.current.Load(), caller, access{method: methodTestConnection, connection: name})
 	if err != nil {
 		return nil, err
@@ -78,7 +79,7 @@ func (s *Server) testConfigured(ctx context.Context, caller Peer, name string, r
 }
 
 // testSpec makes the sidecar connect to an address of the caller's choice.
-func (s *Server) testSpec(ctx context.Context, caller Peer, spec *secretsidecarv1.ConnectionSpec, reference *vault.Reference) (*secretsidecarv1.TestConnectionResponse, error) {
+func (s *Server) testSpec(ctx context.Context, caller unixsocket.Peer, spec *secretsidecarv1.ConnectionSpec, reference *vault.Reference) (*secretsidecarv1.TestConnectionResponse, error) {
 	running := s.current.Load()
 	err := authorize(running.callers, caller, access{method: methodTestConnectionSpec, connection: anyConnection})
 	if err != nil {

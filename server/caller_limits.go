@@ -41,7 +41,7 @@ type callerMeter struct {
 func newCallerMeter() *callerMeter { return &callerMeter{known: map[callerKey]*callerUse{}} }
 
 // enter counts a request for so many secrets in, or returns RATE_LIMITED. When it returns nil, leave must follow.
-func (m *callerMeter) enter(caller unixsocket.Peer, limits CallerLimits, secrets int) error {
+func (m *callerMeter) enter(caller unixsocket.Peer, limits CallerLimits, secrets int) *problem {
 	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -49,7 +49,7 @@ func TestACallerOverItsLimitIsToldWhenThereIsRoom(t *testing.T) {
 				m.leave(caller)
 				return nil
 			}
-			return problemOf(err)
+			return err
 		}
 		if refused := ask(maxBatch); refused != nil {
 			t.Fatal(refused)

@@ -10,7 +10,6 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
-	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 	"github.com/secret-sidecar/secret-sidecar/vault/conn"
 )
 
@@ -223,32 +222,4 @@ func (s *Server) shownTallies() []*tally {
 		all = append(all, c.tally)
 	}
 	return all
-}
-
-// countWhole notes that no value of a request was answered, for none of it was handled; other requests than those for
-// values are none of it.
-func (s *Server) countWhole(ctx context.Context, request any, err error) {
-	switch request := request.(type) {
-	case *secretsidecarv1.ResolveRequest:
-		s.describe(ctx, nil, request, s.count(ctx, nil, nil, err), err)
-	case *secretsidecarv1.BatchResolveRequest:
-		for range request.GetRequests() {
-			s.count(ctx, nil, nil, err)
-		}
-		s.describeBatch(ctx, request.GetRequests())
-	}
-}
-
-// count notes how a request for one value ended; c is nil where it found no connection.
-func (s *Server) count(ctx context.Context, c *connection, secret *secretsidecarv1.ResolveResponse, err error) end {
-	ended := endOf(secret, err)
-	if c == nil {
-		s.strays.ended[ended].Add(1)
-		return ended
-	}
-	c.tally.ended[ended].Add(1)
-	if c.recorder != nil && err == nil {
-		c.recorder.age(ctx, ended, secret.GetFetchedAt().AsTime())
-	}
-	return ended
 }

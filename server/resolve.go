@@ -13,37 +13,39 @@ import (
 )
 
 // Resolve implements the API.
-func (s *Server) Resolve(ctx context.Context, request *secretsidecarv1.ResolveRequest) (*secretsidecarv1.ResolveResponse, error) {
+func (s *Server) Resolve(
+	ctx context.Context, request *secretsidecarv1.ResolveRequest,
+) (*secretsidecarv1.ResolveResponse, error) {
 	caller, err := callerOf(ctx)
 	if err != nil {
 		return nil, err
 	}
-	secret, connection, err := s.resolve(ctx, caller, request)
-	lines := s.audit(ctx, caller, methodResolve)
-	lines.note(request, connection, secret, err)
-	if auditErr := lines.write(ctx); auditErr != nil {
-		secret, err = nil, auditErr
+	outcomes := []outcome{s.resolve(ctx, caller, request)}
+	if unwritten := s.record(ctx, caller, methodResolve, outcomes); unwritten != nil {
+		return nil, unwritten
 	}
-	ended := s.count(ctx, connection, secret, err)
-	s.describe(ctx, connection, request, ended, err)
-	return secret, err
+	if p := outcomes[0].problem; p != nil {
+		return nil, p
+	}
+	return outcomes[0].secret, nil
 }
 
-// resolve also returns the connection that it has found, which may be closed by then.
-func (s *Server) resolve(ctx context.Context, caller unixsocket.Peer, request *secretsidecarv1.ResolveRequest) (*secretsidecarv1.ResolveResponse, *connection, error) {
+// resolve returns what became of the request. Its connection may be closed by then.
+func (s *Server) resolve(
+	ctx context.Context, caller unixsocket.Peer, request *secretsidecarv1.ResolveRequest,
+) (o outcome) {
 	asked, err := s.admit(s.current.Load(), caller, methodResolve, request)
+	o.request, o.connection = request, asked.connection
 	if asked.connection != nil {
 		defer asked.connection.release()
 	}
 	if err != nil {
-		return nil, asked.connection, err
+		o.fail(err)
+		return o
 	}
 	found, err := s.read(ctx, asked)
-	if err != nil {
-		return nil, asked.connection, err
-	}
-	secret, err := new(resolved).fill(asked.reference.Key, found)
-	return secret, asked.connection, err
+	o.settle(asked.reference.Key, found, err, new(resolved))
+	return o
 }
 
 // question is a checked and authorised request for one value.
@@ -107,8 +109,7 @@ func (s *Server) enter(running *snapshot, caller unixsocket.Peer, want access) (
 
 // read returns the secret that holds the value asked for, from the cache or from Vault.
 func (s *Server) read(ctx context.Context, asked question) (cache.Result[*vault.Secret], error) {
-	found, err := s.cache.Get(s.withCallers(ctx), asked.lookup())
-	return found, orRemembered(found.Source, err)
+	return s.cache.Get(s.withCallers(ctx), asked.lookup())
 }
 
 // withCallers lets the spans of a read that the request may cause be linked with those who wait for it too.
@@ -140,7 +141,7 @@ type resolved struct {
 }
 
 // fill picks the key out of the secret.
-func (r *resolved) fill(key string, found cache.Result[*vault.Secret]) (*secretsidecarv1.ResolveResponse, error) {
+func (r *resolved) fill(key string, found cache.Result[*vault.Secret]) (*secretsidecarv1.ResolveResponse, *problem) {
 	value, ok := found.Value.Value(key)
 	if !ok {
 		return nil, errKeyNotFound(key)

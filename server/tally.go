@@ -1,10 +1,8 @@
 package server
 
 import (
-	"errors"
 	"sync/atomic"
 
-	"github.com/secret-sidecar/secret-sidecar/cache"
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 )
 
@@ -57,15 +55,15 @@ var endOfSource = [...]end{
 	secretsidecarv1.Source_SOURCE_STALE: endStale,
 }
 
-// endOf returns how a request for one value ended; secret is nil when err is not.
-func endOf(secret *secretsidecarv1.ResolveResponse, err error) end {
-	if err == nil {
-		return endOfSource[secret.GetSource()]
-	}
-	if _, ok := errors.AsType[rememberedError](err); ok {
+// endOf returns the end that an outcome is counted as.
+func endOf(o *outcome) end {
+	switch {
+	case o.problem == nil:
+		return endOfSource[o.secret.GetSource()]
+	case o.remembered:
 		return endNegative
 	}
-	if known, ok := endOfReason[problemOf(err).reason]; ok {
+	if known, ok := endOfReason[o.problem.reason]; ok {
 		return known
 	}
 	return end(maxEnds - 1)
@@ -79,20 +77,6 @@ func (e end) reason() string {
 		return ""
 	}
 	return reasons[e-endError]
-}
-
-// rememberedError is an absence that was not looked for again.
-type rememberedError struct{ error }
-
-// Unwrap returns the absence.
-func (e rememberedError) Unwrap() error { return e.error }
-
-// orRemembered marks an error that the cache has remembered.
-func orRemembered(source cache.Source, err error) error {
-	if err != nil && source == cache.SourceCache {
-		return rememberedError{err}
-	}
-	return err
 }
 
 // tally counts what happened on one connection since the sidecar started, whatever reloads came between. Its counters
@@ -117,4 +101,21 @@ func (t *tally) resolveCounts() *secretsidecarv1.ResolveCounts {
 		counts.Errors += t.resolves(e)
 	}
 	return counts
+}
+
+// reloadCounts counts the reloads of the configuration.
+type reloadCounts struct {
+	applied, refused atomic.Uint64
+	lastRefused      atomic.Bool // a restart would fail
+}
+
+// CountReload counts a reload of the configuration for the metrics: err is why it was refused, nil
+// when it was applied. Apply cannot do so itself: it never sees a configuration that cannot be read.
+func (s *Server) CountReload(err error) {
+	s.reloads.lastRefused.Store(err != nil)
+	if err != nil {
+		s.reloads.refused.Add(1)
+		return
+	}
+	s.reloads.applied.Add(1)
 }

@@ -28,8 +28,8 @@ func (s *Server) TestConnection(ctx context.Context, request *secretsidecarv1.Te
 		return nil, errInvalidPath(err)
 	}
 	report, err := s.testTarget(ctx, caller, request, reference)
-	if err := s.auditTest(ctx, caller, request, err); err != nil {
-		return nil, err
+	if unwritten := s.auditTest(ctx, caller, request, err); unwritten != nil {
+		return nil, unwritten
 	}
 	return report, err
 }
@@ -46,17 +46,19 @@ func (s *Server) testTarget(ctx context.Context, caller unixsocket.Peer, request
 }
 
 // auditTest writes down that a test has read a secret; it answers none.
-func (s *Server) auditTest(ctx context.Context, caller unixsocket.Peer, request *secretsidecarv1.TestConnectionRequest, err error) error {
+func (s *Server) auditTest(ctx context.Context, caller unixsocket.Peer, request *secretsidecarv1.TestConnectionRequest, err error) *problem {
 	if request.GetPath() == "" {
 		return nil
 	}
-	lines := s.audit(ctx, caller, methodTestConnection)
 	name := request.GetConnection()
 	if request.GetSpec() != nil {
 		name = request.GetSpec().GetName()
 	}
-	lines.note(&secretsidecarv1.ResolveRequest{Connection: name, Path: request.GetPath()}, nil, nil, err)
-	return lines.write(ctx)
+	tested := outcome{request: &secretsidecarv1.ResolveRequest{Connection: name, Path: request.GetPath()}}
+	if err != nil {
+		tested.fail(err)
+	}
+	return s.audit(ctx, caller, methodTestConnection, []outcome{tested})
 }
 
 func optionalReference(path string) (*vault.Reference, error) {

@@ -52,7 +52,7 @@ func (s *Server) BatchResolve(ctx context.Context, request *secretsidecarv1.Batc
 // those of a whole batch are one allocation.
 type batchItem struct {
 	*outcome
-	question question
+	lookup lookup
 
 	// Items that share a read are a chain.
 	follows bool // another one of the chain, which is not its first
@@ -88,12 +88,12 @@ func (s *Server) admitAll(caller unixsocket.Peer, requests []*secretsidecarv1.Re
 		one := &items[i]
 		one.outcome = &outcomes[i]
 		asked, err := s.admit(running, caller, methodBatchResolve, request)
-		one.question, one.request, one.connection = asked, request, asked.connection
+		one.lookup, one.request, one.connection = asked, request, asked.connection
 		if err != nil {
 			one.fail(err)
 			continue
 		}
-		key := readKey{one.question.connection.session, one.question.reference.Path, one.question.version}
+		key := readKey{one.lookup.connection.session, one.lookup.reference.Path, one.lookup.version}
 		if last, ok := lasts[key]; ok {
 			items[last].next, one.follows = i, true
 		}
@@ -125,7 +125,7 @@ func (s *Server) readAll(ctx context.Context, items []batchItem) {
 // readCached resolves the items of one read from a copy that is fresh enough for all of them; false is that there is
 // none.
 func (s *Server) readCached(ctx context.Context, first int, items []batchItem) bool {
-	found, ok, err := s.cache.GetCached(s.withCallers(ctx), strictest(items, first).lookup())
+	found, ok, err := s.cache.GetCached(s.withCallers(ctx), strictest(items, first).cacheLookup())
 	if !ok {
 		return false
 	}
@@ -135,12 +135,12 @@ func (s *Server) readCached(ctx context.Context, first int, items []batchItem) b
 	return true
 }
 
-// strictest returns the question, of those that share a read, that demands the freshest copy.
-func strictest(items []batchItem, first int) question {
-	asked := items[first].question
+// strictest returns the lookup, of those that share a read, that demands the freshest copy.
+func strictest(items []batchItem, first int) lookup {
+	asked := items[first].lookup
 	for i := range chain(items, first) {
-		if compareLimits(items[i].question.maxAge, asked.maxAge) < 0 {
-			asked = items[i].question
+		if compareLimits(items[i].lookup.maxAge, asked.maxAge) < 0 {
+			asked = items[i].lookup
 		}
 	}
 	return asked
@@ -148,7 +148,7 @@ func strictest(items []batchItem, first int) question {
 
 // settle makes what was found of the item's secret its outcome.
 func (one *batchItem) settle(found cache.Result[*vault.Secret], err error) {
-	one.outcome.settle(one.question.reference.Key, found, err, &one.resolved)
+	one.outcome.settle(one.lookup.reference.Key, found, err, &one.resolved)
 }
 
 // readInto resolves the items of one secret by one read, for the item that demands the freshest copy. What Vault says to
@@ -164,16 +164,16 @@ func (s *Server) readInto(ctx context.Context, first int, items []batchItem) {
 		if isFinal {
 			one.settle(found, err)
 		} else {
-			one.settle(s.readCopy(ctx, one.question, err))
+			one.settle(s.readCopy(ctx, one.lookup, err))
 		}
 	}
 }
 
-// readCopy returns what is cached within the bounds of the question, after a read that has failed for this reason.
-func (s *Server) readCopy(ctx context.Context, asked question, failure error) (cache.Result[*vault.Secret], error) {
-	lookup := asked.lookup()
-	lookup.Admit = func(cache.Key) error { return failure }
-	return s.cache.Get(ctx, lookup)
+// readCopy returns what is cached within the bounds of the lookup, after a read that has failed for this reason.
+func (s *Server) readCopy(ctx context.Context, asked lookup, failure error) (cache.Result[*vault.Secret], error) {
+	wanted := asked.cacheLookup()
+	wanted.Admit = func(cache.Key) error { return failure }
+	return s.cache.Get(ctx, wanted)
 }
 
 // recoverItems turns a panic of a read into errors of its items: it runs on a goroutine of its own, where

@@ -37,8 +37,8 @@ func (s *Server) Invalidate(ctx context.Context, request *secretsidecarv1.Invali
 	dropped := 0
 	for _, c := range connections {
 		here := target.drop(s, c.space)
-		c.tally.invalidations.Add(1)
-		c.tally.invalidated.Add(uint64(here)) // #nosec G115 -- a count
+		c.counters.invalidations.Add(1)
+		c.counters.invalidated.Add(uint64(here)) // #nosec G115 -- a count
 		dropped += here
 		c.release()
 	}

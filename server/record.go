@@ -80,14 +80,14 @@ func (s *Server) recordUnhandled(ctx context.Context, request any, p *problem) {
 
 // count counts one outcome, and the age of its secret.
 func (s *Server) count(ctx context.Context, o *outcome) {
-	ended := endOf(o)
+	is := kindOf(o)
 	if o.connection == nil {
-		s.strays.ended[ended].Add(1)
+		s.unmatched.resolved[is].Add(1)
 		return
 	}
-	o.connection.tally.ended[ended].Add(1)
+	o.connection.counters.resolved[is].Add(1)
 	if o.connection.recorder != nil && o.problem == nil {
-		o.connection.recorder.age(ctx, ended, o.secret.GetFetchedAt().AsTime())
+		o.connection.recorder.age(ctx, is, o.secret.GetFetchedAt().AsTime())
 	}
 }
 
@@ -190,7 +190,7 @@ func (s *Server) describe(ctx context.Context, o *outcome) {
 	if span == nil {
 		return
 	}
-	attributes := []attribute.KeyValue{attribute.String(attrOutcome, endOf(o).outcome())}
+	attributes := []attribute.KeyValue{attribute.String(attrOutcome, kindOf(o).outcome())}
 	if o.connection != nil {
 		attributes = append(attributes, named(o.connection.Name))
 	}

@@ -48,8 +48,8 @@ func (s *Server) resolve(
 	return o
 }
 
-// question is a checked and authorised request for one value.
-type question struct {
+// lookup is a checked and authorised request for one value.
+type lookup struct {
 	connection *connection // acquired: release it; nil where none was found
 	reference  vault.Reference
 	version    uint32
@@ -58,25 +58,25 @@ type question struct {
 
 // admit checks a request and authorises its caller. What it refuses for its project has a connection all the same: the
 // one that it is to be counted on.
-func (s *Server) admit(running *snapshot, caller unixsocket.Peer, method string, request *secretsidecarv1.ResolveRequest) (question, error) {
+func (s *Server) admit(running *snapshot, caller unixsocket.Peer, method string, request *secretsidecarv1.ResolveRequest) (lookup, error) {
 	limits, err := agesOf(request)
 	if err != nil {
-		return question{}, err
+		return lookup{}, err
 	}
 	reference, err := vault.ParseReference(request.GetPath(), request.GetKey())
 	if err != nil {
-		return question{}, errInvalidPath(err)
+		return lookup{}, errInvalidPath(err)
 	}
 	c, err := s.enter(running, caller, access{
 		method: method, connection: request.GetConnection(), project: request.GetProjectId(),
 	})
 	if err != nil {
-		return question{}, err
+		return lookup{}, err
 	}
 	if err := c.allowsProject(request.GetProjectId()); err != nil {
-		return question{connection: c}, err
+		return lookup{connection: c}, err
 	}
-	return question{connection: c, reference: reference, version: request.GetVersion(), ages: limits}, nil
+	return lookup{connection: c, reference: reference, version: request.GetVersion(), ages: limits}, nil
 }
 
 // enter finds and acquires the connection that the caller wants to use, if it may. A caller that may not
@@ -108,8 +108,8 @@ func (s *Server) enter(running *snapshot, caller unixsocket.Peer, want access) (
 }
 
 // read returns the secret that holds the value asked for, from the cache or from Vault.
-func (s *Server) read(ctx context.Context, asked question) (cache.Result[*vault.Secret], error) {
-	return s.cache.Get(s.withCallers(ctx), asked.lookup())
+func (s *Server) read(ctx context.Context, asked lookup) (cache.Result[*vault.Secret], error) {
+	return s.cache.Get(s.withCallers(ctx), asked.cacheLookup())
 }
 
 // withCallers lets the spans of a read that the request may cause be linked with those who wait for it too.
@@ -120,7 +120,7 @@ func (s *Server) withCallers(ctx context.Context) context.Context {
 	return vault.WithCallers(ctx)
 }
 
-func (asked question) lookup() cache.Lookup[*vault.Secret] {
+func (asked lookup) cacheLookup() cache.Lookup[*vault.Secret] {
 	c := asked.connection
 	return cache.Lookup[*vault.Secret]{
 		Key:      cache.Key{Space: c.space, Name: asked.reference.Path, Version: asked.version},

@@ -103,8 +103,8 @@ func (s *Server) testSpec(ctx context.Context, caller unixsocket.Peer, spec *sec
 		Logger: s.log,
 		Budget: s.budget,
 	}
-	if s.untold != nil {
-		config.OnCall = s.untold.call
+	if s.specRecorder != nil {
+		config.OnCall = s.specRecorder.call
 	}
 	report, err := conn.TestConfig(ctx, config, reference)
 	if errors.Is(err, vault.ErrAddressNotAllowed) {

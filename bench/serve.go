@@ -25,6 +25,7 @@ import (
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 	"github.com/secret-sidecar/secret-sidecar/internal/harden"
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
+	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 	"github.com/secret-sidecar/secret-sidecar/server"
 	"github.com/secret-sidecar/secret-sidecar/vault"
 	"github.com/secret-sidecar/secret-sidecar/vault/conn"
@@ -133,7 +134,7 @@ func serveHosted(ctx context.Context, socket string) error {
 	if err != nil {
 		return err
 	}
-	listener, err := server.Listen(server.Socket{Path: socket, Mode: 0o600})
+	listener, err := unixsocket.Listen(unixsocket.Socket{Path: socket, Mode: 0o600})
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/secret-sidecar/secret-sidecar/cache"
+	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 	"github.com/secret-sidecar/secret-sidecar/server"
 	"github.com/secret-sidecar/secret-sidecar/vault/conn"
 	"github.com/secret-sidecar/secret-sidecar/vault/login"
@@ -47,7 +48,7 @@ func (c *Config) FileSocketPath() string { return c.socketPath }
 // AtStart is the part of a configuration that a running process cannot change: it may have dropped the right to.
 type AtStart struct {
 	// Socket is where to listen. Its path is absolute, and the owner's read and write are always in its mode.
-	Socket server.Socket `key:"socket"`
+	Socket unixsocket.Socket `key:"socket"`
 	// Audit is where each secret that was asked for is written down; the zero value is nowhere.
 	Audit Audit `key:"audit"`
 	// Hardening is what the process does without, beyond what it always does.
@@ -99,7 +100,9 @@ const (
 	DemandRequire
 )
 
-func defaultSocket() server.Socket { return server.Socket{Path: DefaultSocketPath, Mode: 0o600} }
+func defaultSocket() unixsocket.Socket {
+	return unixsocket.Socket{Path: DefaultSocketPath, Mode: 0o600}
+}
 
 // defaultCacheBytes bounds the memory of cached secrets.
 const defaultCacheBytes = 64 << 20

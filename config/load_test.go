@@ -15,6 +15,7 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/cache"
 	"github.com/secret-sidecar/secret-sidecar/config"
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
+	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 	"github.com/secret-sidecar/secret-sidecar/server"
 	"github.com/secret-sidecar/secret-sidecar/vault"
 	"github.com/secret-sidecar/secret-sidecar/vault/conn"
@@ -72,7 +73,7 @@ func TestLoadMergesTheDefaultsIn(t *testing.T) {
 	if len(cfg.Connections) != 1 || !reflect.DeepEqual(cfg.Connections[0], want) {
 		t.Errorf("connections: %+v\nwant %+v", cfg.Connections, want)
 	}
-	if want := (server.Socket{Path: "/run/secret-sidecar/sidecar.sock", Mode: 0o600}); cfg.Socket != want {
+	if want := (unixsocket.Socket{Path: "/run/secret-sidecar/sidecar.sock", Mode: 0o600}); cfg.Socket != want {
 		t.Errorf("socket %+v, want %+v", cfg.Socket, want)
 	}
 	if cfg.Callers != nil || cfg.CacheBytes != 64<<20 {
@@ -136,7 +137,7 @@ connections:
 	if !reflect.DeepEqual(cfg.Callers, callers) {
 		t.Errorf("callers %+v", cfg.Callers)
 	}
-	if want := (server.Socket{Path: "/tmp/s.sock", Mode: 0o660, Group: "workers"}); cfg.Socket != want || cfg.CacheBytes != 1<<30 {
+	if want := (unixsocket.Socket{Path: "/tmp/s.sock", Mode: 0o660, Group: "workers"}); cfg.Socket != want || cfg.CacheBytes != 1<<30 {
 		t.Errorf("socket %+v, cache %+v", cfg.Socket, cfg.CacheBytes)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/goccy/go-yaml/ast"
 
 	"github.com/secret-sidecar/secret-sidecar/cache"
+	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 	"github.com/secret-sidecar/secret-sidecar/server"
 )
 
@@ -38,9 +39,6 @@ var (
 
 // methods are the RPCs that a caller rule may name. TestConnection with a spec is one of its own.
 var methods = []string{"Resolve", "BatchResolve", "TestConnection", "TestConnectionSpec", "Invalidate", "ListConnections"}
-
-// maxSocketPath is the longest path that fits into Linux's sockaddr_un with its final NUL; see unix(7).
-const maxSocketPath = 107
 
 // reader makes one Config out of one file.
 type reader struct {
@@ -96,7 +94,7 @@ func parse(src source, getenv LookupEnv) (*Config, Mistakes) {
 	return cfg, r.mistakes
 }
 
-func (r *reader) socket(v value) server.Socket {
+func (r *reader) socket(v value) unixsocket.Socket {
 	m, socket := v.mapping(socketKeys...), defaultSocket()
 	if path := m.at("path"); path.present() {
 		r.origins[path.path] = path.origin()
@@ -115,8 +113,8 @@ func (v value) socketPath() string {
 	case path == "":
 	case !filepath.IsAbs(path):
 		v.mistake("must be an absolute path, such as %s", DefaultSocketPath)
-	case len(path) > maxSocketPath:
-		v.mistake("has %d bytes, Linux allows %d: choose a shorter path", len(path), maxSocketPath)
+	case len(path) > unixsocket.MaxPath:
+		v.mistake("has %d bytes, Linux allows %d: choose a shorter path", len(path), unixsocket.MaxPath)
 	}
 	return path
 }

@@ -36,7 +36,7 @@ func (s *Server) Apply(settings Settings) error {
 	s.replace(next)
 	next.refresh(before)
 	s.takeOverWhereDue()
-	s.tellOfWaiting(opened)
+	s.logWaiting(opened)
 	s.forgetHealth(before, next)
 	s.reportHealth()
 	return nil
@@ -71,13 +71,13 @@ func (s *Server) openSnapshot(settings Settings, before *snapshot) (*snapshot, [
 			next.connections[wanted.Name] = one
 			continue
 		}
-		counts := s.tallyFor(wanted.Name)
+		counts := s.countersFor(wanted.Name)
 		one, err := s.openSession(wanted, counts)
 		if err != nil {
 			return nil, opened, fmt.Errorf("connection %q: %w", wanted.Name, err)
 		}
 		opened = append(opened, one)
-		next.connections[wanted.Name] = old.succeededBy(&connection{Connection: wanted, session: one, tally: counts})
+		next.connections[wanted.Name] = old.succeededBy(&connection{Connection: wanted, session: one, counters: counts})
 	}
 	return next, opened, nil
 }
@@ -107,17 +107,18 @@ func (s *snapshot) refresh(before *snapshot) {
 	}
 }
 
-// tallyFor returns the connection's tally, which goes on when a connection changes, or leaves and comes back.
-func (s *Server) tallyFor(name string) *tally {
-	counts := s.tallies[name]
+// countersFor returns the connection's counters. They go on when a connection changes, or leaves and
+// comes back.
+func (s *Server) countersFor(name string) *counters {
+	counts := s.counters[name]
 	if counts == nil {
-		counts = &tally{connection: name}
-		s.tallies[name] = counts
+		counts = &counters{connection: name}
+		s.counters[name] = counts
 	}
 	return counts
 }
 
-func (s *Server) openSession(wanted Connection, counts *tally) (*session, error) {
+func (s *Server) openSession(wanted Connection, counts *counters) (*session, error) {
 	config := conn.Config{
 		Settings: wanted.Vault, Name: wanted.Name, Timeout: wanted.Timeout, Logger: s.log, Budget: s.budget,
 		OnChange: s.sessionChanged, OnLoginRejected: func() { counts.loginRejections.Add(1) },

@@ -9,70 +9,62 @@ import (
 
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 	"github.com/secret-sidecar/secret-sidecar/internal/audit"
+	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 )
 
-// outcomeOK is the outcome of a secret that was answered.
-const outcomeOK = "ok"
+// auditOK is the outcome of a secret that was answered, in the audit log.
+const auditOK = "ok"
 
-// auditing writes down what became of the secrets of one request.
-type auditing struct {
-	server *Server
-	caller Peer
-	trace  string
-	method string
-	lines  []audit.Entry
-}
-
-// audit returns nil when nothing is written down; its methods may be called all the same.
-func (s *Server) audit(ctx context.Context, caller Peer, method string) *auditing {
-	if s.auditLog == nil {
-		return nil
-	}
-	return &auditing{server: s, caller: caller, trace: traceID(ctx), method: method}
-}
-
-// note adds a line about one secret; secret is nil when err is not.
-func (a *auditing) note(asked *secretsidecarv1.ResolveRequest, connection *connection, secret *secretsidecarv1.ResolveResponse, err error) {
-	if a == nil {
-		return
-	}
-	line := audit.Entry{
-		Time: time.Now(), Method: a.method, PID: a.caller.PID, UID: a.caller.UID, GID: a.caller.GID, TraceID: a.trace,
-		Connection: asked.GetConnection(), Project: asked.GetProjectId(), Path: asked.GetPath(), Key: asked.GetKey(),
-		Version: asked.GetVersion(), Outcome: outcomeOK,
-	}
-	if connection != nil {
-		line.Connection = connection.Name
-	}
-	if err != nil {
-		line.Outcome = problemOf(err).reason
-	} else if secret != nil {
-		line.Version, line.Source = secret.GetVersion(), sourceNames[secret.GetSource()]
-	}
-	a.lines = append(a.lines, line)
-}
-
-var sourceNames = map[secretsidecarv1.Source]string{
+var auditSources = map[secretsidecarv1.Source]string{
 	secretsidecarv1.Source_SOURCE_VAULT: "vault",
 	secretsidecarv1.Source_SOURCE_CACHE: "cache",
 	secretsidecarv1.Source_SOURCE_STALE: "stale",
 }
 
-// write writes the lines. Its error means that nothing may be answered: the audit log is required and not to be had.
-func (a *auditing) write(ctx context.Context) error {
-	if a == nil || len(a.lines) == 0 {
+// audit writes a line for each outcome. It returns a problem when the audit log is required and
+// cannot be written.
+func (s *Server) audit(
+	ctx context.Context, caller unixsocket.Peer, method string, outcomes []outcome,
+) *problem {
+	if s.auditLog == nil {
 		return nil
 	}
-	err := a.server.auditLog.Write(a.lines...)
-	a.server.tellOfAudit(ctx, err)
-	if err != nil && a.server.auditRequired {
+	now, id := time.Now(), traceID(ctx)
+	lines := make([]audit.Entry, len(outcomes))
+	for i := range outcomes {
+		lines[i] = outcomes[i].auditLine()
+		lines[i].Time, lines[i].Method, lines[i].TraceID = now, method, id
+		lines[i].PID, lines[i].UID, lines[i].GID = caller.PID, caller.UID, caller.GID
+	}
+	err := s.auditLog.Write(lines...)
+	s.logAuditFailure(ctx, err)
+	if err != nil && s.auditRequired {
 		return errAuditFailed(err)
 	}
 	return nil
 }
 
-// tellOfAudit logs the beginning and the end of a failure, not each of its requests.
-func (s *Server) tellOfAudit(ctx context.Context, err error) {
+// auditLine is what the audit log says of the secret; audit adds who asked for it.
+func (o *outcome) auditLine() audit.Entry {
+	asked := o.request
+	line := audit.Entry{
+		Connection: asked.GetConnection(), Project: asked.GetProjectId(), Path: asked.GetPath(),
+		Key: asked.GetKey(), Version: asked.GetVersion(), Outcome: auditOK,
+	}
+	if o.connection != nil {
+		line.Connection = o.connection.Name
+	}
+	switch {
+	case o.problem != nil:
+		line.Outcome = o.problem.reason
+	case o.secret != nil:
+		line.Version, line.Source = o.secret.GetVersion(), auditSources[o.secret.GetSource()]
+	}
+	return line
+}
+
+// logAuditFailure logs the beginning and the end of a failure, not each of its requests.
+func (s *Server) logAuditFailure(ctx context.Context, err error) {
 	if failing := err != nil; s.auditFailing.Swap(failing) == failing {
 		return
 	}
@@ -80,11 +72,13 @@ func (s *Server) tellOfAudit(ctx context.Context, err error) {
 		s.log.InfoContext(ctx, "the audit log can be written again")
 		return
 	}
-	s.log.ErrorContext(ctx, "the audit log cannot be written: make room or fix its permissions, then send SIGHUP",
+	s.log.ErrorContext(ctx,
+		"the audit log cannot be written: make room or fix its permissions, then send SIGHUP",
 		"requests_are_refused", s.auditRequired, "error", err)
 }
 
-// traceID returns the id of the caller's trace: of the span that telemetry has begun, or as the caller has sent it.
+// traceID returns the id of the caller's trace: that of telemetry's span, or else the one that the
+// caller has sent.
 func traceID(ctx context.Context) string {
 	if span := trace.SpanContextFromContext(ctx); span.HasTraceID() {
 		return span.TraceID().String()

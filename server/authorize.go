@@ -1,8 +1,11 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"slices"
+
+	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 )
 
 // The methods that caller rules can name.
@@ -16,6 +19,15 @@ const (
 	methodInvalidate         = "Invalidate"
 	methodListConnections    = "ListConnections"
 )
+
+// callerOf returns the process that sent the request.
+func callerOf(ctx context.Context) (unixsocket.Peer, error) {
+	caller, ok := unixsocket.PeerOf(ctx)
+	if !ok {
+		return unixsocket.Peer{}, errUnknownCaller()
+	}
+	return caller, nil
+}
 
 // access is what a request wants to do.
 type access struct {
@@ -35,7 +47,7 @@ const anyConnection = "*"
 
 // authorize decides who may ask: nil, or the reason why not. Rules nil means that the socket's permissions
 // are the only door. Root is no exception.
-func authorize(rules []CallerRule, caller Peer, want access) error {
+func authorize(rules []CallerRule, caller unixsocket.Peer, want access) error {
 	if rules == nil {
 		return nil
 	}
@@ -59,13 +71,13 @@ func authorize(rules []CallerRule, caller Peer, want access) error {
 	}
 }
 
-func (r CallerRule) matches(caller Peer) bool {
+func (r CallerRule) matches(caller unixsocket.Peer) bool {
 	switch {
 	case r.UID == nil && r.GID == nil:
 		return false
 	case r.UID != nil && *r.UID != caller.UID:
 		return false
-	case r.GID != nil && !caller.inGroup(*r.GID):
+	case r.GID != nil && !caller.InGroup(*r.GID):
 		return false
 	}
 	return true

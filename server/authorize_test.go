@@ -4,19 +4,21 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 )
 
 func TestCallerRules(t *testing.T) {
 	id := func(n uint32) *uint32 { return &n }
-	worker := Peer{UID: 1000, GID: 100, Groups: []uint32{200}}
-	root := Peer{}
+	worker := unixsocket.Peer{UID: 1000, GID: 100, Groups: []uint32{200}}
+	root := unixsocket.Peer{}
 	resolve := access{method: methodResolve, connection: "prod", project: "p1"}
 	with := func(a access, change func(*access)) access { change(&a); return a }
 
 	for _, test := range []struct {
 		name   string
 		rules  []CallerRule
-		caller Peer
+		caller unixsocket.Peer
 		want   access
 		reason string // "" is allowed
 	}{
@@ -55,7 +57,7 @@ func TestCallerRules(t *testing.T) {
 }
 
 func TestARefusedCallerIsNotToldWhichConnectionItMeant(t *testing.T) {
-	err := authorize([]CallerRule{}, Peer{UID: 7}, access{method: methodResolve, connection: "topsecretname", unnamed: true})
+	err := authorize([]CallerRule{}, unixsocket.Peer{UID: 7}, access{method: methodResolve, connection: "topsecretname", unnamed: true})
 	if err == nil || strings.Contains(err.Error(), "topsecretname") {
 		t.Errorf("got %v", err)
 	}

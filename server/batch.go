@@ -11,6 +11,7 @@ import (
 
 	"github.com/secret-sidecar/secret-sidecar/cache"
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
@@ -30,53 +31,28 @@ func (s *Server) BatchResolve(ctx context.Context, request *secretsidecarv1.Batc
 	}
 	items := request.GetRequests()
 	if len(items) == 0 || len(items) > maxBatch {
-		err := errInvalidRequest(field("requests", fmt.Sprintf("must hold 1 to %d requests, not %d", maxBatch, len(items))))
-		s.countWhole(ctx, request, err)
-		return nil, err
+		refused := errInvalidRequest(field("requests",
+			fmt.Sprintf("must hold 1 to %d requests, not %d", maxBatch, len(items))))
+		s.recordUnhandled(ctx, request, refused)
+		return nil, refused
 	}
 	outcomes := make([]outcome, len(items))
+	reads := make([]batchItem, len(items))
 	defer releaseAll(outcomes)
-	s.admitAll(caller, items, outcomes)
-	s.readAll(ctx, outcomes)
+	s.admitAll(caller, items, outcomes, reads)
+	s.readAll(ctx, reads)
 	fitInto(maxBatchBytes, outcomes)
-	lines := s.audit(ctx, caller, methodBatchResolve)
-	for i := range outcomes {
-		lines.note(items[i], outcomes[i].question.connection, outcomes[i].secret, outcomes[i].err)
+	if unwritten := s.record(ctx, caller, methodBatchResolve, outcomes); unwritten != nil {
+		return nil, unwritten
 	}
-	auditErr := lines.write(ctx)
-	s.countAll(ctx, outcomes, auditErr)
-	s.describeBatch(ctx, items)
-	if auditErr != nil {
-		return nil, auditErr
-	}
-	return &secretsidecarv1.BatchResolveResponse{Results: results(outcomes)}, nil
+	return &secretsidecarv1.BatchResolveResponse{Results: results(reads)}, nil
 }
 
-// countAll notes how the items ended; with auditErr, all of them in it. A caller who is refused several items is logged
-// once.
-func (s *Server) countAll(ctx context.Context, outcomes []outcome, auditErr error) {
-	var refused error
-	for i := range outcomes {
-		one := &outcomes[i]
-		if auditErr != nil {
-			s.count(ctx, one.question.connection, nil, auditErr)
-			continue
-		}
-		s.count(ctx, one.question.connection, one.secret, one.err)
-		if s.refusals.note(methodBatchResolve, one.err, 1) {
-			refused = one.err
-		}
-	}
-	if refused != nil {
-		s.tellOfRefusal(ctx, methodBatchResolve, refused)
-	}
-}
-
-// outcome is what became of one item, with room for the messages that say so: those of a batch are one allocation.
-type outcome struct {
-	question question
-	secret   *secretsidecarv1.ResolveResponse
-	err      error
+// batchItem is one item of a batch with its outcome. It has room for the messages of the answer:
+// those of a whole batch are one allocation.
+type batchItem struct {
+	*outcome
+	lookup lookup
 
 	// Items that share a read are a chain.
 	follows bool // another one of the chain, which is not its first
@@ -90,7 +66,7 @@ type outcome struct {
 // releaseAll lets go of the connections that the items hold.
 func releaseAll(outcomes []outcome) {
 	for i := range outcomes {
-		if c := outcomes[i].question.connection; c != nil {
+		if c := outcomes[i].connection; c != nil {
 			c.release()
 		}
 	}
@@ -105,111 +81,111 @@ type readKey struct {
 
 // admitAll fills in the questions of the items that are admitted, chained by the read that they share, and the errors
 // of the others.
-func (s *Server) admitAll(caller Peer, items []*secretsidecarv1.ResolveRequest, outcomes []outcome) {
-	lasts := make(map[readKey]int, len(items))
+func (s *Server) admitAll(caller unixsocket.Peer, requests []*secretsidecarv1.ResolveRequest, outcomes []outcome, items []batchItem) {
+	lasts := make(map[readKey]int, len(requests))
 	running := s.current.Load()
-	for i, item := range items {
-		one := &outcomes[i]
-		if one.question, one.err = s.admit(running, caller, methodBatchResolve, item); one.err != nil {
+	for i, request := range requests {
+		one := &items[i]
+		one.outcome = &outcomes[i]
+		asked, err := s.admit(running, caller, methodBatchResolve, request)
+		one.lookup, one.request, one.connection = asked, request, asked.connection
+		if err != nil {
+			one.fail(err)
 			continue
 		}
-		key := readKey{one.question.connection.session, one.question.reference.Path, one.question.version}
+		key := readKey{one.lookup.connection.session, one.lookup.reference.Path, one.lookup.version}
 		if last, ok := lasts[key]; ok {
-			outcomes[last].next, one.follows = i, true
+			items[last].next, one.follows = i, true
 		}
 		lasts[key] = i
 	}
 }
 
 // chain yields the items that share a read with the first of them, and that one.
-func chain(outcomes []outcome, first int) iter.Seq[int] {
+func chain(items []batchItem, first int) iter.Seq[int] {
 	return func(yield func(int) bool) {
-		for i, more := first, true; more; i = outcomes[i].next {
-			more = yield(i) && outcomes[i].next != 0
+		for i, more := first, true; more; i = items[i].next {
+			more = yield(i) && items[i].next != 0
 		}
 	}
 }
 
-// readAll fills in the outcomes: what is cached at once, the rest by reads side by side. Each read has outcomes of its
-// own.
-func (s *Server) readAll(ctx context.Context, outcomes []outcome) {
+// readAll fills in the outcomes: what is cached at once, the rest by reads side by side. Each read has items of
+// its own.
+func (s *Server) readAll(ctx context.Context, items []batchItem) {
 	var group sync.WaitGroup
 	defer group.Wait()
-	for i := range outcomes {
-		if one := &outcomes[i]; !one.follows && one.err == nil && !s.readCached(ctx, i, outcomes) {
-			group.Go(func() { s.readInto(ctx, i, outcomes) })
+	for i := range items {
+		if one := &items[i]; !one.follows && one.problem == nil && !s.readCached(ctx, i, items) {
+			group.Go(func() { s.readInto(ctx, i, items) })
 		}
 	}
 }
 
 // readCached resolves the items of one read from a copy that is fresh enough for all of them; false is that there is
 // none.
-func (s *Server) readCached(ctx context.Context, first int, outcomes []outcome) bool {
-	found, ok, err := s.cache.GetCached(s.withCallers(ctx), strictest(outcomes, first).lookup())
+func (s *Server) readCached(ctx context.Context, first int, items []batchItem) bool {
+	found, ok, err := s.cache.GetCached(s.withCallers(ctx), strictest(items, first).cacheLookup())
 	if !ok {
 		return false
 	}
-	err = orRemembered(found.Source, err)
-	for i := range chain(outcomes, first) {
-		outcomes[i].settle(found, err)
+	for i := range chain(items, first) {
+		items[i].settle(found, err)
 	}
 	return true
 }
 
-// strictest returns the question, of those that share a read, that demands the freshest copy.
-func strictest(outcomes []outcome, first int) question {
-	asked := outcomes[first].question
-	for i := range chain(outcomes, first) {
-		if compareLimits(outcomes[i].question.maxAge, asked.maxAge) < 0 {
-			asked = outcomes[i].question
+// strictest returns the lookup, of those that share a read, that demands the freshest copy.
+func strictest(items []batchItem, first int) lookup {
+	asked := items[first].lookup
+	for i := range chain(items, first) {
+		if compareLimits(items[i].lookup.maxAge, asked.maxAge) < 0 {
+			asked = items[i].lookup
 		}
 	}
 	return asked
 }
 
-// settle answers the item from what was found of its secret.
-func (o *outcome) settle(found cache.Result[*vault.Secret], err error) {
-	if o.err = err; err == nil {
-		o.secret, o.err = o.resolved.fill(o.question.reference.Key, found)
-	}
+// settle makes what was found of the item's secret its outcome.
+func (one *batchItem) settle(found cache.Result[*vault.Secret], err error) {
+	one.outcome.settle(one.lookup.reference.Key, found, err, &one.resolved)
 }
 
 // readInto resolves the items of one secret by one read, for the item that demands the freshest copy. What Vault says to
 // that counts for all of them. When Vault says nothing, each item gets the copy that its own bounds allow, or the error.
-func (s *Server) readInto(ctx context.Context, first int, outcomes []outcome) {
-	defer s.recoverItems(ctx, first, outcomes)
-	asked := strictest(outcomes, first)
+func (s *Server) readInto(ctx context.Context, first int, items []batchItem) {
+	defer s.recoverItems(ctx, first, items)
+	asked := strictest(items, first)
 	asked.maxStale = new(time.Duration(0)) // an outage has to show here: the items may differ in what they get in one
 	found, err := s.read(ctx, asked)
 	isFinal := err == nil || isVaultsWord(err)
-	for i := range chain(outcomes, first) {
-		one := &outcomes[i]
+	for i := range chain(items, first) {
+		one := &items[i]
 		if isFinal {
 			one.settle(found, err)
 		} else {
-			one.settle(s.readCopy(ctx, one.question, err))
+			one.settle(s.readCopy(ctx, one.lookup, err))
 		}
 	}
 }
 
-// readCopy returns what is cached within the bounds of the question, after a read that has failed for this reason.
-func (s *Server) readCopy(ctx context.Context, asked question, failure error) (cache.Result[*vault.Secret], error) {
-	lookup := asked.lookup()
-	lookup.Admit = func(cache.Key) error { return failure }
-	found, err := s.cache.Get(ctx, lookup)
-	return found, orRemembered(found.Source, err)
+// readCopy returns what is cached within the bounds of the lookup, after a read that has failed for this reason.
+func (s *Server) readCopy(ctx context.Context, asked lookup, failure error) (cache.Result[*vault.Secret], error) {
+	wanted := asked.cacheLookup()
+	wanted.Admit = func(cache.Key) error { return failure }
+	return s.cache.Get(ctx, wanted)
 }
 
 // recoverItems turns a panic of a read into errors of its items: it runs on a goroutine of its own, where
 // the interceptor cannot catch it.
-func (s *Server) recoverItems(ctx context.Context, first int, outcomes []outcome) {
+func (s *Server) recoverItems(ctx context.Context, first int, items []batchItem) {
 	value := recover()
 	if value == nil {
 		return
 	}
 	err := s.recovered(ctx, methodBatchResolve, value)
-	for i := range chain(outcomes, first) {
-		outcomes[i].secret, outcomes[i].err = nil, err
+	for i := range chain(items, first) {
+		items[i].fail(err)
 	}
 }
 
@@ -229,31 +205,31 @@ func fitInto(most int, outcomes []outcome) {
 	size := 0
 	for i := range outcomes {
 		one := &outcomes[i]
-		if one.err != nil {
+		if one.problem != nil {
 			continue
 		}
 		if size += proto.Size(one.secret); size > most {
 			size -= proto.Size(one.secret)
-			one.secret, one.err = nil, errBatchTooLarge()
+			one.fail(errBatchTooLarge())
 		}
 	}
 }
 
 // results encodes the outcomes in order.
-func results(outcomes []outcome) []*secretsidecarv1.BatchResolveResult {
-	encoded := make([]*secretsidecarv1.BatchResolveResult, len(outcomes))
-	for i := range outcomes {
-		encoded[i] = outcomes[i].encode()
+func results(items []batchItem) []*secretsidecarv1.BatchResolveResult {
+	encoded := make([]*secretsidecarv1.BatchResolveResult, len(items))
+	for i := range items {
+		encoded[i] = items[i].encode()
 	}
 	return encoded
 }
 
-func (o *outcome) encode() *secretsidecarv1.BatchResolveResult {
-	if o.err != nil {
-		o.result.Outcome = &secretsidecarv1.BatchResolveResult_Error{Error: problemOf(o.err).resolveError()}
-		return &o.result
+func (one *batchItem) encode() *secretsidecarv1.BatchResolveResult {
+	if one.problem != nil {
+		one.result.Outcome = &secretsidecarv1.BatchResolveResult_Error{Error: one.problem.resolveError()}
+		return &one.result
 	}
-	o.chosen.Secret = o.secret
-	o.result.Outcome = &o.chosen
-	return &o.result
+	one.chosen.Secret = one.secret
+	one.result.Outcome = &one.chosen
+	return &one.result
 }

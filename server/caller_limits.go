@@ -8,6 +8,7 @@ import (
 	"golang.org/x/time/rate"
 
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 )
 
 const (
@@ -40,7 +41,7 @@ type callerMeter struct {
 func newCallerMeter() *callerMeter { return &callerMeter{known: map[callerKey]*callerUse{}} }
 
 // enter counts a request for so many secrets in, or returns RATE_LIMITED. When it returns nil, leave must follow.
-func (m *callerMeter) enter(caller Peer, limits CallerLimits, secrets int) error {
+func (m *callerMeter) enter(caller unixsocket.Peer, limits CallerLimits, secrets int) *problem {
 	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -82,7 +83,7 @@ func take(limiter *rate.Limiter, n int, now time.Time) (wait time.Duration) {
 	return wait
 }
 
-func (m *callerMeter) leave(caller Peer) {
+func (m *callerMeter) leave(caller unixsocket.Peer) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.use(callerKey{caller.UID, caller.PID}, time.Now()).inFlight--

@@ -56,7 +56,7 @@ func (s *Server) statusOf(c *connection) *secretsidecarv1.ConnectionStatus {
 		State:         stateOf(status.State),
 		CachedSecrets: uint32(s.cache.Len(c.space)), // #nosec G115 -- bounded by memory
 		StateSince:    known(status.Since), LastAnswerAt: known(status.LastAnswerAt), SecretIdExpiresAt: known(status.SecretIDExpiresAt),
-		Resolves: c.tally.resolveCounts(),
+		Resolves: c.counters.resolveCounts(),
 	}
 	if status.TokenValid {
 		result.TokenExpiresAt = known(status.TokenExpiresAt)

@@ -22,6 +22,7 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/cache"
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
+	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 	"github.com/secret-sidecar/secret-sidecar/server"
 	"github.com/secret-sidecar/secret-sidecar/vault"
 	"github.com/secret-sidecar/secret-sidecar/vault/conn"
@@ -145,7 +146,7 @@ func start(t testing.TB, settings server.Settings) *sidecar {
 func serve(t testing.TB, s *server.Server) *sidecar {
 	t.Helper()
 	socket := filepath.Join(shortTempDir(t), "s.sock")
-	listener, err := server.Listen(server.Socket{Path: socket})
+	listener, err := unixsocket.Listen(unixsocket.Socket{Path: socket})
 	if err != nil {
 		t.Fatal(err)
 	}

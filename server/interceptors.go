@@ -14,76 +14,82 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// finishUnary turns a handler's error into the contract's, recovers its panic, and logs the outcome at debug
-// level. Health checks pass untouched.
-func (s *Server) finishUnary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (answer any, err error) {
+// finishUnary logs at debug level what became of a request of the API. Health checks pass untouched.
+func (s *Server) finishUnary(
+	ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler,
+) (any, error) {
 	if info.Server != any(s) {
 		return handler(ctx, request)
 	}
-	began := time.Now()
-	defer func() {
-		if value := recover(); value != nil {
-			answer, err = nil, s.recovered(ctx, info.FullMethod, value)
-			s.countWhole(ctx, request, err)
-		}
-		s.logRequest(ctx, info.FullMethod, began, err)
-	}()
-	leave, err := s.enterMetered(ctx, request)
-	if err != nil {
-		s.noteRefusal(ctx, path.Base(info.FullMethod), err, secretsAskedFor(request))
-		s.countWhole(ctx, request, err)
-		return nil, publicError(err)
-	}
-	defer leave()
-	answer, err = handler(ctx, request)
-	if err != nil {
-		s.noteRefusal(ctx, path.Base(info.FullMethod), err, 1)
-		return nil, publicError(err)
+	began, method := time.Now(), path.Base(info.FullMethod)
+	answer, failed := s.handle(ctx, request, method, handler)
+	s.logRequest(ctx, method, began, failed)
+	if failed != nil {
+		return nil, failed
 	}
 	return answer, nil
 }
 
-// enterMetered counts a request in, within the limits of its caller. When the error is nil, leave must follow.
-func (s *Server) enterMetered(ctx context.Context, request any) (leave func(), err error) {
+// handle returns the handler's answer or, translated once for all who tell of it, why there is none.
+// A panic is a problem too.
+func (s *Server) handle(
+	ctx context.Context, request any, method string, handler grpc.UnaryHandler,
+) (answer any, failed *problem) {
+	defer func() {
+		if value := recover(); value != nil {
+			answer, failed = nil, s.recovered(ctx, method, value)
+			s.recordUnhandled(ctx, request, failed)
+		}
+	}()
+	leave, failed := s.enterMetered(ctx, request)
+	if failed != nil {
+		s.noteRefusal(ctx, method, failed, secretsAskedFor(request))
+		s.recordUnhandled(ctx, request, failed)
+		return nil, failed
+	}
+	defer leave()
+	answer, err := handler(ctx, request)
+	if err == nil {
+		return answer, nil
+	}
+	failed = problemOf(err)
+	s.noteRefusal(ctx, method, failed, 1)
+	return nil, failed
+}
+
+// enterMetered counts a request in, within the limits of its caller. When it refuses none, leave must follow.
+func (s *Server) enterMetered(ctx context.Context, request any) (leave func(), refused *problem) {
 	limits := s.current.Load().limits
 	if limits == (CallerLimits{}) {
 		return func() {}, nil
 	}
 	caller, err := callerOf(ctx)
 	if err != nil {
-		return nil, err
+		return nil, problemOf(err)
 	}
-	if err := s.meter.enter(caller, limits, secretsAskedFor(request)); err != nil {
-		return nil, err
+	if refused := s.meter.enter(caller, limits, secretsAskedFor(request)); refused != nil {
+		return nil, refused
 	}
 	return func() { s.meter.leave(caller) }, nil
 }
 
-// publicError is the error that grpc sends.
-func publicError(err error) error {
-	if _, ok := status.FromError(err); ok {
-		return err // the contract's already, or grpc's own
-	}
-	return problemOf(err)
-}
-
 // recovered reports a panic by its type and place only: its value could hold a secret.
-func (s *Server) recovered(ctx context.Context, method string, value any) error {
-	s.log.ErrorContext(ctx, "a request panicked: please report this", "method", path.Base(method),
+func (s *Server) recovered(ctx context.Context, method string, value any) *problem {
+	s.log.ErrorContext(ctx, "a request panicked: please report this", "method", method,
 		"panic_type", fmt.Sprintf("%T", value), "stack", string(debug.Stack()))
 	return errInternal(nil)
 }
 
-func (s *Server) logRequest(ctx context.Context, method string, began time.Time, err error) {
+func (s *Server) logRequest(ctx context.Context, method string, began time.Time, failed *problem) {
 	if !s.log.Enabled(ctx, slog.LevelDebug) {
 		return
 	}
-	attributes := []any{"method", path.Base(method), "took", time.Since(began)}
-	if caller, callerErr := callerOf(ctx); callerErr == nil {
+	attributes := []any{"method", method, "took", time.Since(began)}
+	if caller, err := callerOf(ctx); err == nil {
 		attributes = append(attributes, "uid", caller.UID, "pid", caller.PID)
 	}
-	if err != nil {
-		attributes = append(attributes, "reason", problemOf(err).reason) // its message may quote the reference
+	if failed != nil {
+		attributes = append(attributes, "reason", failed.reason) // its message may quote the reference
 	}
 	s.log.DebugContext(ctx, "request", attributes...)
 }

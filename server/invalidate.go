@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
@@ -36,8 +37,8 @@ func (s *Server) Invalidate(ctx context.Context, request *secretsidecarv1.Invali
 	dropped := 0
 	for _, c := range connections {
 		here := target.drop(s, c.space)
-		c.tally.invalidations.Add(1)
-		c.tally.invalidated.Add(uint64(here)) // #nosec G115 -- a count
+		c.counters.invalidations.Add(1)
+		c.counters.invalidated.Add(uint64(here)) // #nosec G115 -- a count
 		dropped += here
 		c.release()
 	}
@@ -48,7 +49,7 @@ func (s *Server) Invalidate(ctx context.Context, request *secretsidecarv1.Invali
 }
 
 // enterAll acquires the connection with the name, or every connection for an empty name.
-func (s *Server) enterAll(caller Peer, name string) ([]*connection, error) {
+func (s *Server) enterAll(caller unixsocket.Peer, name string) ([]*connection, error) {
 	running := s.current.Load()
 	if name != "" {
 		c, err := s.enter(running, caller, access{method: methodInvalidate, connection: name})

@@ -10,7 +10,6 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
-	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 	"github.com/secret-sidecar/secret-sidecar/vault/conn"
 )
 
@@ -53,14 +52,14 @@ func named(connection string) attribute.KeyValue { return attribute.String(attrC
 // countResolves shows every outcome from the start; of the errors, those that are no alert from their first time on.
 func (m *metrics) countResolves() {
 	m.counter("secret_sidecar.resolves", "{resolve}", "Values asked for, by what became of them", func(observe observeFunc) {
-		for _, t := range m.server.shownTallies() {
+		for _, t := range m.server.shownCounters() {
 			found := t.connection != ""
-			for e := range end(maxEnds) {
+			for e := range kind(numKinds) {
 				count := t.resolves(e)
 				switch {
-				case e < endError && found:
+				case e < kindError && found:
 					observe(count, named(t.connection), attribute.String(attrOutcome, e.outcome()))
-				case e >= endError && (count > 0 || slices.Contains(alerting[found], e.reason())):
+				case e >= kindError && (count > 0 || slices.Contains(alerting[found], e.reason())):
 					observe(count, named(t.connection), attribute.String(attrOutcome, e.outcome()), attribute.String(attrErrorType, e.reason()))
 				}
 			}
@@ -71,21 +70,21 @@ func (m *metrics) countResolves() {
 func (m *metrics) countByConnection() {
 	for _, one := range []struct {
 		name, unit, description string
-		count                   func(*tally) uint64
+		count                   func(*counters) uint64
 	}{
 		{"secret_sidecar.cache.refreshes", "{read}", "Reads begun ahead of a secret's expiry, so that no caller waits",
-			func(t *tally) uint64 { return t.refreshes.Load() }},
+			func(t *counters) uint64 { return t.refreshes.Load() }},
 		{"secret_sidecar.cache.coalesced", "{caller}", "Callers who waited for a read that another caller had caused",
-			func(t *tally) uint64 { return t.coalesced.Load() }},
+			func(t *counters) uint64 { return t.coalesced.Load() }},
 		{"secret_sidecar.login.rejections", "{login}", "Logins that Vault rejected, or that the login budget refused",
-			func(t *tally) uint64 { return t.loginRejections.Load() }},
+			func(t *counters) uint64 { return t.loginRejections.Load() }},
 		{"secret_sidecar.invalidations", "{call}", "Invalidate calls that reached the connection",
-			func(t *tally) uint64 { return t.invalidations.Load() }},
+			func(t *counters) uint64 { return t.invalidations.Load() }},
 		{"secret_sidecar.invalidated", "{secret}", "Cached secrets that Invalidate calls dropped",
-			func(t *tally) uint64 { return t.invalidated.Load() }},
+			func(t *counters) uint64 { return t.invalidated.Load() }},
 	} {
 		m.counter(one.name, one.unit, one.description, func(observe observeFunc) {
-			for _, t := range m.server.shownTallies() {
+			for _, t := range m.server.shownCounters() {
 				if t.connection != "" {
 					observe(one.count(t), named(t.connection))
 				}
@@ -216,39 +215,12 @@ func (m *metrics) gauge(name, unit, description string, read func(observe observ
 	m.check(err)
 }
 
-// shownTallies returns those of the connections, by name, and that of the requests which found none.
-func (s *Server) shownTallies() []*tally {
-	all := []*tally{s.strays}
+// shownCounters returns those of the requests that found no connection, then those of the
+// connections, by name.
+func (s *Server) shownCounters() []*counters {
+	all := []*counters{s.unmatched}
 	for _, c := range s.observed.Load().sorted() {
-		all = append(all, c.tally)
+		all = append(all, c.counters)
 	}
 	return all
-}
-
-// countWhole notes that no value of a request was answered, for none of it was handled; other requests than those for
-// values are none of it.
-func (s *Server) countWhole(ctx context.Context, request any, err error) {
-	switch request := request.(type) {
-	case *secretsidecarv1.ResolveRequest:
-		s.describe(ctx, nil, request, s.count(ctx, nil, nil, err), err)
-	case *secretsidecarv1.BatchResolveRequest:
-		for range request.GetRequests() {
-			s.count(ctx, nil, nil, err)
-		}
-		s.describeBatch(ctx, request.GetRequests())
-	}
-}
-
-// count notes how a request for one value ended; c is nil where it found no connection.
-func (s *Server) count(ctx context.Context, c *connection, secret *secretsidecarv1.ResolveResponse, err error) end {
-	ended := endOf(secret, err)
-	if c == nil {
-		s.strays.ended[ended].Add(1)
-		return ended
-	}
-	c.tally.ended[ended].Add(1)
-	if c.recorder != nil && err == nil {
-		c.recorder.age(ctx, ended, secret.GetFetchedAt().AsTime())
-	}
-	return ended
 }

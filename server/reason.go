@@ -15,6 +15,7 @@ import (
 
 	"github.com/secret-sidecar/secret-sidecar/cache"
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
@@ -195,7 +196,7 @@ func errKeyNotFound(key string) *problem {
 	}
 }
 
-func errCallerNotAllowed(caller Peer, want access) *problem {
+func errCallerNotAllowed(caller unixsocket.Peer, want access) *problem {
 	on := " on connection " + quote(want.connection)
 	switch {
 	case want.unnamed:

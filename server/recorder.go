@@ -45,7 +45,7 @@ type recorder struct {
 	*instruments
 	connection string
 	server     []attribute.KeyValue // Vault's address
-	ageOptions [endNegative][]metric.RecordOption
+	ageOptions [kindNegative][]metric.RecordOption
 
 	mu          sync.RWMutex
 	callOptions map[vault.Call][]metric.RecordOption // guarded by mu; without their durations, they are few
@@ -58,7 +58,7 @@ func (i *instruments) recorder(connection, address string) *recorder {
 	}
 	r := &recorder{instruments: i, connection: connection, server: serverAttributes(address), callOptions: map[vault.Call][]metric.RecordOption{}}
 	for e := range r.ageOptions {
-		r.ageOptions[e] = recordOptions(named(connection), attribute.String(attrSource, end(e).outcome()))
+		r.ageOptions[e] = recordOptions(named(connection), attribute.String(attrSource, kind(e).outcome()))
 	}
 	return r
 }
@@ -83,7 +83,7 @@ func serverAttributes(address string) []attribute.KeyValue {
 
 // age records that a value was answered which was read at fetchedAt. It goes by the wall clock, as fetched_at does: after
 // the clock was set back the metric shows less than what the cache goes by.
-func (r *recorder) age(ctx context.Context, e end, fetchedAt time.Time) {
+func (r *recorder) age(ctx context.Context, e kind, fetchedAt time.Time) {
 	r.ages.Record(ctx, max(time.Since(fetchedAt).Seconds(), 0), r.ageOptions[e]...)
 }
 

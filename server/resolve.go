@@ -8,45 +8,48 @@ import (
 
 	"github.com/secret-sidecar/secret-sidecar/cache"
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
 // Resolve implements the API.
-func (s *Server) Resolve(ctx context.Context, request *secretsidecarv1.ResolveRequest) (*secretsidecarv1.ResolveResponse, error) {
+func (s *Server) Resolve(
+	ctx context.Context, request *secretsidecarv1.ResolveRequest,
+) (*secretsidecarv1.ResolveResponse, error) {
 	caller, err := callerOf(ctx)
 	if err != nil {
 		return nil, err
 	}
-	secret, connection, err := s.resolve(ctx, caller, request)
-	lines := s.audit(ctx, caller, methodResolve)
-	lines.note(request, connection, secret, err)
-	if auditErr := lines.write(ctx); auditErr != nil {
-		secret, err = nil, auditErr
+	outcomes := []outcome{s.resolve(ctx, caller, request)}
+	if unwritten := s.record(ctx, caller, methodResolve, outcomes); unwritten != nil {
+		return nil, unwritten
 	}
-	ended := s.count(ctx, connection, secret, err)
-	s.describe(ctx, connection, request, ended, err)
-	return secret, err
+	if p := outcomes[0].problem; p != nil {
+		return nil, p
+	}
+	return outcomes[0].secret, nil
 }
 
-// resolve also returns the connection that it has found, which may be closed by then.
-func (s *Server) resolve(ctx context.Context, caller Peer, request *secretsidecarv1.ResolveRequest) (*secretsidecarv1.ResolveResponse, *connection, error) {
+// resolve returns what became of the request. Its connection may be closed by then.
+func (s *Server) resolve(
+	ctx context.Context, caller unixsocket.Peer, request *secretsidecarv1.ResolveRequest,
+) (o outcome) {
 	asked, err := s.admit(s.current.Load(), caller, methodResolve, request)
+	o.request, o.connection = request, asked.connection
 	if asked.connection != nil {
 		defer asked.connection.release()
 	}
 	if err != nil {
-		return nil, asked.connection, err
+		o.fail(err)
+		return o
 	}
 	found, err := s.read(ctx, asked)
-	if err != nil {
-		return nil, asked.connection, err
-	}
-	secret, err := new(resolved).fill(asked.reference.Key, found)
-	return secret, asked.connection, err
+	o.settle(asked.reference.Key, found, err, new(resolved))
+	return o
 }
 
-// question is a checked and authorised request for one value.
-type question struct {
+// lookup is a checked and authorised request for one value.
+type lookup struct {
 	connection *connection // acquired: release it; nil where none was found
 	reference  vault.Reference
 	version    uint32
@@ -55,30 +58,30 @@ type question struct {
 
 // admit checks a request and authorises its caller. What it refuses for its project has a connection all the same: the
 // one that it is to be counted on.
-func (s *Server) admit(running *snapshot, caller Peer, method string, request *secretsidecarv1.ResolveRequest) (question, error) {
+func (s *Server) admit(running *snapshot, caller unixsocket.Peer, method string, request *secretsidecarv1.ResolveRequest) (lookup, error) {
 	limits, err := agesOf(request)
 	if err != nil {
-		return question{}, err
+		return lookup{}, err
 	}
 	reference, err := vault.ParseReference(request.GetPath(), request.GetKey())
 	if err != nil {
-		return question{}, errInvalidPath(err)
+		return lookup{}, errInvalidPath(err)
 	}
 	c, err := s.enter(running, caller, access{
 		method: method, connection: request.GetConnection(), project: request.GetProjectId(),
 	})
 	if err != nil {
-		return question{}, err
+		return lookup{}, err
 	}
 	if err := c.allowsProject(request.GetProjectId()); err != nil {
-		return question{connection: c}, err
+		return lookup{connection: c}, err
 	}
-	return question{connection: c, reference: reference, version: request.GetVersion(), ages: limits}, nil
+	return lookup{connection: c, reference: reference, version: request.GetVersion(), ages: limits}, nil
 }
 
 // enter finds and acquires the connection that the caller wants to use, if it may. A caller that may not
 // learns nothing about which connections exist.
-func (s *Server) enter(running *snapshot, caller Peer, want access) (*connection, error) {
+func (s *Server) enter(running *snapshot, caller unixsocket.Peer, want access) (*connection, error) {
 	want.unnamed = want.connection == ""
 	c, findErr := running.find(want.connection)
 	switch {
@@ -105,9 +108,8 @@ func (s *Server) enter(running *snapshot, caller Peer, want access) (*connection
 }
 
 // read returns the secret that holds the value asked for, from the cache or from Vault.
-func (s *Server) read(ctx context.Context, asked question) (cache.Result[*vault.Secret], error) {
-	found, err := s.cache.Get(s.withCallers(ctx), asked.lookup())
-	return found, orRemembered(found.Source, err)
+func (s *Server) read(ctx context.Context, asked lookup) (cache.Result[*vault.Secret], error) {
+	return s.cache.Get(s.withCallers(ctx), asked.cacheLookup())
 }
 
 // withCallers lets the spans of a read that the request may cause be linked with those who wait for it too.
@@ -118,7 +120,7 @@ func (s *Server) withCallers(ctx context.Context) context.Context {
 	return vault.WithCallers(ctx)
 }
 
-func (asked question) lookup() cache.Lookup[*vault.Secret] {
+func (asked lookup) cacheLookup() cache.Lookup[*vault.Secret] {
 	c := asked.connection
 	return cache.Lookup[*vault.Secret]{
 		Key:      cache.Key{Space: c.space, Name: asked.reference.Path, Version: asked.version},
@@ -139,7 +141,7 @@ type resolved struct {
 }
 
 // fill picks the key out of the secret.
-func (r *resolved) fill(key string, found cache.Result[*vault.Secret]) (*secretsidecarv1.ResolveResponse, error) {
+func (r *resolved) fill(key string, found cache.Result[*vault.Secret]) (*secretsidecarv1.ResolveResponse, *problem) {
 	value, ok := found.Value.Value(key)
 	if !ok {
 		return nil, errKeyNotFound(key)

@@ -22,6 +22,7 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/cache"
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 	"github.com/secret-sidecar/secret-sidecar/internal/audit"
+	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 	"github.com/secret-sidecar/secret-sidecar/vault"
 	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
@@ -102,20 +103,20 @@ type Server struct {
 	cache         *cache.Cache[*vault.Secret]
 	current       atomic.Pointer[snapshot]
 
-	strays      *tally // of requests that found no connection
-	refusals    *refusals
-	reloads     reloadCounts
-	instruments *instruments             // nil: no metrics
-	untold      *recorder                // of Vaults that no configuration names; nil: no metrics
-	observed    atomic.Pointer[snapshot] // what metrics show: current, and its last connections after the end
-	tracer      trace.Tracer             // nil: no spans
-	tracePaths  bool
+	unmatched    *counters // of requests that found no connection
+	refusals     *refusals
+	reloads      reloadCounts
+	instruments  *instruments             // nil: no metrics
+	specRecorder *recorder                // of Vaults that no configuration names; nil: no metrics
+	observed     atomic.Pointer[snapshot] // what metrics show: current, and its last connections after the end
+	tracer       trace.Tracer             // nil: no spans
+	tracePaths   bool
 
 	applying sync.Mutex // serialises Apply, takeOver and the end of Serve
 	spaces   int        // guarded by applying: how many sessions were ever opened
 	stopped  bool       // guarded by applying: no Apply any more
 
-	tallies map[string]*tally // guarded by applying: of every connection that ever was, by name
+	counters map[string]*counters // guarded by applying: of every connection that ever was, by name
 
 	closing sync.WaitGroup // the goroutines that close sessions which left
 
@@ -151,9 +152,9 @@ func New(opts Options) (*Server, error) {
 		cache:     secrets,
 
 		serverOptions: opts.ServerOptions,
-		strays:        &tally{},
+		unmatched:     &counters{},
 		refusals:      newRefusals(),
-		tallies:       map[string]*tally{},
+		counters:      map[string]*counters{},
 		tracer:        opts.Tracer, tracePaths: opts.TracePaths,
 	}
 	if s.log == nil {
@@ -174,7 +175,7 @@ func New(opts Options) (*Server, error) {
 		s.cache.Close()
 		return nil, err
 	}
-	s.untold = s.instruments.recorder("", "")
+	s.specRecorder = s.instruments.recorder("", "")
 	return s, nil
 }
 
@@ -188,7 +189,7 @@ func (s *Server) newGRPCServer(extra []grpc.ServerOption) *grpc.Server {
 	streams, end := context.WithCancel(context.Background())
 	s.endStreams = end
 	options := append([]grpc.ServerOption{
-		grpc.Creds(peerCredentials{}),
+		grpc.Creds(unixsocket.Credentials()),
 		grpc.MaxRecvMsgSize(maxRequestBytes),
 		grpc.MaxConcurrentStreams(maxConcurrentStreams),
 		grpc.ConnectionTimeout(handshakeTimeout),

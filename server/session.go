@@ -26,7 +26,7 @@ type session struct {
 	// admit and load are the client's, as the cache calls them. They and the next are made once, and not for each request.
 	admit func(key cache.Key) error
 	load  func(ctx context.Context, key cache.Key) (*vault.Secret, error)
-	// joined and refreshing count for the tally of the connection.
+	// joined and refreshing add to the connection's counters.
 	joined     func(waiter, load context.Context)
 	refreshing func()
 	recorder   *recorder // nil: no metrics
@@ -72,8 +72,8 @@ func (s *session) close(ctx context.Context) error {
 type connection struct {
 	Connection
 	*session
-	tally   *tally   // goes on from session to session
-	waiting *waiting // the session's successor; nil is none
+	counters *counters // goes on from session to session
+	waiting  *waiting  // the session's successor; nil is none
 }
 
 // allowsProject is promise 10: scope fails closed. While the session is still that of other settings, their scope counts

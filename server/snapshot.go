@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 )
 
 // snapshot is the running settings: immutable, taken once by each request.
@@ -39,7 +41,7 @@ func (s *snapshot) only() (*connection, error) {
 }
 
 // allowsSome reports whether the caller may do what it wants on at least one connection.
-func (s *snapshot) allowsSome(caller Peer, want access) bool {
+func (s *snapshot) allowsSome(caller unixsocket.Peer, want access) bool {
 	for name := range s.connections {
 		want.connection = name
 		if authorize(s.callers, caller, want) == nil {

@@ -25,9 +25,9 @@ func (c *connection) unchanged(wanted Connection) *connection {
 	case c == nil:
 		return nil
 	case c.session.config.Settings == wanted.Vault:
-		return &connection{Connection: wanted, session: c.session, tally: c.tally}
+		return &connection{Connection: wanted, session: c.session, counters: c.counters}
 	case c.waiting != nil && c.waiting.config.Settings == wanted.Vault:
-		return &connection{Connection: wanted, session: c.session, tally: c.tally, waiting: c.waiting}
+		return &connection{Connection: wanted, session: c.session, counters: c.counters, waiting: c.waiting}
 	}
 	return nil
 }
@@ -43,7 +43,7 @@ func (c *connection) succeededBy(next *connection) *connection {
 		before = c.waiting.before
 	}
 	return &connection{
-		Connection: next.Connection, session: c.session, tally: next.tally,
+		Connection: next.Connection, session: c.session, counters: next.counters,
 		waiting: &waiting{session: next.session, before: before},
 	}
 }
@@ -70,10 +70,10 @@ func (s *Server) takeOverWhereDue() {
 		case c.waiting == nil:
 		case c.successorIsDue():
 			changed = true
-			next.connections[name] = &connection{Connection: c.Connection, session: c.waiting.session, tally: c.tally}
+			next.connections[name] = &connection{Connection: c.Connection, session: c.waiting.session, counters: c.counters}
 			s.log.Info("a changed connection has taken over", "connection", name)
 		default:
-			s.tellOfRejection(name, c.waiting)
+			s.logRejection(name, c.waiting)
 		}
 	}
 	if changed {
@@ -103,8 +103,8 @@ func (s *session) serves() bool {
 	return status.TokenValid || s.hasLoggedIn.Load() && status.State != conn.StateRejected
 }
 
-// tellOfWaiting logs which of the sessions just opened do not serve yet. applying must be held.
-func (s *Server) tellOfWaiting(opened []*session) {
+// logWaiting logs which of the sessions just opened do not serve yet. applying must be held.
+func (s *Server) logWaiting(opened []*session) {
 	for name, c := range s.current.Load().connections {
 		if c.waiting != nil && slices.Contains(opened, c.waiting.session) {
 			s.log.Info("a changed connection is logging in, its old settings serve until then", "connection", name)
@@ -112,9 +112,9 @@ func (s *Server) tellOfWaiting(opened []*session) {
 	}
 }
 
-// tellOfRejection logs once that a change does not take effect. That Vault rejects the login, and when it is asked again,
+// logRejection logs once that a change does not take effect. That Vault rejects the login, and when it is asked again,
 // has a line of its own.
-func (s *Server) tellOfRejection(name string, w *waiting) {
+func (s *Server) logRejection(name string, w *waiting) {
 	status := w.client.Status()
 	if w.told || status.State != conn.StateRejected {
 		return

@@ -1,26 +1,24 @@
 package server
 
 import (
-	"errors"
 	"sync/atomic"
 
-	"github.com/secret-sidecar/secret-sidecar/cache"
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 )
 
-// end is how a request for one value ended: one of these, or endError and the place of its reason in reasons.
-type end int
+// kind is how a request for one value ended: one of these, or kindError and the place of its reason in reasons.
+type kind int
 
 const (
-	endVault end = iota
-	endCache
-	endStale
-	endNegative // an absence that is remembered
-	endError
+	kindVault kind = iota
+	kindCache
+	kindStale
+	kindNegative // an absence that is remembered
+	kindError
 )
 
-// endNames are the ends in metrics and spans.
-var endNames = [...]string{endVault: "vault", endCache: "cache", endStale: "stale", endNegative: "negative", endError: "error"}
+// kindNames are the kinds in metrics and spans.
+var kindNames = [...]string{kindVault: "vault", kindCache: "cache", kindStale: "stale", kindNegative: "negative", kindError: "error"}
 
 // reasons are those that a value can be refused with. The last one stands for what is not listed.
 var reasons = [...]string{
@@ -41,65 +39,51 @@ var alerting = map[bool][]string{
 	false: {"CONNECTION_REQUIRED", "CONNECTION_NOT_FOUND"},
 }
 
-const maxEnds = int(endError) + len(reasons)
+const numKinds = int(kindError) + len(reasons)
 
-var endOfReason = func() map[string]end {
-	ends := make(map[string]end, len(reasons))
+var kindOfReason = func() map[string]kind {
+	kinds := make(map[string]kind, len(reasons))
 	for i, reason := range reasons {
-		ends[reason] = endError + end(i)
+		kinds[reason] = kindError + kind(i)
 	}
-	return ends
+	return kinds
 }()
 
-var endOfSource = [...]end{
-	secretsidecarv1.Source_SOURCE_VAULT: endVault,
-	secretsidecarv1.Source_SOURCE_CACHE: endCache,
-	secretsidecarv1.Source_SOURCE_STALE: endStale,
+var kindOfSource = [...]kind{
+	secretsidecarv1.Source_SOURCE_VAULT: kindVault,
+	secretsidecarv1.Source_SOURCE_CACHE: kindCache,
+	secretsidecarv1.Source_SOURCE_STALE: kindStale,
 }
 
-// endOf returns how a request for one value ended; secret is nil when err is not.
-func endOf(secret *secretsidecarv1.ResolveResponse, err error) end {
-	if err == nil {
-		return endOfSource[secret.GetSource()]
+// kindOf returns the kind that an outcome is counted as.
+func kindOf(o *outcome) kind {
+	switch {
+	case o.problem == nil:
+		return kindOfSource[o.secret.GetSource()]
+	case o.remembered:
+		return kindNegative
 	}
-	if _, ok := errors.AsType[rememberedError](err); ok {
-		return endNegative
-	}
-	if known, ok := endOfReason[problemOf(err).reason]; ok {
+	if known, ok := kindOfReason[o.problem.reason]; ok {
 		return known
 	}
-	return end(maxEnds - 1)
+	return kind(numKinds - 1)
 }
 
-// outcome and reason are the end in metrics and spans; reason is empty for all but errors.
-func (e end) outcome() string { return endNames[min(e, endError)] }
+// outcome and reason are the kind in metrics and spans; reason is empty for all but errors.
+func (e kind) outcome() string { return kindNames[min(e, kindError)] }
 
-func (e end) reason() string {
-	if e < endError {
+func (e kind) reason() string {
+	if e < kindError {
 		return ""
 	}
-	return reasons[e-endError]
+	return reasons[e-kindError]
 }
 
-// rememberedError is an absence that was not looked for again.
-type rememberedError struct{ error }
-
-// Unwrap returns the absence.
-func (e rememberedError) Unwrap() error { return e.error }
-
-// orRemembered marks an error that the cache has remembered.
-func orRemembered(source cache.Source, err error) error {
-	if err != nil && source == cache.SourceCache {
-		return rememberedError{err}
-	}
-	return err
-}
-
-// tally counts what happened on one connection since the sidecar started, whatever reloads came between. Its counters
-// only grow; it is safe for concurrent use.
-type tally struct {
+// counters count what happened on one connection since the sidecar started, whatever reloads came
+// between. They only grow. They are safe for concurrent use.
+type counters struct {
 	connection string // its name; empty for requests that found none
-	ended      [maxEnds]atomic.Uint64
+	resolved   [numKinds]atomic.Uint64
 	refreshes  atomic.Uint64 // reads begun ahead of expiry
 	coalesced  atomic.Uint64 // callers who waited for a read of somebody else's
 
@@ -107,14 +91,31 @@ type tally struct {
 	loginRejections            atomic.Uint64
 }
 
-func (t *tally) resolves(e end) uint64 { return t.ended[e].Load() }
+func (t *counters) resolves(e kind) uint64 { return t.resolved[e].Load() }
 
-func (t *tally) resolveCounts() *secretsidecarv1.ResolveCounts {
+func (t *counters) resolveCounts() *secretsidecarv1.ResolveCounts {
 	counts := &secretsidecarv1.ResolveCounts{
-		Vault: t.resolves(endVault), Cache: t.resolves(endCache), Stale: t.resolves(endStale), Negative: t.resolves(endNegative),
+		Vault: t.resolves(kindVault), Cache: t.resolves(kindCache), Stale: t.resolves(kindStale), Negative: t.resolves(kindNegative),
 	}
-	for e := endError; e < end(maxEnds); e++ {
+	for e := kindError; e < kind(numKinds); e++ {
 		counts.Errors += t.resolves(e)
 	}
 	return counts
+}
+
+// reloadCounts counts the reloads of the configuration.
+type reloadCounts struct {
+	applied, refused atomic.Uint64
+	lastRefused      atomic.Bool // a restart would fail
+}
+
+// CountReload counts a reload of the configuration for the metrics: err is why it was refused, nil
+// when it was applied. Apply cannot do so itself: it never sees a configuration that cannot be read.
+func (s *Server) CountReload(err error) {
+	s.reloads.lastRefused.Store(err != nil)
+	if err != nil {
+		s.reloads.refused.Add(1)
+		return
+	}
+	s.reloads.applied.Add(1)
 }

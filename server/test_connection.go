@@ -11,6 +11,7 @@ import (
 
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
+	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 	"github.com/secret-sidecar/secret-sidecar/vault"
 	"github.com/secret-sidecar/secret-sidecar/vault/conn"
 	"github.com/secret-sidecar/secret-sidecar/vault/login"
@@ -27,13 +28,13 @@ func (s *Server) TestConnection(ctx context.Context, request *secretsidecarv1.Te
 		return nil, errInvalidPath(err)
 	}
 	report, err := s.testTarget(ctx, caller, request, reference)
-	if err := s.auditTest(ctx, caller, request, err); err != nil {
-		return nil, err
+	if unwritten := s.auditTest(ctx, caller, request, err); unwritten != nil {
+		return nil, unwritten
 	}
 	return report, err
 }
 
-func (s *Server) testTarget(ctx context.Context, caller Peer, request *secretsidecarv1.TestConnectionRequest, reference *vault.Reference) (*secretsidecarv1.TestConnectionResponse, error) {
+func (s *Server) testTarget(ctx context.Context, caller unixsocket.Peer, request *secretsidecarv1.TestConnectionRequest, reference *vault.Reference) (*secretsidecarv1.TestConnectionResponse, error) {
 	switch target := request.GetTarget().(type) {
 	case *secretsidecarv1.TestConnectionRequest_Connection:
 		return s.testConfigured(ctx, caller, target.Connection, reference)
@@ -45,17 +46,19 @@ func (s *Server) testTarget(ctx context.Context, caller Peer, request *secretsid
 }
 
 // auditTest writes down that a test has read a secret; it answers none.
-func (s *Server) auditTest(ctx context.Context, caller Peer, request *secretsidecarv1.TestConnectionRequest, err error) error {
+func (s *Server) auditTest(ctx context.Context, caller unixsocket.Peer, request *secretsidecarv1.TestConnectionRequest, err error) *problem {
 	if request.GetPath() == "" {
 		return nil
 	}
-	lines := s.audit(ctx, caller, methodTestConnection)
 	name := request.GetConnection()
 	if request.GetSpec() != nil {
 		name = request.GetSpec().GetName()
 	}
-	lines.note(&secretsidecarv1.ResolveRequest{Connection: name, Path: request.GetPath()}, nil, nil, err)
-	return lines.write(ctx)
+	tested := outcome{request: &secretsidecarv1.ResolveRequest{Connection: name, Path: request.GetPath()}}
+	if err != nil {
+		tested.fail(err)
+	}
+	return s.audit(ctx, caller, methodTestConnection, []outcome{tested})
 }
 
 func optionalReference(path string) (*vault.Reference, error) {
@@ -66,7 +69,7 @@ func optionalReference(path string) (*vault.Reference, error) {
 	return &reference, err
 }
 
-func (s *Server) testConfigured(ctx context.Context, caller Peer, name string, reference *vault.Reference) (*secretsidecarv1.TestConnectionResponse, error) {
+func (s *Server) testConfigured(ctx context.Context, caller unixsocket.Peer, name string, reference *vault.Reference) (*secretsidecarv1.TestConnectionResponse, error) {
 	c, err := s.enter(s.current.Load(), caller, access{method: methodTestConnection, connection: name})
 	if err != nil {
 		return nil, err
@@ -78,7 +81,7 @@ func (s *Server) testConfigured(ctx context.Context, caller Peer, name string, r
 }
 
 // testSpec makes the sidecar connect to an address of the caller's choice.
-func (s *Server) testSpec(ctx context.Context, caller Peer, spec *secretsidecarv1.ConnectionSpec, reference *vault.Reference) (*secretsidecarv1.TestConnectionResponse, error) {
+func (s *Server) testSpec(ctx context.Context, caller unixsocket.Peer, spec *secretsidecarv1.ConnectionSpec, reference *vault.Reference) (*secretsidecarv1.TestConnectionResponse, error) {
 	running := s.current.Load()
 	err := authorize(running.callers, caller, access{method: methodTestConnectionSpec, connection: anyConnection})
 	if err != nil {
@@ -100,8 +103,8 @@ func (s *Server) testSpec(ctx context.Context, caller Peer, spec *secretsidecarv
 		Logger: s.log,
 		Budget: s.budget,
 	}
-	if s.untold != nil {
-		config.OnCall = s.untold.call
+	if s.specRecorder != nil {
+		config.OnCall = s.specRecorder.call
 	}
 	report, err := conn.TestConfig(ctx, config, reference)
 	if errors.Is(err, vault.ErrAddressNotAllowed) {

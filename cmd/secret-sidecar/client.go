@@ -18,14 +18,11 @@ import (
 	"google.golang.org/grpc/status"
 
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 )
 
-const (
-	// maxSocketPath is the longest path that the kernel takes for a Unix socket, in bytes.
-	maxSocketPath = 107
-	// maxAnswerBytes leaves room for a secret as large as the sidecar takes from Vault (4 MiB).
-	maxAnswerBytes = 8 << 20
-)
+// maxAnswerBytes leaves room for a secret as large as the sidecar takes from Vault (4 MiB).
+const maxAnswerBytes = 8 << 20
 
 // client is a connection to the running sidecar. It is safe for concurrent use.
 type client struct {
@@ -39,8 +36,8 @@ type client struct {
 // dial makes a client; the connection itself is opened by the first call. The caller closes it.
 func (a *app) dial() (*client, error) {
 	c := &client{socket: a.socketPath()}
-	if len(c.socket) > maxSocketPath {
-		return nil, usagef("the socket path is longer than %d bytes: name a shorter one with --socket", maxSocketPath)
+	if len(c.socket) > unixsocket.MaxPath {
+		return nil, usagef("the socket path is longer than %d bytes: name a shorter one with --socket", unixsocket.MaxPath)
 	}
 	// A dialer of our own takes every path as it is; gRPC's unix: targets are URLs.
 	conn, err := grpc.NewClient("passthrough:///localhost",

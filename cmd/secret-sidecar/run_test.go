@@ -16,7 +16,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/secret-sidecar/secret-sidecar/server"
+	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 )
 
 func TestDevLeavesNothingBehindWhenItEnds(t *testing.T) {
@@ -73,12 +73,12 @@ func TestAMissingPermissionForTheSocketSaysWhatToDo(t *testing.T) {
 		"open":  "let this user write in the socket's folder",
 		"chown": "choose another one with socket.group",
 	} {
-		err := withSocketHint(fmt.Errorf("%w: %w", server.ErrSocketConfig, &fs.PathError{Op: op, Path: "/p", Err: syscall.EACCES}))
+		err := withSocketHint(fmt.Errorf("%w: %w", unixsocket.ErrConfig, &fs.PathError{Op: op, Path: "/p", Err: syscall.EACCES}))
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", op, err)
 		}
 	}
-	exists := fmt.Errorf("%w: %w", server.ErrSocketConfig, &fs.PathError{Op: "mkdir", Path: "/p", Err: syscall.ENOTDIR})
+	exists := fmt.Errorf("%w: %w", unixsocket.ErrConfig, &fs.PathError{Op: "mkdir", Path: "/p", Err: syscall.ENOTDIR})
 	if got := withSocketHint(exists); !errors.Is(got, syscall.ENOTDIR) || got.Error() != exists.Error() {
 		t.Errorf("a hint about permissions where none is missing: %v", got)
 	}

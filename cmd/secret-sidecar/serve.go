@@ -15,6 +15,7 @@ import (
 
 	"github.com/secret-sidecar/secret-sidecar/config"
 	"github.com/secret-sidecar/secret-sidecar/internal/telemetry"
+	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 	"github.com/secret-sidecar/secret-sidecar/server"
 )
 
@@ -135,9 +136,9 @@ func exported(options server.Options, exports *telemetry.Telemetry, settings *co
 }
 
 // listen opens the socket. A bad path, mode or group is a mistake of the configuration.
-func listen(socket server.Socket) (net.Listener, error) {
-	listener, err := server.Listen(socket)
-	if errors.Is(err, server.ErrSocketConfig) {
+func listen(socket unixsocket.Socket) (net.Listener, error) {
+	listener, err := unixsocket.Listen(socket)
+	if errors.Is(err, unixsocket.ErrConfig) {
 		return nil, usageError{withSocketHint(err)}
 	}
 	return listener, err

@@ -19,6 +19,7 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/cache"
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
+	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 	"github.com/secret-sidecar/secret-sidecar/server"
 	"github.com/secret-sidecar/secret-sidecar/vault"
 	"github.com/secret-sidecar/secret-sidecar/vault/conn"
@@ -60,7 +61,7 @@ func measure(ctx context.Context) error {
 		return err
 	}
 	socket := filepath.Join(folder, "s.sock")
-	listener, err := server.Listen(server.Socket{Path: socket})
+	listener, err := unixsocket.Listen(unixsocket.Socket{Path: socket})
 	if err != nil {
 		return err
 	}

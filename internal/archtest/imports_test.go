@@ -39,12 +39,12 @@ var rooms = map[string][]string{
 	"cmd/secret-sidecar": {"..."},
 	"server": slices.Concat(grpc, otel, []string{
 		"./gen/...", "./cache", "./vault", "./vault/conn", "./vault/login", "./internal/audit",
-		"./internal/redact", "golang.org/x/sys/unix", "golang.org/x/time/rate",
+		"./internal/redact", "./internal/unixsocket", "golang.org/x/time/rate",
 	}),
 	"cache": {"github.com/dgraph-io/ristretto/v2"},
 	"config": {
 		"./cache", "./server", "./vault", "./vault/conn", "./vault/login", "./internal/redact",
-		"github.com/goccy/go-yaml/...",
+		"./internal/unixsocket", "github.com/goccy/go-yaml/...",
 	},
 	"vault": slices.Concat(otel, []string{
 		"./internal/breaker", "./internal/redact", "github.com/hashicorp/vault/api",
@@ -67,6 +67,9 @@ var rooms = map[string][]string{
 	"internal/chart":     {},
 	"internal/filewatch": {"github.com/fsnotify/fsnotify"},
 	"internal/redact":    {},
+	"internal/unixsocket": {
+		"google.golang.org/grpc/credentials", "google.golang.org/grpc/peer", "golang.org/x/sys/unix",
+	},
 	"internal/vaulttest": {"./vault/devvault"},
 	"e2e":                {"..."},
 	"bench":              {"..."},

@@ -1,4 +1,4 @@
-package server
+package unixsocket
 
 import (
 	"context"
@@ -17,15 +17,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxSocketPath is the longest path that fits into Linux's sockaddr_un with its final NUL; see unix(7).
-const maxSocketPath = 107
-
 var (
-	// ErrSocketConfig is wrapped by Listen's errors about the path, the mode or the group: the configuration
-	// has to change.
-	ErrSocketConfig = errors.New("bad socket setting")
-	// ErrSocketInUse is wrapped by Listen's error when a running process serves the socket.
-	ErrSocketInUse = errors.New("socket is in use")
+	// ErrConfig is wrapped by errors of Listen about the path, the mode or the group: the
+	// configuration has to change.
+	ErrConfig = errors.New("bad socket setting")
+	// ErrInUse is wrapped by Listen's error when a running process serves the socket.
+	ErrInUse = errors.New("socket is in use")
 )
 
 // Socket is where to listen and who may open it.
@@ -40,8 +37,8 @@ type Socket struct {
 
 // Listen opens the Unix socket, so that it never appears with wider permissions than asked for. An absent
 // folder is made, private (0700, or 0750 and of the group). A lock file beside the socket decides who owns
-// it: a socket that a crash left is taken over, one that is served is left alone (ErrSocketInUse), and
-// anything else at the path too (ErrSocketConfig). Closing the listener removes the socket.
+// it: a socket that a crash left is taken over, one that is served is left alone (ErrInUse), and
+// anything else at the path too (ErrConfig). Closing the listener removes the socket.
 func Listen(socket Socket) (net.Listener, error) {
 	gid, err := socket.check()
 	if err != nil {
@@ -70,15 +67,15 @@ func Listen(socket Socket) (net.Listener, error) {
 func (s Socket) check() (gid int, err error) {
 	switch {
 	case s.Path == "":
-		return 0, fmt.Errorf("%w: the path is empty", ErrSocketConfig)
+		return 0, fmt.Errorf("%w: the path is empty", ErrConfig)
 	case s.Path[0] == '@' || s.Path[0] == 0:
-		return 0, fmt.Errorf("%w: abstract sockets have no permissions: give a path in a folder", ErrSocketConfig)
+		return 0, fmt.Errorf("%w: abstract sockets have no permissions: give a path in a folder", ErrConfig)
 	case strings.HasSuffix(s.Path, "/"):
-		return 0, fmt.Errorf("%w: %s names a folder: add the socket's name", ErrSocketConfig, s.Path)
-	case len(s.Path) > maxSocketPath:
-		return 0, fmt.Errorf("%w: the path has %d bytes, Linux allows %d: choose a shorter one", ErrSocketConfig, len(s.Path), maxSocketPath)
+		return 0, fmt.Errorf("%w: %s names a folder: add the socket's name", ErrConfig, s.Path)
+	case len(s.Path) > MaxPath:
+		return 0, fmt.Errorf("%w: the path has %d bytes, Linux allows %d: choose a shorter one", ErrConfig, len(s.Path), MaxPath)
 	case s.Mode&^fs.ModePerm != 0:
-		return 0, fmt.Errorf("%w: mode %v holds more than permission bits", ErrSocketConfig, s.Mode)
+		return 0, fmt.Errorf("%w: mode %v holds more than permission bits", ErrConfig, s.Mode)
 	}
 	if s.Group == "" {
 		return -1, nil
@@ -88,7 +85,7 @@ func (s Socket) check() (gid int, err error) {
 	}
 	group, err := user.LookupGroup(s.Group)
 	if err != nil {
-		return 0, fmt.Errorf("%w: group %q does not exist on this machine: name one that does, or its number", ErrSocketConfig, s.Group)
+		return 0, fmt.Errorf("%w: group %q does not exist on this machine: name one that does, or its number", ErrConfig, s.Group)
 	}
 	return strconv.Atoi(group.Gid)
 }
@@ -99,19 +96,19 @@ func (s Socket) makeFolder(gid int) error {
 		return nil
 	}
 	if err := makeParents(filepath.Dir(folder)); err != nil {
-		return fmt.Errorf("%w: make the folders above the socket's: %w", ErrSocketConfig, err)
+		return fmt.Errorf("%w: make the folders above the socket's: %w", ErrConfig, err)
 	}
 	err := os.Mkdir(folder, 0o700)
 	switch {
 	case errors.Is(err, fs.ErrExist):
 		return nil // another sidecar was quicker; the lock decides between the two
 	case err != nil:
-		return fmt.Errorf("%w: make the socket's folder: %w", ErrSocketConfig, err)
+		return fmt.Errorf("%w: make the socket's folder: %w", ErrConfig, err)
 	case gid < 0:
 		return nil
 	}
 	if err := os.Chown(folder, -1, gid); err != nil {
-		return fmt.Errorf("%w: give the socket's folder to group %q: %w", ErrSocketConfig, s.Group, err)
+		return fmt.Errorf("%w: give the socket's folder to group %q: %w", ErrConfig, s.Group, err)
 	}
 	if err := os.Chmod(folder, 0o750); err != nil { // #nosec G302 -- the group has to reach the socket
 		return fmt.Errorf("open the socket's folder to its group: %w", err)
@@ -146,7 +143,7 @@ func ignoreExisting(err error) error {
 func lockSocket(path string) (*os.File, error) {
 	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("%w: open the lock beside the socket: %w", ErrSocketConfig, err)
+		return nil, fmt.Errorf("%w: open the lock beside the socket: %w", ErrConfig, err)
 	}
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		_ = lock.Close()
@@ -159,7 +156,7 @@ func lockSocket(path string) (*os.File, error) {
 }
 
 func inUse(path string) error {
-	return fmt.Errorf("%w: another sidecar serves %s: stop it, or choose another socket", ErrSocketInUse, path)
+	return fmt.Errorf("%w: another sidecar serves %s: stop it, or choose another socket", ErrInUse, path)
 }
 
 // bind makes the socket with no permissions at all and opens it up when it has its group.
@@ -187,9 +184,9 @@ func clearLeftover(path string) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
-		return fmt.Errorf("%w: look at the socket's path: %w", ErrSocketConfig, err)
+		return fmt.Errorf("%w: look at the socket's path: %w", ErrConfig, err)
 	case info.Mode()&fs.ModeSocket == 0:
-		return fmt.Errorf("%w: %s exists and is no socket: remove it, or choose another path", ErrSocketConfig, path)
+		return fmt.Errorf("%w: %s exists and is no socket: remove it, or choose another path", ErrConfig, path)
 	}
 	conn, err := tryConnect(path)
 	if err == nil {
@@ -197,7 +194,7 @@ func clearLeftover(path string) error {
 		return inUse(path)
 	}
 	if !errors.Is(err, unix.ECONNREFUSED) {
-		return fmt.Errorf("%w: %s exists and cannot be tried: %w", ErrSocketInUse, path, err)
+		return fmt.Errorf("%w: %s exists and cannot be tried: %w", ErrInUse, path, err)
 	}
 	if err := os.Remove(path); err != nil {
 		return fmt.Errorf("remove the socket that a crash left: %w", err)
@@ -231,7 +228,7 @@ func listenClosed(path string) (*net.UnixListener, error) {
 func (s Socket) open(gid int) error {
 	if gid >= 0 {
 		if err := os.Chown(s.Path, -1, gid); err != nil {
-			return fmt.Errorf("%w: give the socket to group %q: %w", ErrSocketConfig, s.Group, err)
+			return fmt.Errorf("%w: give the socket to group %q: %w", ErrConfig, s.Group, err)
 		}
 	}
 	mode := s.Mode
@@ -239,7 +236,7 @@ func (s Socket) open(gid int) error {
 		mode = 0o600
 	}
 	if err := os.Chmod(s.Path, mode); err != nil {
-		return fmt.Errorf("%w: set the socket's mode: %w", ErrSocketConfig, err)
+		return fmt.Errorf("%w: set the socket's mode: %w", ErrConfig, err)
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package server
+package unixsocket
 
 import (
 	"context"
@@ -19,8 +19,20 @@ type Peer struct {
 	Groups []uint32
 }
 
-func (p Peer) inGroup(gid uint32) bool {
+// InGroup reports whether the process is in the group, as its primary one or as a supplementary one.
+func (p Peer) InGroup(gid uint32) bool {
 	return p.GID == gid || slices.Contains(p.Groups, gid)
+}
+
+// PeerOf returns the process that sent the request of a server with Credentials. It reports false
+// when the request came another way.
+func PeerOf(ctx context.Context) (Peer, bool) {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return Peer{}, false
+	}
+	info, ok := p.AuthInfo.(peerAuthInfo)
+	return info.Peer, ok
 }
 
 // peerAuthInfo carries a Peer from the handshake to the handlers.
@@ -31,16 +43,3 @@ type peerAuthInfo struct {
 
 // AuthType implements credentials.AuthInfo.
 func (peerAuthInfo) AuthType() string { return "unix-peer" }
-
-// callerOf returns the process that sent the request.
-func callerOf(ctx context.Context) (Peer, error) {
-	p, ok := peer.FromContext(ctx)
-	if !ok {
-		return Peer{}, errUnknownCaller()
-	}
-	info, ok := p.AuthInfo.(peerAuthInfo)
-	if !ok {
-		return Peer{}, errUnknownCaller()
-	}
-	return info.Peer, nil
-}

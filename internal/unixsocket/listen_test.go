@@ -1,4 +1,4 @@
-package server_test
+package unixsocket_test
 
 import (
 	"errors"
@@ -12,23 +12,23 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/secret-sidecar/secret-sidecar/server"
+	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 )
 
 func TestListenMakesTheSocketWithTheModeAskedFor(t *testing.T) {
 	for _, test := range []struct {
 		name         string
-		socket       server.Socket
+		socket       unixsocket.Socket
 		mode, folder fs.FileMode
 	}{
-		{"private by default", server.Socket{}, 0o600, 0o700},
-		{"mode alone is enough", server.Socket{Mode: 0o666}, 0o666, 0o700},
-		{"a group may enter the folder", server.Socket{Mode: 0o660, Group: "0"}, 0o660, 0o750},
+		{"private by default", unixsocket.Socket{}, 0o600, 0o700},
+		{"mode alone is enough", unixsocket.Socket{Mode: 0o666}, 0o666, 0o700},
+		{"a group may enter the folder", unixsocket.Socket{Mode: 0o660, Group: "0"}, 0o660, 0o750},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			folder := filepath.Join(shortTempDir(t), "run")
 			test.socket.Path = filepath.Join(folder, "s.sock")
-			listener, err := server.Listen(test.socket)
+			listener, err := unixsocket.Listen(test.socket)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -49,7 +49,7 @@ func TestListenLeavesAnExistingFolderAsItIs(t *testing.T) {
 	if err := os.Mkdir(folder, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	listener, err := server.Listen(server.Socket{Path: filepath.Join(folder, "s"), Group: "0", Mode: 0o660})
+	listener, err := unixsocket.Listen(unixsocket.Socket{Path: filepath.Join(folder, "s"), Group: "0", Mode: 0o660})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +68,7 @@ func TestInAFolderThatHandsItsGroupOnTheSocketHasThatGroup(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(folder, "s")
-	listener, err := server.Listen(server.Socket{Path: path, Mode: 0o660})
+	listener, err := unixsocket.Listen(unixsocket.Socket{Path: path, Mode: 0o660})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,20 +88,20 @@ func TestListenRefusesABadSocketSetting(t *testing.T) {
 	}
 	for _, test := range []struct {
 		name   string
-		socket server.Socket
+		socket unixsocket.Socket
 	}{
-		{"no path", server.Socket{}},
-		{"a folder", server.Socket{Path: filepath.Join(dir, "absent") + "/"}},
-		{"an abstract socket", server.Socket{Path: "@abstract"}},
-		{"a path of 108 bytes", server.Socket{Path: "/" + strings.Repeat("x", 107)}},
-		{"a mode with other bits", server.Socket{Path: filepath.Join(dir, "s"), Mode: fs.ModeSetuid | 0o600}},
-		{"an unknown group", server.Socket{Path: filepath.Join(dir, "s"), Group: "no-such-group"}},
-		{"a regular file at the path", server.Socket{Path: regular}},
-		{"a folder below a file", server.Socket{Path: filepath.Join(regular, "run", "s")}},
+		{"no path", unixsocket.Socket{}},
+		{"a folder", unixsocket.Socket{Path: filepath.Join(dir, "absent") + "/"}},
+		{"an abstract socket", unixsocket.Socket{Path: "@abstract"}},
+		{"a path of 108 bytes", unixsocket.Socket{Path: "/" + strings.Repeat("x", 107)}},
+		{"a mode with other bits", unixsocket.Socket{Path: filepath.Join(dir, "s"), Mode: fs.ModeSetuid | 0o600}},
+		{"an unknown group", unixsocket.Socket{Path: filepath.Join(dir, "s"), Group: "no-such-group"}},
+		{"a regular file at the path", unixsocket.Socket{Path: regular}},
+		{"a folder below a file", unixsocket.Socket{Path: filepath.Join(regular, "run", "s")}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if _, err := server.Listen(test.socket); !errors.Is(err, server.ErrSocketConfig) {
-				t.Errorf("got %v, want ErrSocketConfig", err)
+			if _, err := unixsocket.Listen(test.socket); !errors.Is(err, unixsocket.ErrConfig) {
+				t.Errorf("got %v, want ErrConfig", err)
 			}
 		})
 	}
@@ -112,13 +112,13 @@ func TestListenRefusesABadSocketSetting(t *testing.T) {
 
 func TestListenLeavesALiveSocketAlone(t *testing.T) {
 	path := filepath.Join(shortTempDir(t), "s")
-	first, err := server.Listen(server.Socket{Path: path})
+	first, err := unixsocket.Listen(unixsocket.Socket{Path: path})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = first.Close() }()
-	if _, err := server.Listen(server.Socket{Path: path}); !errors.Is(err, server.ErrSocketInUse) {
-		t.Fatalf("got %v, want ErrSocketInUse", err)
+	if _, err := unixsocket.Listen(unixsocket.Socket{Path: path}); !errors.Is(err, unixsocket.ErrInUse) {
+		t.Fatalf("got %v, want ErrInUse", err)
 	}
 	wantAlive(t, path)
 }
@@ -130,8 +130,8 @@ func TestListenLeavesAnotherProgramsSocketAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = other.Close() }()
-	if _, err := server.Listen(server.Socket{Path: path}); !errors.Is(err, server.ErrSocketInUse) {
-		t.Fatalf("got %v, want ErrSocketInUse", err)
+	if _, err := unixsocket.Listen(unixsocket.Socket{Path: path}); !errors.Is(err, unixsocket.ErrInUse) {
+		t.Fatalf("got %v, want ErrInUse", err)
 	}
 	wantAlive(t, path)
 }
@@ -144,7 +144,7 @@ func TestListenTakesOverTheSocketOfACrash(t *testing.T) {
 	}
 	crashed.SetUnlinkOnClose(false)
 	_ = crashed.Close()
-	listener, err := server.Listen(server.Socket{Path: path})
+	listener, err := unixsocket.Listen(unixsocket.Socket{Path: path})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +154,7 @@ func TestListenTakesOverTheSocketOfACrash(t *testing.T) {
 
 func TestClosingLeavesWhatTookTheSocketsPlace(t *testing.T) {
 	path := filepath.Join(shortTempDir(t), "s")
-	listener, err := server.Listen(server.Socket{Path: path})
+	listener, err := unixsocket.Listen(unixsocket.Socket{Path: path})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +173,7 @@ func TestOfManyStartsOnAnAbsentFolderOneServesAndTheOthersSayInUse(t *testing.T)
 		const starts = 4
 		for range starts {
 			go func() {
-				listener, err := server.Listen(server.Socket{Path: path})
+				listener, err := unixsocket.Listen(unixsocket.Socket{Path: path})
 				if err == nil {
 					t.Cleanup(func() { _ = listener.Close() })
 				}
@@ -185,8 +185,8 @@ func TestOfManyStartsOnAnAbsentFolderOneServesAndTheOthersSayInUse(t *testing.T)
 			switch err := <-outcomes; {
 			case err == nil:
 				serving++
-			case !errors.Is(err, server.ErrSocketInUse):
-				t.Errorf("got %v, want ErrSocketInUse", err)
+			case !errors.Is(err, unixsocket.ErrInUse):
+				t.Errorf("got %v, want ErrInUse", err)
 			}
 		}
 		if serving != 1 {
@@ -199,7 +199,7 @@ func TestOfManyStartsOnAnAbsentFolderOneServesAndTheOthersSayInUse(t *testing.T)
 // it. What can be tested is that the umask is as before and that no wider mode is ever needed.
 func TestListenLeavesTheUmaskAsItWas(t *testing.T) {
 	dir := shortTempDir(t)
-	listener, err := server.Listen(server.Socket{Path: filepath.Join(dir, "s"), Mode: 0o666})
+	listener, err := unixsocket.Listen(unixsocket.Socket{Path: filepath.Join(dir, "s"), Mode: 0o666})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,4 +232,15 @@ func wantAlive(t *testing.T, path string) {
 		t.Fatalf("nobody answers: %v", err)
 	}
 	_ = conn.Close()
+}
+
+// shortTempDir is a directory whose name leaves room for a socket's.
+func shortTempDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "ss")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }

@@ -1,4 +1,4 @@
-package server
+package unixsocket
 
 import (
 	"context"
@@ -11,8 +11,11 @@ import (
 	"google.golang.org/grpc/credentials"
 )
 
-// peerCredentials is the transport security of a Unix socket: the kernel vouches for the peer. Clients use
-// plain insecure credentials. A connection whose peer the kernel does not name is closed.
+// Credentials returns a server's transport credentials that give each request its Peer. Clients use
+// plain insecure credentials.
+func Credentials() credentials.TransportCredentials { return peerCredentials{} }
+
+// peerCredentials is the transport security of a Unix socket: the kernel vouches for the peer.
 type peerCredentials struct{}
 
 var errNotUnixSocket = errors.New("not a Unix socket")

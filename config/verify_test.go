@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-const everyKey = `socket: {path: /tmp/s.sock}
+const (
+	everyOther = `socket: {path: /tmp/s.sock}
 callers: [{uid: 1}]
 caller_limits: {in_flight: 1}
 test_connection: {allow: [vault]}
@@ -19,8 +20,10 @@ traces: {paths: true}
 cache: {max_bytes: 1MiB}
 defaults: {timeout: 2s}
 connections:
-  - {name: a, scope: platform, address: "http://a", role_id: r, secret_id: s}
 `
+	entryOfA = `  - {name: a, scope: platform, address: "http://a", role_id: r, secret_id: s}` + "\n"
+	everyKey = everyOther + entryOfA
+)
 
 func TestAnEditThatWouldChangeAnythingElseIsRefused(t *testing.T) {
 	changes := map[string]struct{ from, to string }{
@@ -44,7 +47,7 @@ func TestAnEditThatWouldChangeAnythingElseIsRefused(t *testing.T) {
 	}
 	changes["a connection's credentials"] = struct{ from, to string }{"secret_id: s", "secret_id: t"}
 	changes["a connection's ttl"] = struct{ from, to string }{"secret_id: s", "secret_id: s, cache: {ttl: 1m}"}
-	changes["a connection that goes"] = struct{ from, to string }{everyKey[strings.Index(everyKey, "  - {"):], ""}
+	changes["a connection that goes"] = struct{ from, to string }{entryOfA, ""}
 	before, err := parseForEdit("config.yaml", everyKey)
 	if err != nil {
 		t.Fatal(err)

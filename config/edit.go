@@ -179,7 +179,8 @@ func check(c server.Connection) (checkedConnection, error) {
 	if err != nil {
 		return checkedConnection{}, err
 	}
-	cfg, mistakes := parse(source{text: []byte("connections:\n" + rendered.block)}, anyEnv)
+	// The flow form has every text in quotes. The block form loses blank space at the ends of some.
+	cfg, mistakes := parse(source{text: []byte("connections: [" + rendered.flow + "]")}, anyEnv)
 	for i := range mistakes {
 		mistakes[i].Line, mistakes[i].Column = 0, 0
 		mistakes[i].Path = strings.TrimPrefix(mistakes[i].Path, "connections[0].")

@@ -26,7 +26,7 @@ func FromEnv(getenv LookupEnv) (*Config, error) {
 	if address == "" {
 		return nil, ErrNoEnvironment
 	}
-	if problem := vault.AddressProblem(address); problem != "" {
+	if problem := vault.AddressProblem(address); problem != "" && len(env.mistakes) == 0 {
 		env.mistake("VAULT_ADDR", problem)
 	}
 	c := defaultConnection()

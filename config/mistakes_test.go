@@ -354,7 +354,11 @@ func TestEnvironmentNamesTheVariablesToPutRight(t *testing.T) {
 	if _, err := config.FromEnv(env(map[string]string{"VAULT_ROLE_ID": "x"})); !errors.Is(err, config.ErrNoEnvironment) {
 		t.Errorf("without VAULT_ADDR: %v", err)
 	}
-	_, err := config.FromEnv(env(map[string]string{
+	_, err := config.FromEnv(env(map[string]string{"VAULT_ADDR": "https://va\tult", "VAULT_ROLE_ID": "r", "VAULT_SECRET_ID": "s"}))
+	if err == nil || err.Error() != "VAULT_ADDR: holds a line break or another control character: remove it" {
+		t.Errorf("a tab in the address: %v", err)
+	}
+	_, err = config.FromEnv(env(map[string]string{
 		"VAULT_ADDR": "https://u:hunter2@vault", "VAULT_SECRET_ID": "hunter2", "VAULT_SECRET_ID_FILE": "hunter2", "VAULT_NAMESPACE": "hunter2\nx",
 	}))
 	if err == nil {

@@ -46,6 +46,8 @@ func AddressProblem(text string) string {
 
 func addressProblem(text string, address *url.URL) string {
 	switch {
+	case strings.ContainsFunc(text, unicode.IsControl):
+		return "holds a line break or another control character: remove it"
 	case strings.Contains(text, "${"), strings.Contains(text, "{{"):
 		return wantAddress + "; variables are not replaced here"
 	case text != "" && !strings.Contains(text, "://"):

@@ -25,11 +25,8 @@ var (
 
 func TestBadReferencesNeverReachVault(t *testing.T) {
 	t.Parallel()
-	s := newSandbox(t)
-	v := vaulttest.Dev(t)
-	g := s.newProxy(v)
-	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", g.address)))
-	before := len(g.seen())
+	s := newSetup(t, vaulttest.Dev(t))
+	before := len(s.proxy.seen())
 	for name, path := range map[string]string{
 		"empty":                      "",
 		"traversal to sys":           "secret/data/../../sys/mounts",
@@ -51,15 +48,15 @@ func TestBadReferencesNeverReachVault(t *testing.T) {
 		"giant":                      "secret/data/" + strings.Repeat("a", 1024) + "/key",
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := r.resolve(path)
+			_, err := s.resolve(path)
 			requireFailure(t, s.in(t), err, invalidPath)
 		})
 	}
 	t.Run("giant key", func(t *testing.T) {
-		_, err := r.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: "secret/data/app", Key: strings.Repeat("k", 2000)})
+		_, err := s.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: "secret/data/app", Key: strings.Repeat("k", 2000)})
 		requireFailure(t, s.in(t), err, invalidPath)
 	})
-	if after := len(g.seen()); after != before {
+	if after := len(s.proxy.seen()); after != before {
 		t.Errorf("%d requests reached Vault", after-before)
 	}
 }
@@ -201,8 +198,8 @@ func TestWhatVaultRefusesHasItsOwnReason(t *testing.T) {
 		for _, name := range []string{"present", "deleted", "destroyed", "forbidden"} {
 			s.writeSecret(v, "secret/data/"+name, "key", s.newSecret())
 		}
-		asRoot(s, v, http.MethodDelete, "secret/data/deleted", nil)
-		asRoot(s, v, http.MethodPut, "secret/destroy/destroyed", map[string]any{"versions": []int{1}})
+		s.asRoot(v, http.MethodDelete, "secret/data/deleted", nil)
+		s.asRoot(v, http.MethodPut, "secret/destroy/destroyed", map[string]any{"versions": []int{1}})
 		v.WriteSecret(t, "secret/data/hollow", nil)
 		if status, _ := v.Do(t, http.MethodPost, "old/data/app", map[string]any{"key": s.newSecret()}); status/100 != 2 {
 			t.Fatalf("write to the KV v1 mount: %d", status)

@@ -117,91 +117,73 @@ func TestAReloadDropsNoRequest(t *testing.T) {
 
 func TestAChangeThatVaultRejectsLeavesTheSettingsBeforeInUse(t *testing.T) {
 	t.Parallel()
-	s := newSandbox(t)
-	v := vaulttest.Dev(t)
-	g := s.newProxy(v)
-	l := s.defaultLogin(v)
-	value := s.newSecret()
-	s.writeSecret(v, "secret/data/app", "key", value)
-	r := s.start("--config", s.config(l.connection("prod", g.address)))
-	stopLoad := r.underLoad("prod", "secret/data/app/key", value)
+	s := newSetup(t, vaulttest.Dev(t))
+	stopLoad := s.underLoad("prod", "secret/data/app/key", s.secret)
 	defer stopLoad()
 	wrong := "secret_id: " + s.newSecret()
-	s.config(l.connection("prod", g.address, wrong))
+	s.config(s.login.connection("prod", s.proxy.address, wrong))
 	eventually(t, "the log says that the change is not in use", func() bool {
-		return r.logs(`"level":"ERROR"`, "the old ones stay in use", `"connection":"prod"`, "remedy")
+		return s.logs(`"level":"ERROR"`, "the old ones stay in use", `"connection":"prod"`, "remedy")
 	})
-	status := r.status("prod")
+	status := s.status("prod")
 	if failure := status.GetLastError(); failure.GetReason() != loginRejected.reason || !strings.Contains(failure.GetMessage(), "not in use yet") {
 		t.Errorf("the connection is shown as %v", status)
 	}
 	for range 5 { // the same file again is no other try
-		r.reload()
+		s.reload()
 	}
-	requireHealth(t, r, "connection/prod", serving)
-	s.config(l.connection("prod", g.address))
-	r.reload()
+	requireHealth(t, s.sidecar, "connection/prod", serving)
+	s.config(s.login.connection("prod", s.proxy.address))
+	s.reload()
 	stopLoad()
-	if status := r.status("prod"); status.GetState() != secretsidecarv1.ConnectionState_CONNECTION_STATE_READY {
+	if status := s.status("prod"); status.GetState() != secretsidecarv1.ConnectionState_CONNECTION_STATE_READY {
 		t.Errorf("after going back the connection is shown as %v", status)
 	}
-	if logins := g.count(loginPath); logins != 2 {
+	if logins := s.proxy.count(loginPath); logins != 2 {
 		t.Errorf("%d logins, want 2: the first and the wrong one", logins)
 	}
 
 	// A new connection logs in on its own; until it has, the rest serves on.
-	s.config(l.connection("prod", g.address), s.defaultLogin(v).connection("new", v.Address, "secret_id: "+s.newSecret()))
+	s.config(s.login.connection("prod", s.proxy.address), s.defaultLogin(s.vault).connection("new", s.vault.Address, "secret_id: "+s.newSecret()))
 	eventually(t, "the new connection is there", func() bool {
-		_, err := r.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: "secret/data/app/key", Connection: "new"})
+		_, err := s.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: "secret/data/app/key", Connection: "new"})
 		return codeOf(err) == codes.FailedPrecondition
 	})
-	requireHealth(t, r, "connection/new", notServing)
-	requireHealth(t, r, "", serving)
+	requireHealth(t, s.sidecar, "connection/new", notServing)
+	requireHealth(t, s.sidecar, "", serving)
 }
 
 func TestAReloadLocksCallersOutWhileVaultHangs(t *testing.T) {
 	t.Parallel()
-	s := newSandbox(t)
-	v := vaulttest.Dev(t)
-	g := s.newProxy(v)
-	l := s.defaultLogin(v)
-	value := s.newSecret()
-	s.writeSecret(v, "secret/data/app", "key", value)
-	r := s.start("--config", s.config(l.connection("prod", g.address)))
-	r.value("secret/data/app/key", value, fromVault)
-	defer g.holdEverything()()
+	s := newSetup(t, vaulttest.Dev(t))
+	s.value("secret/data/app/key", s.secret, fromVault)
+	defer s.proxy.holdEverything()()
 
-	changed := l.connection("prod", g.address, "timeout: 1m", "secret_id: "+l.newSecretID())
+	changed := s.login.connection("prod", s.proxy.address, "timeout: 1m", "secret_id: "+s.login.newSecretID())
 	s.config(changed)
-	r.reload()
-	r.value("secret/data/app/key", value, fromCache)
-	requireHealth(t, r, "connection/prod", serving)
+	s.reload()
+	s.value("secret/data/app/key", s.secret, fromCache)
+	requireHealth(t, s.sidecar, "connection/prod", serving)
 
 	s.write("config.yaml", s.configText(changed)+"callers: []\n")
-	r.reload()
-	_, err := r.resolve("secret/data/app/key")
+	s.reload()
+	_, err := s.resolve("secret/data/app/key")
 	requireFailure(t, s, err, callerNotAllowed)
-	if r.logs("refused, the running one stays") {
-		t.Errorf("a reload was refused:\n%s", r.tail())
+	if s.logs("refused, the running one stays") {
+		t.Errorf("a reload was refused:\n%s", s.tail())
 	}
 }
 
 func TestAChangeOfTimeoutAloneCostsNoLogin(t *testing.T) {
 	t.Parallel()
-	s := newSandbox(t)
-	v := vaulttest.Dev(t)
-	g := s.newProxy(v)
-	l := s.defaultLogin(v)
-	value := s.newSecret()
-	s.writeSecret(v, "secret/data/app", "key", value)
-	r := s.start("--config", s.config(l.connection("prod", g.address)))
-	r.value("secret/data/app/key", value, fromVault)
+	s := newSetup(t, vaulttest.Dev(t))
+	s.value("secret/data/app/key", s.secret, fromVault)
 	for i := range 100 {
-		s.config(l.connection("prod", g.address, fmt.Sprintf("timeout: %ds", i+20)))
-		r.reload()
+		s.config(s.login.connection("prod", s.proxy.address, fmt.Sprintf("timeout: %ds", i+20)))
+		s.reload()
 	}
-	r.value("secret/data/app/key", value, fromCache)
-	if logins := g.count(loginPath); logins != 1 {
+	s.value("secret/data/app/key", s.secret, fromCache)
+	if logins := s.proxy.count(loginPath); logins != 1 {
 		t.Errorf("%d logins, want 1", logins)
 	}
 }
@@ -218,34 +200,28 @@ func TestANewSecretIDInTheConfigurationIsTakenUpOnceVaultIsBack(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSandbox(t)
-			v := vaulttest.Dev(t)
-			g := s.newProxy(v)
-			l := s.defaultLogin(v)
-			value := s.newSecret()
-			s.writeSecret(v, "secret/data/app", "key", value)
-			r := s.start("--config", s.config(l.connection("prod", g.address)))
-			r.value("secret/data/app/key", value, fromVault)
-			back := outage.away(g)
+			s := newSetup(t, vaulttest.Dev(t))
+			s.value("secret/data/app/key", s.secret, fromVault)
+			back := outage.away(s.proxy)
 			defer back()
-			tried := g.count(outage.tried)
-			s.config(l.connection("prod", g.address, "timeout: 3s", "secret_id: "+l.newSecretID()))
-			r.reload()
-			eventually(t, "the change is tried", func() bool { return g.count(outage.tried) > tried })
-			r.value("secret/data/app/key", value, fromCache)
-			before := g.count(loginPath)
+			tried := s.proxy.count(outage.tried)
+			s.config(s.login.connection("prod", s.proxy.address, "timeout: 3s", "secret_id: "+s.login.newSecretID()))
+			s.reload()
+			eventually(t, "the change is tried", func() bool { return s.proxy.count(outage.tried) > tried })
+			s.value("secret/data/app/key", s.secret, fromCache)
+			before := s.proxy.count(loginPath)
 
 			back()
 			requireHealed(t, nil, func(context.Context) error {
-				if g.count("auth/token/revoke-self") == 0 {
+				if s.proxy.count("auth/token/revoke-self") == 0 {
 					return errors.New("the old token is not revoked")
 				}
 				return nil
 			})
-			l.destroySecretID(l.secretID)
-			r.value("secret/data/app/key", value, fromVault) // nothing was cached with the new credentials
-			requireHealth(t, r, "connection/prod", serving)
-			if logins := g.count(loginPath) - before; logins > 1 {
+			s.login.destroySecretID(s.login.secretID)
+			s.value("secret/data/app/key", s.secret, fromVault) // nothing was cached with the new credentials
+			requireHealth(t, s.sidecar, "connection/prod", serving)
+			if logins := s.proxy.count(loginPath) - before; logins > 1 {
 				t.Errorf("%d logins once Vault was back, want 1 at most", logins)
 			}
 		})
@@ -254,27 +230,22 @@ func TestANewSecretIDInTheConfigurationIsTakenUpOnceVaultIsBack(t *testing.T) {
 
 func TestAReloadChangesWhoMayCall(t *testing.T) {
 	t.Parallel()
-	s := newSandbox(t)
-	v := vaulttest.Dev(t)
-	l := s.defaultLogin(v)
-	r := s.start("--config", s.config(l.connection("prod", v.Address)))
-	value := s.newSecret()
-	s.writeSecret(v, "secret/data/app", "key", value)
-	r.value("secret/data/app/key", value, fromVault)
+	s := newSetup(t, vaulttest.Dev(t))
+	s.value("secret/data/app/key", s.secret, fromVault)
 
-	s.write("config.yaml", s.configText(l.connection("prod", v.Address))+"callers: []\n")
-	eventually(t, "nobody may call", func() bool { _, err := r.resolve("secret/data/app/key"); return err != nil })
-	_, err := r.resolve("secret/data/app/key")
+	s.write("config.yaml", s.configText(s.login.connection("prod", s.vault.Address))+"callers: []\n")
+	eventually(t, "nobody may call", func() bool { _, err := s.resolve("secret/data/app/key"); return err != nil })
+	_, err := s.resolve("secret/data/app/key")
 	requireFailure(t, s, err, callerNotAllowed)
 
-	s.config(l.connection("prod", v.Address))
-	eventually(t, "everybody may call again", func() bool { _, err := r.resolve("secret/data/app/key"); return err == nil })
-	r.value("secret/data/app/key", value, fromCache) // reloads have lost nothing
+	s.config(s.login.connection("prod", s.vault.Address))
+	eventually(t, "everybody may call again", func() bool { _, err := s.resolve("secret/data/app/key"); return err == nil })
+	s.value("secret/data/app/key", s.secret, fromCache) // reloads have lost nothing
 
-	text := s.configText(l.connection("prod", v.Address))
+	text := s.configText(s.login.connection("prod", s.vault.Address))
 	s.write("config.yaml", strings.Replace(text, s.socket(), s.socket()+"2", 1))
-	eventually(t, "the log says that the socket stays", func() bool { return r.logs(`"level":"WARN"`, "socket") })
-	requireHealth(t, r, "", serving)
+	eventually(t, "the log says that the socket stays", func() bool { return s.logs(`"level":"WARN"`, "socket") })
+	requireHealth(t, s.sidecar, "", serving)
 }
 
 // subdirectory makes a directory in the sandbox's.
@@ -312,28 +283,23 @@ func TestARotatedSecretIDFileIsPickedUp(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSandbox(t)
-			v := vaulttest.Dev(t)
-			g := s.newProxy(v)
-			l := s.defaultLogin(v)
-			value := s.newSecret()
-			s.writeSecret(v, "secret/data/app", "key", value)
-			file := rotation.prepare(s, l.secretID+"\n")
-			r := s.start("--config", s.config(l.connection("prod", g.address, "secret_id_file: "+file)))
-			stopLoad := r.underLoad("prod", "secret/data/app/key", value)
+			s := newUnstartedSetup(t, vaulttest.Dev(t), nil, readSecrets)
+			file := rotation.prepare(s.sandbox, s.login.secretID+"\n")
+			s.sidecar = s.start("--config", s.config(s.login.connection("prod", s.proxy.address, "secret_id_file: "+file)))
+			stopLoad := s.underLoad("prod", "secret/data/app/key", s.secret)
 			defer stopLoad()
 
-			rotation.rotate(s, l.newSecretID()+"\n")
-			eventually(t, "the new secret_id is used", func() bool { return g.count(loginPath) == 2 })
-			l.destroySecretID(l.secretID)
-			eventually(t, "the old token is gone", func() bool { return len(v.RoleTokens(t, l.role)) == 1 })
+			rotation.rotate(s.sandbox, s.login.newSecretID()+"\n")
+			eventually(t, "the new secret_id is used", func() bool { return s.proxy.count(loginPath) == 2 })
+			s.login.destroySecretID(s.login.secretID)
+			eventually(t, "the old token is gone", func() bool { return len(s.vault.RoleTokens(t, s.login.role)) == 1 })
 
-			rotation.prepare(s, s.newSecret()+"\n")
-			eventually(t, "the wrong secret_id is tried", func() bool { return g.count(loginPath) == 3 })
-			eventually(t, "the log says so", func() bool { return r.logs(`"level":"ERROR"`, "secret_id") })
+			rotation.prepare(s.sandbox, s.newSecret()+"\n")
+			eventually(t, "the wrong secret_id is tried", func() bool { return s.proxy.count(loginPath) == 3 })
+			eventually(t, "the log says so", func() bool { return s.logs(`"level":"ERROR"`, "secret_id") })
 			stopLoad()
-			requireHealth(t, r, "connection/prod", serving)
-			if logins := g.count(loginPath); logins != 3 {
+			requireHealth(t, s.sidecar, "connection/prod", serving)
+			if logins := s.proxy.count(loginPath); logins != 3 {
 				t.Errorf("%d logins, want 3", logins)
 			}
 		})
@@ -396,18 +362,15 @@ func TestAWrappedSecretIDIsUnwrappedOnce(t *testing.T) {
 func TestShutdownRevokesTheTokenAndRemovesTheSocket(t *testing.T) {
 	t.Parallel()
 	vaulttest.EachPrivate(t, func(t *testing.T, v *vaulttest.Vault) {
-		s := newSandbox(t)
-		g := s.newProxy(v)
-		l := s.defaultLogin(v)
-		r := s.start("--config", s.config(l.connection("prod", g.address)))
-		if tokens := v.RoleTokens(t, l.role); len(tokens) != 1 {
+		s := newSetup(t, v)
+		if tokens := v.RoleTokens(t, s.login.role); len(tokens) != 1 {
 			t.Fatalf("the sidecar has %d tokens, want 1", len(tokens))
 		}
-		r.stop()
-		if tokens := v.RoleTokens(t, l.role); len(tokens) != 0 {
+		s.stop()
+		if tokens := v.RoleTokens(t, s.login.role); len(tokens) != 0 {
 			t.Errorf("%d tokens are left", len(tokens))
 		}
-		token := g.granted()[0].token
+		token := s.proxy.granted()[0].token
 		if status, _ := v.Do(t, "POST", "auth/token/lookup", map[string]any{"token": token}); status == 200 {
 			t.Error("the token still lives")
 		}

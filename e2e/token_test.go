@@ -89,31 +89,28 @@ func TestTokensThatDieYoungAreReplacedInTime(t *testing.T) {
 func TestATokenRevokedByTheOperatorCostsOneLoginAndNoFailure(t *testing.T) {
 	t.Parallel()
 	vaulttest.EachPrivate(t, func(t *testing.T, v *vaulttest.Vault) {
-		s := newSandbox(t)
-		g := s.newProxy(v)
-		l := s.defaultLogin(v)
-		r := s.start("--config", s.config(l.connection("prod", g.address)))
+		s := newSetup(t, v)
 		const secrets = 50 // each with a read of its own, which Vault answers with "invalid token"
 		value := s.newSecret()
 		for i := range secrets {
 			s.writeSecret(v, fmt.Sprintf("secret/data/app%d", i), "key", value)
 		}
 		for round := range 3 {
-			if revoked := v.RevokeRoleTokens(t, l.role); revoked != 1 {
+			if revoked := v.RevokeRoleTokens(t, s.login.role); revoked != 1 {
 				t.Fatalf("the sidecar had %d tokens, want 1", revoked)
 			}
 			var group sync.WaitGroup
 			for i := range secrets {
 				group.Go(func() {
 					path := fmt.Sprintf("secret/data/app%d/key", i)
-					answer, err := r.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: path, MaxAge: readVaultNow})
+					answer, err := s.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: path, MaxAge: readVaultNow})
 					if err != nil || answer.GetValue() != value {
 						t.Errorf("resolve: %v, %v", answer, err)
 					}
 				})
 			}
 			group.Wait()
-			if logins := g.count(loginPath); logins != round+2 {
+			if logins := s.proxy.count(loginPath); logins != round+2 {
 				t.Fatalf("%d logins after %d revocations, want %d", logins, round+1, round+2)
 			}
 		}

@@ -64,3 +64,26 @@ func requireFailure(t *testing.T, s recorder, err error, want failure) *status.S
 
 // codeOf returns the code of an error of the API.
 func codeOf(err error) codes.Code { return status.Code(err) }
+
+// failureOf returns the code and reason of an error, nil for none. An error of the sidecar's that does not say when to
+// try again, though it should, has a reason that nobody expects.
+func failureOf(err error) *failure {
+	if err == nil {
+		return nil
+	}
+	said := status.Convert(err)
+	failed := &failure{code: said.Code()}
+	hasRetry := false
+	for _, detail := range said.Details() {
+		switch detail := detail.(type) {
+		case *errdetails.ErrorInfo:
+			failed.reason = detail.GetReason()
+		case *errdetails.RetryInfo:
+			hasRetry = detail.GetRetryDelay().AsDuration() > 0
+		}
+	}
+	if failed.isRetryable() && failed.reason != "" && !hasRetry {
+		failed.reason += " without RetryInfo"
+	}
+	return failed
+}

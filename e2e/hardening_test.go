@@ -61,8 +61,9 @@ func TestWithLandlockTheSidecarWorksAndRotatesCredentials(t *testing.T) {
 	l := s.defaultLogin(v)
 	value := s.newSecret()
 	s.writeSecret(v, "secret/data/app", "key", value)
-	kubernetes := s.newKubernetesSecret(l.secretID)
-	text := s.configText(l.connection("prod", v.Address, "secret_id_file: "+kubernetes.file())) +
+	kubernetes := s.newVolume("kubernetes")
+	kubernetes.swap(map[string]string{"secret_id": l.secretID})
+	text := s.configText(l.connection("prod", v.Address, "secret_id_file: "+kubernetes.file("secret_id"))) +
 		"audit: {file: " + s.path("audit.log") + "}\n"
 	r := s.startUnready("--config", s.write("config.yaml", text+"hardening: {landlock: try}\n"))
 	if !r.protectionsOf()["files_restricted"] {
@@ -70,7 +71,7 @@ func TestWithLandlockTheSidecarWorksAndRotatesCredentials(t *testing.T) {
 	}
 	r.awaitHealth("")
 	r.value("secret/data/app/key", value, fromVault)
-	kubernetes.swap(l.newSecretID())
+	kubernetes.swap(map[string]string{"secret_id": l.newSecretID()})
 	eventually(t, "the new secret_id is in use", func() bool { return r.logs("Vault accepts the new credentials") })
 	s.write("config.yaml", text+"# changed\n")
 	eventually(t, "the configuration is reloaded", func() bool { return r.logs("configuration reloaded") })

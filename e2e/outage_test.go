@@ -181,19 +181,6 @@ func TestTheCallersOwnDeadlineIsItsOwn(t *testing.T) {
 	}
 }
 
-func TestASealedVaultSaysSoAndComesBack(t *testing.T) {
-	t.Parallel()
-	vaulttest.EachPrivate(t, func(t *testing.T, v *vaulttest.Vault) {
-		s := newSetup(t, v)
-		v.Seal(t)
-		_, err := s.resolve("secret/data/app/key")
-		requireFailure(t, s, err, sealed)
-		v.Unseal(t)
-		requireHealed(t, direct(v, v.Address, "secret/data/app"), fresh(s.sidecar, "", "secret/data/app/key"))
-		s.value("secret/data/app/key", s.secret, fromCache)
-	})
-}
-
 func TestADenialOrADeletionIsNeverPaperedOver(t *testing.T) {
 	t.Parallel()
 	vaulttest.EachPrivate(t, func(t *testing.T, v *vaulttest.Vault) {

@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -154,5 +155,36 @@ func TestAWrongSecretIDIsTriedOnce(t *testing.T) {
 		if status, _ := v.Do(t, "POST", "auth/approle/login", map[string]any{"role_id": l.roleID, "secret_id": l.secretID}); status != 200 {
 			t.Errorf("the right secret_id is answered %d: the role is locked", status)
 		}
+	})
+}
+
+func TestAWrappedSecretIDIsUnwrappedOnce(t *testing.T) {
+	t.Parallel()
+	vaulttest.EachPrivate(t, func(t *testing.T, v *vaulttest.Vault) {
+		s := newSandbox(t)
+		g := s.newProxy(v)
+		l := s.newLogin(v, shortLife, readSecrets)
+		value := s.newSecret()
+		s.writeSecret(v, "secret/data/app", "key", value)
+		wrapping := l.wrappedSecretID()
+		file := s.write("wrapped", wrapping+"\n")
+		config := s.config(l.connection("prod", g.address, "secret_id_file: "+file, "secret_id_wrapped: true"))
+		r := s.start("--config", config)
+		eventually(t, "a second login needs no second unwrapping", func() bool { return g.count(loginPath) >= 2 })
+		r.value("secret/data/app/key", value, fromVault)
+		if unwraps := g.count("sys/wrapping/unwrap"); unwraps != 1 {
+			t.Errorf("the wrapping token was used %d times, want 1", unwraps)
+		}
+		r.stop()
+
+		// The next process finds a spent wrapping token, says so, and does not try it again and again.
+		again := s.startUnready("--config", config)
+		eventually(t, "the spent wrapping token is rejected", func() bool {
+			_, err := again.resolve("secret/data/app/key")
+			return strings.Contains(fmt.Sprint(err), "wrapping token")
+		})
+		_, err := again.resolve("secret/data/app/key")
+		requireFailure(t, s, err, loginRejected)
+		requireBetween(t, "unwrappings", g.count("sys/wrapping/unwrap"), 1, 2)
 	})
 }

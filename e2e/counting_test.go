@@ -46,24 +46,22 @@ func requireReads(t *testing.T, v *vaulttest.Vault, path string, want int) {
 
 func TestTheAuditLogShowsOneReadForEverySecret(t *testing.T) {
 	t.Parallel()
-	s := newSandbox(t)
-	v := vaulttest.RealPrivate(t)
-	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", v.Address)))
+	s := newSetup(t, vaulttest.RealPrivate(t))
 
 	t.Run("1000 concurrent requests for a cold secret cause 1 read, max_age 0s exactly 1 more", func(t *testing.T) {
-		s, r := s.in(t), r.in(t)
+		s := s.in(t)
 		value := s.newSecret()
-		s.writeSecret(v, "secret/data/cold", "key", value)
-		resolveTogether(t, r, 1000, &secretsidecarv1.ResolveRequest{Path: "secret/data/cold/key"}, value)
-		requireReads(t, v, "secret/data/cold", 1)
-		r.answer(&secretsidecarv1.ResolveRequest{Path: "secret/data/cold/key", MaxAge: readVaultNow}, value, fromVault)
-		requireReads(t, v, "secret/data/cold", 2)
-		r.value("secret/data/cold/key", value, fromCache)
-		requireReads(t, v, "secret/data/cold", 2)
+		s.writeSecret(s.vault, "secret/data/cold", "key", value)
+		resolveTogether(t, s.sidecar, 1000, &secretsidecarv1.ResolveRequest{Path: "secret/data/cold/key"}, value)
+		requireReads(t, s.vault, "secret/data/cold", 1)
+		s.answer(&secretsidecarv1.ResolveRequest{Path: "secret/data/cold/key", MaxAge: readVaultNow}, value, fromVault)
+		requireReads(t, s.vault, "secret/data/cold", 2)
+		s.value("secret/data/cold/key", value, fromCache)
+		requireReads(t, s.vault, "secret/data/cold", 2)
 	})
 
 	t.Run("50 keys of one secret in a batch cause 1 read, with max_age 0s too, another key later none", func(t *testing.T) {
-		s, r := s.in(t), r.in(t)
+		s := s.in(t)
 		data := map[string]any{}
 		batch := &secretsidecarv1.BatchResolveRequest{}
 		for i := range 50 {
@@ -72,8 +70,8 @@ func TestTheAuditLogShowsOneReadForEverySecret(t *testing.T) {
 			batch.Requests = append(batch.Requests, &secretsidecarv1.ResolveRequest{Path: "secret/data/wide/" + key})
 		}
 		data["later"] = s.newSecret()
-		v.WriteSecret(t, "secret/data/wide", data)
-		answer, err := r.BatchResolve(t.Context(), batch)
+		s.vault.WriteSecret(t, "secret/data/wide", data)
+		answer, err := s.BatchResolve(t.Context(), batch)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -82,59 +80,59 @@ func TestTheAuditLogShowsOneReadForEverySecret(t *testing.T) {
 				t.Errorf("result %d is %v", i, result)
 			}
 		}
-		requireReads(t, v, "secret/data/wide", 1)
+		requireReads(t, s.vault, "secret/data/wide", 1)
 		for _, request := range batch.GetRequests() {
 			request.MaxAge = readVaultNow
 		}
-		if _, err := r.BatchResolve(t.Context(), batch); err != nil {
+		if _, err := s.BatchResolve(t.Context(), batch); err != nil {
 			t.Fatal(err)
 		}
-		requireReads(t, v, "secret/data/wide", 2)
-		r.value("secret/data/wide/later", data["later"].(string), fromCache)
-		requireReads(t, v, "secret/data/wide", 2)
+		requireReads(t, s.vault, "secret/data/wide", 2)
+		s.value("secret/data/wide/later", data["later"].(string), fromCache)
+		requireReads(t, s.vault, "secret/data/wide", 2)
 	})
 
 	t.Run("not found is remembered, but not for max_age 0s and not after Invalidate", func(t *testing.T) {
-		s, r := s.in(t), r.in(t)
+		s := s.in(t)
 		const path = "secret/data/absent/key"
 		notFound := failure{codes.NotFound, "SECRET_NOT_FOUND"}
 		for range 3 {
-			_, err := r.resolve(path)
+			_, err := s.resolve(path)
 			requireFailure(t, s, err, notFound)
 		}
-		requireReads(t, v, "secret/data/absent", 1)
-		_, err := r.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: path, MaxAge: readVaultNow})
+		requireReads(t, s.vault, "secret/data/absent", 1)
+		_, err := s.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: path, MaxAge: readVaultNow})
 		requireFailure(t, s, err, notFound)
-		requireReads(t, v, "secret/data/absent", 2)
+		requireReads(t, s.vault, "secret/data/absent", 2)
 		value := s.newSecret()
-		s.writeSecret(v, "secret/data/absent", "key", value)
-		if _, err := r.Invalidate(t.Context(), &secretsidecarv1.InvalidateRequest{Path: path}); err != nil {
+		s.writeSecret(s.vault, "secret/data/absent", "key", value)
+		if _, err := s.Invalidate(t.Context(), &secretsidecarv1.InvalidateRequest{Path: path}); err != nil {
 			t.Fatal(err)
 		}
-		r.value(path, value, fromVault)
+		s.value(path, value, fromVault)
 	})
 
 	t.Run("a rotated secret keeps its old value until Invalidate", func(t *testing.T) {
-		s, r := s.in(t), r.in(t)
+		s := s.in(t)
 		const path = "secret/data/rotated/key"
 		older, newer := s.newSecret(), s.newSecret()
-		s.writeSecret(v, "secret/data/rotated", "key", older)
-		r.value(path, older, fromVault)
-		s.writeSecret(v, "secret/data/rotated", "key", newer)
-		if answer := r.value(path, older, fromCache); answer.GetVersion() != 1 {
+		s.writeSecret(s.vault, "secret/data/rotated", "key", older)
+		s.value(path, older, fromVault)
+		s.writeSecret(s.vault, "secret/data/rotated", "key", newer)
+		if answer := s.value(path, older, fromCache); answer.GetVersion() != 1 {
 			t.Errorf("the old value has version %d", answer.GetVersion())
 		}
-		r.invalidate(path, 1)
-		if answer := r.value(path, newer, fromVault); answer.GetVersion() != 2 {
+		s.invalidate(path, 1)
+		if answer := s.value(path, newer, fromVault); answer.GetVersion() != 2 {
 			t.Errorf("the new value has version %d", answer.GetVersion())
 		}
-		r.answer(&secretsidecarv1.ResolveRequest{Path: path, Version: 1}, older, fromVault)
-		requireReads(t, v, "secret/data/rotated", 3)
-		r.invalidate("secret/data/rotated/", 1)
+		s.answer(&secretsidecarv1.ResolveRequest{Path: path, Version: 1}, older, fromVault)
+		requireReads(t, s.vault, "secret/data/rotated", 3)
+		s.invalidate("secret/data/rotated/", 1)
 	})
 
 	t.Run("all of it took one login", func(t *testing.T) {
-		if logins := arrived(t, v, "update", loginPath); logins != 1 {
+		if logins := arrived(t, s.vault, "update", loginPath); logins != 1 {
 			t.Errorf("%d logins, want 1", logins)
 		}
 	})
@@ -165,27 +163,25 @@ func resolveTogether(t *testing.T, r *sidecar, count int, request *secretsidecar
 func TestARequestAfterInvalidateNeverSeesAReadThatBeganBeforeIt(t *testing.T) {
 	t.Parallel()
 	vaulttest.EachPrivate(t, func(t *testing.T, v *vaulttest.Vault) {
-		s := newSandbox(t)
-		g := s.newProxy(v)
-		r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", g.address)))
+		s := newSetup(t, v)
 		for i := range 20 {
 			older, newer := s.newSecret(), s.newSecret()
 			s.writeSecret(v, "secret/data/fenced", "key", older)
-			if _, err := r.Invalidate(t.Context(), &secretsidecarv1.InvalidateRequest{}); err != nil {
+			if _, err := s.Invalidate(t.Context(), &secretsidecarv1.InvalidateRequest{}); err != nil {
 				t.Fatal(err)
 			}
-			answered, release := g.holdAnswers()
+			answered, release := s.proxy.holdAnswers()
 			var group sync.WaitGroup
-			group.Go(func() { _, _ = r.resolve("secret/data/fenced/key") })
+			group.Go(func() { _, _ = s.resolve("secret/data/fenced/key") })
 			<-answered
 			s.writeSecret(v, "secret/data/fenced", "key", newer)
-			if _, err := r.Invalidate(t.Context(), &secretsidecarv1.InvalidateRequest{}); err != nil {
+			if _, err := s.Invalidate(t.Context(), &secretsidecarv1.InvalidateRequest{}); err != nil {
 				t.Fatal(err)
 			}
-			g.open()
+			s.proxy.open()
 			late := make(chan *secretsidecarv1.ResolveResponse, 1)
 			group.Go(func() {
-				answer, _ := r.resolve("secret/data/fenced/key")
+				answer, _ := s.resolve("secret/data/fenced/key")
 				late <- answer
 			})
 			if i%2 == 0 { // the late request is answered first
@@ -197,29 +193,27 @@ func TestARequestAfterInvalidateNeverSeesAReadThatBeganBeforeIt(t *testing.T) {
 			if answer := <-late; answer.GetValue() != newer {
 				t.Fatalf("round %d: got %q, want %q", i, answer.GetValue(), newer)
 			}
-			r.value("secret/data/fenced/key", newer, fromCache)
+			s.value("secret/data/fenced/key", newer, fromCache)
 		}
 	})
 }
 
 func TestASecretInUseIsRefreshedBeforeItExpires(t *testing.T) {
 	t.Parallel()
-	s := newSandbox(t)
-	v := vaulttest.RealPrivate(t)
-	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", v.Address, "cache: {ttl: 12s, refresh_ahead: 5m}")))
+	s := newSetup(t, vaulttest.RealPrivate(t), "cache: {ttl: 12s, refresh_ahead: 5m}")
 	older, newer := s.newSecret(), s.newSecret()
-	s.writeSecret(v, "secret/data/app", "key", older)
-	r.value("secret/data/app/key", older, fromVault)
-	s.writeSecret(v, "secret/data/app", "key", newer)
+	s.writeSecret(s.vault, "secret/data/app", "key", older)
+	s.value("secret/data/app/key", older, fromVault)
+	s.writeSecret(s.vault, "secret/data/app", "key", newer)
 	began := time.Now()
 	eventually(t, "the new value comes by itself", func() bool {
-		answer, err := r.resolve("secret/data/app/key")
+		answer, err := s.resolve("secret/data/app/key")
 		if err != nil || answer.GetSource() != fromCache {
 			t.Fatalf("after %v: %v, %v; nobody but the first waits for Vault", time.Since(began), answer, err)
 		}
 		return answer.GetValue() == newer
 	})
-	requireReads(t, v, "secret/data/app", 2)
+	requireReads(t, s.vault, "secret/data/app", 2)
 }
 
 func TestASecretIsNotServedOnceVaultHasDeletedItByItself(t *testing.T) {
@@ -227,23 +221,20 @@ func TestASecretIsNotServedOnceVaultHasDeletedItByItself(t *testing.T) {
 	for _, outage := range []bool{false, true} {
 		t.Run(fmt.Sprintf("outage %v", outage), func(t *testing.T) {
 			t.Parallel()
-			s := newSandbox(t)
-			v := vaulttest.RealPrivate(t)
-			g := s.newProxy(v)
-			r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", g.address)))
-			asRoot(s, v, http.MethodPost, "secret/metadata/passing", map[string]any{"delete_version_after": "6s"})
+			s := newSetup(t, vaulttest.RealPrivate(t))
+			s.asRoot(s.vault, http.MethodPost, "secret/metadata/passing", map[string]any{"delete_version_after": "6s"})
 			value := s.newSecret()
-			s.writeSecret(v, "secret/data/passing", "key", value)
-			end := r.value("secret/data/passing/key", value, fromVault).GetExpiresAt().AsTime()
+			s.writeSecret(s.vault, "secret/data/passing", "key", value)
+			end := s.value("secret/data/passing/key", value, fromVault).GetExpiresAt().AsTime()
 			if outage {
-				g.cut()
+				s.proxy.cut()
 			}
 			var served int
 			var err error
 			eventually(t, "it is gone", func() bool {
 				asked := time.Now()
 				var answer *secretsidecarv1.ResolveResponse
-				if answer, err = r.resolve("secret/data/passing/key"); err != nil {
+				if answer, err = s.resolve("secret/data/passing/key"); err != nil {
 					return true
 				}
 				if served++; answer.GetSource() != fromVault && asked.After(end) {
@@ -265,9 +256,7 @@ func TestASecretIsNotServedOnceVaultHasDeletedItByItself(t *testing.T) {
 
 func TestThreeMegabytesFitIntoAnAnswer(t *testing.T) {
 	t.Parallel()
-	s := newSandbox(t)
-	v := vaulttest.Dev(t)
-	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", v.Address)))
+	s := newSetup(t, vaulttest.Dev(t))
 	value := strings.Repeat("0123456789abcdef", 1_000_000/16) // Vault takes strings of up to 1 MiB
 	data := map[string]any{}
 	batch := &secretsidecarv1.BatchResolveRequest{}
@@ -275,8 +264,8 @@ func TestThreeMegabytesFitIntoAnAnswer(t *testing.T) {
 		data[key] = value
 		batch.Requests = append(batch.Requests, &secretsidecarv1.ResolveRequest{Path: "secret/data/large/" + key})
 	}
-	v.WriteSecret(t, "secret/data/large", data)
-	answer, err := r.BatchResolve(t.Context(), batch)
+	s.vault.WriteSecret(t, "secret/data/large", data)
+	answer, err := s.BatchResolve(t.Context(), batch)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -289,12 +278,8 @@ func TestThreeMegabytesFitIntoAnAnswer(t *testing.T) {
 
 func TestAnswersSayHowLongTheyAreFresh(t *testing.T) {
 	t.Parallel()
-	s := newSandbox(t)
-	v := vaulttest.Dev(t)
-	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", v.Address, "cache: {ttl: 10m}")))
-	value := s.newSecret()
-	s.writeSecret(v, "secret/data/app", "key", value)
-	answer := r.value("secret/data/app/key", value, fromVault)
+	s := newSetup(t, vaulttest.Dev(t), "cache: {ttl: 10m}")
+	answer := s.value("secret/data/app/key", s.secret, fromVault)
 	life := answer.GetExpiresAt().AsTime().Sub(answer.GetFetchedAt().AsTime())
 	if life > 10*time.Minute || life < 9*time.Minute {
 		t.Errorf("a copy with a ttl of 10m is fresh for %v, want 9m to 10m", life)

@@ -126,13 +126,10 @@ func TestATestOfASpecReachesAllowedAddressesAlone(t *testing.T) {
 
 func TestTestsOfSpecsAreLimitedInRate(t *testing.T) {
 	t.Parallel()
-	s := newSandbox(t)
-	v := vaulttest.Dev(t)
-	l := s.defaultLogin(v)
-	r := s.start("--config", s.config(l.connection("prod", v.Address)))
+	s := newSetup(t, vaulttest.Dev(t))
 	began, answered := time.Now(), 0
 	for answered < 60 {
-		_, err := r.TestConnection(t.Context(), specFor(l, v.Address))
+		_, err := s.TestConnection(t.Context(), specFor(s.login, s.vault.Address))
 		if err != nil {
 			requireFailure(t, s, err, limited)
 			break

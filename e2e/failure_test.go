@@ -19,9 +19,12 @@ func (f failure) isRetryable() bool {
 	return f.code == codes.Unavailable || f.reason == "RATE_LIMITED" || f.reason == "OVERLOADED"
 }
 
+// recorder takes what a sidecar said, for the leak checker.
+type recorder interface{ record(name, text string) }
+
 // requireFailure checks an error against the contract: its code and reason, the domain, a message, and the
 // details that belong to it.
-func requireFailure(t *testing.T, s *sandbox, err error, want failure) *status.Status {
+func requireFailure(t *testing.T, s recorder, err error, want failure) *status.Status {
 	t.Helper()
 	got := status.Convert(err)
 	s.record("an error of the API", got.Proto().String())
@@ -61,3 +64,26 @@ func requireFailure(t *testing.T, s *sandbox, err error, want failure) *status.S
 
 // codeOf returns the code of an error of the API.
 func codeOf(err error) codes.Code { return status.Code(err) }
+
+// failureOf returns the code and reason of an error, nil for none. An error of the sidecar's that does not say when to
+// try again, though it should, has a reason that nobody expects.
+func failureOf(err error) *failure {
+	if err == nil {
+		return nil
+	}
+	said := status.Convert(err)
+	failed := &failure{code: said.Code()}
+	hasRetry := false
+	for _, detail := range said.Details() {
+		switch detail := detail.(type) {
+		case *errdetails.ErrorInfo:
+			failed.reason = detail.GetReason()
+		case *errdetails.RetryInfo:
+			hasRetry = detail.GetRetryDelay().AsDuration() > 0
+		}
+	}
+	if failed.isRetryable() && failed.reason != "" && !hasRetry {
+		failed.reason += " without RetryInfo"
+	}
+	return failed
+}

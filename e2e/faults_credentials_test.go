@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"os"
-	"path/filepath"
 	"testing"
 
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
@@ -10,49 +9,13 @@ import (
 
 // The secret_id is rotated by file in every way that people and tools do it, under load. Not one request fails.
 
-// kubernetesSecret is a directory like the one that the kubelet makes of a Secret: files are links through ..data, which
-// is swapped in one step.
-type kubernetesSecret struct {
-	sandbox *sandbox
-	dir     string
-	at      int // number of the directory that ..data leads to
-}
-
-func (s *sandbox) newKubernetesSecret(content string) *kubernetesSecret {
-	s.t.Helper()
-	k := &kubernetesSecret{sandbox: s, dir: s.path("kubernetes")}
-	s.must(os.Mkdir(k.dir, 0o700))
-	k.swap(content)
-	s.must(os.Symlink(filepath.Join("..data", "secret_id"), k.file()))
-	return k
-}
-
-func (k *kubernetesSecret) file() string { return filepath.Join(k.dir, "secret_id") }
-
-// swap makes content the file's new content.
-func (k *kubernetesSecret) swap(content string) {
-	k.sandbox.t.Helper()
-	k.at++
-	version := "..v" + string(rune('0'+k.at))
-	k.sandbox.must(os.Mkdir(filepath.Join(k.dir, version), 0o700))
-	k.sandbox.must(os.WriteFile(filepath.Join(k.dir, version, "secret_id"), []byte(content), 0o600))
-	k.sandbox.must(os.Symlink(version, filepath.Join(k.dir, "..data_tmp")))
-	k.sandbox.must(os.Rename(filepath.Join(k.dir, "..data_tmp"), filepath.Join(k.dir, "..data")))
-}
-
-// must fails the test for an error.
-func (s *sandbox) must(err error) {
-	s.t.Helper()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-}
-
 func TestASecretIDIsRotatedByFileUnderLoadWithNoFailedRequest(t *testing.T) {
 	t.Parallel()
 	r := newLoadSetup(t, loadOptions{withProxy: true})
-	kubernetes := r.newKubernetesSecret(r.login.secretID)
-	file := kubernetes.file()
+	kubernetes := r.newVolume("kubernetes")
+	swap := func(content string) { kubernetes.swap(map[string]string{"secret_id": content}) }
+	swap(r.login.secretID)
+	file := kubernetes.file("secret_id")
 	r.lines = append(r.lines, "secret_id_file: "+file)
 	r.begin()
 	inPlace := func(content string) { r.must(os.WriteFile(file, []byte(content), 0o600)) }
@@ -81,8 +44,8 @@ func TestASecretIDIsRotatedByFileUnderLoadWithNoFailedRequest(t *testing.T) {
 		eventually(t, how+" is reported", func() bool { return noticed(r.sidecar.status("prod")) })
 	}
 
-	rotate("a swap of Kubernetes' links", kubernetes.swap)
-	rotate("another swap of Kubernetes' links", kubernetes.swap)
+	rotate("a swap of Kubernetes' links", swap)
+	rotate("another swap of Kubernetes' links", swap)
 	rotate("an atomic rename", rename)
 	rotate("another atomic rename", rename)
 	rotate("a write in place", inPlace)

@@ -113,19 +113,16 @@ func TestALoginWhoseAnswerIsLostIsFollowedByNoneUntilVaultAnswers(t *testing.T) 
 
 func TestLostAnswersToGoodLoginsSpendNothingOfARoleThatVaultHasAccepted(t *testing.T) {
 	t.Parallel()
-	s := newSandbox(t)
-	v := vaulttest.Dev(t)
-	g, l := s.newProxy(v), s.defaultLogin(v)
-	r := s.start("--config", s.config(l.connection("prod", g.address, "timeout: 2s")))
+	s := newSetup(t, vaulttest.Dev(t), "timeout: 2s")
+	g, l := s.newProxy(s.vault), s.defaultLogin(s.vault)
 	g.loseLogins(lostAnswers[0].say, nil)
 	for range 2 * maxRejected {
-		_ = r.renewLogin()
+		_ = s.renewLogin()
 	}
-	v.RevokeRoleTokens(t, l.role)
-	s.writeSecret(v, "secret/data/app", "key", s.newSecret())
+	s.vault.RevokeRoleTokens(t, l.role)
 	g.open()
-	requireHealed(t, direct(v, g.address, "secret/data/app"), fresh(r, "", "secret/data/app/key"))
-	requireHealth(t, r, "connection/prod", serving)
+	requireHealed(t, direct(s.vault, g.address, "secret/data/app"), fresh(s.sidecar, "", "secret/data/app/key"))
+	requireHealth(t, s.sidecar, "connection/prod", serving)
 }
 
 // crowd is how many ask for the same thing at the same time.
@@ -159,7 +156,7 @@ func (a *setup) askTogether(what string, ask func() error) int {
 
 func TestACrowdThatAsksForANewLoginSharesOne(t *testing.T) {
 	t.Parallel()
-	a := newSetup(t, vaulttest.Dev(t), nil, readSecrets)
+	a := newSetup(t, vaulttest.Dev(t))
 	if logins := a.askTogether("a new login", a.sidecar.renewLogin); logins != 1 {
 		t.Errorf("%d who asked for a new login at the same time cost %d logins, want 1", crowd, logins)
 	}
@@ -176,7 +173,7 @@ func TestACrowdThatAsksForANewLoginSharesOne(t *testing.T) {
 
 func TestACrowdThatTestsAConnectionSharesOneLogin(t *testing.T) {
 	t.Parallel()
-	a := newSetup(t, vaulttest.Dev(t), nil, readSecrets)
+	a := newSetup(t, vaulttest.Dev(t))
 	logins := a.askTogether("a test", func() error {
 		report, err := a.sidecar.testNamed("prod")
 		if err == nil && !report.GetOk() {
@@ -191,7 +188,7 @@ func TestACrowdThatTestsAConnectionSharesOneLogin(t *testing.T) {
 
 func TestATestOfAConnectionSoonAfterAnotherCostsNoLogin(t *testing.T) {
 	t.Parallel()
-	a := newSetup(t, vaulttest.Dev(t), nil, readSecrets)
+	a := newSetup(t, vaulttest.Dev(t))
 	if report, err := a.sidecar.testNamed("prod"); err != nil || !report.GetOk() {
 		t.Fatalf("the first test: %v, %v", report, err)
 	}
@@ -208,23 +205,20 @@ func TestATestOfAConnectionSoonAfterAnotherCostsNoLogin(t *testing.T) {
 
 func TestAFreshReadDoesNotWaitForOneThatHangs(t *testing.T) {
 	t.Parallel()
-	s := newSandbox(t)
-	v := vaulttest.Dev(t)
-	g := s.newProxy(v)
-	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", g.address, timeoutOf(patience*10))))
-	s.writeSecret(v, "secret/data/app", "key", s.newSecret())
-	release := g.hold()
+	s := newSetup(t, vaulttest.Dev(t), timeoutOf(patience*10))
+	s.writeSecret(s.vault, "secret/data/app", "key", s.newSecret())
+	release := s.proxy.hold()
 	defer release()
 	hung := make(chan error, 1)
-	go func() { hung <- fresh(r, "", "secret/data/app/key")(t.Context()) }() // ends when it is answered
-	eventually(t, "a read hangs", func() bool { return g.count("secret/data/app") == 1 })
-	g.open() // the one that is held stays held
+	go func() { hung <- fresh(s.sidecar, "", "secret/data/app/key")(t.Context()) }() // ends when it is answered
+	eventually(t, "a read hangs", func() bool { return s.proxy.count("secret/data/app") == 1 })
+	s.proxy.open() // the one that is held stays held
 	newer := s.newSecret()
-	s.writeSecret(v, "secret/data/app", "key", newer)
+	s.writeSecret(s.vault, "secret/data/app", "key", newer)
 	ctx, cancel := context.WithTimeout(t.Context(), patience) // a tenth of the time-out
 	defer cancel()
 	began := time.Now()
-	answer, err := r.Resolve(ctx, &secretsidecarv1.ResolveRequest{Path: "secret/data/app/key", MaxAge: readVaultNow})
+	answer, err := s.Resolve(ctx, &secretsidecarv1.ResolveRequest{Path: "secret/data/app/key", MaxAge: readVaultNow})
 	if err != nil || answer.GetValue() != newer || answer.GetSource() != fromVault {
 		t.Errorf("a fresh read behind one that hangs: %v, %v after %v", answer.GetSource(), err, time.Since(began))
 	}
@@ -236,32 +230,29 @@ func TestAFreshReadDoesNotWaitForOneThatHangs(t *testing.T) {
 
 func TestNoMoreThanTwoReadsOfASecretAreUnderWay(t *testing.T) {
 	t.Parallel()
-	s := newSandbox(t)
-	v := vaulttest.Dev(t)
-	g := s.newProxy(v)
-	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", g.address, timeoutOf(patience*10))))
-	s.writeSecret(v, "secret/data/app", "key", s.newSecret())
-	release := g.hold()
+	s := newSetup(t, vaulttest.Dev(t), timeoutOf(patience*10))
+	s.writeSecret(s.vault, "secret/data/app", "key", s.newSecret())
+	release := s.proxy.hold()
 	var group sync.WaitGroup
 	defer group.Wait()
 	defer release()
 	for i := range 50 {
 		if i == 1 {
-			eventually(t, "the first read hangs", func() bool { return g.count("secret/data/app") == 1 })
+			eventually(t, "the first read hangs", func() bool { return s.proxy.count("secret/data/app") == 1 })
 		}
 		group.Go(func() {
-			if err := fresh(r, "", "secret/data/app/key")(t.Context()); err != nil {
+			if err := fresh(s.sidecar, "", "secret/data/app/key")(t.Context()); err != nil {
 				t.Errorf("after all were released: %v", err)
 			}
 		})
 	}
-	eventually(t, "a second read is under way", func() bool { return g.count("secret/data/app") >= 2 })
+	eventually(t, "a second read is under way", func() bool { return s.proxy.count("secret/data/app") >= 2 })
 	tick := time.NewTicker(askWhileHealing)
 	defer tick.Stop()
 	for range 20 { // a third one would be here by now
 		<-tick.C
 	}
-	requireBetween(t, "reads under way", g.count("secret/data/app"), 2, 2)
+	requireBetween(t, "reads under way", s.proxy.count("secret/data/app"), 2, 2)
 }
 
 // A role's two credentials are in two files, which change one after the other.

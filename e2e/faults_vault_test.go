@@ -170,7 +170,7 @@ func TestASecretIsDeletedUndeletedAndDestroyed(t *testing.T) {
 	}
 	change := func(method, api string) {
 		t.Helper()
-		asRoot(r.sandbox, r.vault, method, api, map[string]any{"versions": []int{1}})
+		r.sandbox.asRoot(r.vault, method, api, map[string]any{"versions": []int{1}})
 	}
 	wantValue := func() {
 		t.Helper()

@@ -35,22 +35,20 @@ func (r *sidecar) protectionsOf() map[string]bool {
 
 func TestTheProcessIsHardenedAndSaysSo(t *testing.T) {
 	t.Parallel()
-	s := newSandbox(t)
-	v := vaulttest.Dev(t)
-	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", v.Address)))
-	protections := r.protectionsOf()
+	s := newSetup(t, vaulttest.Dev(t))
+	protections := s.protectionsOf()
 	for _, name := range []string{"not_dumpable", "no_core_files", "no_new_privileges"} {
 		if !protections[name] {
 			t.Errorf("%s is not in force: %v", name, protections)
 		}
 	}
-	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", r.command.Process.Pid))
+	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", s.command.Process.Pid))
 	s.must(err)
 	if !strings.Contains(string(limits), "Max core file size        0                    0") {
 		t.Errorf("core files are possible:\n%s", limits)
 	}
 	for _, name := range []string{"environ", "cmdline"} {
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", r.command.Process.Pid, name))
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", s.command.Process.Pid, name))
 		s.must(err)
 		s.record(name+" of the process", string(text)) // the leak checker looks for every secret of the test
 	}
@@ -63,8 +61,9 @@ func TestWithLandlockTheSidecarWorksAndRotatesCredentials(t *testing.T) {
 	l := s.defaultLogin(v)
 	value := s.newSecret()
 	s.writeSecret(v, "secret/data/app", "key", value)
-	kubernetes := s.newKubernetesSecret(l.secretID)
-	text := s.configText(l.connection("prod", v.Address, "secret_id_file: "+kubernetes.file())) +
+	kubernetes := s.newVolume("kubernetes")
+	kubernetes.swap(map[string]string{"secret_id": l.secretID})
+	text := s.configText(l.connection("prod", v.Address, "secret_id_file: "+kubernetes.file("secret_id"))) +
 		"audit: {file: " + s.path("audit.log") + "}\n"
 	r := s.startUnready("--config", s.write("config.yaml", text+"hardening: {landlock: try}\n"))
 	if !r.protectionsOf()["files_restricted"] {
@@ -72,7 +71,7 @@ func TestWithLandlockTheSidecarWorksAndRotatesCredentials(t *testing.T) {
 	}
 	r.awaitHealth("")
 	r.value("secret/data/app/key", value, fromVault)
-	kubernetes.swap(l.newSecretID())
+	kubernetes.swap(map[string]string{"secret_id": l.newSecretID()})
 	eventually(t, "the new secret_id is in use", func() bool { return r.logs("Vault accepts the new credentials") })
 	s.write("config.yaml", text+"# changed\n")
 	eventually(t, "the configuration is reloaded", func() bool { return r.logs("configuration reloaded") })

@@ -6,15 +6,11 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 )
@@ -32,37 +28,6 @@ const (
 	loadTTL   = time.Second
 	loadStale = time.Hour
 	loadCache = "cache: {ttl: 1s, max_stale: 1h, negative_ttl: 1s}"
-)
-
-// expectation is what may be answered while a fault lasts. The zero value is: values, and fresh ones.
-type expectation struct {
-	// outage may be answered to a request that takes nothing stale, or whose secret was invalidated. Every other
-	// request is answered with a value, a stale one perhaps.
-	outage []failure
-	// failures may be answered to any request.
-	failures []failure
-}
-
-var (
-	healthy = expectation{}
-	// disconnected is what gRPC itself says when the sidecar's process is gone.
-	disconnected = failure{codes.Unavailable, ""}
-)
-
-// target is one connection under load.
-type target struct {
-	connection string
-	history    *history
-	direct     probe // asks its Vault without the sidecar; nil when there is nothing to compare with
-	isCalm     bool  // nothing is ever wrong with it
-	mayTimeOut bool  // its timeout is short: a busy machine may make an outage at any time
-}
-
-// The secrets of every target. Those that are kept warm are never invalidated, so that there is a copy in an outage.
-var (
-	warmPaths   = []string{"secret/data/warm-0", "secret/data/warm-1", "secret/data/team/warm-2"}
-	fencedPaths = []string{"secret/data/fenced-0", "secret/data/fenced-1"}
-	loadPaths   = slices.Concat(warmPaths, fencedPaths)
 )
 
 // load is a set of workers that ask all the time, while the secrets are rewritten and invalidated, and judge every
@@ -234,26 +199,6 @@ func (l *load) askBatch(ctx context.Context, target *target) {
 	}
 }
 
-// question makes up a request.
-func (c *target) question() (*secretsidecarv1.ResolveRequest, question) {
-	path, key := loadPaths[rand.IntN(len(loadPaths))], keys[rand.IntN(len(keys))]
-	request := &secretsidecarv1.ResolveRequest{Connection: c.connection, Path: path + "/" + key}
-	q := question{path: path, key: key, ttl: loadTTL, maxAge: loadTTL, maxStale: loadStale, notBefore: c.history.fence(path)}
-	switch rand.IntN(6) {
-	case 0:
-		request.MaxAge, q.maxAge = durationpb.New(0), 0
-	case 1:
-		q.maxAge = 300 * time.Millisecond
-		request.MaxAge = durationpb.New(q.maxAge)
-	case 2:
-		request.MaxStale, q.maxStale = durationpb.New(0), 0
-	case 3:
-		request.Path, request.Key = path, key
-	}
-	q.began = time.Now()
-	return request, q
-}
-
 // writeOnce writes a new version of one secret. While Vault is out of order it may fail.
 func (l *load) writeOnce() {
 	target := l.targets[rand.IntN(len(l.targets))]
@@ -274,36 +219,6 @@ func (l *load) invalidateOnce(ctx context.Context) {
 		target.history.fenced(path, called)
 	case ctx.Err() == nil && !slices.Contains(l.since(phase).failures, *failed):
 		l.complain("Invalidate: %v", err)
-	}
-}
-
-// verify judges one answer.
-func (l *load) verify(target *target, q question, phase int, answer *secretsidecarv1.ResolveResponse, failed *failure) {
-	expected := l.since(phase)
-	if target.isCalm {
-		expected.outage = nil
-	}
-	if target.mayTimeOut {
-		expected.outage = append(expected.outage, unreachable)
-	}
-	if took := time.Since(q.began); took > patience {
-		l.complain("%s %s: the answer took %v", target.connection, q.path, took)
-	}
-	if failed != nil {
-		l.count(target.connection + " " + failed.reason)
-		mayFail := slices.Contains(expected.failures, *failed) ||
-			slices.Contains(expected.outage, *failed) && (q.maxStale == 0 || slices.Contains(fencedPaths, q.path))
-		if !mayFail {
-			l.complain("%s %s (max_age %v, max_stale %v) failed: %v", target.connection, q.path, q.maxAge, q.maxStale, *failed)
-		}
-		return
-	}
-	l.count(target.connection + " " + strings.TrimPrefix(answer.GetSource().String(), "SOURCE_"))
-	if answer.GetSource() == stale && expected.outage == nil {
-		l.complain("%s %s: a stale answer and no outage", target.connection, q.path)
-	}
-	if err := target.history.judge(q, answer); err != nil {
-		l.complain("%s %s: %v", target.connection, q.path, err)
 	}
 }
 
@@ -338,27 +253,4 @@ func (l *load) complain(format string, args ...any) {
 	if l.complaints <= maxComplaints {
 		l.t.Errorf(format, args...)
 	}
-}
-
-// failureOf returns the code and reason of an error, nil for none. An error of the sidecar's that does not say when to
-// try again, though it should, has a reason that nobody expects.
-func failureOf(err error) *failure {
-	if err == nil {
-		return nil
-	}
-	said := status.Convert(err)
-	failed := &failure{code: said.Code()}
-	hasRetry := false
-	for _, detail := range said.Details() {
-		switch detail := detail.(type) {
-		case *errdetails.ErrorInfo:
-			failed.reason = detail.GetReason()
-		case *errdetails.RetryInfo:
-			hasRetry = detail.GetRetryDelay().AsDuration() > 0
-		}
-	}
-	if failed.isRetryable() && failed.reason != "" && !hasRetry {
-		failed.reason += " without RetryInfo"
-	}
-	return failed
 }

@@ -48,7 +48,7 @@ func (l *login) newSecretID() string {
 // destroySecretID makes a secret_id worthless.
 func (l *login) destroySecretID(secretID string) {
 	l.sandbox.t.Helper()
-	asRoot(l.sandbox, l.vault, http.MethodPost, "auth/approle/role/"+l.role+"/secret-id/destroy", map[string]any{"secret_id": secretID})
+	l.sandbox.asRoot(l.vault, http.MethodPost, "auth/approle/role/"+l.role+"/secret-id/destroy", map[string]any{"secret_id": secretID})
 }
 
 // wrappedSecretID makes a secret_id for the role and returns a token that unwraps to it once.
@@ -58,7 +58,7 @@ func (l *login) wrappedSecretID() string {
 }
 
 // asRoot asks Vault with its root token, fails the test unless it succeeds, and returns the answer's data.
-func asRoot(s *sandbox, v *vaulttest.Vault, method, path string, body any) map[string]any {
+func (s *sandbox) asRoot(v *vaulttest.Vault, method, path string, body any) map[string]any {
 	s.t.Helper()
 	status, answer := v.Do(s.t, method, path, body)
 	if status/100 != 2 {

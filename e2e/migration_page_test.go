@@ -59,20 +59,19 @@ func TestTheMigrationPageMapsAConnectionForm(t *testing.T) {
 func TestTheSidecarGivesWhatVaultHoldsForEveryReference(t *testing.T) {
 	t.Parallel()
 	vaulttest.Each(t, func(t *testing.T, v *vaulttest.Vault) {
-		s := newSandbox(t)
+		s := newSetup(t, v)
 		held := map[string]any{
 			"text": s.newSecret(), "empty": "", "zero": json.Number("0"), "large": json.Number("12345678901234567890"), "truth": true,
 			"nothing": nil, "list": []any{"a", json.Number("1.50")}, "name with space": s.newSecret(),
 		}
 		directory := "secret/data/" + vaulttest.Unique("migration") + "/team a/data"
 		v.WriteSecret(t, directory, held)
-		r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", v.Address)))
 		batch := &secretsidecarv1.BatchResolveRequest{}
 		keys := slices.Sorted(maps.Keys(held))
 		for _, key := range keys {
 			batch.Requests = append(batch.Requests, &secretsidecarv1.ResolveRequest{Path: directory + "/" + key})
 		}
-		answer, err := r.BatchResolve(t.Context(), batch)
+		answer, err := s.BatchResolve(t.Context(), batch)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -23,57 +23,54 @@ var (
 
 func TestAnOutageIsCheapAndEndsByItself(t *testing.T) {
 	t.Parallel()
-	s := newSandbox(t)
-	v := vaulttest.RealPrivate(t)
-	g := s.newProxy(v)
-	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", g.address, timeoutOf(noOutage), "cache: {ttl: 5s, refresh_ahead: 0s}")))
+	s := newSetup(t, vaulttest.RealPrivate(t), timeoutOf(noOutage), "cache: {ttl: 5s, refresh_ahead: 0s}")
 	value, cold := s.newSecret(), s.newSecret()
-	s.writeSecret(v, "secret/data/app", "key", value)
-	s.writeSecret(v, "secret/data/cold", "key", cold)
-	r.value("secret/data/app/key", value, fromVault)
+	s.writeSecret(s.vault, "secret/data/app", "key", value)
+	s.writeSecret(s.vault, "secret/data/cold", "key", cold)
+	s.value("secret/data/app/key", value, fromVault)
 
-	g.cut()
-	r.value("secret/data/app/key", value, fromCache)
+	s.proxy.cut()
+	s.value("secret/data/app/key", value, fromCache)
 	eventually(t, "the copy is past its ttl and served as stale", func() bool {
-		answer, err := r.resolve("secret/data/app/key")
+		answer, err := s.resolve("secret/data/app/key")
 		if err != nil || answer.GetValue() != value {
 			t.Fatalf("in an outage: %v, %v", answer, err)
 		}
 		return answer.GetSource() == stale
 	})
-	requireHealth(t, r, "", serving)
+	requireHealth(t, s.sidecar, "", serving)
 
 	t.Run("max_stale 0s is never answered stale, max_age 0s is", func(t *testing.T) {
-		s, r := s.in(t), r.in(t)
-		_, err := r.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: "secret/data/app/key", MaxStale: durationpb.New(0)})
+		s := s.in(t)
+		_, err := s.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: "secret/data/app/key", MaxStale: durationpb.New(0)})
 		requireFailure(t, s, err, unreachable)
-		r.answer(&secretsidecarv1.ResolveRequest{Path: "secret/data/app/key", MaxAge: readVaultNow}, value, stale)
+		s.answer(&secretsidecarv1.ResolveRequest{Path: "secret/data/app/key", MaxAge: readVaultNow}, value, stale)
 	})
 
 	t.Run("what is not cached fails fast, and few probes go out", func(t *testing.T) {
-		s, r := s.in(t), r.in(t)
-		before, began := g.count(""), time.Now()
-		failures := failFast(t, s, r, 3*time.Second)
-		probes := g.count("") - before
+		s := s.in(t)
+		before, began := s.proxy.count(""), time.Now()
+		failures := failFast(t, s, 3*time.Second)
+		probes := s.proxy.count("") - before
 		t.Logf("%d requests failed fast, %d probes", failures, probes)
 		// As many in the first 3 s, and then one in each pause of 4 s, which may be drawn down to half.
 		requireBetween(t, "probes in an outage", probes, 1, 7+int(time.Since(began)/(2*time.Second)))
 	})
 
-	g.open()
-	requireHealed(t, direct(v, g.address, "secret/data/cold"), fresh(r, "", "secret/data/cold/key"), fresh(r, "", "secret/data/app/key"))
-	if answer, err := r.resolve("secret/data/cold/key"); err != nil || answer.GetValue() != cold {
+	s.proxy.open()
+	requireHealed(t, direct(s.vault, s.proxy.address, "secret/data/cold"), fresh(s.sidecar, "", "secret/data/cold/key"), fresh(s.sidecar, "", "secret/data/app/key"))
+	if answer, err := s.resolve("secret/data/cold/key"); err != nil || answer.GetValue() != cold {
 		t.Errorf("after the outage: %v, %v", answer, err)
 	}
 	eventually(t, "the stale copy is replaced", func() bool {
-		answer, err := r.resolve("secret/data/app/key")
+		answer, err := s.resolve("secret/data/app/key")
 		return err == nil && answer.GetSource() != stale
 	})
-	list, err := r.ListConnections(t.Context(), &secretsidecarv1.ListConnectionsRequest{})
+	list, err := s.ListConnections(t.Context(), &secretsidecarv1.ListConnectionsRequest{})
 	if err != nil || list.GetConnections()[0].GetState() != secretsidecarv1.ConnectionState_CONNECTION_STATE_READY {
 		t.Errorf("after the outage: %v, %v", list, err)
 	}
-	if logins := g.count(loginPath); logins != 1 {
+	if logins := s.proxy.count(loginPath); logins != 1 {
 		t.Errorf("%d logins, want 1: the token has survived the outage", logins)
 	}
 }
@@ -88,7 +85,7 @@ func requireAtOnce(t *testing.T, asked time.Time) {
 }
 
 // failFast asks for a secret that is not cached from many sides. Every answer has to come at once.
-func failFast(t *testing.T, s *sandbox, r *sidecar, total time.Duration) int64 {
+func failFast(t *testing.T, s *setup, total time.Duration) int64 {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), total)
 	defer cancel()
@@ -98,7 +95,7 @@ func failFast(t *testing.T, s *sandbox, r *sidecar, total time.Duration) int64 {
 		group.Go(func() {
 			everyTick(ctx, 10*time.Millisecond, func() {
 				asked := time.Now()
-				_, err := r.resolve("secret/data/cold/key")
+				_, err := s.resolve("secret/data/cold/key")
 				requireAtOnce(t, asked)
 				if err == nil {
 					t.Error("a secret that is not cached was resolved")
@@ -114,56 +111,48 @@ func failFast(t *testing.T, s *sandbox, r *sidecar, total time.Duration) int64 {
 
 func TestAVaultThatHangsIsGivenUpAfterTheTimeout(t *testing.T) {
 	t.Parallel()
-	s := newSandbox(t)
-	v := vaulttest.Dev(t)
-	g := s.newProxy(v)
-	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", g.address, "timeout: 2s")))
-	s.writeSecret(v, "secret/data/app", "key", s.newSecret())
-	release := g.holdEverything()
+	s := newSetup(t, vaulttest.Dev(t), "timeout: 2s")
+	s.writeSecret(s.vault, "secret/data/app", "key", s.newSecret())
+	release := s.proxy.holdEverything()
 	defer release()
-	_, err := r.resolve("secret/data/app/key")
+	_, err := s.resolve("secret/data/app/key")
 	requireFailure(t, s, err, unreachable)
 	// One request at a time is the probe and waits; the others do not.
-	before, began := g.count("secret/data/"), time.Now()
+	before, began := s.proxy.count("secret/data/"), time.Now()
 	var group sync.WaitGroup
 	for range 20 {
 		group.Go(func() {
-			_, err := r.resolve("secret/data/app/key")
+			_, err := s.resolve("secret/data/app/key")
 			requireFailure(t, s, err, unreachable)
 		})
 	}
 	group.Wait()
-	probes := g.count("secret/data/") - before
+	probes := s.proxy.count("secret/data/") - before
 	requireBetween(t, "of 20 requests went out, one after the other", probes, 0, 1+int(time.Since(began)/(2*time.Second)))
-	g.open()
+	s.proxy.open()
 	release()
-	requireHealed(t, direct(v, g.address, "secret/data/app"), fresh(r, "", "secret/data/app/key"))
+	requireHealed(t, direct(s.vault, s.proxy.address, "secret/data/app"), fresh(s.sidecar, "", "secret/data/app/key"))
 }
 
 func TestMoreThanMaxWaitingIsRefusedAtOnce(t *testing.T) {
 	t.Parallel()
-	s := newSandbox(t)
-	v := vaulttest.Dev(t)
-	g := s.newProxy(v)
-	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", g.address, "max_waiting: 2", timeoutOf(noOutage))))
-	value := s.newSecret()
-	s.writeSecret(v, "secret/data/cached", "key", value)
-	s.writeSecret(v, "secret/data/app", "key", value)
-	r.value("secret/data/cached/key", value, fromVault)
-	release := g.hold()
+	s := newSetup(t, vaulttest.Dev(t), "max_waiting: 2", timeoutOf(noOutage))
+	s.writeSecret(s.vault, "secret/data/cached", "key", s.secret)
+	s.value("secret/data/cached/key", s.secret, fromVault)
+	release := s.proxy.hold()
 	defer release()
 	const asked, allowed = 10, 2
 	outcomes := make(chan error, asked)
 	for range asked {
 		go func() { // ends with its outcome, at the latest after the connection's timeout
-			_, err := r.resolve("secret/data/app/key")
+			_, err := s.resolve("secret/data/app/key")
 			outcomes <- err
 		}()
 	}
 	for range asked - allowed {
 		requireFailure(t, s, <-outcomes, failure{codes.ResourceExhausted, "OVERLOADED"})
 	}
-	r.value("secret/data/cached/key", value, fromCache)
+	s.value("secret/data/cached/key", s.secret, fromCache)
 	release()
 	for range allowed {
 		if err := <-outcomes; err != nil {
@@ -174,55 +163,31 @@ func TestMoreThanMaxWaitingIsRefusedAtOnce(t *testing.T) {
 
 func TestTheCallersOwnDeadlineIsItsOwn(t *testing.T) {
 	t.Parallel()
-	s := newSandbox(t)
-	v := vaulttest.Dev(t)
-	g := s.newProxy(v)
-	r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", g.address)))
-	value := s.newSecret()
-	s.writeSecret(v, "secret/data/app", "key", value)
-	release := g.hold()
+	s := newSetup(t, vaulttest.Dev(t))
+	release := s.proxy.hold()
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	_, err := r.Resolve(ctx, &secretsidecarv1.ResolveRequest{Path: "secret/data/app/key"})
+	_, err := s.Resolve(ctx, &secretsidecarv1.ResolveRequest{Path: "secret/data/app/key"})
 	if got := codeOf(err); got != deadlineExceeded {
 		t.Errorf("code %v, want DEADLINE_EXCEEDED", got)
 	}
 	release()
 	eventually(t, "the read that the caller gave up on is of use to the next", func() bool {
-		answer, err := r.resolve("secret/data/app/key")
-		return err == nil && answer.GetValue() == value
+		answer, err := s.resolve("secret/data/app/key")
+		return err == nil && answer.GetValue() == s.secret
 	})
-	if reads := g.count("secret/data/app"); reads != 1 {
+	if reads := s.proxy.count("secret/data/app"); reads != 1 {
 		t.Errorf("%d reads, want 1", reads)
 	}
-}
-
-func TestASealedVaultSaysSoAndComesBack(t *testing.T) {
-	t.Parallel()
-	vaulttest.EachPrivate(t, func(t *testing.T, v *vaulttest.Vault) {
-		s := newSandbox(t)
-		r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", v.Address)))
-		value := s.newSecret()
-		s.writeSecret(v, "secret/data/app", "key", value)
-		v.Seal(t)
-		_, err := r.resolve("secret/data/app/key")
-		requireFailure(t, s, err, sealed)
-		v.Unseal(t)
-		requireHealed(t, direct(v, v.Address, "secret/data/app"), fresh(r, "", "secret/data/app/key"))
-		r.value("secret/data/app/key", value, fromCache)
-	})
 }
 
 func TestADenialOrADeletionIsNeverPaperedOver(t *testing.T) {
 	t.Parallel()
 	vaulttest.EachPrivate(t, func(t *testing.T, v *vaulttest.Vault) {
-		s := newSandbox(t)
-		l := s.defaultLogin(v)
-		r := s.start("--config", s.config(l.connection("prod", v.Address, "cache: {refresh_ahead: 0s}")))
-		s.writeSecret(v, "secret/data/app", "key", s.newSecret())
+		s := newSetup(t, v, "cache: {refresh_ahead: 0s}")
 		s.writeSecret(v, "secret/data/gone", "key", s.newSecret())
 		readNow := func(path string) error {
-			_, err := r.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: path, MaxAge: readVaultNow})
+			_, err := s.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: path, MaxAge: readVaultNow})
 			return err
 		}
 		for _, path := range []string{"secret/data/app/key", "secret/data/gone/key"} {
@@ -230,15 +195,15 @@ func TestADenialOrADeletionIsNeverPaperedOver(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		asRoot(s, v, http.MethodDelete, "secret/data/gone", nil)
+		s.asRoot(v, http.MethodDelete, "secret/data/gone", nil)
 		requireFailure(t, s, readNow("secret/data/gone/key"), failure{codes.NotFound, "VERSION_DELETED"})
-		v.Policy(t, l.role, `path "secret/data/other" { capabilities = ["read"] }`)
+		v.Policy(t, s.login.role, `path "secret/data/other" { capabilities = ["read"] }`)
 		requireFailure(t, s, readNow("secret/data/app/key"), failure{codes.PermissionDenied, "VAULT_PERMISSION_DENIED"})
 		for path, want := range map[string]failure{
 			"secret/data/app/key":  {codes.PermissionDenied, "VAULT_PERMISSION_DENIED"},
 			"secret/data/gone/key": {codes.NotFound, "VERSION_DELETED"},
 		} {
-			_, err := r.resolve(path)
+			_, err := s.resolve(path)
 			requireFailure(t, s, err, want) // the cached copy is gone too
 		}
 	})
@@ -247,14 +212,11 @@ func TestADenialOrADeletionIsNeverPaperedOver(t *testing.T) {
 func TestAPolicyThatWasWidenedTakesEffect(t *testing.T) {
 	t.Parallel()
 	vaulttest.EachPrivate(t, func(t *testing.T, v *vaulttest.Vault) {
-		s := newSandbox(t)
-		l := s.newLogin(v, nil, `path "secret/data/other" { capabilities = ["read"] }`)
-		value := s.newSecret()
-		s.writeSecret(v, "secret/data/app", "key", value)
-		r := s.start("--config", s.config(l.connection("prod", v.Address)))
+		s := newSetupOf(t, v, nil, `path "secret/data/other" { capabilities = ["read"] }`)
+		role := s.login.role
 		// The role gets a second policy: tokens keep those that they were born with.
-		v.Policy(t, l.role+"-more", readSecrets)
-		asRoot(s, v, http.MethodPost, "auth/approle/role/"+l.role, map[string]any{"token_policies": l.role + "," + l.role + "-more"})
-		r.value("secret/data/app/key", value, fromVault)
+		v.Policy(t, role+"-more", readSecrets)
+		s.asRoot(v, http.MethodPost, "auth/approle/role/"+role, map[string]any{"token_policies": role + "," + role + "-more"})
+		s.value("secret/data/app/key", s.secret, fromVault)
 	})
 }

@@ -32,20 +32,13 @@ func (r *sidecar) startPoll(workers int, every time.Duration, paths ...string) *
 	var next atomic.Int64
 	for range workers {
 		p.running.Go(func() {
-			tick := time.NewTicker(every)
-			defer tick.Stop()
-			for {
-				select {
-				case <-ctx.Done():
-					return
-				case <-tick.C:
-				}
+			everyTick(ctx, every, func() {
 				path := paths[int(next.Add(1)-1)%len(paths)]
 				answer, err := r.Resolve(ctx, &secretsidecarv1.ResolveRequest{Path: path + "/key", MaxAge: readVaultNow})
 				if ctx.Err() == nil {
 					p.note(answer, err)
 				}
-			}
+			})
 		})
 	}
 	r.sandbox.t.Cleanup(func() { p.stop() })
@@ -141,4 +134,37 @@ func (r *sidecar) readEach(paths []string) {
 	if failed > 0 {
 		t.Errorf("%d of %d reads failed; the last one: %v", failed, len(paths), last)
 	}
+}
+
+// underLoad asks for a value from many sides, a part of it past the cache, until stop is called. Any
+// failure, and any other value, fails the test.
+func (r *sidecar) underLoad(connection, path, want string) (stop func()) {
+	t := r.sandbox.t
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var group sync.WaitGroup
+	var answers atomic.Int64
+	for worker := range loadWorkers {
+		client := secretsidecarv1.NewSecretServiceClient(r.sandbox.dial())
+		request := &secretsidecarv1.ResolveRequest{Connection: connection, Path: path}
+		if worker == 0 {
+			request.MaxAge = readVaultNow
+		}
+		group.Go(func() {
+			everyTick(ctx, askEvery, func() {
+				answer, err := client.Resolve(t.Context(), request)
+				if err != nil || answer.GetValue() != want {
+					t.Errorf("under load: %v, %v", answer, err)
+				}
+				answers.Add(1)
+			})
+		})
+	}
+	return sync.OnceFunc(func() {
+		cancel()
+		group.Wait()
+		if answers.Load() == 0 {
+			t.Error("the load did nothing")
+		}
+	})
 }

@@ -67,6 +67,24 @@ func (s *sandbox) write(name, content string) string {
 	return path
 }
 
+// subdirectory makes a directory in the sandbox's.
+func (s *sandbox) subdirectory(name string) string {
+	s.t.Helper()
+	path := s.path(name)
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		s.t.Fatal(err)
+	}
+	return path
+}
+
+// must fails the test for an error.
+func (s *sandbox) must(err error) {
+	s.t.Helper()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 // newSecret makes up a secret.
 func (s *sandbox) newSecret() string { return s.keep("top-secret-" + rand.Text()) }
 

@@ -9,6 +9,48 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 
+// setup is a sidecar with one connection, "prod", which leads through a proxy to a Vault. The Vault
+// holds one secret.
+type setup struct {
+	*sandbox
+	*sidecar
+	vault  *vaulttest.Vault
+	proxy  *proxy
+	login  *login
+	secret string // the value of secret/data/app/key
+}
+
+// newSetup starts one whose login may read the mount "secret". The lines are more YAML for the
+// connection.
+func newSetup(t *testing.T, v *vaulttest.Vault, lines ...string) *setup {
+	t.Helper()
+	return newSetupOf(t, v, nil, readSecrets, lines...)
+}
+
+// newSetupOf is newSetup with the parameters of the AppRole and its policy.
+func newSetupOf(t *testing.T, v *vaulttest.Vault, role map[string]any, policy string, lines ...string) *setup {
+	t.Helper()
+	s := newUnstartedSetup(t, v, role, policy)
+	s.sidecar = s.start("--config", s.config(s.login.connection("prod", s.proxy.address, lines...)))
+	return s
+}
+
+// newUnstartedSetup is newSetupOf without a sidecar.
+func newUnstartedSetup(t *testing.T, v *vaulttest.Vault, role map[string]any, policy string) *setup {
+	t.Helper()
+	s := &setup{sandbox: newSandbox(t), vault: v}
+	s.proxy, s.login, s.secret = s.newProxy(v), s.newLogin(v, role, policy), s.newSecret()
+	s.writeSecret(v, "secret/data/app", "key", s.secret)
+	return s
+}
+
+// in is the same setup for a subtest, which is the one to fail then.
+func (s *setup) in(t *testing.T) *setup {
+	same := *s
+	same.sandbox, same.sidecar = s.sandbox.in(t), s.sidecar.in(t)
+	return &same
+}
+
 // loadSetup is a sidecar with two connections, under load: "prod" leads through a network that can be broken to a real
 // Vault that can be broken, "calm" to another Vault, with the same paths, at which nothing is ever wrong and which
 // no fault of the other one may disturb.

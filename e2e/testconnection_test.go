@@ -18,8 +18,7 @@ const (
 func TestAConnectionIsTestedStepByStepBeforeItIsConfigured(t *testing.T) {
 	t.Parallel()
 	vaulttest.EachPrivate(t, func(t *testing.T, v *vaulttest.Vault) {
-		s := newSandbox(t)
-		r := s.start("--config", s.config(s.defaultLogin(v).connection("prod", v.Address)))
+		s := newSetup(t, v)
 		s.writeSecret(v, "secret/data/app", "key", s.newSecret())
 		l := s.newLogin(v, nil, readSecrets+` path "sys/mounts" { capabilities = ["read"] }`)
 		notVault := httptest.NewServer(text(http.StatusOK, "<html>Welcome</html>"))
@@ -47,7 +46,7 @@ func TestAConnectionIsTestedStepByStepBeforeItIsConfigured(t *testing.T) {
 			{"not a Vault", at(notVault.URL), "secret/data/app/key", []secretsidecarv1.CheckStatus{failed, skipped, skipped, skipped}},
 		} {
 			t.Run(test.name, func(t *testing.T) {
-				report, err := r.TestConnection(t.Context(), &secretsidecarv1.TestConnectionRequest{
+				report, err := s.TestConnection(t.Context(), &secretsidecarv1.TestConnectionRequest{
 					Target: &secretsidecarv1.TestConnectionRequest_Spec{Spec: test.spec}, Path: test.path,
 				})
 				if err != nil {

@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -89,31 +90,28 @@ func TestTokensThatDieYoungAreReplacedInTime(t *testing.T) {
 func TestATokenRevokedByTheOperatorCostsOneLoginAndNoFailure(t *testing.T) {
 	t.Parallel()
 	vaulttest.EachPrivate(t, func(t *testing.T, v *vaulttest.Vault) {
-		s := newSandbox(t)
-		g := s.newProxy(v)
-		l := s.defaultLogin(v)
-		r := s.start("--config", s.config(l.connection("prod", g.address)))
+		s := newSetup(t, v)
 		const secrets = 50 // each with a read of its own, which Vault answers with "invalid token"
 		value := s.newSecret()
 		for i := range secrets {
 			s.writeSecret(v, fmt.Sprintf("secret/data/app%d", i), "key", value)
 		}
 		for round := range 3 {
-			if revoked := v.RevokeRoleTokens(t, l.role); revoked != 1 {
+			if revoked := v.RevokeRoleTokens(t, s.login.role); revoked != 1 {
 				t.Fatalf("the sidecar had %d tokens, want 1", revoked)
 			}
 			var group sync.WaitGroup
 			for i := range secrets {
 				group.Go(func() {
 					path := fmt.Sprintf("secret/data/app%d/key", i)
-					answer, err := r.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: path, MaxAge: readVaultNow})
+					answer, err := s.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: path, MaxAge: readVaultNow})
 					if err != nil || answer.GetValue() != value {
 						t.Errorf("resolve: %v, %v", answer, err)
 					}
 				})
 			}
 			group.Wait()
-			if logins := g.count(loginPath); logins != round+2 {
+			if logins := s.proxy.count(loginPath); logins != round+2 {
 				t.Fatalf("%d logins after %d revocations, want %d", logins, round+1, round+2)
 			}
 		}
@@ -157,5 +155,36 @@ func TestAWrongSecretIDIsTriedOnce(t *testing.T) {
 		if status, _ := v.Do(t, "POST", "auth/approle/login", map[string]any{"role_id": l.roleID, "secret_id": l.secretID}); status != 200 {
 			t.Errorf("the right secret_id is answered %d: the role is locked", status)
 		}
+	})
+}
+
+func TestAWrappedSecretIDIsUnwrappedOnce(t *testing.T) {
+	t.Parallel()
+	vaulttest.EachPrivate(t, func(t *testing.T, v *vaulttest.Vault) {
+		s := newSandbox(t)
+		g := s.newProxy(v)
+		l := s.newLogin(v, shortLife, readSecrets)
+		value := s.newSecret()
+		s.writeSecret(v, "secret/data/app", "key", value)
+		wrapping := l.wrappedSecretID()
+		file := s.write("wrapped", wrapping+"\n")
+		config := s.config(l.connection("prod", g.address, "secret_id_file: "+file, "secret_id_wrapped: true"))
+		r := s.start("--config", config)
+		eventually(t, "a second login needs no second unwrapping", func() bool { return g.count(loginPath) >= 2 })
+		r.value("secret/data/app/key", value, fromVault)
+		if unwraps := g.count("sys/wrapping/unwrap"); unwraps != 1 {
+			t.Errorf("the wrapping token was used %d times, want 1", unwraps)
+		}
+		r.stop()
+
+		// The next process finds a spent wrapping token, says so, and does not try it again and again.
+		again := s.startUnready("--config", config)
+		eventually(t, "the spent wrapping token is rejected", func() bool {
+			_, err := again.resolve("secret/data/app/key")
+			return strings.Contains(fmt.Sprint(err), "wrapping token")
+		})
+		_, err := again.resolve("secret/data/app/key")
+		requireFailure(t, s, err, loginRejected)
+		requireBetween(t, "unwrappings", g.count("sys/wrapping/unwrap"), 1, 2)
 	})
 }

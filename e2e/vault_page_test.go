@@ -186,7 +186,7 @@ func TestWhatEachParameterOfTheRoleDoes(t *testing.T) {
 	t.Run("Vault cuts the life of a secret_id to its longest lease", func(t *testing.T) {
 		s := newSandbox(t)
 		l := s.newLogin(v, map[string]any{"secret_id_ttl": "2160h"}, readSecrets)
-		about := asRoot(s, v, http.MethodPost, "auth/approle/role/"+l.role+"/secret-id/lookup", map[string]any{"secret_id": l.secretID})
+		about := s.asRoot(v, http.MethodPost, "auth/approle/role/"+l.role+"/secret-id/lookup", map[string]any{"secret_id": l.secretID})
 		if life := lifetime(t, about); life != 768*time.Hour {
 			t.Errorf("a secret_id of 2160h lives for %v", life)
 		}

@@ -176,7 +176,7 @@ lint-imports: # the import directions hold; `make test` runs this too
 	go test -count=1 ./internal/archtest
 
 lint-go: $(call stamp,golangci-lint,$(GOLANGCI_LINT_VERSION)) # golangci-lint, the formatters included
-	$(TOOLS)/golangci-lint run ./... ./bench/... ./e2e/... ./gen/... ./scripts/...
+	$(TOOLS)/golangci-lint run ./... ./bench/... ./client/... ./e2e/... ./gen/... ./scripts/...
 	cd e2e/manifests && GOWORK=off '$(CURDIR)/$(TOOLS)/golangci-lint' run --config ../../.golangci.yml
 
 ##@ Work

@@ -15,8 +15,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 
-// attackSetup is a sidecar under attack. Whatever it is sent, it goes on answering others, and asks Vault for nothing but
-// secrets below secret/data/.
+// attackSetup is a sidecar under attack. Whatever it is sent, it goes on answering others, and asks
+// Vault for nothing but secrets below secret/data/.
 type attackSetup struct {
 	*sidecar
 	proxy *proxy
@@ -35,8 +35,8 @@ func newAttackSetup(t *testing.T) *attackSetup {
 	return d
 }
 
-// requireUnharmed fails the test unless others are answered, and unless Vault was asked for nothing that no reference
-// may lead to.
+// requireUnharmed fails the test unless others are answered, and unless Vault was asked for nothing
+// that no reference may lead to.
 func (d *attackSetup) requireUnharmed() {
 	d.sandbox.t.Helper()
 	d.answer(&secretsidecarv1.ResolveRequest{Connection: "prod", Path: "secret/data/app/key", MaxAge: readVaultNow}, d.value, fromVault)

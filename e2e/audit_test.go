@@ -36,25 +36,21 @@ func (s *sandbox) auditLines(name string) []map[string]any {
 
 func TestEverySecretThatIsAskedForIsAudited(t *testing.T) {
 	t.Parallel()
-	s := newSandbox(t)
-	v := vaulttest.Dev(t)
-	s.writeSecret(v, "secret/data/app", "key", s.newSecret())
-	text := s.configText(s.defaultLogin(v).connection("prod", v.Address)) + "audit: {file: audit.log}\n"
-	r := s.start("--config", s.write("config.yaml", text))
+	s := newSetupWith(t, vaulttest.Dev(t), "audit: {file: audit.log}\n")
 
 	const trace = "0af7651916cd43dd8448eb211c80319c"
 	ctx := metadata.AppendToOutgoingContext(t.Context(), "traceparent", "00-"+trace+"-b7ad6b7169203331-01")
 	ask := func(path string) *secretsidecarv1.ResolveRequest {
 		return &secretsidecarv1.ResolveRequest{Path: path, ProjectId: "p1"}
 	}
-	_, _ = r.Resolve(ctx, ask("secret/data/app/key"))
-	_, _ = r.Resolve(ctx, ask("secret/data/app/key"))
-	_, _ = r.BatchResolve(t.Context(), &secretsidecarv1.BatchResolveRequest{Requests: []*secretsidecarv1.ResolveRequest{
+	_, _ = s.Resolve(ctx, ask("secret/data/app/key"))
+	_, _ = s.Resolve(ctx, ask("secret/data/app/key"))
+	_, _ = s.BatchResolve(t.Context(), &secretsidecarv1.BatchResolveRequest{Requests: []*secretsidecarv1.ResolveRequest{
 		{Connection: "prod", Path: "secret/data/app", Key: "key"}, ask("secret/data/absent/key"), ask("../etc/passwd"), {Connection: "nobody", Path: "secret/data/app/key"},
 	}})
-	_, _ = r.TestConnection(t.Context(), &secretsidecarv1.TestConnectionRequest{
+	_, _ = s.TestConnection(t.Context(), &secretsidecarv1.TestConnectionRequest{
 		Target: &secretsidecarv1.TestConnectionRequest_Connection{Connection: "prod"}, Path: "secret/data/app/key"})
-	_, _ = r.ListConnections(t.Context(), &secretsidecarv1.ListConnectionsRequest{})
+	_, _ = s.ListConnections(t.Context(), &secretsidecarv1.ListConnectionsRequest{})
 
 	lines := s.auditLines("audit.log")
 	var got []string
@@ -87,18 +83,13 @@ func TestEverySecretThatIsAskedForIsAudited(t *testing.T) {
 
 func TestTheAuditLogIsReopenedOnSIGHUP(t *testing.T) {
 	t.Parallel()
-	s := newSandbox(t)
-	v := vaulttest.Dev(t)
-	value := s.newSecret()
-	s.writeSecret(v, "secret/data/app", "key", value)
-	text := s.configText(s.defaultLogin(v).connection("prod", v.Address)) + "audit: {file: audit.log, hash_paths: true}\n"
-	r := s.start("--config", s.write("config.yaml", text))
-	r.value("secret/data/app/key", value, fromVault)
+	s := newSetupWith(t, vaulttest.Dev(t), "audit: {file: audit.log, hash_paths: true}\n")
+	s.value("secret/data/app/key", s.secret, fromVault)
 	s.must(os.Rename(s.path("audit.log"), s.path("audit.log.1")))
-	r.value("secret/data/app/key", value, fromCache)
-	r.signal(syscall.SIGHUP)
+	s.value("secret/data/app/key", s.secret, fromCache)
+	s.signal(syscall.SIGHUP)
 	eventually(t, "the file is there again", func() bool { _, err := os.Stat(s.path("audit.log")); return err == nil })
-	r.value("secret/data/app/key", value, fromCache)
+	s.value("secret/data/app/key", s.secret, fromCache)
 	old, now := s.auditLines("audit.log.1"), s.auditLines("audit.log")
 	if len(old) != 2 || len(now) != 1 || !strings.HasPrefix(now[0]["path"].(string), "sha256:") {
 		t.Errorf("the rotated file holds %v, the new one %v", old, now)
@@ -110,32 +101,25 @@ func TestARequestThatCannotBeAuditedIsRefusedWhereThatIsRequired(t *testing.T) {
 	for _, required := range []string{"true", "false"} {
 		t.Run("required: "+required, func(t *testing.T) {
 			t.Parallel()
-			s := newSandbox(t)
-			v := vaulttest.Dev(t)
-			value := s.newSecret()
-			s.writeSecret(v, "secret/data/app", "key", value)
-			text := s.configText(s.defaultLogin(v).connection("prod", v.Address)) + "audit: {file: /dev/full, required: " + required + "}\n"
-			r := s.start("--config", s.write("config.yaml", text))
-			answer, err := r.resolve("secret/data/app/key")
-			batch, batchErr := r.BatchResolve(t.Context(), &secretsidecarv1.BatchResolveRequest{
+			s := newSetupWith(t, vaulttest.Dev(t), "audit: {file: /dev/full, required: "+required+"}\n")
+			answer, err := s.resolve("secret/data/app/key")
+			batch, batchErr := s.BatchResolve(t.Context(), &secretsidecarv1.BatchResolveRequest{
 				Requests: []*secretsidecarv1.ResolveRequest{{Path: "secret/data/app/key"}}})
 			if required == "true" {
 				requireFailure(t, s, err, auditFailed)
 				requireFailure(t, s, batchErr, auditFailed)
-			} else if err != nil || answer.GetValue() != value || batchErr != nil || batch.GetResults()[0].GetSecret().GetValue() != value {
+			} else if err != nil || answer.GetValue() != s.secret || batchErr != nil || batch.GetResults()[0].GetSecret().GetValue() != s.secret {
 				t.Errorf("resolve: %v, %v; batch: %v, %v", answer, err, batch, batchErr)
 			}
-			eventually(t, "the log tells of it", func() bool { return r.logs("the audit log cannot be written") })
+			eventually(t, "the log tells of it", func() bool { return s.logs("the audit log cannot be written") })
 		})
 	}
 }
 
 func TestAnAuditLogThatCannotBeOpenedIsAMistakeOfTheConfiguration(t *testing.T) {
 	t.Parallel()
-	s := newSandbox(t)
-	v := vaulttest.Dev(t)
-	text := s.configText(s.defaultLogin(v).connection("prod", v.Address)) + "audit: {file: /nowhere/audit.log}\n"
-	if done := s.run("serve", "--config", s.write("config.yaml", text)); done.code != 2 || !strings.Contains(done.stderr, "/nowhere/audit.log") {
+	s := newUnstartedSetup(t, vaulttest.Dev(t), nil, readSecrets)
+	if done := s.run("serve", "--config", s.writeConfig("audit: {file: /nowhere/audit.log}\n")); done.code != 2 || !strings.Contains(done.stderr, "/nowhere/audit.log") {
 		t.Errorf("serve ended with %d: %s", done.code, done.stderr)
 	}
 }

@@ -9,8 +9,9 @@ import (
 	"sync/atomic"
 )
 
-// balancer is a layer 4 load balancer: it hands each new connection to the next of its backends, and knows nothing of
-// what is said there. A connection stays with its backend, whatever becomes of that. It is safe for concurrent use.
+// balancer is a layer 4 load balancer: it hands each new connection to the next of its backends,
+// and knows nothing of what is said there. A connection stays with its backend, whatever becomes of
+// that. It is safe for concurrent use.
 type balancer struct {
 	sandbox  *sandbox
 	listener net.Listener
@@ -61,15 +62,16 @@ func (b *balancer) route(backends ...string) {
 	}
 }
 
-// check lets new connections go only where healthy says so, if there is such a backend. Nil checks nothing.
+// check lets new connections go only where healthy says so, if there is such a backend. Nil checks
+// nothing.
 func (b *balancer) check(healthy func(hostPort string) bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.healthy = healthy
 }
 
-// silence makes the open connections silent: nothing arrives any more on either side, and nothing is reset. New
-// connections work.
+// silence makes the open connections silent: nothing arrives any more on either side, and nothing
+// is reset. New connections work.
 func (b *balancer) silence() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

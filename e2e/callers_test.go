@@ -117,9 +117,7 @@ callers:
 
 func TestAnEmptyListOfCallersLetsNobodyIn(t *testing.T) {
 	t.Parallel()
-	s := newSandbox(t)
-	v := vaulttest.Dev(t)
-	r := s.start("--config", s.write("config.yaml", s.configText(s.defaultLogin(v).connection("prod", v.Address))+"callers: []\n"))
-	_, err := r.resolve("secret/data/app/key")
+	s := newSetupWith(t, vaulttest.Dev(t), "callers: []\n")
+	_, err := s.resolve("secret/data/app/key")
 	requireFailure(t, s, err, callerNotAllowed)
 }

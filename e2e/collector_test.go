@@ -22,7 +22,8 @@ import (
 	"google.golang.org/grpc"
 )
 
-// collector is an OTLP receiver: what the sidecar exports ends up here. It is safe for concurrent use.
+// collector is an OTLP receiver: what the sidecar exports ends up here. It is safe for concurrent
+// use.
 type collector struct {
 	traceservice.UnimplementedTraceServiceServer
 	metricsservice.UnimplementedMetricsServiceServer
@@ -151,8 +152,8 @@ func attributeTexts(attributes []*commonpb.KeyValue) map[string]string {
 	return texts
 }
 
-// series names one value of a metric, with underscores in the place of the dots: the same for OTLP and Prometheus, but
-// for the ends of the names.
+// series names one value of a metric, with underscores in the place of the dots: the same for OTLP
+// and Prometheus, but for the ends of the names.
 func series(name string, attributes map[string]string) string {
 	var parts []string
 	for _, key := range slices.Sorted(maps.Keys(attributes)) {
@@ -184,8 +185,8 @@ func (c *collector) allSpans() []*tracepb.Span {
 	return slices.Clone(c.spans)
 }
 
-// scrape reads a Prometheus endpoint with Prometheus's parser, and returns the values by series and the names of the
-// metrics.
+// scrape reads a Prometheus endpoint with Prometheus's parser, and returns the values by series and
+// the names of the metrics.
 func scrape(t *testing.T, s *sandbox, address string) (values map[string]float64, names map[string]bool) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address+"/metrics", http.NoBody)

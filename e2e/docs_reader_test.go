@@ -83,8 +83,8 @@ func (r *docsReader) write(t *testing.T, name, text string) {
 	}
 }
 
-// command runs one line of a sh block. What runs until it is stopped is started, seen to answer, and stopped;
-// targets of make exist (running them is what runs this test).
+// command runs one line of a sh block. What runs until it is stopped is started, seen to answer,
+// and stopped; targets of make exist (running them is what runs this test).
 func (r *docsReader) command(t *testing.T, line string) {
 	t.Helper()
 	words := strings.Fields(line)
@@ -172,8 +172,8 @@ func (r *docsReader) background(t *testing.T, line string, out io.Writer) (stop 
 	}
 }
 
-// console runs a transcript: lines that begin with "$ " are commands, what follows is what they print, where
-// "..." stands for anything. They share one shell and one `secret-sidecar dev`.
+// console runs a transcript: lines that begin with "$ " are commands, what follows is what they
+// print, where "..." stands for anything. They share one shell and one `secret-sidecar dev`.
 func (r *docsReader) console(t *testing.T, transcript string) {
 	t.Helper()
 	var said bytes.Buffer
@@ -197,8 +197,8 @@ func (r *docsReader) console(t *testing.T, transcript string) {
 	}
 }
 
-// matches compares line by line, with runs of spaces folded; "..." in a line stands for the rest of it, and a
-// line of only "..." for any number of lines.
+// matches compares line by line, with runs of spaces folded; "..." in a line stands for the rest of
+// it, and a line of only "..." for any number of lines.
 func matches(want, got string) bool {
 	pattern := "^"
 	for line := range strings.Lines(want) {

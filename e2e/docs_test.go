@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// TestEveryCommandInTheDocumentsWorks runs the commands of all documents as a reader would: console blocks, with
-// the answers that they show, against `secret-sidecar dev`; sh blocks line by line, in a directory that holds the
-// files that the document shows.
+// TestEveryCommandInTheDocumentsWorks runs the commands of all documents as a reader would: console
+// blocks, with the answers that they show, against `secret-sidecar dev`; sh blocks line by line, in
+// a directory that holds the files that the document shows.
 func TestEveryCommandInTheDocumentsWorks(t *testing.T) {
 	pages, err := filepath.Glob("../docs/*.md")
 	if err != nil {
@@ -137,10 +137,12 @@ func TestNoPageAdvisesToRenewTheLoginsOfEveryConnection(t *testing.T) {
 	}
 }
 
-// elsewhere is a block of commands that need what no test has: a registry, a container engine, a person who logs in.
+// elsewhere is a block of commands that need what no test has: a registry, a container engine, a
+// person who logs in.
 var elsewhere = regexp.MustCompile("(?s)```sh elsewhere\n(.*?)```\n")
 
-// TestCommandsThatRunElsewhereHaveTheFlagsThatTheDocumentsGiveThem asks each program for its flags, where it is there.
+// TestCommandsThatRunElsewhereHaveTheFlagsThatTheDocumentsGiveThem asks each program for its flags,
+// where it is there.
 func TestCommandsThatRunElsewhereHaveTheFlagsThatTheDocumentsGiveThem(t *testing.T) {
 	t.Parallel()
 	pages, err := filepath.Glob("../docs/*.md")

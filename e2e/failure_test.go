@@ -22,8 +22,8 @@ func (f failure) isRetryable() bool {
 // recorder takes what a sidecar said, for the leak checker.
 type recorder interface{ record(name, text string) }
 
-// requireFailure checks an error against the contract: its code and reason, the domain, a message, and the
-// details that belong to it.
+// requireFailure checks an error against the contract: its code and reason, the domain, a message,
+// and the details that belong to it.
 func requireFailure(t *testing.T, s recorder, err error, want failure) *status.Status {
 	t.Helper()
 	got := status.Convert(err)
@@ -65,8 +65,8 @@ func requireFailure(t *testing.T, s recorder, err error, want failure) *status.S
 // codeOf returns the code of an error of the API.
 func codeOf(err error) codes.Code { return status.Code(err) }
 
-// failureOf returns the code and reason of an error, nil for none. An error of the sidecar's that does not say when to
-// try again, though it should, has a reason that nobody expects.
+// failureOf returns the code and reason of an error, nil for none. An error of the sidecar's that
+// does not say when to try again, though it should, has a reason that nobody expects.
 func failureOf(err error) *failure {
 	if err == nil {
 		return nil

@@ -14,7 +14,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 
-// What fails alone stays alone: one kind of request, one mount or one path fails, and the rest goes on.
+// What fails alone stays alone: one kind of request, one mount or one path fails, and the rest goes
+// on.
 
 // waysToFail are answers of a part of Vault that is out of order.
 var waysToFail = []struct {
@@ -269,7 +270,8 @@ func TestAWholeOutageStaysCheap(t *testing.T) {
 			<-end.C
 			probes := len(a.proxy.seen()) - before
 			t.Logf("%d requests reached Vault in %v, of %v", probes, lasts, worker.answers())
-			// Intervals of 0.2, 0.4, 0.8, 1.6, 3.2 and then of 5 s. They may be drawn, down to the half of that.
+			// Intervals of 0.2, 0.4, 0.8, 1.6, 3.2 and then of 5 s. They may be drawn, down to the
+			// half of that.
 			intervals := 5 + int(time.Since(began)/(5*time.Second))
 			requireBetween(t, "requests that reached Vault", probes, 1, secrets+2*intervals)
 			a.proxy.open()

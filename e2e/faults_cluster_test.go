@@ -13,7 +13,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 
-// The faults of a cluster of three real Vaults behind a layer 4 load balancer, one at a time, under load.
+// The faults of a cluster of three real Vaults behind a layer 4 load balancer, one at a time, under
+// load.
 
 // clusterSetup is a setup whose prod leads through a balancer to a cluster.
 type clusterSetup struct {
@@ -49,7 +50,8 @@ func (c *clusterSetup) askAnyNode(ctx context.Context) error {
 	return failures
 }
 
-// isUp is the check of a balancer: a node may have connections when it is the leader or one who follows it.
+// isUp is the check of a balancer: a node may have connections when it is the leader or one who
+// follows it.
 func isUp(backend string) bool {
 	client := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	answer, err := client.Get("http://" + backend + "/v1/sys/health?standbyok=true")
@@ -72,7 +74,8 @@ func TestAClusterLosesOneNodeAtATime(t *testing.T) {
 			c := newClusterSetup(t, healthy)
 			c.begin()
 			c.load.meets("prod VAULT", "prod CACHE")
-			// Elections take their time, and a busy machine may cause one. Denials and missing secrets stay wrong.
+			// Elections take their time, and a busy machine may cause one. Denials and missing
+			// secrets stay wrong.
 			c.load.expect(expectation{outage: []failure{unreachable, sealed, {codes.Unavailable, "LOGIN_PENDING"}}})
 			c.lose("the leader is killed", c.cluster.Leader(t), (*vaulttest.Vault).Kill, (*vaulttest.Vault).Restart)
 			c.lose("the leader is sealed", c.cluster.Leader(t), (*vaulttest.Vault).Seal, (*vaulttest.Vault).Unseal)
@@ -99,8 +102,8 @@ func (c *clusterSetup) lose(what string, node *vaulttest.Vault, loss, back func(
 	c.load.meets("prod VAULT")
 }
 
-// thaw lets a frozen node go on. One that led answers for a moment with what it knew, before it learns that others have
-// gone on without it.
+// thaw lets a frozen node go on. One that led answers for a moment with what it knew, before it
+// learns that others have gone on without it.
 func (c *clusterSetup) thaw(node *vaulttest.Vault, t testing.TB) {
 	t.Helper()
 	c.prod.mayLag(func() {

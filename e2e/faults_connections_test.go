@@ -21,7 +21,8 @@ import (
 
 // Connections that are open and lead nowhere, while a new one would lead to a healthy Vault.
 
-// heldConnections is how many connections the sidecar has when they die, where the protocol needs more than one.
+// heldConnections is how many connections the sidecar has when they die, where the protocol needs
+// more than one.
 const heldConnections = 8
 
 // transports are the ways in which a sidecar speaks to a Vault.
@@ -37,7 +38,8 @@ var transports = []struct {
 	{"TLS with HTTP/1.1 alone", (*httptest.Server).StartTLS},
 }
 
-// balancedSetup is a sidecar whose connections lead through a balancer to a proxy before a Vault, and are all open.
+// balancedSetup is a sidecar whose connections lead through a balancer to a proxy before a Vault,
+// and are all open.
 type balancedSetup struct {
 	*sandbox
 	vault    *vaulttest.Vault
@@ -46,7 +48,8 @@ type balancedSetup struct {
 	sidecar  *sidecar
 }
 
-// newBalancedSetup builds one. The address is that of the balancer unless host gives it another name.
+// newBalancedSetup builds one. The address is that of the balancer unless host gives it another
+// name.
 func newBalancedSetup(t *testing.T, start func(*httptest.Server), lines ...string) *balancedSetup {
 	t.Helper()
 	s := newSandbox(t)
@@ -67,8 +70,8 @@ func pemOf(certificate []byte) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate}))
 }
 
-// warm writes secrets and reads them all at the same time, so that there are as many connections. On a slow machine the
-// time-out may be over before they are all under way: then it tries again.
+// warm writes secrets and reads them all at the same time, so that there are as many connections.
+// On a slow machine the time-out may be over before they are all under way: then it tries again.
 func (d *balancedSetup) warm() {
 	d.t.Helper()
 	for i := range heldConnections {
@@ -97,8 +100,8 @@ func (d *balancedSetup) warm() {
 
 func held(i int) string { return fmt.Sprintf("secret/data/held-%d", i) }
 
-// requireHealed counts, from a fault on, the reads that fail of a worker who is in no hurry, until workers who ask all
-// the time get what they want.
+// requireHealed counts, from a fault on, the reads that fail of a worker who is in no hurry, until
+// workers who ask all the time get what they want.
 func (d *balancedSetup) requireHealed(without probe) {
 	d.t.Helper()
 	ctx, cancel := context.WithCancel(d.t.Context())
@@ -165,7 +168,8 @@ func vaultSays(status int, message string) http.HandlerFunc {
 	}
 }
 
-// hang answers nothing until the client has gone, which a server notices only once it has read the body.
+// hang answers nothing until the client has gone, which a server notices only once it has read the
+// body.
 func hang(_ http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(io.Discard, r.Body)
 	<-r.Context().Done()
@@ -217,7 +221,8 @@ func TestABalancersNodeThatNoLongerServesIsLeft(t *testing.T) {
 	}
 }
 
-// As above, while every second of the new connections leads to the bad node too: nobody checks the nodes' health.
+// As above, while every second of the new connections leads to the bad node too: nobody checks the
+// nodes' health.
 func TestABalancersNodeThatStaysBadIsLeftForAnother(t *testing.T) {
 	t.Parallel()
 	for _, bad := range badNodes {
@@ -295,7 +300,8 @@ func TestANameThatMovedToAnotherAddressIsFollowed(t *testing.T) {
 	}
 }
 
-// An orderly end of idle connections, as balancers do it all day, is no failure of the network and costs no read.
+// An orderly end of idle connections, as balancers do it all day, is no failure of the network and
+// costs no read.
 func TestABalancerThatClosesConnectionsFailsNoRead(t *testing.T) {
 	t.Parallel()
 	d := newBalancedSetup(t, (*httptest.Server).Start, timeoutOf(noOutage))

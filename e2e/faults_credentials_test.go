@@ -7,7 +7,8 @@ import (
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 )
 
-// The secret_id is rotated by file in every way that people and tools do it, under load. Not one request fails.
+// The secret_id is rotated by file in every way that people and tools do it, under load. Not one
+// request fails.
 
 func TestASecretIDIsRotatedByFileUnderLoadWithNoFailedRequest(t *testing.T) {
 	t.Parallel()

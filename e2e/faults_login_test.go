@@ -26,8 +26,8 @@ var lostAnswers = []struct {
 	{"no answer comes until the time-out", hang},
 }
 
-// loseLogins carries logins to Vault, and says something else to whoever asked. What fails meanwhile fails too; failing
-// may be nil.
+// loseLogins carries logins to Vault, and says something else to whoever asked. What fails
+// meanwhile fails too; failing may be nil.
 func (g *proxy) loseLogins(say http.HandlerFunc, failing func(path string) http.HandlerFunc) {
 	g.answerWith(func(path string) http.HandlerFunc {
 		if path == loginPath {
@@ -69,7 +69,8 @@ func (r *sidecar) testNamed(name string) (*secretsidecarv1.TestConnectionRespons
 // lastsLong is how long a fault lasts whose damage adds up.
 const lastsLong = 25 * time.Second
 
-// maxRejected is how many rejected logins all causes together may spend on a role. Vault locks it after five.
+// maxRejected is how many rejected logins all causes together may spend on a role. Vault locks it
+// after five.
 const maxRejected = 3
 
 func TestAProxyThatLosesTheAnswersToWrongLoginsLocksNoRole(t *testing.T) {
@@ -125,11 +126,15 @@ func TestLostAnswersToGoodLoginsSpendNothingOfARoleThatVaultHasAccepted(t *testi
 	requireHealth(t, s.sidecar, "connection/prod", serving)
 }
 
+// outcomeIsKept is how long the outcome of a login that somebody asked for stands for others. A busy
+// machine may need longer for all who ask.
+const outcomeIsKept = 10 * time.Second
+
 // crowd is how many ask for the same thing at the same time.
 const crowd = 200
 
-// askTogether lets a crowd ask at the same time while the first login waits, and returns how many logins that cost. None
-// has to fail.
+// askTogether lets a crowd ask at the same time while the first login waits, and returns how many
+// logins that cost. None has to fail.
 func (a *setup) askTogether(what string, ask func() error) int {
 	a.t.Helper()
 	before, release := a.proxy.count(loginPath), a.proxy.holdPaths(loginPath)
@@ -160,15 +165,9 @@ func TestACrowdThatAsksForANewLoginSharesOne(t *testing.T) {
 	if logins := a.askTogether("a new login", a.sidecar.renewLogin); logins != 1 {
 		t.Errorf("%d who asked for a new login at the same time cost %d logins, want 1", crowd, logins)
 	}
-	const kept = 10 * time.Second
 	since := time.Now()
 	again := a.askTogether("a new login again", a.sidecar.renewLogin)
-	if took := time.Since(since); took > kept {
-		t.Skipf("this machine needs %v for %d requests: an outcome is kept for %v", took, crowd, kept)
-	}
-	if again != 0 {
-		t.Errorf("%d who asked again soon after cost %d logins, want none", crowd, again)
-	}
+	requireBetween(t, "logins for those who asked again soon after", again, 0, int(time.Since(since)/outcomeIsKept))
 }
 
 func TestACrowdThatTestsAConnectionSharesOneLogin(t *testing.T) {
@@ -192,15 +191,14 @@ func TestATestOfAConnectionSoonAfterAnotherCostsNoLogin(t *testing.T) {
 	if report, err := a.sidecar.testNamed("prod"); err != nil || !report.GetOk() {
 		t.Fatalf("the first test: %v, %v", report, err)
 	}
-	before := a.proxy.count(loginPath)
+	before, since := a.proxy.count(loginPath), time.Now()
 	for range 20 {
 		if report, err := a.sidecar.testNamed("prod"); err != nil || !report.GetOk() {
 			t.Errorf("a test: %v, %v", report, err)
 		}
 	}
-	if logins := a.proxy.count(loginPath) - before; logins != 0 {
-		t.Errorf("20 tests soon after one that succeeded cost %d logins, want none", logins)
-	}
+	logins := a.proxy.count(loginPath) - before
+	requireBetween(t, "logins for 20 tests soon after one that succeeded", logins, 0, int(time.Since(since)/outcomeIsKept))
 }
 
 func TestAFreshReadDoesNotWaitForOneThatHangs(t *testing.T) {

@@ -117,7 +117,8 @@ func TestFileDescriptorsAreExhausted(t *testing.T) {
 	r.load.requireSome("prod STALE", "prod VAULT_UNREACHABLE")
 }
 
-// limitDescriptors sets how many descriptors the sidecar may have, and returns how many it could have before.
+// limitDescriptors sets how many descriptors the sidecar may have, and returns how many it could
+// have before.
 func (r *loadSetup) limitDescriptors(n uint64) uint64 {
 	r.t.Helper()
 	pid := r.sidecar.command.Process.Pid
@@ -155,7 +156,8 @@ func TestTheSidecarIsFrozenForLongerThanTheTokenLives(t *testing.T) {
 	t.Parallel()
 	r := newLoadSetup(t, loadOptions{role: shortLife})
 	r.sidecar = r.start("--config", r.config())
-	// A read that is under way when the process freezes looks like one that Vault has not answered, on any connection.
+	// A read that is under way when the process freezes looks like one that Vault has not answered,
+	// on any connection.
 	r.load = newLoad(t, r.sidecar, &target{connection: "prod", history: r.prod}, &target{connection: "calm", history: r.calm})
 	r.load.meets("prod VAULT")
 	r.load.expect(expectation{outage: []failure{unreachable}})
@@ -194,8 +196,8 @@ func TestSIGTERMUnderLoadLosesNoAcceptedRequestAndRevokesTheTokens(t *testing.T)
 	}
 }
 
-// requireAnswered sends requests, each for a secret that is not cached, calls meanwhile while they are under way, and
-// fails the test unless each is answered with its value.
+// requireAnswered sends requests, each for a secret that is not cached, calls meanwhile while they
+// are under way, and fails the test unless each is answered with its value.
 func (r *loadSetup) requireAnswered(count int, meanwhile func()) {
 	r.t.Helper()
 	values := make([]string, count)

@@ -66,7 +66,8 @@ func (a *authority) issue() pair {
 	return pair{pemOf(der), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}))}
 }
 
-// tlsSetup is a sidecar that speaks TLS with the proxy before its Vault, and shows it a client certificate.
+// tlsSetup is a sidecar that speaks TLS with the proxy before its Vault, and shows it a client
+// certificate.
 type tlsSetup struct {
 	*setup
 	settings atomic.Pointer[tls.Config] // the server's for new connections
@@ -96,7 +97,8 @@ func newTLSSetup(t *testing.T) (*tlsSetup, *authority) {
 	return c, ca
 }
 
-// trust restarts the server's TLS: it shows a certificate of one CA, and takes client certificates of another.
+// trust restarts the server's TLS: it shows a certificate of one CA, and takes client certificates
+// of another.
 func (c *tlsSetup) trust(server, clients *authority) {
 	c.t.Helper()
 	shown := server.issue()
@@ -116,13 +118,15 @@ func (c *tlsSetup) trust(server, clients *authority) {
 	}
 }
 
-// requireHealedNow asks until a fresh value comes. There is no direct client: nobody else has a certificate.
+// requireHealedNow asks until a fresh value comes. There is no direct client: nobody else has a
+// certificate.
 func (c *tlsSetup) requireHealedNow() {
 	c.t.Helper()
 	requireHealed(c.t, nil, fresh(c.sidecar, "", "secret/data/app/key"))
 }
 
-// requireGoesOn fails the test unless reads succeed on new connections, for longer than a file takes to be noticed.
+// requireGoesOn fails the test unless reads succeed on new connections, for longer than a file
+// takes to be noticed.
 func (c *tlsSetup) requireGoesOn(what string) {
 	c.t.Helper()
 	connections := c.shown.Load()

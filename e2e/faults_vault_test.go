@@ -108,7 +108,8 @@ func TestVaultAnswersWithAStormOf429And5xx(t *testing.T) {
 	r.load.heal()
 	r.load.meets("prod VAULT")
 	r.load.requireSome("prod STALE", "prod VAULT_UNREACHABLE", "prod VAULT_RATE_LIMITED")
-	// The breaker lets about 7 probes pass in 4 s; until it opens each of the 5 paths may try as well.
+	// The breaker lets about 7 probes pass in 4 s; until it opens each of the 5 paths may try as
+	// well.
 	requireBetween(t, "requests in a storm", int(requests), 1, 17+int(2*lasted/time.Second))
 }
 

@@ -13,8 +13,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 
-// foreignClient returns the path of a client that this project did not write, named by an environment
-// variable that `make test` sets.
+// foreignClient returns the path of a client that this project did not write, named by an
+// environment variable that `make test` sets.
 func foreignClient(t *testing.T, variable string) string {
 	t.Helper()
 	path := os.Getenv(variable)

@@ -16,7 +16,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 
-// How long it takes to heal: from the moment when Vault answers again to the first fresh value that a worker gets.
+// How long it takes to heal: from the moment when Vault answers again to the first fresh value that
+// a worker gets.
 
 const (
 	// healsWithin is the promise: a healthy Vault is used again within this time.
@@ -37,8 +38,8 @@ func fresh(client secretsidecarv1.SecretServiceClient, connection, path string) 
 	}
 }
 
-// direct asks Vault at an address without a sidecar. Each request is a connection of its own, so that it finds the
-// first moment at which anybody can be served there.
+// direct asks Vault at an address without a sidecar. Each request is a connection of its own, so
+// that it finds the first moment at which anybody can be served there.
 func direct(v *vaulttest.Vault, address, path string) probe {
 	return func(ctx context.Context) error {
 		client := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true,
@@ -60,11 +61,13 @@ func direct(v *vaulttest.Vault, address, path string) probe {
 	}
 }
 
-// requireHealed is called when a fault has ended. It asks all the time until each worker has got a fresh value, and
-// fails the test when the slowest needed more than healsWithin longer than the direct client, which may be nil.
+// requireHealed is called when a fault has ended. It asks all the time until each worker has got a
+// fresh value, and fails the test when the slowest needed more than healsWithin longer than the
+// direct client, which may be nil.
 //
-// A busy machine breaks neither side of that. Time is counted in ticks that the test was given: a machine that lets the
-// test wait lets the sidecar wait too. What Vault or the proxies before it need is in the direct client's time.
+// A busy machine breaks neither side of that. Time is counted in ticks that the test was given: a
+// machine that lets the test wait lets the sidecar wait too. What Vault or the proxies before it
+// need is in the direct client's time.
 func requireHealed(t *testing.T, without probe, workers ...probe) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -118,8 +121,8 @@ func requireHealed(t *testing.T, without probe, workers ...probe) {
 	}
 }
 
-// firstOf asks at every tick, whether or not the earlier requests have been answered, until one is answered well. It
-// returns how often it asked. Its error is the last answer when ctx ends before.
+// firstOf asks at every tick, whether or not the earlier requests have been answered, until one is
+// answered well. It returns how often it asked. Its error is the last answer when ctx ends before.
 func firstOf(ctx context.Context, ask probe) (asked int, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

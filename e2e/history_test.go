@@ -12,8 +12,9 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 
-// history knows every version of every secret that a test has written to one Vault, and judges answers by it: a
-// value that is wrong, too old or another secret's is found, and not only an error. It is safe for concurrent use.
+// history knows every version of every secret that a test has written to one Vault, and judges
+// answers by it: a value that is wrong, too old or another secret's is found, and not only an
+// error. It is safe for concurrent use.
 type history struct {
 	name  string // part of every value, so that the histories of two Vaults share none
 	vault writable
@@ -105,8 +106,8 @@ func (l *history) point() map[string]int {
 	return lengths
 }
 
-// putBack puts the Vault back to a point. Nothing is written meanwhile. What is read in the middle of it may be of
-// before or after.
+// putBack puts the Vault back to a point. Nothing is written meanwhile. What is read in the middle
+// of it may be of before or after.
 func (l *history) putBack(to map[string]int, restore func()) {
 	l.writing.Lock()
 	defer l.writing.Unlock()
@@ -122,8 +123,8 @@ func (l *history) putBack(to map[string]int, restore func()) {
 	}
 }
 
-// mayLag calls do, and from readTakes before that on until it has returned lets Vault answer with older versions. Nothing
-// is written meanwhile.
+// mayLag calls do, and from readTakes before that on until it has returned lets Vault answer with
+// older versions. Nothing is written meanwhile.
 func (l *history) mayLag(do func()) { l.putBack(l.point(), do) }
 
 // fenced notes that an Invalidate that was called at a moment has returned.

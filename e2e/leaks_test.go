@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// leaks knows every secret of one test and every output, and finds the one in the other. The zero value is
-// ready; it is safe for concurrent use.
+// leaks knows every secret of one test and every output, and finds the one in the other. The zero
+// value is ready; it is safe for concurrent use.
 type leaks struct {
 	mu      sync.Mutex
 	secrets []string       // guarded by mu

@@ -12,10 +12,11 @@ import (
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 )
 
-// expectation is what may be answered while a fault lasts. The zero value is: values, and fresh ones.
+// expectation is what may be answered while a fault lasts. The zero value is: values, and fresh
+// ones.
 type expectation struct {
-	// outage may be answered to a request that takes nothing stale, or whose secret was invalidated. Every other
-	// request is answered with a value, a stale one perhaps.
+	// outage may be answered to a request that takes nothing stale, or whose secret was
+	// invalidated. Every other request is answered with a value, a stale one perhaps.
 	outage []failure
 	// failures may be answered to any request.
 	failures []failure
@@ -36,7 +37,8 @@ type target struct {
 	mayTimeOut bool  // its timeout is short: a busy machine may make an outage at any time
 }
 
-// The secrets of every target. Those that are kept warm are never invalidated, so that there is a copy in an outage.
+// The secrets of every target. Those that are kept warm are never invalidated, so that there is a
+// copy in an outage.
 var (
 	warmPaths   = []string{"secret/data/warm-0", "secret/data/warm-1", "secret/data/team/warm-2"}
 	fencedPaths = []string{"secret/data/fenced-0", "secret/data/fenced-1"}

@@ -30,8 +30,8 @@ const (
 	loadCache = "cache: {ttl: 1s, max_stale: 1h, negative_ttl: 1s}"
 )
 
-// load is a set of workers that ask all the time, while the secrets are rewritten and invalidated, and judge every
-// answer. Its methods are for the test's goroutine.
+// load is a set of workers that ask all the time, while the secrets are rewritten and invalidated,
+// and judge every answer. Its methods are for the test's goroutine.
 type load struct {
 	t       *testing.T
 	client  secretsidecarv1.SecretServiceClient
@@ -45,7 +45,8 @@ type load struct {
 	complaints int            // guarded by mu
 }
 
-// newLoad writes the secrets, warms the sidecar's cache and starts the workers. The test's end stops them.
+// newLoad writes the secrets, warms the sidecar's cache and starts the workers. The test's end
+// stops them.
 func newLoad(t *testing.T, r *sidecar, targets ...*target) *load {
 	t.Helper()
 	l := &load{t: t, targets: targets, phases: []expectation{healthy}, counts: map[string]int{},
@@ -62,15 +63,16 @@ func newLoad(t *testing.T, r *sidecar, targets ...*target) *load {
 	return l
 }
 
-// expect says what may be answered from now on. A request is judged by all that was expected while it was under way.
+// expect says what may be answered from now on. A request is judged by all that was expected while
+// it was under way.
 func (l *load) expect(e expectation) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.phases = append(l.phases, e)
 }
 
-// heal is called when a fault has ended. It fails the test unless every secret is read from Vault again in time, and
-// from then on expects nothing but fresh values.
+// heal is called when a fault has ended. It fails the test unless every secret is read from Vault
+// again in time, and from then on expects nothing but fresh values.
 func (l *load) heal() {
 	l.t.Helper()
 	l.requireHealed()
@@ -130,8 +132,8 @@ func (l *load) stop() map[string]int {
 	return l.answers()
 }
 
-// requireSome fails the test unless each of these was answered at least once: a fault that nobody has met proves
-// nothing.
+// requireSome fails the test unless each of these was answered at least once: a fault that nobody
+// has met proves nothing.
 func (l *load) requireSome(what ...string) {
 	l.t.Helper()
 	counts := l.stop()

@@ -9,8 +9,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 
-// readSecrets is a policy that lets a role read the mount "secret". Vault's default policy, which adds
-// renew-self and revoke-self, comes with the role unless it says otherwise.
+// readSecrets is a policy that lets a role read the mount "secret". Vault's default policy, which
+// adds renew-self and revoke-self, comes with the role unless it says otherwise.
 const readSecrets = `path "secret/*" { capabilities = ["read"] }`
 
 // login is an AppRole in a Vault, with a secret_id in a file of the sandbox's.
@@ -57,7 +57,8 @@ func (l *login) wrappedSecretID() string {
 	return l.sandbox.keep(l.vault.WrappedSecretID(l.sandbox.t, "approle", l.role, 2*time.Minute))
 }
 
-// asRoot asks Vault with its root token, fails the test unless it succeeds, and returns the answer's data.
+// asRoot asks Vault with its root token, fails the test unless it succeeds, and returns the
+// answer's data.
 func (s *sandbox) asRoot(v *vaulttest.Vault, method, path string, body any) map[string]any {
 	s.t.Helper()
 	status, answer := v.Do(s.t, method, path, body)
@@ -74,8 +75,8 @@ func (s *sandbox) writeSecret(v *vaulttest.Vault, path, key, value string) {
 	v.WriteSecret(s.t, path, map[string]any{key: s.keep(value)})
 }
 
-// connection is a connection of a configuration file: the login at an address, with more lines of YAML that
-// replace those with the same key.
+// connection is a connection of a configuration file: the login at an address, with more lines of
+// YAML that replace those with the same key.
 func (l *login) connection(name, address string, more ...string) string {
 	lines := []string{"scope: platform", "address: " + address, "role_id: " + l.roleID, "secret_id_file: " + l.secretIDFile}
 	var text strings.Builder
@@ -89,7 +90,8 @@ func (l *login) connection(name, address string, more ...string) string {
 	return text.String()
 }
 
-// isReplaced reports whether a default line gives way to one of more. All spellings of a credential are one.
+// isReplaced reports whether a default line gives way to one of more. All spellings of a credential
+// are one.
 func isReplaced(key, line string, more []string) bool {
 	for _, other := range more {
 		otherKey, _, _ := strings.Cut(other, ":")

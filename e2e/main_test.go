@@ -1,5 +1,6 @@
-// Package e2e_test drives the built binary from outside: its command line, its socket, its files and the
-// Vault behind it. Everything here is true of any build of secret-sidecar that keeps the contract.
+// Package e2e_test drives the built binary from outside: its command line, its socket, its files
+// and the Vault behind it. Everything here is true of any build of secret-sidecar that keeps the
+// contract.
 package e2e_test
 
 import (
@@ -49,8 +50,9 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// TestACachedResultIsOneOfTheseSources reads the directories that the binary is built from: go test runs a package
-// again when a directory that its tests have read has changed, and it knows nothing of a build.
+// TestACachedResultIsOneOfTheseSources reads the directories that the binary is built from: go test
+// runs a package again when a directory that its tests have read has changed, and it knows nothing
+// of a build.
 func TestACachedResultIsOneOfTheseSources(t *testing.T) {
 	list := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{with .Module}}{{if .Main}}{{$.Dir}}{{end}}{{end}}", "../cmd/secret-sidecar")
 	directories, err := list.Output()
@@ -69,7 +71,8 @@ func TestACachedResultIsOneOfTheseSources(t *testing.T) {
 	}
 }
 
-// allowWaitingTests runs more tests side by side than there are processors: most of them wait for a clock.
+// allowWaitingTests runs more tests side by side than there are processors: most of them wait for a
+// clock.
 func allowWaitingTests() {
 	chosen := false
 	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "test.parallel" })

@@ -14,8 +14,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 
-// TestTheMigrationPageMapsAConnectionForm fills two forms of a platform in as docs/migration.md says, and asks as its
-// flows would.
+// TestTheMigrationPageMapsAConnectionForm fills two forms of a platform in as docs/migration.md
+// says, and asks as its flows would.
 func TestTheMigrationPageMapsAConnectionForm(t *testing.T) {
 	t.Parallel()
 	vaulttest.Each(t, func(t *testing.T, v *vaulttest.Vault) {
@@ -54,8 +54,8 @@ func TestTheMigrationPageMapsAConnectionForm(t *testing.T) {
 	})
 }
 
-// TestTheSidecarGivesWhatVaultHoldsForEveryReference compares each value with what Vault itself says, as the page's step
-// of comparing does.
+// TestTheSidecarGivesWhatVaultHoldsForEveryReference compares each value with what Vault itself
+// says, as the page's step of comparing does.
 func TestTheSidecarGivesWhatVaultHoldsForEveryReference(t *testing.T) {
 	t.Parallel()
 	vaulttest.Each(t, func(t *testing.T, v *vaulttest.Vault) {

@@ -11,8 +11,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 
-// network is the network between a sidecar and its Vault: a TCP proxy that can be made bad in the ways that
-// Toxiproxy knows. Only the test's goroutine changes it.
+// network is the network between a sidecar and its Vault: a TCP proxy that can be made bad in the
+// ways that Toxiproxy knows. Only the test's goroutine changes it.
 type network struct {
 	sandbox *sandbox
 	server  *toxiproxy.ApiServer
@@ -45,7 +45,8 @@ func (n *network) connect() {
 	}
 }
 
-// toxic is a fault of Toxiproxy's: its type and attributes, see https://github.com/Shopify/toxiproxy#toxics.
+// toxic is a fault of Toxiproxy's: its type and attributes, see
+// https://github.com/Shopify/toxiproxy#toxics.
 type toxic struct {
 	kind       string
 	attributes map[string]any
@@ -57,7 +58,8 @@ func latencyOf(d time.Duration) toxic {
 }
 
 var (
-	// blackHole swallows what is sent and breaks no connection, as a firewall that drops packets does.
+	// blackHole swallows what is sent and breaks no connection, as a firewall that drops packets
+	// does.
 	blackHole = toxic{kind: "timeout", attributes: map[string]any{"timeout": 0}, upstream: true}
 	// resets answers with a TCP reset as soon as something is sent.
 	resets = toxic{kind: "reset_peer", attributes: map[string]any{"timeout": 0}}

@@ -15,7 +15,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 
-// TestTelemetryShowsWhatHappened lets everything happen that metrics and spans are about, and compares them with it.
+// TestTelemetryShowsWhatHappened lets everything happen that metrics and spans are about, and
+// compares them with it.
 func TestTelemetryShowsWhatHappened(t *testing.T) {
 	t.Parallel()
 	o := newTelemetrySetup(t)
@@ -162,7 +163,8 @@ func (o *telemetrySetup) invalidate(want uint32) {
 	}
 }
 
-// requireLoopbackOnly looks for the metrics at the machine's other addresses, where they must not be.
+// requireLoopbackOnly looks for the metrics at the machine's other addresses, where they must not
+// be.
 func (o *telemetrySetup) requireLoopbackOnly() {
 	o.t.Helper()
 	addresses, err := net.InterfaceAddrs()
@@ -183,8 +185,8 @@ func (o *telemetrySetup) requireLoopbackOnly() {
 	}
 }
 
-// requireCalls compares the calls of Vault that are measured with those that passed the proxy, where no outage makes
-// that uncertain.
+// requireCalls compares the calls of Vault that are measured with those that passed the proxy,
+// where no outage makes that uncertain.
 func (o *telemetrySetup) requireCalls(scraped map[string]float64) {
 	o.t.Helper()
 	for call, passed := range map[string]int{"login": o.proxy.count(loginPath), "lookup": o.proxy.lookedUp()} {

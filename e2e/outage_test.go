@@ -53,7 +53,8 @@ func TestAnOutageIsCheapAndEndsByItself(t *testing.T) {
 		failures := failFast(t, s, 3*time.Second)
 		probes := s.proxy.count("") - before
 		t.Logf("%d requests failed fast, %d probes", failures, probes)
-		// As many in the first 3 s, and then one in each pause of 4 s, which may be drawn down to half.
+		// As many in the first 3 s, and then one in each pause of 4 s, which may be drawn down to
+		// half.
 		requireBetween(t, "probes in an outage", probes, 1, 7+int(time.Since(began)/(2*time.Second)))
 	})
 
@@ -75,8 +76,8 @@ func TestAnOutageIsCheapAndEndsByItself(t *testing.T) {
 	}
 }
 
-// requireAtOnce fails the test when an answer, whose connection has the timeout noOutage, has waited for a
-// time-out, or for as long as a queue lets it wait.
+// requireAtOnce fails the test when an answer, whose connection has the timeout noOutage, has
+// waited for a time-out, or for as long as a queue lets it wait.
 func requireAtOnce(t *testing.T, asked time.Time) {
 	t.Helper()
 	if took := time.Since(asked); took >= noOutage/2 {

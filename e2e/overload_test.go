@@ -19,18 +19,21 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 
-// These tests run without the race detector, which knows 8,128 goroutines at most and makes everything slow.
+// These tests run without the race detector, which knows 8,128 goroutines at most and makes
+// everything slow.
 
 const (
 	overloadCallers = 12_000 // 10,000 of them wait for Vault at once
 	mayWait         = 10_000
 	overloadLatency = 5 * time.Second
-	// measuring is long enough for a p99, and ends before the first of those who wait are told of a time-out.
+	// measuring is long enough for a p99, and ends before the first of those who wait are told of a
+	// time-out.
 	measuring = 3 * time.Second
 	probers   = 4
 	// mostMemory is what the process may take for all that: some 25 kB for each caller that waits.
 	mostMemory = 400 << 20
-	// quickly is when the excess is refused, at 99 of 100, while 12,000 callers arrive within a second.
+	// quickly is when the excess is refused, at 99 of 100, while 12,000 callers arrive within a
+	// second.
 	quickly = time.Second
 	// slowdown is what may become of the p99 of what does not wait for the slow Vault.
 	slowdown = 3.0
@@ -161,7 +164,8 @@ func (s *samples) p99() time.Duration {
 	return s.took[len(s.took)*99/100]
 }
 
-// storm is 12,000 callers, each of which asks the slow Vault for a secret of its own, and asks again.
+// storm is 12,000 callers, each of which asks the slow Vault for a secret of its own, and asks
+// again.
 type storm struct {
 	o       *overload
 	cancel  context.CancelFunc
@@ -193,7 +197,8 @@ func (o *overload) storm() *storm {
 
 var overloaded = failure{8, "OVERLOADED"}
 
-// call asks until ctx ends. Who is refused waits for some seconds before the next try, as a well-made client does.
+// call asks until ctx ends. Who is refused waits for some seconds before the next try, as a
+// well-made client does.
 func (s *storm) call(ctx context.Context, caller int) {
 	pause := time.NewTimer(rand.N(time.Second)) // they do not all come in the same microsecond
 	defer pause.Stop()
@@ -231,8 +236,8 @@ func (s *storm) note(err error, took time.Duration) {
 	}
 }
 
-// awaitTimeouts waits until most of those who waited have been told that Vault is too slow, which takes as long as
-// the connection's timeout, 10 s.
+// awaitTimeouts waits until most of those who waited have been told that Vault is too slow, which
+// takes as long as the connection's timeout, 10 s.
 func (s *storm) awaitTimeouts() {
 	s.o.t.Helper()
 	eventually(s.o.t, "those who waited in vain are told so", func() bool {

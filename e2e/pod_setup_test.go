@@ -14,8 +14,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 
-// The conditions of a pod, on this machine: the sidecar and a worker in containers of their own, as different users, with
-// a group (the pod's fsGroup) and a directory in memory in common.
+// The conditions of a pod, on this machine: the sidecar and a worker in containers of their own, as
+// different users, with a group (the pod's fsGroup) and a directory in memory in common.
 
 const (
 	podSidecar = 65532
@@ -57,8 +57,8 @@ func (p *pod) configText(lines ...string) string {
 	return strings.Replace(p.sandbox.configText(connection), p.socket(), podSocket+`, mode: "0660"`, 1)
 }
 
-// shareMemory mounts the directory of the socket as the kubelet mounts an emptyDir in memory for a pod with an fsGroup: the
-// group may write, and what is made in it is the group's.
+// shareMemory mounts the directory of the socket as the kubelet mounts an emptyDir in memory for a
+// pod with an fsGroup: the group may write, and what is made in it is the group's.
 func (p *pod) shareMemory() {
 	p.t.Helper()
 	directory := p.subdirectory("run")
@@ -94,8 +94,8 @@ func (p *pod) startSidecar() *containedSidecar {
 	return &containedSidecar{sidecar: p.launch(command, log), container: c}
 }
 
-// awaitStarted waits as the kubelet does, by the manifest's startup probe, which runs in the container. It tells that the
-// socket answers; the sidecar may not have logged in yet.
+// awaitStarted waits as the kubelet does, by the manifest's startup probe, which runs in the
+// container. It tells that the socket answers; the sidecar may not have logged in yet.
 func (r *containedSidecar) awaitStarted() {
 	r.sandbox.t.Helper()
 	r.await("startupProbe")
@@ -139,8 +139,8 @@ func (r *containedSidecar) crash() {
 	r.awaitExit()
 }
 
-// newWorkingPod returns a pod whose containers have started in the order of a native sidecar, and whose worker is being
-// answered.
+// newWorkingPod returns a pod whose containers have started in the order of a native sidecar, and
+// whose worker is being answered.
 func newWorkingPod(t *testing.T) (*pod, *containedSidecar, *worker) {
 	t.Helper()
 	p := newPod(t)

@@ -50,7 +50,8 @@ func TestInAPodTheSidecarTakesGosMemoryLimitFromItsContainer(t *testing.T) {
 	r.stop()
 }
 
-// holdRequest waits until Vault has a request of the worker's that it does not answer until release is called.
+// holdRequest waits until Vault has a request of the worker's that it does not answer until release
+// is called.
 func (p *pod) holdRequest() (release func()) {
 	p.t.Helper()
 	release = p.proxy.hold()
@@ -119,7 +120,7 @@ func TestInAPodAKilledSidecarComesBackOnItsStaleSocket(t *testing.T) {
 	w.end()
 	for _, failure := range w.failures() {
 		// What was in progress when the process died, and what came before the next one's login.
-		if failure != "Unavailable" && failure != "Unavailable LOGIN_PENDING" {
+		if !isAny(failure, disconnected, loginPending) {
 			t.Errorf("the worker was answered %s", failure)
 		}
 	}
@@ -161,7 +162,7 @@ func TestInAPodASidecarThatIsToldToEndFinishesWhatTheWorkerHasAsked(t *testing.T
 	r.stop()
 	w.kill()
 	for _, failure := range w.failures() {
-		if failure != "Unavailable SHUTTING_DOWN" && failure != "Unavailable" {
+		if !isAny(failure, disconnected, shuttingDown) {
 			t.Errorf("the worker was answered %s", failure)
 		}
 	}

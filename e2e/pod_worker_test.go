@@ -6,14 +6,15 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	"github.com/secret-sidecar/secret-sidecar/e2e/containertest"
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
@@ -79,7 +80,8 @@ func (w *worker) kill() {
 	_ = w.command.Wait()
 }
 
-// awaitEnd waits for the end of a worker that was told to end, and checks that it has done all that it began.
+// awaitEnd waits for the end of a worker that was told to end, and checks that it has done all that
+// it began.
 func (w *worker) awaitEnd() {
 	w.pod.t.Helper()
 	if err := w.command.Wait(); err != nil {
@@ -108,7 +110,15 @@ func (w *worker) requireNoFailure() {
 	}
 }
 
-// TestHelperWorksInAPod is no test: it is the worker. It ends after SIGTERM, when its last request is answered.
+// isAny reports whether a failure of a worker's is one of these.
+func isAny(said string, expected ...failure) bool {
+	return slices.ContainsFunc(expected, func(f failure) bool {
+		return strings.HasPrefix(said, fmt.Sprintf("%v %s:", f.code, f.reason))
+	})
+}
+
+// TestHelperWorksInAPod is no test: it is the worker. It ends after SIGTERM, when its last request
+// is answered.
 func TestHelperWorksInAPod(t *testing.T) {
 	if os.Getenv(helperEnv) == "" {
 		t.Skip("runs as a process of its own")
@@ -116,7 +126,7 @@ func TestHelperWorksInAPod(t *testing.T) {
 	told, stop := signal.NotifyContext(t.Context(), syscall.SIGTERM)
 	defer stop()
 	channel, err := grpc.NewClient("unix://"+podSocket, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1.5, MaxDelay: 200 * time.Millisecond}}))
+		grpc.WithConnectParams(connectParams))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +153,7 @@ func work(client secretsidecarv1.SecretServiceClient) error {
 	answer, err := client.Resolve(ctx, request, grpc.WaitForReady(true))
 	switch failed := failureOf(err); {
 	case failed != nil:
-		return fmt.Errorf("%v %s", failed.code, failed.reason)
+		return fmt.Errorf("%v %s: %q", failed.code, failed.reason, status.Convert(err).Message())
 	case answer.GetValue() != os.Getenv("WANT"):
 		return fmt.Errorf("a wrong value")
 	}

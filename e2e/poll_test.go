@@ -14,8 +14,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 
-// poll is a set of workers that ask for a few references past the cache, in turn, all the time. It is safe for concurrent
-// use.
+// poll is a set of workers that ask for a few references past the cache, in turn, all the time. It
+// is safe for concurrent use.
 type poll struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup
@@ -25,7 +25,8 @@ type poll struct {
 	failed error          // the last failure; guarded by mu
 }
 
-// startPoll starts workers, each of which asks at every tick, once it has its last answer. The test's end stops them.
+// startPoll starts workers, each of which asks at every tick, once it has its last answer. The
+// test's end stops them.
 func (r *sidecar) startPoll(workers int, every time.Duration, paths ...string) *poll {
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &poll{cancel: cancel, counts: map[string]int{}}
@@ -79,7 +80,8 @@ func (p *poll) stop() map[string]int {
 	return p.answers()
 }
 
-// requireFresh stops the workers and fails the test unless all but a few of their answers are fresh values.
+// requireFresh stops the workers and fails the test unless all but a few of their answers are fresh
+// values.
 func (p *poll) requireFresh(t *testing.T, what string, mayFail int) {
 	t.Helper()
 	counts := p.stop()
@@ -90,7 +92,8 @@ func (p *poll) requireFresh(t *testing.T, what string, mayFail int) {
 	}
 }
 
-// await waits until the workers have so many answers. It gives up much later than they should have them.
+// await waits until the workers have so many answers. It gives up much later than they should have
+// them.
 func (p *poll) await(t *testing.T, total int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
@@ -118,7 +121,8 @@ func (s *sandbox) newSecrets(v *vaulttest.Vault, prefix string, count int) []str
 	return paths
 }
 
-// readEach reads each secret once past the cache, one at every tick, and fails the test for each that it does not get.
+// readEach reads each secret once past the cache, one at every tick, and fails the test for each
+// that it does not get.
 func (r *sidecar) readEach(paths []string) {
 	t := r.sandbox.t
 	t.Helper()
@@ -136,8 +140,8 @@ func (r *sidecar) readEach(paths []string) {
 	}
 }
 
-// underLoad asks for a value from many sides, a part of it past the cache, until stop is called. Any
-// failure, and any other value, fails the test.
+// underLoad asks for a value from many sides, a part of it past the cache, until stop is called.
+// Any failure, and any other value, fails the test.
 func (r *sidecar) underLoad(connection, path, want string) (stop func()) {
 	t := r.sandbox.t
 	t.Helper()

@@ -17,8 +17,9 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 
-// proxy stands between a sidecar and its Vault. It writes down what passes, so that a test can count, and it
-// can be closed, held up or made to answer in Vault's place. It is safe for concurrent use.
+// proxy stands between a sidecar and its Vault. It writes down what passes, so that a test can
+// count, and it can be closed, held up or made to answer in Vault's place. It is safe for
+// concurrent use.
 type proxy struct {
 	address string
 	sandbox *sandbox
@@ -32,8 +33,9 @@ type proxy struct {
 	override func(path string) http.HandlerFunc // guarded by mu: nil, or a nil answer, lets a request through
 }
 
-// ownLookup is what the sidecar asks some time after a login while it exports metrics, as it does in nearly every test:
-// when does its secret_id end? It is counted apart, for it is no consequence of what a test does.
+// ownLookup is what the sidecar asks some time after a login while it exports metrics, as it does
+// in nearly every test: when does its secret_id end? It is counted apart, for it is no consequence
+// of what a test does.
 var ownLookup = regexp.MustCompile(`^auth/approle/role/e2e-[a-z0-9]+/secret-id/lookup$`)
 
 // passage is one request that reached the proxy.
@@ -134,7 +136,8 @@ func (g *proxy) inspect(response *http.Response) error {
 	return nil
 }
 
-// answerWith makes the proxy answer in Vault's place where choose returns an answer. Nil opens the proxy.
+// answerWith makes the proxy answer in Vault's place where choose returns an answer. Nil opens the
+// proxy.
 func (g *proxy) answerWith(choose func(path string) http.HandlerFunc) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -177,8 +180,8 @@ func (g *proxy) holdPaths(prefix string) (release func()) {
 	return sync.OnceFunc(func() { close(held) })
 }
 
-// holdAnswers lets reads of secrets reach Vault, and keeps Vault's answers until release is called. The
-// channel tells of the first answer that is kept.
+// holdAnswers lets reads of secrets reach Vault, and keeps Vault's answers until release is called.
+// The channel tells of the first answer that is kept.
 func (g *proxy) holdAnswers() (answered <-chan struct{}, release func()) {
 	held, first := make(chan struct{}), make(chan struct{})
 	once := sync.OnceFunc(func() { close(first) })

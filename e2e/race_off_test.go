@@ -2,5 +2,6 @@
 
 package e2e_test
 
-// withRaceDetector is true in the other file: where it is false, tests of load measure what users run.
+// withRaceDetector is true in the other file: where it is false, tests of load measure what users
+// run.
 const withRaceDetector = false

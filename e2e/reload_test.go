@@ -189,16 +189,16 @@ func TestAReloadChangesWhoMayCall(t *testing.T) {
 	s := newSetup(t, vaulttest.Dev(t))
 	s.value("secret/data/app/key", s.secret, fromVault)
 
-	s.write("config.yaml", s.configText(s.login.connection("prod", s.vault.Address))+"callers: []\n")
+	s.writeConfig("callers: []\n")
 	eventually(t, "nobody may call", func() bool { _, err := s.resolve("secret/data/app/key"); return err != nil })
 	_, err := s.resolve("secret/data/app/key")
 	requireFailure(t, s, err, callerNotAllowed)
 
-	s.config(s.login.connection("prod", s.vault.Address))
+	s.writeConfig("")
 	eventually(t, "everybody may call again", func() bool { _, err := s.resolve("secret/data/app/key"); return err == nil })
 	s.value("secret/data/app/key", s.secret, fromCache) // reloads have lost nothing
 
-	text := s.configText(s.login.connection("prod", s.vault.Address))
+	text := s.configText(s.login.connection("prod", s.proxy.address))
 	s.write("config.yaml", strings.Replace(text, s.socket(), s.socket()+"2", 1))
 	eventually(t, "the log says that the socket stays", func() bool { return s.logs(`"level":"WARN"`, "socket") })
 	requireHealth(t, s.sidecar, "", serving)

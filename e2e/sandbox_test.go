@@ -20,8 +20,9 @@ import (
 // busy: it is many times what anything needs, and only a test that fails ever waits for so long.
 const patience = 2 * time.Minute
 
-// sandbox is what surrounds one test: a private directory, the secrets that the test made up, and the output of
-// every process that it started. When the test ends, no secret may stand in any output.
+// sandbox is what surrounds one test: a private directory, the secrets that the test made up, and
+// the output of every process that it started. When the test ends, no secret may stand in any
+// output.
 type sandbox struct {
 	t *testing.T
 	// dir is private to the test and short: socket paths hold 107 bytes.
@@ -99,7 +100,8 @@ type outcome struct {
 	stdout, stderr string
 }
 
-// run runs the binary to its end. Its output may hold no secret; revealing is for those whose job it is.
+// run runs the binary to its end. Its output may hold no secret; revealing is for those whose job
+// it is.
 func (s *sandbox) run(args ...string) outcome {
 	s.t.Helper()
 	done := s.revealing(args...)
@@ -186,11 +188,12 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// longestRoot leaves room for a test's directory and its socket below the root: a socket's path has 107 bytes.
+// longestRoot leaves room for a test's directory and its socket below the root: a socket's path has
+// 107 bytes.
 const longestRoot = 60
 
-// directoryRoot returns where tests make their directories: the temporary directory, unless other users cannot get into it
-// or its name is too long for sockets; then another one.
+// directoryRoot returns where tests make their directories: the temporary directory, unless other
+// users cannot get into it or its name is too long for sockets; then another one.
 func directoryRoot() string {
 	for _, root := range []string{os.TempDir(), "/tmp", "/var/tmp"} {
 		if len(root) <= longestRoot && isOpenToAll(root) {

@@ -35,6 +35,20 @@ func newSetupOf(t *testing.T, v *vaulttest.Vault, role map[string]any, policy st
 	return s
 }
 
+// newSetupWith is newSetup with more YAML at the end of the configuration.
+func newSetupWith(t *testing.T, v *vaulttest.Vault, more string) *setup {
+	t.Helper()
+	s := newUnstartedSetup(t, v, nil, readSecrets)
+	s.sidecar = s.start("--config", s.writeConfig(more))
+	return s
+}
+
+// writeConfig writes the configuration, with more YAML at its end, and returns the file's path.
+func (s *setup) writeConfig(more string) string {
+	s.t.Helper()
+	return s.write("config.yaml", s.configText(s.login.connection("prod", s.proxy.address))+more)
+}
+
 // newUnstartedSetup is newSetupOf without a sidecar.
 func newUnstartedSetup(t *testing.T, v *vaulttest.Vault, role map[string]any, policy string) *setup {
 	t.Helper()
@@ -51,9 +65,9 @@ func (s *setup) in(t *testing.T) *setup {
 	return &same
 }
 
-// loadSetup is a sidecar with two connections, under load: "prod" leads through a network that can be broken to a real
-// Vault that can be broken, "calm" to another Vault, with the same paths, at which nothing is ever wrong and which
-// no fault of the other one may disturb.
+// loadSetup is a sidecar with two connections, under load: "prod" leads through a network that can
+// be broken to a real Vault that can be broken, "calm" to another Vault, with the same paths, at
+// which nothing is ever wrong and which no fault of the other one may disturb.
 type loadSetup struct {
 	*sandbox
 	vault   *vaulttest.Vault
@@ -78,8 +92,8 @@ type loadOptions struct {
 	withProxy bool
 }
 
-// noOutage is a timeout for where no time-out is tested. A Vault that has to wait for a processor on
-// a busy machine is no outage.
+// noOutage is a timeout for where no time-out is tested. A Vault that has to wait for a processor
+// on a busy machine is no outage.
 const noOutage = time.Minute
 
 // timeoutOf is the line of a connection that sets its timeout.
@@ -100,7 +114,8 @@ func newLoadSetup(t *testing.T, o loadOptions) *loadSetup {
 	return r
 }
 
-// setUp makes logins and histories. Prod leads to an address, and its secrets are written to a Vault.
+// setUp makes logins and histories. Prod leads to an address, and its secrets are written to a
+// Vault.
 func (r *loadSetup) setUp(address string, without probe, v writable, o loadOptions) {
 	r.t.Helper()
 	r.address, r.without = address, without

@@ -43,8 +43,8 @@ func (r *sidecar) in(t *testing.T) *sidecar {
 	return &same
 }
 
-// start runs `serve` and waits until it is ready: every required connection has logged in. The test's end
-// stops it.
+// start runs `serve` and waits until it is ready: every required connection has logged in. The
+// test's end stops it.
 func (s *sandbox) start(args ...string) *sidecar {
 	s.t.Helper()
 	running := s.startWith(nil, args...)
@@ -52,7 +52,8 @@ func (s *sandbox) start(args ...string) *sidecar {
 	return running
 }
 
-// startUnready is start for a sidecar that may never become ready: it waits until the process answers.
+// startUnready is start for a sidecar that may never become ready: it waits until the process
+// answers.
 func (s *sandbox) startUnready(args ...string) *sidecar {
 	s.t.Helper()
 	running := s.startWith(nil, args...)
@@ -66,7 +67,8 @@ func (s *sandbox) startWith(environment []string, args ...string) *sidecar {
 	return s.serve(exec.Command(binary, append([]string{"serve", "--log-level", "debug"}, args...)...), environment)
 }
 
-// serve runs a command that becomes a `serve`, with more variables in its environment, and waits for nothing.
+// serve runs a command that becomes a `serve`, with more variables in its environment, and waits
+// for nothing.
 func (s *sandbox) serve(command *exec.Cmd, environment []string) *sidecar {
 	s.t.Helper()
 	log, exports := &output{}, &output{}
@@ -76,8 +78,8 @@ func (s *sandbox) serve(command *exec.Cmd, environment []string) *sidecar {
 	return s.launch(command, log)
 }
 
-// exporting makes every sidecar export its traces and metrics to its standard output, where the leak checker reads
-// them too. Tests of load measure a sidecar that exports nothing.
+// exporting makes every sidecar export its traces and metrics to its standard output, where the
+// leak checker reads them too. Tests of load measure a sidecar that exports nothing.
 func exporting() []string {
 	if !withRaceDetector {
 		return nil
@@ -103,15 +105,20 @@ func (s *sandbox) launch(command *exec.Cmd, log *output) *sidecar {
 	return running
 }
 
+// connectParams are those of a worker who waits for a sidecar. Without a MinConnectTimeout the
+// deadline of a connection is its backoff: a busy machine is over it at once, and gRPC closes a
+// connection that was just made.
+var connectParams = grpc.ConnectParams{
+	Backoff:           backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1.5, MaxDelay: 200 * time.Millisecond},
+	MinConnectTimeout: patience,
+}
+
 // dial opens a channel of its own to the sandbox's socket. The test's end closes it.
 func (s *sandbox) dial() *grpc.ClientConn {
 	s.t.Helper()
 	channel, err := grpc.NewClient("unix://"+s.socket(),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1.5, MaxDelay: 200 * time.Millisecond},
-			MinConnectTimeout: patience,
-		}))
+		grpc.WithConnectParams(connectParams))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -190,7 +197,8 @@ func (r *sidecar) kill() {
 	r.awaitExit()
 }
 
-// awaitExit waits for the end of the process. One that does not end shows its goroutines and fails the test.
+// awaitExit waits for the end of the process. One that does not end shows its goroutines and fails
+// the test.
 func (r *sidecar) awaitExit() {
 	r.sandbox.t.Helper()
 	timer := time.NewTimer(patience)
@@ -214,7 +222,8 @@ func (r *sidecar) resolve(path string) (*secretsidecarv1.ResolveResponse, error)
 	return r.Resolve(r.sandbox.t.Context(), &secretsidecarv1.ResolveRequest{Path: path})
 }
 
-// value asks for one reference and fails the test when it is not the expected value from the expected source.
+// value asks for one reference and fails the test when it is not the expected value from the
+// expected source.
 func (r *sidecar) value(path, want string, source secretsidecarv1.Source) *secretsidecarv1.ResolveResponse {
 	r.sandbox.t.Helper()
 	return r.answer(&secretsidecarv1.ResolveRequest{Path: path}, want, source)
@@ -234,7 +243,8 @@ func (r *sidecar) answer(request *secretsidecarv1.ResolveRequest, want string, s
 	return answer
 }
 
-// invalidate drops what a path names and fails the test when it is not the expected number of secrets.
+// invalidate drops what a path names and fails the test when it is not the expected number of
+// secrets.
 func (r *sidecar) invalidate(path string, want uint32) {
 	t := r.sandbox.t
 	t.Helper()

@@ -19,8 +19,9 @@ import (
 
 var soakFor = flag.Duration("soak", 0, "how long TestSoak runs; 0 skips it")
 
-// TestSoak runs a sidecar for long under load, rotation and faults, and watches what the process itself says of its
-// goroutines, descriptors and memory: none may grow. `make soak` runs it for half an hour.
+// TestSoak runs a sidecar for long under load, rotation and faults, and watches what the process
+// itself says of its goroutines, descriptors and memory: none may grow. `make soak` runs it for
+// half an hour.
 func TestSoak(t *testing.T) {
 	if *soakFor == 0 {
 		t.Skip("runs for long: make soak")
@@ -118,7 +119,8 @@ func (u usage) String() string {
 	return fmt.Sprintf("%d goroutines, %d descriptors, %.1f MB", u.goroutines, u.descriptors, float64(u.resident)/(1<<20))
 }
 
-// usage asks the process for its goroutines, through the metrics that it exports, and the kernel for the rest.
+// usage asks the process for its goroutines, through the metrics that it exports, and the kernel
+// for the rest.
 func (r *sidecar) usage(metrics *output) usage {
 	r.sandbox.t.Helper()
 	var count int64
@@ -159,7 +161,8 @@ func lastGoroutineCount(t *testing.T, exports string) int64 {
 	}
 }
 
-// requireNoGrowth compares the rounds at the end with those at the beginning. The first one warms up.
+// requireNoGrowth compares the rounds at the end with those at the beginning. The first one warms
+// up.
 func requireNoGrowth(t *testing.T, usages []usage) {
 	t.Helper()
 	const fewest = 4

@@ -15,7 +15,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 
-// telemetrySetup is a sidecar whose telemetry a test reads, with all that it takes to make it happen.
+// telemetrySetup is a sidecar whose telemetry a test reads, with all that it takes to make it
+// happen.
 type telemetrySetup struct {
 	*sandbox
 	vault      *vaulttest.Vault
@@ -31,8 +32,8 @@ type telemetrySetup struct {
 	asked map[string]float64 // what became of what the test has asked for, as the series of the metric
 }
 
-// newTelemetrySetup starts a sidecar that exports by OTLP and to Prometheus. It has two connections: prod for everybody and
-// team for the project proj-observed.
+// newTelemetrySetup starts a sidecar that exports by OTLP and to Prometheus. It has two
+// connections: prod for everybody and team for the project proj-observed.
 func newTelemetrySetup(t *testing.T) *telemetrySetup {
 	t.Helper()
 	s := newSandbox(t)

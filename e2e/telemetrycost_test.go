@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestTelemetryThatIsOffCostsNothing compares the product's server, without a variable that asks for an export, with one
-// into which no telemetry is linked.
+// TestTelemetryThatIsOffCostsNothing compares the product's server, without a variable that asks
+// for an export, with one into which no telemetry is linked.
 func TestTelemetryThatIsOffCostsNothing(t *testing.T) {
 	linked, goroutines := resolveCost(t, "")
 	bare, bareGoroutines := resolveCost(t, "unlinked")

@@ -12,11 +12,12 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 
-// shortLife is a role whose tokens live for 2 seconds and can be renewed until they are 6 seconds old.
+// shortLife is a role whose tokens live for 2 seconds and can be renewed until they are 6 seconds
+// old.
 var shortLife = map[string]any{"token_ttl": "2s", "token_max_ttl": "6s"}
 
-// readSteadily reads Vault anew at every tick until the time is over, and counts the answers. A failure or a
-// wrong value fails the test.
+// readSteadily reads Vault anew at every tick until the time is over, and counts the answers. A
+// failure or a wrong value fails the test.
 func readSteadily(r *sidecar, path, want string, every, total time.Duration) (answers int) {
 	t := r.sandbox.t
 	t.Helper()
@@ -46,7 +47,8 @@ func TestTokensThatDieYoungAreReplacedInTime(t *testing.T) {
 		isNeverRenewed   bool
 		isRenewedForEver bool
 	}{
-		// A token is renewed at about two thirds of its 2 s, until what is left of its 6 s is too short.
+		// A token is renewed at about two thirds of its 2 s, until what is left of its 6 s is too
+		// short.
 		{name: "renewable, 2s at a time, 6s in all", role: shortLife, logins: 3, renewals: 4},
 		// One renewal is refused for each token at most.
 		{name: "a policy without renew-self", logins: 4, renewals: 1,
@@ -69,8 +71,8 @@ func TestTokensThatDieYoungAreReplacedInTime(t *testing.T) {
 				answers := readSteadily(r, "secret/data/app/key", value, 50*time.Millisecond, total)
 				logins, renewals := g.count(loginPath), g.count(renewPath)
 				t.Logf("%d answers, %d logins, %d renewals", answers, logins, renewals)
-				// No storm, for no token lives for less than a second. One that a busy machine was too late to
-				// renew is replaced.
+				// No storm, for no token lives for less than a second. One that a busy machine was
+				// too late to renew is replaced.
 				seconds := int(time.Since(began) / time.Second)
 				requireBetween(t, "logins", logins, test.logins, 2+seconds*3/2)
 				requireBetween(t, "logins and renewals", logins+renewals, test.logins+test.renewals, 2+3*seconds)
@@ -177,7 +179,8 @@ func TestAWrappedSecretIDIsUnwrappedOnce(t *testing.T) {
 		}
 		r.stop()
 
-		// The next process finds a spent wrapping token, says so, and does not try it again and again.
+		// The next process finds a spent wrapping token, says so, and does not try it again and
+		// again.
 		again := s.startUnready("--config", config)
 		eventually(t, "the spent wrapping token is rejected", func() bool {
 			_, err := again.resolve("secret/data/app/key")

@@ -24,7 +24,8 @@ const (
 	revokeToken = `path "auth/token/revoke-self" { capabilities = ["update"] } `
 )
 
-// TestTheVaultPageSetsUpWhatASidecarNeeds follows docs/vault.md, and lets a sidecar in with what comes of it.
+// TestTheVaultPageSetsUpWhatASidecarNeeds follows docs/vault.md, and lets a sidecar in with what
+// comes of it.
 func TestTheVaultPageSetsUpWhatASidecarNeeds(t *testing.T) {
 	t.Parallel()
 	if os.Getenv("VAULT_BINARY") == "" {
@@ -48,7 +49,8 @@ func TestTheVaultPageSetsUpWhatASidecarNeeds(t *testing.T) {
 	r := s.start("--config", s.config(role.connection("prod", reader.server.Address)))
 	r.value("flows/data/mysec/api_key", "supersecret", fromVault)
 
-	// The rest of the page rotates the secret_id; the sidecar takes the new one up before the old one is destroyed.
+	// The rest of the page rotates the secret_id; the sidecar takes the new one up before the old
+	// one is destroyed.
 	_, rotation, _ := strings.Cut(rest, "## Hand over and rotate")
 	blocks := codeBlocks(rotation)
 	reader.follow(t, blocks[0])
@@ -66,7 +68,8 @@ func TestTheVaultPageSetsUpWhatASidecarNeeds(t *testing.T) {
 	r.answer(&secretsidecarv1.ResolveRequest{Path: "flows/data/mysec/api_key", MaxAge: readVaultNow}, "supersecret", fromVault)
 }
 
-// A second policy that repeated a part of the first would be taken for the whole, and the rest be lost.
+// A second policy that repeated a part of the first would be taken for the whole, and the rest be
+// lost.
 func TestTheVaultPagesPoliciesNameEachCapabilityOnce(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../docs/vault.md")

@@ -7,7 +7,8 @@ import (
 	"path/filepath"
 )
 
-// volume is a ConfigMap or Secret as the kubelet lays it out: NAME leads to ..data/NAME, and ..data to the files' directory.
+// volume is a ConfigMap or Secret as the kubelet lays it out: NAME leads to ..data/NAME, and ..data
+// to the files' directory.
 type volume struct {
 	sandbox *sandbox
 	dir     string

@@ -1,9 +1,11 @@
-// Package containertest runs programs for tests as a pod's containers run: by an OCI runtime, runc, with a read-only
-// root file system, as a user without capabilities or a way to new privileges, under the usual default profile of system
-// calls, and within limits of memory and CPU. What it leaves out is a network of the pod's own: its containers share the
-// machine's, where the test's Vault is.
+// Package containertest runs programs for tests as a pod's containers run: by an OCI runtime, runc,
+// with a read-only root file system, as a user without capabilities or a way to new privileges,
+// under the usual default profile of system calls, and within limits of memory and CPU. What it
+// leaves out is a network of the pod's own: its containers share the machine's, where the test's
+// Vault is.
 //
-// SECRET_SIDECAR_REQUIRE_CONTAINERS set to 1 turns a machine without runc from a skip into a failure.
+// SECRET_SIDECAR_REQUIRE_CONTAINERS set to 1 turns a machine without runc from a skip into a
+// failure.
 package containertest
 
 import (
@@ -22,7 +24,8 @@ import (
 
 // Spec says what a container runs.
 type Spec struct {
-	// Root is the directory with its file system, which it cannot write to. It is made if it is not there.
+	// Root is the directory with its file system, which it cannot write to. It is made if it is not
+	// there.
 	Root string
 	Args []string
 	Env  []string
@@ -31,8 +34,8 @@ type Spec struct {
 	Groups   []uint32
 	// Volumes are directories and files of the machine that it sees at other places.
 	Volumes []Volume
-	// Memory is its limit in bytes, CPUs the number of processors that it may use. Both need control groups:
-	// see Limited.
+	// Memory is its limit in bytes, CPUs the number of processors that it may use. Both need
+	// control groups: see Limited.
 	Memory int64
 	CPUs   float64
 }
@@ -98,11 +101,12 @@ func (c *Container) prepare(s Spec, limited bool) {
 	}
 }
 
-// Command is the command that runs the container to its end. It passes signals on, but for SIGKILL, and ends with the
-// container's exit code.
+// Command is the command that runs the container to its end. It passes signals on, but for SIGKILL,
+// and ends with the container's exit code.
 func (c *Container) Command() *exec.Cmd { return c.runc("run", "--bundle", c.bundle, c.id) }
 
-// Exec is a command that runs a program inside the running container, as its user, as an exec probe does.
+// Exec is a command that runs a program inside the running container, as its user, as an exec probe
+// does.
 func (c *Container) Exec(args ...string) *exec.Cmd {
 	return c.runc(append([]string{"exec", c.id}, args...)...)
 }
@@ -129,8 +133,9 @@ func (c *Container) PID() int {
 	return state.Pid
 }
 
-// RequireConfined checks what the kernel says of the container's process: its user, no capability in any set, no way to new
-// privileges, a filter of system calls, and a root that it cannot write to.
+// RequireConfined checks what the kernel says of the container's process: its user, no capability
+// in any set, no way to new privileges, a filter of system calls, and a root that it cannot write
+// to.
 func (c *Container) RequireConfined(uid uint32) {
 	c.t.Helper()
 	pid := c.PID()
@@ -156,7 +161,8 @@ func (c *Container) RequireConfined(uid uint32) {
 	}
 }
 
-// readOnlyRoot is the line of /proc/PID/mountinfo of a root that is mounted for reading; see proc(5).
+// readOnlyRoot is the line of /proc/PID/mountinfo of a root that is mounted for reading; see
+// proc(5).
 var readOnlyRoot = regexp.MustCompile(`(?m)^\S+ \S+ \S+ \S+ / ro[, ]`)
 
 func (c *Container) runc(args ...string) *exec.Cmd {
@@ -208,7 +214,8 @@ func (s Spec) config(limited bool) (*specs.Spec, error) {
 	return config, err
 }
 
-// Programs are the directories of the machine that its programs need, for a root that is otherwise empty.
+// Programs are the directories of the machine that its programs need, for a root that is otherwise
+// empty.
 func Programs() []Volume {
 	var volumes []Volume
 	for _, directory := range []string{"/usr", "/bin", "/lib", "/lib64"} {

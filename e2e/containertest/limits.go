@@ -13,8 +13,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// RequireLimits checks that the kernel limits the container's memory and CPU as its Spec says. Where nobody can make a
-// control group with limits it logs why.
+// RequireLimits checks that the kernel limits the container's memory and CPU as its Spec says.
+// Where nobody can make a control group with limits it logs why.
 func (c *Container) RequireLimits() {
 	c.t.Helper()
 	if !Limited(c.t) {
@@ -34,8 +34,8 @@ func Limited(t testing.TB) bool {
 	return err == nil
 }
 
-// requireLimit checks a file of the container's control group, which version 1 has for each controller and calls
-// otherwise than version 2.
+// requireLimit checks a file of the container's control group, which version 1 has for each
+// controller and calls otherwise than version 2.
 func (c *Container) requireLimit(controller, file1, file2, want string) {
 	c.t.Helper()
 	groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", c.PID()))
@@ -87,8 +87,9 @@ const controlGroups = "/sys/fs/cgroup"
 // limitsMissingHere is missingLimits for this machine, which is asked once.
 var limitsMissingHere = sync.OnceValue(func() error { return missingLimits(controlGroups) })
 
-// missingLimits returns why nobody can make a control group below root that limits memory and CPU, nil when one can: it
-// makes one. It runs no container, so that a runtime that fails is not taken for a machine without limits.
+// missingLimits returns why nobody can make a control group below root that limits memory and CPU,
+// nil when one can: it makes one. It runs no container, so that a runtime that fails is not taken
+// for a machine without limits.
 func missingLimits(root string) error {
 	if _, err := os.Stat(root + "/cgroup.controllers"); err == nil {
 		// A group may limit what its parent hands down.

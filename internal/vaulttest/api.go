@@ -29,9 +29,9 @@ type Answer struct {
 	Body map[string]any
 }
 
-// Call sends one request, with the token when it is not "" and the extra headers when there are any, and fails
-// the test when no answer comes. The path is what follows /v1/, percent-encoded. A body is sent as JSON, a string
-// as it is; nil sends none.
+// Call sends one request, with the token when it is not "" and the extra headers when there are
+// any, and fails the test when no answer comes. The path is what follows /v1/, percent-encoded. A
+// body is sent as JSON, a string as it is; nil sends none.
 func (v *Vault) Call(t testing.TB, token, method, path string, body any, header http.Header) Answer {
 	t.Helper()
 	answer, err := call(v.Address, token, method, path, body, header)
@@ -41,7 +41,8 @@ func (v *Vault) Call(t testing.TB, token, method, path string, body any, header 
 	return answer
 }
 
-// Try is Call with the root token for a Vault that may be out of order: an error means that no answer came.
+// Try is Call with the root token for a Vault that may be out of order: an error means that no
+// answer came.
 func (v *Vault) Try(method, path string, body any) (Answer, error) {
 	return call(v.Address, v.RootToken, method, path, body, nil)
 }
@@ -121,8 +122,8 @@ func decodeBody(text []byte) map[string]any {
 // Unique returns a name made of prefix that nothing else in the Vault has.
 func Unique(prefix string) string { return prefix + "-" + strings.ToLower(rand.Text()[:12]) }
 
-// WriteSecret writes a new version of a KV version 2 secret at its API path, for example "secret/data/app",
-// which is percent-encoded where it needs to be.
+// WriteSecret writes a new version of a KV version 2 secret at its API path, for example
+// "secret/data/app", which is percent-encoded where it needs to be.
 func (v *Vault) WriteSecret(t testing.TB, path string, data map[string]any) {
 	t.Helper()
 	v.must(t, http.MethodPost, EscapePath(path), map[string]any{"data": data})
@@ -141,7 +142,8 @@ func EscapePath(path string) string {
 	return b.String()
 }
 
-// Mount mounts a secrets engine, for example Mount(t, "team/kv", "kv", "2"); version "" sends no version.
+// Mount mounts a secrets engine, for example Mount(t, "team/kv", "kv", "2"); version "" sends no
+// version.
 func (v *Vault) Mount(t testing.TB, path, kind, version string) {
 	t.Helper()
 	body := map[string]any{"type": kind}
@@ -157,9 +159,10 @@ func (v *Vault) Policy(t testing.TB, name, hcl string) {
 	v.must(t, http.MethodPut, "sys/policies/acl/"+name, map[string]any{"policy": hcl})
 }
 
-// AppRole makes or changes a role at auth/approle, which it enables when it is not there, and returns its
-// credentials. The parameters are those of Vault's API, for example "token_ttl"; a policy called like the role
-// is written and given to it, unless policyHCL is "". The secret ID is "" for a role with bind_secret_id false.
+// AppRole makes or changes a role at auth/approle, which it enables when it is not there, and
+// returns its credentials. The parameters are those of Vault's API, for example "token_ttl"; a
+// policy called like the role is written and given to it, unless policyHCL is "". The secret ID is
+// "" for a role with bind_secret_id false.
 func (v *Vault) AppRole(t testing.TB, role string, params map[string]any, policyHCL string) (roleID, secretID string) {
 	t.Helper()
 	return v.AppRoleAt(t, "approle", role, params, policyHCL)
@@ -203,7 +206,8 @@ func (v *Vault) SecretID(t testing.TB, mount, role string) string {
 	return dataField(v.must(t, http.MethodPost, "auth/"+mount+"/role/"+role+"/secret-id", nil), "secret_id")
 }
 
-// WrappedSecretID makes another secret ID of a role and returns the wrapping token that it is inside of.
+// WrappedSecretID makes another secret ID of a role and returns the wrapping token that it is
+// inside of.
 func (v *Vault) WrappedSecretID(t testing.TB, mount, role string, ttl time.Duration) string {
 	t.Helper()
 	header := http.Header{"X-Vault-Wrap-Ttl": {ttl.String()}}
@@ -261,7 +265,8 @@ func (v *Vault) RoleTokens(t testing.TB, role string) []TokenInfo {
 	return found
 }
 
-// RevokeRoleTokens revokes every live service token of an AppRole, as an operator would, and returns how many.
+// RevokeRoleTokens revokes every live service token of an AppRole, as an operator would, and
+// returns how many.
 func (v *Vault) RevokeRoleTokens(t testing.TB, role string) int {
 	t.Helper()
 	tokens := v.RoleTokens(t, role)

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// clusterPatience is the performance_multiplier of a cluster: with 1 a follower waits for its leader for 3 s before it wants to
-// lead.
+// clusterPatience is the performance_multiplier of a cluster: with 1 a follower waits for its
+// leader for 3 s before it wants to lead.
 const clusterPatience = 1
 
 // quick is the client for requests to a cluster of which a node may not answer.
@@ -23,7 +23,8 @@ var quick = &http.Client{Timeout: 3 * time.Second, Transport: client.Transport, 
 
 // Cluster is a raft cluster of real Vaults. Its methods are safe for concurrent use.
 type Cluster struct {
-	// Nodes are its members: each a Vault of Raft's kind at an address of its own. What one holds, all hold.
+	// Nodes are its members: each a Vault of Raft's kind at an address of its own. What one holds,
+	// all hold.
 	Nodes []*Vault
 
 	mu  sync.RWMutex // held for reading by a request
@@ -49,7 +50,8 @@ func RaftCluster(t testing.TB, size int) *Cluster {
 	return c
 }
 
-// allVote reports whether every node has a vote: a new one has none at first, and cannot replace a leader.
+// allVote reports whether every node has a vote: a new one has none at first, and cannot replace a
+// leader.
 func (c *Cluster) allVote() error {
 	first := c.Nodes[0].process
 	answer, err := call(first.address, first.rootToken, http.MethodGet, "sys/storage/raft/configuration", nil, nil)
@@ -105,8 +107,8 @@ func (p *process) join(first *process, name string) error {
 	return errors.Join(err, p.unseal(), p.waitUntil(p.answers))
 }
 
-// TakeOut makes Try leave a node alone, and waits until no request of Try's is under way: a node that is about to
-// stop keeps none that it might carry out later.
+// TakeOut makes Try leave a node alone, and waits until no request of Try's is under way: a node
+// that is about to stop keeps none that it might carry out later.
 func (c *Cluster) TakeOut(node *Vault) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -140,7 +142,8 @@ func (c *Cluster) Try(method, path string, body any) (Answer, error) {
 	return callBy(quick, node.Address, node.RootToken, method, path, body, nil)
 }
 
-// Leader waits until one of the nodes that are not taken out leads the others and serves, and returns it.
+// Leader waits until one of the nodes that are not taken out leads the others and serves, and
+// returns it.
 func (c *Cluster) Leader(t testing.TB) *Vault {
 	t.Helper()
 	var leader *Vault
@@ -166,14 +169,16 @@ func (v *Vault) Leads() bool {
 	return err == nil && answer.Status == http.StatusOK
 }
 
-// Follows reports whether a node says that it follows one that leads. One that does not answer does not.
+// Follows reports whether a node says that it follows one that leads. One that does not answer does
+// not.
 func (v *Vault) Follows() bool {
 	// 429 is the answer of a standby. Any other, an error's too, leaves it open who leads.
 	answer, err := callBy(quick, v.Address, "", http.MethodGet, "sys/health", nil, nil)
 	return err == nil && answer.Status == http.StatusTooManyRequests
 }
 
-// Freeze stops the process of a Vault of Raft's kind. The kernel goes on to take connections for it.
+// Freeze stops the process of a Vault of Raft's kind. The kernel goes on to take connections for
+// it.
 func (v *Vault) Freeze(t testing.TB) { v.signal(t, syscall.SIGSTOP) }
 
 // Thaw undoes Freeze.

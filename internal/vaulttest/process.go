@@ -56,8 +56,8 @@ var shared struct {
 	err     error
 }
 
-// sharedProcess starts the real Vault that the tests of this binary share. Its files are removed as soon as it
-// has opened them: nobody is left to do it when the binary ends.
+// sharedProcess starts the real Vault that the tests of this binary share. Its files are removed as
+// soon as it has opened them: nobody is left to do it when the binary ends.
 func sharedProcess(binary string) (*process, error) {
 	shared.once.Do(func() {
 		if shared.process, shared.err = startDev(binary); shared.err == nil {
@@ -67,8 +67,8 @@ func sharedProcess(binary string) (*process, error) {
 	return shared.process, shared.err
 }
 
-// startUntilItWorks starts a Vault on a free port. Another process may take the port before Vault does: it tries
-// again.
+// startUntilItWorks starts a Vault on a free port. Another process may take the port before Vault
+// does: it tries again.
 func startUntilItWorks(try func() (*process, error)) (*process, error) {
 	var failures error
 	for range startTries {
@@ -121,8 +121,8 @@ func (p *process) kill() {
 	p.cmd.Wait()         //nolint:errcheck // it was killed
 }
 
-// start runs a command of the Vault binary, whose output goes to the end of the log file. The kernel kills it when
-// the test binary ends, however that comes.
+// start runs a command of the Vault binary, whose output goes to the end of the log file. The
+// kernel kills it when the test binary ends, however that comes.
 func (p *process) start(command *exec.Cmd) error {
 	output, err := os.OpenFile(p.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -136,9 +136,10 @@ func (p *process) start(command *exec.Cmd) error {
 	return command.Start()
 }
 
-// FreeAddress returns a host:port of this machine where nobody listens, for a server that is started,
-// or stopped and started again, later. The kernel gives none of these ports to anybody who does not
-// ask for it by its number: in the meantime no connection and no other test takes it by chance.
+// FreeAddress returns a host:port of this machine where nobody listens, for a server that is
+// started, or stopped and started again, later. The kernel gives none of these ports to anybody who
+// does not ask for it by its number: in the meantime no connection and no other test takes it by
+// chance.
 func FreeAddress() (string, error) {
 	const first, after = 10_000, 32_768 // below what Linux and others hand out by themselves
 	var failures error
@@ -153,7 +154,8 @@ func FreeAddress() (string, error) {
 	return "", failures
 }
 
-// setUp waits until it is this Vault, with its own root token, that answers, and turns the audit log on.
+// setUp waits until it is this Vault, with its own root token, that answers, and turns the audit
+// log on.
 func (p *process) setUp() error {
 	if err := p.waitUntil(p.hasSaidUnsealKey); err != nil {
 		return err

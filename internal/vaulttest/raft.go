@@ -11,8 +11,9 @@ import (
 	"testing"
 )
 
-// raftConfig is the configuration of a node: where its data are, its two addresses, its name, and how patient it is with
-// the others. The short election time of a lonely one makes a restart take a second or two.
+// raftConfig is the configuration of a node: where its data are, its two addresses, its name, and
+// how patient it is with the others. The short election time of a lonely one makes a restart take a
+// second or two.
 const raftConfig = `
 storage "raft" {
   path                   = %[1]q
@@ -29,8 +30,8 @@ cluster_addr  = "https://%[3]s"
 disable_mlock = true
 `
 
-// Raft starts a real Vault of the test's own whose data survive Kill and Restart. It ends with the test. It skips
-// like Real.
+// Raft starts a real Vault of the test's own whose data survive Kill and Restart. It ends with the
+// test. It skips like Real.
 func Raft(t testing.TB) *Vault {
 	t.Helper()
 	p, err := startUntilItWorks(func() (*process, error) { return tryRaft(vaultBinary(t)) })
@@ -77,7 +78,8 @@ func (v *Vault) Snapshot(t testing.TB) string {
 	return answer.Text
 }
 
-// Restore puts the Vault back to what it was when the snapshot was taken, and unseals it where that sealed it.
+// Restore puts the Vault back to what it was when the snapshot was taken, and unseals it where that
+// sealed it.
 func (v *Vault) Restore(t testing.TB, snapshot string) {
 	t.Helper()
 	v.requireRaft(t)
@@ -114,7 +116,8 @@ func (p *process) abandon(err error) error {
 	return fmt.Errorf("%w; it said:\n%s", err, output)
 }
 
-// setUpRaft makes an empty Vault one that works: initialised, unsealed, with KV version 2 and an audit log.
+// setUpRaft makes an empty Vault one that works: initialised, unsealed, with KV version 2 and an
+// audit log.
 func (p *process) setUpRaft(name string, patience int) error {
 	if err := p.startNode(name, patience); err != nil {
 		return err

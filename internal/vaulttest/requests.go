@@ -15,15 +15,17 @@ import (
 
 // Request is one request that reached Vault.
 type Request struct {
-	// Operation is Vault's name for it: create, read, update, patch, delete or list. A login is an update.
+	// Operation is Vault's name for it: create, read, update, patch, delete or list. A login is an
+	// update.
 	Operation string
 	// Path is the path after /v1/, decoded, for example "secret/data/app".
 	Path string
 }
 
-// Requests returns what reached Vault since the Vault was made or Mark was called, oldest first: of the real one
-// what its audit log says, and alike of devvault. Left out are the requests with a root token, which are the
-// test's own. On a Vault that tests share, those of other tests are among them: count by path.
+// Requests returns what reached Vault since the Vault was made or Mark was called, oldest first: of
+// the real one what its audit log says, and alike of devvault. Left out are the requests with a
+// root token, which are the test's own. On a Vault that tests share, those of other tests are among
+// them: count by path.
 func (v *Vault) Requests(t testing.TB) []Request {
 	t.Helper()
 	all := v.all(t)
@@ -83,8 +85,8 @@ type auditLine struct {
 	} `json:"request"`
 }
 
-// audited reads the audit log. Vault writes the line before it carries the request out, so that an answered
-// request is always there.
+// audited reads the audit log. Vault writes the line before it carries the request out, so that an
+// answered request is always there.
 func (p *process) audited() ([]Request, error) {
 	lines := bufio.NewReader(io.NewSectionReader(p.audit, 0, math.MaxInt64))
 	var requests []Request

@@ -1,11 +1,12 @@
-// Package vaulttest gives tests a Vault to work with: the development Vault of package devvault, and a real
-// Vault server where the environment names one.
+// Package vaulttest gives tests a Vault to work with: the development Vault of package devvault,
+// and a real Vault server where the environment names one.
 //
-// It speaks to both over HTTP with nothing but net/http, so that what it says about a Vault does not depend on
-// the client under test. It leaves no goroutine behind for goleak to find.
+// It speaks to both over HTTP with nothing but net/http, so that what it says about a Vault does
+// not depend on the client under test. It leaves no goroutine behind for goleak to find.
 //
 // The environment variables are VAULT_BINARY, the path of a vault executable, and
-// SECRET_SIDECAR_REQUIRE_REAL_VAULT, which set to 1 turns a missing real Vault from a skip into a failure.
+// SECRET_SIDECAR_REQUIRE_REAL_VAULT, which set to 1 turns a missing real Vault from a skip into a
+// failure.
 package vaulttest
 
 import (
@@ -16,8 +17,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault/devvault"
 )
 
-// Vault is a running Vault with KV version 2 mounted at secret/. Its methods are safe for concurrent use, and
-// fail the test that they are given when Vault does not do what they ask.
+// Vault is a running Vault with KV version 2 mounted at secret/. Its methods are safe for
+// concurrent use, and fail the test that they are given when Vault does not do what they ask.
 type Vault struct {
 	// Name is "devvault" or "real".
 	Name string
@@ -35,9 +36,9 @@ type Vault struct {
 	mark     int       // number of requests that were there when the count began; guarded by mu
 }
 
-// Each runs the test once for each available Vault, in subtests called "devvault" and "real". The real one is
-// shared by all tests of the binary: name mounts, roles and secrets after the test (see Unique). A test that
-// disturbs the others, by sealing, takes EachPrivate.
+// Each runs the test once for each available Vault, in subtests called "devvault" and "real". The
+// real one is shared by all tests of the binary: name mounts, roles and secrets after the test (see
+// Unique). A test that disturbs the others, by sealing, takes EachPrivate.
 func Each(t *testing.T, test func(t *testing.T, v *Vault)) {
 	t.Helper()
 	t.Run("devvault", func(t *testing.T) { test(t, Dev(t)) })
@@ -62,8 +63,8 @@ func Dev(t testing.TB) *Vault {
 	return v
 }
 
-// Real returns the real Vault that the tests of this binary share, and starts it for the first of them. It skips
-// the test when VAULT_BINARY is not set, unless a real Vault is required.
+// Real returns the real Vault that the tests of this binary share, and starts it for the first of
+// them. It skips the test when VAULT_BINARY is not set, unless a real Vault is required.
 func Real(t testing.TB) *Vault {
 	t.Helper()
 	binary := vaultBinary(t)

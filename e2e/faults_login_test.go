@@ -135,28 +135,28 @@ const crowd = 200
 
 // askTogether lets a crowd ask at the same time while the first login waits, and returns how many
 // logins that cost. None has to fail.
-func (a *setup) askTogether(what string, ask func() error) int {
-	a.t.Helper()
-	before, release := a.proxy.count(loginPath), a.proxy.holdPaths(loginPath)
+func (s *setup) askTogether(what string, ask func() error) int {
+	s.t.Helper()
+	before, release := s.proxy.count(loginPath), s.proxy.holdPaths(loginPath)
 	var group sync.WaitGroup
 	var answered atomic.Int64
 	for range crowd {
 		group.Go(func() {
 			defer answered.Add(1)
 			if err := ask(); err != nil {
-				a.t.Errorf("%s: %v", what, err)
+				s.t.Errorf("%s: %v", what, err)
 			}
 		})
 	}
 	defer group.Wait()
 	defer release()
-	eventually(a.t, "a login is under way, or nobody needs one", func() bool {
-		return a.proxy.count(loginPath) > before || answered.Load() == crowd
+	eventually(s.t, "a login is under way, or nobody needs one", func() bool {
+		return s.proxy.count(loginPath) > before || answered.Load() == crowd
 	})
 	release()
 	group.Wait()
-	a.proxy.open()
-	return a.proxy.count(loginPath) - before
+	s.proxy.open()
+	return s.proxy.count(loginPath) - before
 }
 
 func TestACrowdThatAsksForANewLoginSharesOne(t *testing.T) {

@@ -375,3 +375,19 @@ func TestTheReasonsOfTheAlertsAreShownFromTheStart(t *testing.T) {
 		}
 	}
 }
+
+func TestEveryValidNameIsAMetricsLabelAsItIs(t *testing.T) {
+	v := newVault(t)
+	v.write(t, "secret/data/mysec", map[string]any{"k": "v"})
+	names := []string{"Prod_1-X", "V1StGXR8_Z5jdHi6B-myT"}
+	s, reader := startMeasured(t, server.Settings{Connections: []server.Connection{v.connection(names[0]), v.connection(names[1])}})
+	for _, name := range names {
+		if _, err := s.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Connection: name, Path: aSecret}); err != nil {
+			t.Fatal(err)
+		}
+		want := "secret_sidecar.resolves connection=" + name + ",outcome=vault"
+		if collected(t, reader)[want] != 1 {
+			t.Errorf("no metric %s: %v", want, slices.Sorted(maps.Keys(collected(t, reader))))
+		}
+	}
+}

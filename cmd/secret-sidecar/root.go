@@ -78,6 +78,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	})
+	root.SetFlagErrorFunc(flagError)
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.PersistentFlags().StringVar(&a.socket, "socket", "",
 		fmt.Sprintf("Unix socket of the sidecar (default $%s, else %s)", socketEnv, config.DefaultSocketPath))

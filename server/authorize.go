@@ -105,3 +105,40 @@ func (r CallerRule) allowsProject(want access) bool {
 func carriesProject(method string) bool {
 	return method == methodResolve || method == methodBatchResolve
 }
+
+// allowsSome reports whether the caller may do what it wants on at least one connection.
+func (s *snapshot) allowsSome(caller unixsocket.Peer, want access) bool {
+	for name := range s.connections {
+		want.connection = name
+		if authorize(s.callers, caller, want) == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// allowsProject keeps "Scope" of docs/contract.md: it fails closed. While the session is still that of
+// other settings, their scope counts too: a project that has come in with the change must not see what
+// their Vault holds.
+func (c *connection) allowsProject(project string) error {
+	if err := c.Connection.allowsProject(project); err != nil || c.waiting == nil {
+		return err
+	}
+	if c.waiting.before.allowsProject(project) != nil {
+		return notInUse(c.waiting.client.Status().LastError)
+	}
+	return nil
+}
+
+func (c *Connection) allowsProject(project string) error {
+	if c.Scope == ScopePlatform {
+		return nil
+	}
+	if project == "" {
+		return errProjectRequired("connection " + quote(c.Name) + " belongs to projects: set project_id")
+	}
+	if !slices.Contains(c.ProjectIDs, project) {
+		return errProjectNotAllowed("connection " + quote(c.Name) + " does not belong to this project: use another connection, or add the project to its project_ids")
+	}
+	return nil
+}

@@ -169,13 +169,6 @@ func (s *Server) readInto(ctx context.Context, first int, items []batchItem) {
 	}
 }
 
-// readCopy returns what is cached within the bounds of the lookup, after a read that has failed for this reason.
-func (s *Server) readCopy(ctx context.Context, asked lookup, failure error) (cache.Result[*vault.Secret], error) {
-	wanted := asked.cacheLookup()
-	wanted.Admit = func(cache.Key) error { return failure }
-	return s.cache.Get(ctx, wanted)
-}
-
 // recoverItems turns a panic of a read into errors of its items: it runs on a goroutine of its own, where
 // the interceptor cannot catch it.
 func (s *Server) recoverItems(ctx context.Context, first int, items []batchItem) {

@@ -7,7 +7,7 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault/conn"
 )
 
-// The health service names of contract section 2, "Health service names".
+// The names of the health service; see "Health names" of docs/contract.md.
 const (
 	healthOverall    = ""
 	healthLiveness   = "liveness"

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -203,27 +202,6 @@ func (s *Server) newGRPCServer(extra []grpc.ServerOption) *grpc.Server {
 	healthpb.RegisterHealthServer(g, s.health)
 	reflection.Register(g)
 	return g
-}
-
-// classify tells the cache what an error of Vault's means for the copy that it holds: contract section 3,
-// promises 4 and 6.
-func classify(err error) cache.Class {
-	switch {
-	case vault.Outage(err):
-		return cache.ClassOutage
-	case errors.Is(err, vault.ErrNotFound), errors.Is(err, vault.ErrVersionDeleted), errors.Is(err, vault.ErrVersionDestroyed):
-		return cache.ClassAbsent
-	case errors.Is(err, vault.ErrPermissionDenied), errors.Is(err, vault.ErrNotKVv2):
-		return cache.ClassDenied
-	default:
-		return cache.ClassOther
-	}
-}
-
-// isVaultsWord reports whether the error says what Vault has under the path, for whoever asks.
-func isVaultsWord(err error) bool {
-	class := classify(err)
-	return class == cache.ClassAbsent || class == cache.ClassDenied
 }
 
 // Serve answers requests on listener until ctx is done, then stops: health says NOT_SERVING, requests in

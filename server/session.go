@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -11,6 +12,60 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault"
 	"github.com/secret-sidecar/secret-sidecar/vault/conn"
 )
+
+// snapshot is the running settings: immutable, taken once by each request.
+type snapshot struct {
+	connections map[string]*connection
+	callers     []CallerRule // nil: no rules
+	limits      CallerLimits
+	// testHosts are where a TestConnection with a spec may connect to; nil is anywhere.
+	testHosts    []string
+	noReflection bool
+}
+
+// find returns the connection that a request names; an empty name is the only one there is.
+func (s *snapshot) find(name string) (*connection, error) {
+	if name == "" {
+		return s.only()
+	}
+	c, ok := s.connections[name]
+	if !ok {
+		return nil, errConnectionNotFound(name)
+	}
+	return c, nil
+}
+
+func (s *snapshot) only() (*connection, error) {
+	if len(s.connections) != 1 {
+		return nil, errConnectionRequired(len(s.connections))
+	}
+	for _, c := range s.connections {
+		return c, nil
+	}
+	panic("unreachable")
+}
+
+// sorted returns the connections by name.
+func (s *snapshot) sorted() []*connection {
+	all := make([]*connection, 0, len(s.connections))
+	for _, c := range s.connections {
+		all = append(all, c)
+	}
+	slices.SortFunc(all, func(a, b *connection) int { return cmp.Compare(a.Name, b.Name) })
+	return all
+}
+
+// sessions returns those in use, the waiting ones included, with the timeout that is wanted of them.
+func (s *snapshot) sessions() map[*session]time.Duration {
+	all := make(map[*session]time.Duration, len(s.connections))
+	for _, c := range s.connections {
+		all[c.session] = c.Timeout
+		if c.waiting != nil {
+			all[c.waiting.session] = c.Timeout
+		}
+	}
+	return all
+}
 
 // revokeTimeout bounds the revocation of a token at shutdown and when a connection leaves.
 const revokeTimeout = 2 * time.Second
@@ -74,29 +129,4 @@ type connection struct {
 	*session
 	counters *counters // goes on from session to session
 	waiting  *waiting  // the session's successor; nil is none
-}
-
-// allowsProject is promise 10: scope fails closed. While the session is still that of other settings, their scope counts
-// too: a project that has come in with the change must not see what their Vault holds.
-func (c *connection) allowsProject(project string) error {
-	if err := c.Connection.allowsProject(project); err != nil || c.waiting == nil {
-		return err
-	}
-	if c.waiting.before.allowsProject(project) != nil {
-		return notInUse(c.waiting.client.Status().LastError)
-	}
-	return nil
-}
-
-func (c *Connection) allowsProject(project string) error {
-	if c.Scope == ScopePlatform {
-		return nil
-	}
-	if project == "" {
-		return errProjectRequired("connection " + quote(c.Name) + " belongs to projects: set project_id")
-	}
-	if !slices.Contains(c.ProjectIDs, project) {
-		return errProjectNotAllowed("connection " + quote(c.Name) + " does not belong to this project: use another connection, or add the project to its project_ids")
-	}
-	return nil
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
-// errorDomain is the domain of every google.rpc.ErrorInfo; contract section 2.
+// errorDomain is the domain of every google.rpc.ErrorInfo; see "Errors" of docs/contract.md.
 const errorDomain = "secretsidecar"
 
 // defaultRetryAfter is the RetryInfo of an error that knows no better.
@@ -28,8 +28,8 @@ const defaultRetryAfter = time.Second
 // auditRetryAfter is when a disk may have room again.
 const auditRetryAfter = 5 * time.Second
 
-// problem is an error as clients see it: contract section 2, "Errors". The message is public; it never holds
-// a secret, a credential or Vault's own text.
+// problem is an error as clients see it; see "Errors" of docs/contract.md. The message is public; it never
+// holds a secret, a credential or Vault's own text.
 type problem struct {
 	code       codes.Code
 	reason     string

@@ -2,12 +2,16 @@ package server
 
 import (
 	"cmp"
+	"context"
+	"errors"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/secret-sidecar/secret-sidecar/cache"
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
 // ages are a request's max_age and max_stale; nil is unset.
@@ -45,4 +49,32 @@ func agesOf(request *secretsidecarv1.ResolveRequest) (ages, error) {
 		return ages{}, errInvalidRequest(violations...)
 	}
 	return result, nil
+}
+
+// classify tells the cache what an error of Vault's means for the copy that it holds: see "Stale" and
+// "Not found" of docs/contract.md.
+func classify(err error) cache.Class {
+	switch {
+	case vault.Outage(err):
+		return cache.ClassOutage
+	case errors.Is(err, vault.ErrNotFound), errors.Is(err, vault.ErrVersionDeleted), errors.Is(err, vault.ErrVersionDestroyed):
+		return cache.ClassAbsent
+	case errors.Is(err, vault.ErrPermissionDenied), errors.Is(err, vault.ErrNotKVv2):
+		return cache.ClassDenied
+	default:
+		return cache.ClassOther
+	}
+}
+
+// isVaultsWord reports whether the error says what Vault has under the path, for whoever asks.
+func isVaultsWord(err error) bool {
+	class := classify(err)
+	return class == cache.ClassAbsent || class == cache.ClassDenied
+}
+
+// readCopy returns what is cached within the bounds of the lookup, after a read that has failed for this reason.
+func (s *Server) readCopy(ctx context.Context, asked lookup, failure error) (cache.Result[*vault.Secret], error) {
+	wanted := asked.cacheLookup()
+	wanted.Admit = func(cache.Key) error { return failure }
+	return s.cache.Get(ctx, wanted)
 }

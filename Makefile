@@ -77,7 +77,9 @@ PACKAGES := ./e2e work
 ON_REAL_VAULT := VAULT_BINARY='$(VAULT_BINARY)' SECRET_SIDECAR_REQUIRE_REAL_VAULT=1
 
 .PHONY: test
-test: c-compiler test-clients real-vault test-overload test-monitoring ## run every test with -race, on the real Vault too (built the first time)
+test: c-compiler ## run every test with -race, on the real Vault too (built the first time)
+	@$(MAKE) --no-print-directory --jobs=2 real-vault test-clients test-monitoring # linking leaves a core idle
+	@$(MAKE) --no-print-directory test-overload
 	$(ON_REAL_VAULT) $(GO_TEST) $(PACKAGES)
 
 # -count=1 is for every go test below, so that none of them shows a result of before.
@@ -122,6 +124,10 @@ test-image: ## build the image twice, with this machine's Go as its base, look a
 test-signing: $(call stamp,cosign,$(COSIGN_VERSION)) ## the same, and sign it with cosign, which takes 4 minutes to build
 	COSIGN='$(CURDIR)/$(TOOLS)/cosign' $(MAKE) --no-print-directory test-image
 	go test -count=1 -run '^TestCommandsThatRunElsewhere' ./e2e
+
+.PHONY: test-install
+test-install: ## install what HEAD holds as `go install` will once it has a tag
+	scripts/install-test.sh
 
 .PHONY: soak
 soak: real-vault ## run a sidecar for SOAK under load, rotation and faults, and watch that nothing grows

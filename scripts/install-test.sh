@@ -25,7 +25,7 @@ publish "$module/client" client
 
 # Like a machine that has never seen the project: no workspace, and the modules of the project are not cached.
 cd "$proxy"
-GOWORK=off GOFLAGS=-modcacherw GOBIN=$proxy/bin GOMODCACHE=$proxy/modules GONOSUMDB=$module,$module/gen \
+GOWORK=off GOFLAGS="-modcacherw -trimpath" GOBIN=$proxy/bin GOMODCACHE=$proxy/modules GONOSUMDB=$module,$module/gen \
   GOPROXY="file://$proxy,file://$(go env GOMODCACHE)/cache/download,$(go env GOPROXY)" \
   go install "$module/cmd/secret-sidecar@$version"
 "$proxy/bin/secret-sidecar" --version

@@ -114,6 +114,10 @@ test-monitoring: # the dashboard and the alerts, with Prometheus's own code, in 
 test-fast: c-compiler test-clients ## run the tests without the real Vault
 	env -u VAULT_BINARY -u SECRET_SIDECAR_REQUIRE_REAL_VAULT $(GO_TEST) $(PACKAGES)
 
+.PHONY: test-install
+test-install: ## go install the program from the modules that tags on HEAD would publish
+	scripts/install-test.sh
+
 .PHONY: test-image
 test-image: ## build the image twice, with this machine's Go as its base, look at it and run it (as root)
 	VERSION='$(VERSION)' REVISION='$(REVISION)' scripts/image-test.sh .tools/image/test
@@ -176,7 +180,7 @@ lint-imports: # the import directions hold; `make test` runs this too
 	go test -count=1 ./internal/archtest
 
 lint-go: $(call stamp,golangci-lint,$(GOLANGCI_LINT_VERSION)) # golangci-lint, the formatters included
-	$(TOOLS)/golangci-lint run ./... ./bench/... ./e2e/... ./gen/... ./scripts/...
+	$(TOOLS)/golangci-lint run ./... ./bench/... ./client/... ./e2e/... ./gen/... ./scripts/...
 	cd e2e/manifests && GOWORK=off '$(CURDIR)/$(TOOLS)/golangci-lint' run --config ../../.golangci.yml
 
 ##@ Work

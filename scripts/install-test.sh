@@ -23,10 +23,9 @@ publish "$module" "" $(git ls-tree -r --name-only HEAD | sed -n 's|^\(.*\)/go\.m
 publish "$module/gen" gen
 publish "$module/client" client
 
-# Like a machine that has never seen the project: no workspace, and the modules of the project are not
-# cached. It compiles as make build does, which has left most of it in the cache of builds.
+# Like a machine that has never seen the project: no workspace, and the modules of the project are not cached.
 cd "$proxy"
-export GOPROXY="file://$proxy,file://$(go env GOMODCACHE)/cache/download,$(go env GOPROXY)"
-export GOWORK=off GOBIN=$proxy/bin GOMODCACHE=$proxy/modules GONOSUMDB=$module,$module/gen
-CGO_ENABLED=0 GOFLAGS="-modcacherw -trimpath" go install "$module/cmd/secret-sidecar@$version"
+GOWORK=off GOFLAGS=-modcacherw GOBIN=$proxy/bin GOMODCACHE=$proxy/modules GONOSUMDB=$module,$module/gen \
+  GOPROXY="file://$proxy,file://$(go env GOMODCACHE)/cache/download,$(go env GOPROXY)" \
+  go install "$module/cmd/secret-sidecar@$version"
 "$proxy/bin/secret-sidecar" --version

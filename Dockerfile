@@ -17,9 +17,9 @@ ARG GOSUMDB
 # The modules have a layer of their own: it is built again only when they change.
 COPY go.mod go.sum ./
 COPY gen/go.mod gen/go.sum gen/
-# The workspace of the product alone; the repository's own one has its tests too.
-RUN go work init . ./gen
-RUN --mount=type=cache,target=/go/pkg/mod go mod download
+# gen, a module of its own, comes from this tree: its version need not be published.
+RUN --mount=type=cache,target=/go/pkg/mod \
+    go mod edit -replace github.com/secret-sidecar/secret-sidecar/gen=./gen && go mod download
 
 ARG TARGETOS
 ARG TARGETARCH
@@ -28,6 +28,7 @@ ARG REVISION=unknown
 COPY . .
 # As `make build` does it, to the byte: no paths, no time, no state of a repository that is not here.
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
+    go mod edit -replace github.com/secret-sidecar/secret-sidecar/gen=./gen && go work init . ./gen && \
     CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH \
     go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$VERSION -X main.revision=$REVISION" \
       -o /out/secret-sidecar ./cmd/secret-sidecar

@@ -13,7 +13,10 @@ export VERSION REVISION SOURCE_DATE_EPOCH
 command -v runc >/dev/null || { echo "image: runc is missing: apt-get install runc" >&2; exit 1; }
 
 scripts/image-base.sh "$folder/storage"
-go mod download
+# As the Dockerfile does it: what the product requires, and gen from this tree.
+cp go.mod go.sum "$folder"
+go mod edit -replace github.com/secret-sidecar/secret-sidecar/gen=./gen "$folder/go.mod"
+GOWORK=off go mod download -modfile "$folder/go.mod"
 MODULES=$(go env GOMODCACHE)/cache/download
 export MODULES
 scripts/image.sh "$folder/storage" "$folder/first"

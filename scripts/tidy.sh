@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export GOWORK=off # every go.mod has to be right by itself
 
-for folder in bench client e2e e2e/manifests gen scripts; do
+for folder in bench client e2e e2e/manifests e2e/monitoring gen scripts; do
   (cd "$folder" && go mod tidy "$@") || { echo "$folder/go.mod is not tidy: run scripts/tidy.sh" >&2; exit 1; }
 done
 

@@ -25,6 +25,27 @@ func TestAWorkerThatImportsTheClientGetsFewModules(t *testing.T) {
 	}
 }
 
+// The image and `go install` know the go.mod of the product and of gen alone. What only the tests
+// require must not change the versions that `make build` links.
+func TestTheWorkspaceLinksWhatTheProductAsksFor(t *testing.T) {
+	product, err := filepath.Abs(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(readFile(t, filepath.Join(root, "go.mod")), module+"/gen ")
+	version, _, _ := strings.Cut(rest, "\n")
+	alone := filepath.Join(t.TempDir(), "go.work")
+	write(t, alone, "go 1.26.0\n\nuse "+product+"\n\nuse "+product+"/gen\n\n"+
+		"replace "+module+"/gen "+version+" => "+product+"/gen\n")
+	linked := func(workspace string) string {
+		return goCommandIn(t, root, workspace, "list", "-deps",
+			"-f", "{{with .Module}}{{.Path}} {{.Version}}{{end}}", "./cmd/secret-sidecar")
+	}
+	if got, want := linked(""), linked(alone); got != want {
+		t.Errorf("make build links\n%s\nthe product's own go.mod asks for\n%s", got, want)
+	}
+}
+
 // worker makes a module that imports the package, and returns the modules that it gets and the Go that it asks for.
 func worker(t *testing.T, imported string) (modules []string, goVersion string) {
 	t.Helper()
@@ -50,6 +71,15 @@ func grpcVersion(t *testing.T, gen string) string {
 	return goCommand(t, gen, "list", "-m", "-f", "{{.Version}}", grpcPath)
 }
 
+func readFile(t *testing.T, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
 func write(t *testing.T, file, text string) {
 	t.Helper()
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
@@ -60,9 +90,15 @@ func write(t *testing.T, file, text string) {
 // goCommand runs the go command in a module by itself, outside of the workspace.
 func goCommand(t *testing.T, dir string, args ...string) string {
 	t.Helper()
+	return goCommandIn(t, dir, "off", args...)
+}
+
+// goCommandIn runs it in a workspace; "" is the project's own.
+func goCommandIn(t *testing.T, dir, workspace string, args ...string) string {
+	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "go", args...)
 	cmd.Dir = dir
-	cmd.Env = append(cmd.Environ(), "GOWORK=off", "GOTOOLCHAIN=local")
+	cmd.Env = append(cmd.Environ(), "GOWORK="+workspace, "GOTOOLCHAIN=local")
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

@@ -2,25 +2,20 @@ package config
 
 import (
 	"bytes"
-	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"os/user"
 	"strconv"
 	"strings"
-	"syscall"
 
+	"github.com/secret-sidecar/secret-sidecar/internal/smallfile"
+	"github.com/secret-sidecar/secret-sidecar/vault"
 	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
-
-// maxCertificateBytes bounds the files with certificates and keys.
-const maxCertificateBytes = 4 << 20
 
 // CheckFiles opens the files that the connections name and returns, in their order, those that cannot be used
 // now: credentials that are unreadable or cannot be right, certificates and keys that are not in PEM format or do not
@@ -128,32 +123,12 @@ func (f *fileCheck) read(key, file string) ([]byte, bool) {
 	if file == "" {
 		return nil, false
 	}
-	content, err := readBounded(file)
+	content, err := smallfile.Read(file, vault.MaxCertificateBytes)
 	if err != nil {
 		f.mistake(key, "the file cannot be read: "+reason(err))
 		return nil, false
 	}
 	return content, true
-}
-
-var errTooLarge = fmt.Errorf("it is larger than %d bytes", maxCertificateBytes)
-
-var errNotRegular = errors.New("it is no regular file")
-
-func readBounded(name string) ([]byte, error) {
-	file, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // #nosec G304 -- the operator names the file; a pipe must not block
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = file.Close() }()
-	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, cmp.Or(err, errNotRegular)
-	}
-	content, err := io.ReadAll(io.LimitReader(file, maxCertificateBytes+1))
-	if err == nil && len(content) > maxCertificateBytes {
-		return nil, errTooLarge
-	}
-	return content, err
 }
 
 // reason is err without the file's name, where a credential may have been written by mistake.

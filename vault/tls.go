@@ -7,10 +7,14 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
+
+	"github.com/secret-sidecar/secret-sidecar/internal/smallfile"
 )
 
 const doingTLS = "take up the TLS files"
+
+// MaxCertificateBytes bounds each file with certificates or a key.
+const MaxCertificateBytes = 4 << 20
 
 // TLS says how to trust Vault and how to show who we are. The zero value trusts the system's CAs and shows
 // nothing. The files are read by New, and again by ReloadTLS.
@@ -51,13 +55,25 @@ func (t TLS) config() (*tls.Config, error) {
 		return nil, errors.New("tls: give both client_cert_file and client_key_file, or none")
 	}
 	if t.ClientCertFile != "" {
-		cert, err := tls.LoadX509KeyPair(t.ClientCertFile, t.ClientKeyFile)
+		cert, err := clientCertificate(t.ClientCertFile, t.ClientKeyFile)
 		if err != nil {
 			return nil, fmt.Errorf("tls: load client_cert_file and client_key_file: %w", err)
 		}
 		config.Certificates = []tls.Certificate{cert}
 	}
 	return config, nil
+}
+
+func clientCertificate(certFile, keyFile string) (tls.Certificate, error) {
+	cert, err := smallfile.Read(certFile, MaxCertificateBytes)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	key, err := smallfile.Read(keyFile, MaxCertificateBytes)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.X509KeyPair(cert, key)
 }
 
 // roots returns nil, the system's CAs, when no CA is given.
@@ -67,7 +83,7 @@ func (t TLS) roots() (*x509.CertPool, error) {
 	}
 	pool := x509.NewCertPool()
 	if t.CAFile != "" {
-		pem, err := os.ReadFile(t.CAFile)
+		pem, err := smallfile.Read(t.CAFile, MaxCertificateBytes)
 		if err != nil {
 			return nil, fmt.Errorf("tls: read ca_file: %w", err)
 		}

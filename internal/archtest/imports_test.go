@@ -44,13 +44,13 @@ var rooms = map[string][]string{
 	"cache": {"github.com/dgraph-io/ristretto/v2"},
 	"config": {
 		"./cache", "./server", "./vault", "./vault/conn", "./vault/login", "./internal/redact",
-		"./internal/unixsocket", "github.com/goccy/go-yaml/...",
+		"./internal/smallfile", "./internal/unixsocket", "github.com/goccy/go-yaml/...",
 	},
 	"vault": slices.Concat(otel, []string{
-		"./internal/breaker", "./internal/redact", "github.com/hashicorp/vault/api",
+		"./internal/breaker", "./internal/redact", "./internal/smallfile", "github.com/hashicorp/vault/api",
 	}),
 	"vault/login": {
-		"./vault", "./internal/breaker", "./internal/filewatch", "./internal/redact",
+		"./vault", "./internal/breaker", "./internal/filewatch", "./internal/redact", "./internal/smallfile",
 		"golang.org/x/sync/semaphore", "golang.org/x/time/rate",
 	},
 	"vault/conn": {

@@ -3,15 +3,13 @@ package login
 import (
 	"bytes"
 	"errors"
-	"io"
 	"io/fs"
-	"os"
 	"strings"
-	"syscall"
 	"unicode"
 	"unicode/utf8"
 
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
+	"github.com/secret-sidecar/secret-sidecar/internal/smallfile"
 )
 
 const (
@@ -185,28 +183,18 @@ func looksLikePath(text string) bool {
 	return false
 }
 
-// readFile reads a regular file. Opening a pipe or a device does not wait, and nothing is read from it.
+// readFile says of a file that cannot be read what to do about it.
 func readFile(name string) ([]byte, *CredentialError) {
-	file, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // #nosec G304 -- the operator names the file
-	if err != nil {
-		return nil, cannotRead(err)
-	}
-	defer func() { _ = file.Close() }()
-	info, err := file.Stat()
+	content, err := smallfile.Read(name, maxFileBytes)
 	switch {
-	case err != nil:
-		return nil, cannotRead(err)
-	case info.IsDir():
+	case errors.Is(err, smallfile.ErrDirectory):
 		return nil, unreadable("is a directory", "name the file in it that holds the credential")
-	case !info.Mode().IsRegular():
+	case errors.Is(err, smallfile.ErrNotRegular):
 		return nil, unreadable("is no regular file", "write the credential into a file and name that")
-	}
-	content, err := io.ReadAll(io.LimitReader(file, maxFileBytes+1))
-	switch {
+	case errors.Is(err, smallfile.ErrTooLarge):
+		return nil, malformed("holds more than 4096 bytes", "a credential is one short line, write that alone")
 	case err != nil:
 		return nil, cannotRead(err)
-	case len(content) > maxFileBytes:
-		return nil, malformed("holds more than 4096 bytes", "a credential is one short line, write that alone")
 	}
 	return content, nil
 }

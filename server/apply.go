@@ -13,11 +13,12 @@ import (
 // ErrStopped is returned by Apply after Serve has begun to stop.
 var ErrStopped = errors.New("the server is stopping")
 
-// Apply makes settings the running ones, without dropping a request. It never waits for Vault. A connection whose login
-// settings are unchanged keeps its token and its cached secrets, and reads its credential and TLS files anew. One whose
-// login settings changed serves on as it was until its successor has logged in, however long that takes: see
-// takeOver. Everything else counts from here on. New connections log in on their own. An error is a mistake in
-// settings, or ErrStopped, and means that nothing has changed.
+// Apply makes settings the running ones, without dropping a request. It never waits for Vault. A
+// connection whose login settings are unchanged keeps its token and its cached secrets, and reads
+// its credential and TLS files anew. One whose login settings changed serves on as it was until its
+// successor has logged in, however long that takes: see takeOver. Everything else counts from here
+// on. New connections log in on their own. An error is a mistake in settings, or ErrStopped, and
+// means that nothing has changed.
 func (s *Server) Apply(settings Settings) error {
 	s.applying.Lock()
 	defer s.applying.Unlock()
@@ -42,7 +43,8 @@ func (s *Server) Apply(settings Settings) error {
 	return nil
 }
 
-// replace makes next the running snapshot, and lets go of the sessions that are not in it any more. applying must be held.
+// replace makes next the running snapshot, and lets go of the sessions that are not in it any more.
+// applying must be held.
 func (s *Server) replace(next *snapshot) {
 	before := s.current.Load()
 	s.show(next)
@@ -54,8 +56,8 @@ func (s *Server) replace(next *snapshot) {
 	}
 }
 
-// openSnapshot builds the next snapshot and returns the sessions that it opened. Their goroutines that close
-// them are already waiting, so releasing one is enough to undo it.
+// openSnapshot builds the next snapshot and returns the sessions that it opened. Their goroutines
+// that close them are already waiting, so releasing one is enough to undo it.
 func (s *Server) openSnapshot(settings Settings, before *snapshot) (*snapshot, []*session, error) {
 	next := &snapshot{
 		connections: make(map[string]*connection, len(settings.Connections)), callers: settings.Callers,
@@ -96,7 +98,8 @@ func (s *snapshot) check(wanted Connection) error {
 	return nil
 }
 
-// refresh gives the sessions that were there before their new timeout, and makes them look at their files.
+// refresh gives the sessions that were there before their new timeout, and makes them look at their
+// files.
 func (s *snapshot) refresh(before *snapshot) {
 	kept := before.sessions()
 	for one, timeout := range s.sessions() {
@@ -107,8 +110,8 @@ func (s *snapshot) refresh(before *snapshot) {
 	}
 }
 
-// countersFor returns the connection's counters. They go on when a connection changes, or leaves and
-// comes back.
+// countersFor returns the connection's counters. They go on when a connection changes, or leaves
+// and comes back.
 func (s *Server) countersFor(name string) *counters {
 	counts := s.counters[name]
 	if counts == nil {

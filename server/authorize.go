@@ -13,8 +13,9 @@ const (
 	methodResolve        = "Resolve"
 	methodBatchResolve   = "BatchResolve"
 	methodTestConnection = "TestConnection"
-	// TestConnection with a spec makes the sidecar connect to an address of the caller's choice: it is a method of
-	// its own, which only a rule that names it allows, whatever connections and projects the rule is about.
+	// TestConnection with a spec makes the sidecar connect to an address of the caller's choice: it
+	// is a method of its own, which only a rule that names it allows, whatever connections and
+	// projects the rule is about.
 	methodTestConnectionSpec = "TestConnectionSpec"
 	methodInvalidate         = "Invalidate"
 	methodListConnections    = "ListConnections"
@@ -32,11 +33,11 @@ func callerOf(ctx context.Context) (unixsocket.Peer, error) {
 // access is what a request wants to do.
 type access struct {
 	method string
-	// connection is the name asked for; anyConnection for all of them at once, or for a Vault that is not
-	// configured.
+	// connection is the name asked for; anyConnection for all of them at once, or for a Vault that
+	// is not configured.
 	connection string
-	// unnamed says that the request left the connection's name empty, which then is no business of a refused
-	// caller's.
+	// unnamed says that the request left the connection's name empty, which then is no business of
+	// a refused caller's.
 	unnamed bool
 	// project is the request's project_id. Only Resolve and BatchResolve carry one.
 	project string
@@ -45,8 +46,8 @@ type access struct {
 // anyConnection is no valid connection name, so only a rule that allows every connection covers it.
 const anyConnection = "*"
 
-// authorize decides who may ask: nil, or the reason why not. Rules nil means that the socket's permissions
-// are the only door. Root is no exception.
+// authorize decides who may ask: nil, or the reason why not. Rules nil means that the socket's
+// permissions are the only door. Root is no exception.
 func authorize(rules []CallerRule, caller unixsocket.Peer, want access) error {
 	if rules == nil {
 		return nil
@@ -117,9 +118,9 @@ func (s *snapshot) allowsSome(caller unixsocket.Peer, want access) bool {
 	return false
 }
 
-// allowsProject keeps "Scope" of docs/contract.md: it fails closed. While the session is still that of
-// other settings, their scope counts too: a project that has come in with the change must not see what
-// their Vault holds.
+// allowsProject keeps "Scope" of docs/contract.md: it fails closed. While the session is still that
+// of other settings, their scope counts too: a project that has come in with the change must not
+// see what their Vault holds.
 func (c *connection) allowsProject(project string) error {
 	if err := c.Connection.allowsProject(project); err != nil || c.waiting == nil {
 		return err

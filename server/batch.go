@@ -18,13 +18,16 @@ import (
 const (
 	// maxBatch is the most requests of one BatchResolve.
 	maxBatch = 256
-	// maxBatchBytes keeps an answer below the 4 MiB that gRPC clients accept by default, with room for the
-	// errors of the items that do not fit.
+	// maxBatchBytes keeps an answer below the 4 MiB that gRPC clients accept by default, with room
+	// for the errors of the items that do not fit.
 	maxBatchBytes = 4<<20 - 256<<10
 )
 
-// BatchResolve implements the API. Keys of one secret share one read even when each demands a fresh one.
-func (s *Server) BatchResolve(ctx context.Context, request *secretsidecarv1.BatchResolveRequest) (*secretsidecarv1.BatchResolveResponse, error) {
+// BatchResolve implements the API. Keys of one secret share one read even when each demands a fresh
+// one.
+func (s *Server) BatchResolve(
+	ctx context.Context, request *secretsidecarv1.BatchResolveRequest,
+) (*secretsidecarv1.BatchResolveResponse, error) {
 	caller, err := callerOf(ctx)
 	if err != nil {
 		return nil, err
@@ -79,9 +82,11 @@ type readKey struct {
 	version uint32
 }
 
-// admitAll fills in the questions of the items that are admitted, chained by the read that they share, and the errors
-// of the others.
-func (s *Server) admitAll(caller unixsocket.Peer, requests []*secretsidecarv1.ResolveRequest, outcomes []outcome, items []batchItem) {
+// admitAll fills in the questions of the items that are admitted, chained by the read that they
+// share, and the errors of the others.
+func (s *Server) admitAll(
+	caller unixsocket.Peer, requests []*secretsidecarv1.ResolveRequest, outcomes []outcome, items []batchItem,
+) {
 	lasts := make(map[readKey]int, len(requests))
 	running := s.current.Load()
 	for i, request := range requests {
@@ -110,8 +115,8 @@ func chain(items []batchItem, first int) iter.Seq[int] {
 	}
 }
 
-// readAll fills in the outcomes: what is cached at once, the rest by reads side by side. Each read has items of
-// its own.
+// readAll fills in the outcomes: what is cached at once, the rest by reads side by side. Each read
+// has items of its own.
 func (s *Server) readAll(ctx context.Context, items []batchItem) {
 	var group sync.WaitGroup
 	defer group.Wait()
@@ -122,8 +127,8 @@ func (s *Server) readAll(ctx context.Context, items []batchItem) {
 	}
 }
 
-// readCached resolves the items of one read from a copy that is fresh enough for all of them; false is that there is
-// none.
+// readCached resolves the items of one read from a copy that is fresh enough for all of them; false
+// is that there is none.
 func (s *Server) readCached(ctx context.Context, first int, items []batchItem) bool {
 	found, ok, err := s.cache.GetCached(s.withCallers(ctx), strictest(items, first).cacheLookup())
 	if !ok {
@@ -151,8 +156,9 @@ func (one *batchItem) settle(found cache.Result[*vault.Secret], err error) {
 	one.outcome.settle(one.lookup.reference.Key, found, err, &one.resolved)
 }
 
-// readInto resolves the items of one secret by one read, for the item that demands the freshest copy. What Vault says to
-// that counts for all of them. When Vault says nothing, each item gets the copy that its own bounds allow, or the error.
+// readInto resolves the items of one secret by one read, for the item that demands the freshest
+// copy. What Vault says to that counts for all of them. When Vault says nothing, each item gets the
+// copy that its own bounds allow, or the error.
 func (s *Server) readInto(ctx context.Context, first int, items []batchItem) {
 	defer s.recoverItems(ctx, first, items)
 	asked := strictest(items, first)
@@ -169,8 +175,8 @@ func (s *Server) readInto(ctx context.Context, first int, items []batchItem) {
 	}
 }
 
-// recoverItems turns a panic of a read into errors of its items: it runs on a goroutine of its own, where
-// the interceptor cannot catch it.
+// recoverItems turns a panic of a read into errors of its items: it runs on a goroutine of its own,
+// where the interceptor cannot catch it.
 func (s *Server) recoverItems(ctx context.Context, first int, items []batchItem) {
 	value := recover()
 	if value == nil {
@@ -182,11 +188,12 @@ func (s *Server) recoverItems(ctx context.Context, first int, items []batchItem)
 	}
 }
 
-// maxResponseOverhead is more than a ResolveResponse takes beside its value: six fields of at most 12 bytes, three of
-// them in messages of their own.
+// maxResponseOverhead is more than a ResolveResponse takes beside its value: six fields of at most
+// 12 bytes, three of them in messages of their own.
 const maxResponseOverhead = 128
 
-// fitInto turns values that would make the answer too large for a client's default limit into errors of their items.
+// fitInto turns values that would make the answer too large for a client's default limit into
+// errors of their items.
 func fitInto(most int, outcomes []outcome) {
 	bound := 0
 	for i := range outcomes {

@@ -17,8 +17,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/server"
 )
 
-// BenchmarkCachedResolve shows what the doors cost on the hot path, client and socket included: compare its parts of
-// one run, with each other and with BenchmarkEcho.
+// BenchmarkCachedResolve shows what the doors cost on the hot path, client and socket included:
+// compare its parts of one run, with each other and with BenchmarkEcho.
 func BenchmarkCachedResolve(b *testing.B) {
 	log, err := audit.Open(filepath.Join(b.TempDir(), "audit.log"), false)
 	if err != nil {
@@ -88,8 +88,8 @@ func serveCached(b testing.TB, options server.Options, limits server.CallerLimit
 	return serve(b, s)
 }
 
-// TestACachedResolveAllocatesNoMoreThanAnEcho holds the hot path against gRPC alone: an allocation that creeps in, for
-// telemetry that nobody has asked for or anything else, fails it.
+// TestACachedResolveAllocatesNoMoreThanAnEcho holds the hot path against gRPC alone: an allocation
+// that creeps in, for telemetry that nobody has asked for or anything else, fails it.
 func TestACachedResolveAllocatesNoMoreThanAnEcho(t *testing.T) {
 	const runs = 2000
 	request := cachedRequest(0)

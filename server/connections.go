@@ -11,7 +11,9 @@ import (
 )
 
 // ListConnections implements the API: the connections that the caller may use, by name.
-func (s *Server) ListConnections(ctx context.Context, _ *secretsidecarv1.ListConnectionsRequest) (*secretsidecarv1.ListConnectionsResponse, error) {
+func (s *Server) ListConnections(
+	ctx context.Context, _ *secretsidecarv1.ListConnectionsRequest,
+) (*secretsidecarv1.ListConnectionsResponse, error) {
 	caller, err := callerOf(ctx)
 	if err != nil {
 		return nil, err

@@ -15,7 +15,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
-// kind is how a request for one value ended: one of these, or kindError and the place of its reason in reasons.
+// kind is how a request for one value ended: one of these, or kindError and the place of its reason
+// in reasons.
 type kind int
 
 const (
@@ -38,8 +39,8 @@ var reasons = [...]string{
 	"DEADLINE_EXCEEDED", "CANCELLED", "INTERNAL",
 }
 
-// alerting are the reasons that an alert is about, by whether a connection was found: shown from the start, at zero, for
-// Prometheus takes no notice of how a series begins.
+// alerting are the reasons that an alert is about, by whether a connection was found: shown from
+// the start, at zero, for Prometheus takes no notice of how a series begins.
 var alerting = map[bool][]string{
 	true: {
 		"VAULT_PERMISSION_DENIED", "LOGIN_REJECTED", "NOT_KV_V2", "OVERLOADED", "VAULT_UNREACHABLE", "VAULT_SEALED",
@@ -119,7 +120,8 @@ type reloadCounts struct {
 }
 
 // CountReload counts a reload of the configuration for the metrics: err is why it was refused, nil
-// when it was applied. Apply cannot do so itself: it never sees a configuration that cannot be read.
+// when it was applied. Apply cannot do so itself: it never sees a configuration that cannot be
+// read.
 func (s *Server) CountReload(err error) {
 	s.reloads.lastRefused.Store(err != nil)
 	if err != nil {
@@ -129,13 +131,14 @@ func (s *Server) CountReload(err error) {
 	s.reloads.applied.Add(1)
 }
 
-// callBuckets are the bounds, in seconds, of the durations of Vault calls. Beside a worker Vault is rarely nearer than
-// 250 µs; a cached answer of a proxy on the same machine is.
+// callBuckets are the bounds, in seconds, of the durations of Vault calls. Beside a worker Vault is
+// rarely nearer than 250 µs; a cached answer of a proxy on the same machine is.
 var callBuckets = []float64{
 	25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1, 2.5, 5, 10,
 }
 
-// ageBuckets are the bounds, in seconds, of the ages of values. The usual ttl is an hour, and so is max_stale.
+// ageBuckets are the bounds, in seconds, of the ages of values. The usual ttl is an hour, and so is
+// max_stale.
 var ageBuckets = []float64{1, 5, 15, 60, 300, 900, 1800, 2700, 3600, 5400, 7200, 14400, 43200, 86400}
 
 // instruments are those that record at once what happens. Nil is no metrics.
@@ -156,7 +159,8 @@ func (m *metrics) newInstruments() *instruments {
 	return &instruments{ages: ages, calls: calls}
 }
 
-// recorder records what happens on one connection, with attributes that are built once. It is safe for concurrent use.
+// recorder records what happens on one connection, with attributes that are built once. It is safe
+// for concurrent use.
 type recorder struct {
 	*instruments
 	connection string
@@ -183,7 +187,8 @@ func recordOptions(attributes ...attribute.KeyValue) []metric.RecordOption {
 	return []metric.RecordOption{metric.WithAttributeSet(attribute.NewSet(attributes...))}
 }
 
-// serverAttributes are server.address and server.port of the semantic conventions; none for an empty address.
+// serverAttributes are server.address and server.port of the semantic conventions; none for an
+// empty address.
 func serverAttributes(address string) []attribute.KeyValue {
 	parsed, err := url.Parse(address)
 	if err != nil || address == "" {
@@ -197,8 +202,8 @@ func serverAttributes(address string) []attribute.KeyValue {
 	return append(attributes, attribute.Int("server.port", port))
 }
 
-// age records that a value was answered which was read at fetchedAt. It goes by the wall clock, as fetched_at does: after
-// the clock was set back the metric shows less than what the cache goes by.
+// age records that a value was answered which was read at fetchedAt. It goes by the wall clock, as
+// fetched_at does: after the clock was set back the metric shows less than what the cache goes by.
 func (r *recorder) age(ctx context.Context, e kind, fetchedAt time.Time) {
 	r.ages.Record(ctx, max(time.Since(fetchedAt).Seconds(), 0), r.ageOptions[e]...)
 }

@@ -28,8 +28,8 @@ const defaultRetryAfter = time.Second
 // auditRetryAfter is when a disk may have room again.
 const auditRetryAfter = 5 * time.Second
 
-// problem is an error as clients see it; see "Errors" of docs/contract.md. The message is public; it never
-// holds a secret, a credential or Vault's own text.
+// problem is an error as clients see it; see "Errors" of docs/contract.md. The message is public;
+// it never holds a secret, a credential or Vault's own text.
 type problem struct {
 	code       codes.Code
 	reason     string
@@ -110,7 +110,8 @@ var reasonOf = []struct {
 	{cache.ErrOverloaded, codes.ResourceExhausted, reasonOverloaded, "too many requests wait for Vault on this connection: retry later, or raise max_waiting"},
 }
 
-// problemOf translates any error of a handler. An error that it does not know is INTERNAL, without its text.
+// problemOf translates any error of a handler. An error that it does not know is INTERNAL, without
+// its text.
 func problemOf(err error) *problem {
 	if known, ok := errors.AsType[*problem](err); ok {
 		return known

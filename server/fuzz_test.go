@@ -57,11 +57,12 @@ var contractReasons = map[codes.Code][]string{
 	codes.Unavailable:        {"VAULT_UNREACHABLE", "VAULT_SEALED", "VAULT_RATE_LIMITED", "LOGIN_PENDING", "SHUTTING_DOWN"},
 }
 
-// vaultOfSpecs stands in a fuzzed ConnectionSpec for the address of the fuzzing's own Vault, which changes.
+// vaultOfSpecs stands in a fuzzed ConnectionSpec for the address of the fuzzing's own Vault, which
+// changes.
 const vaultOfSpecs = "http://vault.test:8200"
 
-// FuzzRPC sends arbitrary bytes as the request of any RPC. The server never crashes, answers with what is in Vault or
-// with an error of the contract's table, and goes on answering others.
+// FuzzRPC sends arbitrary bytes as the request of any RPC. The server never crashes, answers with
+// what is in Vault or with an error of the contract's table, and goes on answering others.
 func FuzzRPC(f *testing.F) {
 	w := newFuzzWorld(f)
 	for i, m := range fuzzedMethods {
@@ -150,8 +151,8 @@ func (w *fuzzWorld) ask(ctx context.Context) error {
 	return err
 }
 
-// staysHere puts the Vault's address into a request that means it, and reports whether the request leads nowhere else:
-// TestConnection connects to whatever its spec says.
+// staysHere puts the Vault's address into a request that means it, and reports whether the request
+// leads nowhere else: TestConnection connects to whatever its spec says.
 func (w *fuzzWorld) staysHere(message proto.Message) bool {
 	test, ok := message.(*secretsidecarv1.TestConnectionRequest)
 	if !ok || test.GetSpec() == nil {

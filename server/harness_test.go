@@ -242,7 +242,8 @@ func (v *frontedVault) write(t testing.TB, path string, data map[string]any) {
 	}
 }
 
-// waitFor holds a handler back until released, or until the test has failed and would wait for the handler.
+// waitFor holds a handler back until released, or until the test has failed and would wait for the
+// handler.
 func waitFor(t *testing.T, released <-chan struct{}) {
 	select {
 	case <-released:

@@ -55,8 +55,8 @@ func (s *session) noteLogin(status conn.Status) {
 	}
 }
 
-// forgetHealth makes the names of connections that left unknown. next is the running snapshot already, so no
-// report brings them back.
+// forgetHealth makes the names of connections that left unknown. next is the running snapshot
+// already, so no report brings them back.
 func (s *Server) forgetHealth(before, next *snapshot) {
 	s.healthMu.Lock()
 	defer s.healthMu.Unlock()

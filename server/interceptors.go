@@ -14,7 +14,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// finishUnary logs at debug level what became of a request of the API. Health checks pass untouched.
+// finishUnary logs at debug level what became of a request of the API. Health checks pass
+// untouched.
 func (s *Server) finishUnary(
 	ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler,
 ) (any, error) {
@@ -30,8 +31,8 @@ func (s *Server) finishUnary(
 	return answer, nil
 }
 
-// handle returns the handler's answer or, translated once for all who tell of it, why there is none.
-// A panic is a problem too.
+// handle returns the handler's answer or, translated once for all who tell of it, why there is
+// none. A panic is a problem too.
 func (s *Server) handle(
 	ctx context.Context, request any, method string, handler grpc.UnaryHandler,
 ) (answer any, failed *problem) {
@@ -57,7 +58,8 @@ func (s *Server) handle(
 	return nil, failed
 }
 
-// enterMetered counts a request in, within the limits of its caller. When it refuses none, leave must follow.
+// enterMetered counts a request in, within the limits of its caller. When it refuses none, leave
+// must follow.
 func (s *Server) enterMetered(ctx context.Context, request any) (leave func(), refused *problem) {
 	limits := s.current.Load().limits
 	if limits == (CallerLimits{}) {
@@ -94,15 +96,19 @@ func (s *Server) logRequest(ctx context.Context, method string, began time.Time,
 	s.log.DebugContext(ctx, "request", attributes...)
 }
 
-// checkReflection refuses the reflection services when they are turned off, as if they were not there.
-func (s *Server) checkReflection(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+// checkReflection refuses the reflection services when they are turned off, as if they were not
+// there.
+func (s *Server) checkReflection(
+	srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler,
+) error {
 	if strings.HasPrefix(info.FullMethod, "/grpc.reflection.") && s.current.Load().noReflection {
 		return status.Error(codes.Unimplemented, "reflection is turned off in the sidecar's configuration")
 	}
 	return handler(srv, stream)
 }
 
-// endWith ends the open health watches when parent is done: gRPC's graceful stop waits for them otherwise.
+// endWith ends the open health watches when parent is done: gRPC's graceful stop waits for them
+// otherwise.
 func endWith(parent context.Context) grpc.StreamServerInterceptor {
 	return func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 		ctx, cancel := context.WithCancel(stream.Context())

@@ -10,10 +10,13 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
-// Invalidate implements the API. The logins are renewed first, so that what is read between the two with an
-// old token is dropped too; secrets are dropped even when a login fails. A waiting successor has nothing to drop: what is
-// read through it, once it has taken over, is read after this call has begun.
-func (s *Server) Invalidate(ctx context.Context, request *secretsidecarv1.InvalidateRequest) (*secretsidecarv1.InvalidateResponse, error) {
+// Invalidate implements the API. The logins are renewed first, so that what is read between the two
+// with an old token is dropped too; secrets are dropped even when a login fails. A waiting
+// successor has nothing to drop: what is read through it, once it has taken over, is read after
+// this call has begun.
+func (s *Server) Invalidate(
+	ctx context.Context, request *secretsidecarv1.InvalidateRequest,
+) (*secretsidecarv1.InvalidateResponse, error) {
 	caller, err := callerOf(ctx)
 	if err != nil {
 		return nil, err
@@ -67,7 +70,8 @@ func (s *Server) enterAll(caller unixsocket.Peer, name string) ([]*connection, e
 	return all, nil
 }
 
-// dropTarget is what to drop: one secret, a prefix of references, or, when both are empty, everything.
+// dropTarget is what to drop: one secret, a prefix of references, or, when both are empty,
+// everything.
 type dropTarget struct{ secret, prefix string }
 
 func parseTarget(path string) (dropTarget, error) {

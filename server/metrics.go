@@ -23,7 +23,8 @@ const (
 	attrMethod     = "method"     // of the API, for example "Resolve"
 )
 
-// metrics are the instruments of a Server. What is counted is counted without them, and read when somebody exports.
+// metrics are the instruments of a Server. What is counted is counted without them, and read when
+// somebody exports.
 type metrics struct {
 	server *Server
 	meter  metric.Meter
@@ -49,7 +50,8 @@ func (m *metrics) check(err error) { m.failed = errors.Join(m.failed, err) }
 
 func named(connection string) attribute.KeyValue { return attribute.String(attrConnection, connection) }
 
-// countResolves shows every outcome from the start; of the errors, those that are no alert from their first time on.
+// countResolves shows every outcome from the start; of the errors, those that are no alert from
+// their first time on.
 func (m *metrics) countResolves() {
 	m.counter("secret_sidecar.resolves", "{resolve}", "Values asked for, by what became of them", func(observe observeFunc) {
 		for _, t := range m.server.shownCounters() {

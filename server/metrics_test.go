@@ -39,8 +39,9 @@ func startMeasured(t *testing.T, settings server.Settings) (*sidecar, *sdkmetric
 	return serve(t, s), reader
 }
 
-// collected returns the values of the metrics by name and attributes, for example "secret_sidecar.resolves
-// connection=prod,outcome=vault"; of a histogram, how often something was recorded.
+// collected returns the values of the metrics by name and attributes, for example
+// "secret_sidecar.resolves connection=prod,outcome=vault"; of a histogram, how often something was
+// recorded.
 func collected(t *testing.T, reader *sdkmetric.ManualReader) map[string]float64 {
 	t.Helper()
 	var all metricdata.ResourceMetrics
@@ -78,7 +79,8 @@ func collected(t *testing.T, reader *sdkmetric.ManualReader) map[string]float64 
 	return values
 }
 
-// wantValues checks the metrics whose names begin with one of the prefixes, all of them; what is not wanted may be zero.
+// wantValues checks the metrics whose names begin with one of the prefixes, all of them; what is
+// not wanted may be zero.
 func wantValues(t *testing.T, got, want map[string]float64, prefixes ...string) {
 	t.Helper()
 	for _, name := range slices.Sorted(maps.Keys(got)) {

@@ -18,8 +18,8 @@ const (
 	manyCallers = 1024
 )
 
-// callerKey tells callers apart. The kernel names no pid for a process of another pid namespace, as that of another
-// container is: all such processes of one user are one caller.
+// callerKey tells callers apart. The kernel names no pid for a process of another pid namespace, as
+// that of another container is: all such processes of one user are one caller.
 type callerKey struct {
 	uid uint32
 	pid int32
@@ -40,7 +40,8 @@ type callerMeter struct {
 
 func newCallerMeter() *callerMeter { return &callerMeter{known: map[callerKey]*callerUse{}} }
 
-// enter counts a request for so many secrets in, or returns RATE_LIMITED. When it returns nil, leave must follow.
+// enter counts a request for so many secrets in, or returns RATE_LIMITED. When it returns nil,
+// leave must follow.
 func (m *callerMeter) enter(caller unixsocket.Peer, limits CallerLimits, secrets int) *problem {
 	now := time.Now()
 	m.mu.Lock()
@@ -58,8 +59,8 @@ func (m *callerMeter) enter(caller unixsocket.Peer, limits CallerLimits, secrets
 	return nil
 }
 
-// spend takes secrets out of what the caller may ask for in a second, or returns when there will be enough. A whole batch
-// always fits after a pause. A limit of zero is none.
+// spend takes secrets out of what the caller may ask for in a second, or returns when there will be
+// enough. A whole batch always fits after a pause. A limit of zero is none.
 func (u *callerUse) spend(perSecond, secrets int, now time.Time) (wait time.Duration) {
 	limit, burst := rate.Limit(perSecond), max(perSecond, maxBatch)
 	switch {

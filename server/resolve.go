@@ -56,9 +56,11 @@ type lookup struct {
 	ages
 }
 
-// admit checks a request and authorises its caller. What it refuses for its project has a connection all the same: the
-// one that it is to be counted on.
-func (s *Server) admit(running *snapshot, caller unixsocket.Peer, method string, request *secretsidecarv1.ResolveRequest) (lookup, error) {
+// admit checks a request and authorises its caller. What it refuses for its project has a
+// connection all the same: the one that it is to be counted on.
+func (s *Server) admit(
+	running *snapshot, caller unixsocket.Peer, method string, request *secretsidecarv1.ResolveRequest,
+) (lookup, error) {
 	limits, err := agesOf(request)
 	if err != nil {
 		return lookup{}, err
@@ -79,9 +81,11 @@ func (s *Server) admit(running *snapshot, caller unixsocket.Peer, method string,
 	return lookup{connection: c, reference: reference, version: request.GetVersion(), ages: limits}, nil
 }
 
-// enter finds and acquires the connection that the caller wants to use, if it may. A caller that may not
-// learns nothing about which connections exist.
-func (s *Server) enter(running *snapshot, caller unixsocket.Peer, want access) (*connection, error) {
+// enter finds and acquires the connection that the caller wants to use, if it may. A caller that
+// may not learns nothing about which connections exist.
+func (s *Server) enter(
+	running *snapshot, caller unixsocket.Peer, want access,
+) (*connection, error) {
 	want.unnamed = want.connection == ""
 	c, findErr := running.find(want.connection)
 	switch {
@@ -112,7 +116,8 @@ func (s *Server) read(ctx context.Context, asked lookup) (cache.Result[*vault.Se
 	return s.cache.Get(s.withCallers(ctx), asked.cacheLookup())
 }
 
-// withCallers lets the spans of a read that the request may cause be linked with those who wait for it too.
+// withCallers lets the spans of a read that the request may cause be linked with those who wait for
+// it too.
 func (s *Server) withCallers(ctx context.Context) context.Context {
 	if s.tracer == nil {
 		return ctx
@@ -141,7 +146,9 @@ type resolved struct {
 }
 
 // fill picks the key out of the secret.
-func (r *resolved) fill(key string, found cache.Result[*vault.Secret]) (*secretsidecarv1.ResolveResponse, *problem) {
+func (r *resolved) fill(
+	key string, found cache.Result[*vault.Secret],
+) (*secretsidecarv1.ResolveResponse, *problem) {
 	value, ok := found.Value.Value(key)
 	if !ok {
 		return nil, errKeyNotFound(key)

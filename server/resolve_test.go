@@ -220,9 +220,9 @@ func TestAFreshReadDoesNotQueueBehindOneThatHangs(t *testing.T) {
 	close(release)
 }
 
-// The promise: a request that arrives after Invalidate has returned is never answered from a Vault read that
-// began before the call. Vault is slowed down between reading and answering, so that each round's Invalidate
-// falls into a read.
+// The promise: a request that arrives after Invalidate has returned is never answered from a Vault
+// read that began before the call. Vault is slowed down between reading and answering, so that each
+// round's Invalidate falls into a read.
 func TestInvalidateFencesReadsInFlight(t *testing.T) {
 	rounds := 1000
 	if testing.Short() {

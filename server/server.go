@@ -31,21 +31,25 @@ const (
 	maxRequestBytes = 1 << 20
 	// maxConcurrentStreams bounds the requests in progress on one client connection.
 	maxConcurrentStreams = 1000
-	// streamWorkers is how many goroutines answer one request after the other. A new one for each request would begin
-	// with a small stack, and growing it takes a quarter of the CPU of a cached Resolve. A request that finds them all
-	// busy, with reads of Vault for example, gets a goroutine of its own.
+	// streamWorkers is how many goroutines answer one request after the other. A new one for each
+	// request would begin with a small stack, and growing it takes a quarter of the CPU of a cached
+	// Resolve. A request that finds them all busy, with reads of Vault for example, gets a
+	// goroutine of its own.
 	streamWorkers = 32
 	// handshakeTimeout bounds how long a client may take to finish the HTTP/2 handshake.
 	handshakeTimeout = 10 * time.Second
-	// minPingInterval is how often a client may ping; gRPC's default of 5 minutes disconnects eager ones.
+	// minPingInterval is how often a client may ping; gRPC's default of 5 minutes disconnects eager
+	// ones.
 	minPingInterval = 10 * time.Second
 	// streamGrace is how long open health watches live on after a stop has begun, so that
 	// watchers hear NOT_SERVING but do not hold up the stop.
 	streamGrace = 200 * time.Millisecond
-	// A TestConnection with a spec makes the sidecar connect to where a caller says: a person does that now and then.
+	// A TestConnection with a spec makes the sidecar connect to where a caller says: a person does
+	// that now and then.
 	specTestEvery = 2 * time.Second
 	specTestBurst = 30
-	// hardStopGrace is how long requests that were cut off by the drain timeout may take to be answered.
+	// hardStopGrace is how long requests that were cut off by the drain timeout may take to be
+	// answered.
 	hardStopGrace = 500 * time.Millisecond
 )
 
@@ -53,12 +57,13 @@ const (
 type Options struct {
 	// Logger receives what an operator needs to know. Nil discards.
 	Logger *slog.Logger
-	// Budget is the login budget to share with other users of the same Vaults in this process. Nil is one of
-	// the Server's own.
+	// Budget is the login budget to share with other users of the same Vaults in this process. Nil
+	// is one of the Server's own.
 	Budget *login.Budget
 	// DrainTimeout is how long Serve waits for requests in progress when it stops. Zero is 10 s.
 	DrainTimeout time.Duration
-	// Audit is where every secret that is asked for is written down. Nil is nowhere. The caller closes it after Serve.
+	// Audit is where every secret that is asked for is written down. Nil is nowhere. The caller
+	// closes it after Serve.
 	Audit *audit.Log
 	// AuditRequired refuses a request that cannot be written down.
 	AuditRequired bool
@@ -67,8 +72,8 @@ type Options struct {
 	Protections []Protection
 	// Meter makes the metrics. Nil makes none.
 	Meter metric.Meter
-	// Tracer makes the spans of Vault's calls, below the span in a request's ctx, which ServerOptions have to begin. Nil
-	// makes none.
+	// Tracer makes the spans of Vault's calls, below the span in a request's ctx, which
+	// ServerOptions have to begin. Nil makes none.
 	Tracer trace.Tracer
 	// TracePaths puts the paths of secrets into the spans.
 	TracePaths bool
@@ -82,8 +87,8 @@ type Protection struct {
 	Err  error
 }
 
-// Server answers the API. Make it with New, give it connections with Apply, run it with Serve. Its methods
-// are safe for concurrent use.
+// Server answers the API. Make it with New, give it connections with Apply, run it with Serve. Its
+// methods are safe for concurrent use.
 type Server struct {
 	secretsidecarv1.UnimplementedSecretServiceServer
 
@@ -130,9 +135,10 @@ type Server struct {
 func New(opts Options) (*Server, error) {
 	secrets, err := cache.New(cache.Config[*vault.Secret]{
 		Size: (*vault.Secret).Size,
-		// The time is by Vault's clock, the cache goes by ours. When ours is behind, a copy may answer for so long after
-		// Vault has deleted the version. When ours is ahead, a copy ends early, and a version that Vault still has is read
-		// for each request. Both clocks are kept by NTP; a margin would be a guess.
+		// The time is by Vault's clock, the cache goes by ours. When ours is behind, a copy may
+		// answer for so long after Vault has deleted the version. When ours is ahead, a copy ends
+		// early, and a version that Vault still has is read for each request. Both clocks are kept
+		// by NTP; a margin would be a guess.
 		ExpiresAt: (*vault.Secret).DeletedAt,
 		Classify:  classify,
 	})
@@ -204,9 +210,10 @@ func (s *Server) newGRPCServer(extra []grpc.ServerOption) *grpc.Server {
 	return g
 }
 
-// Serve answers requests on listener until ctx is done, then stops: health says NOT_SERVING, requests in
-// progress are finished within the drain timeout and cut off after it, logins are ended and their tokens
-// revoked, the cache is closed. It closes the listener. The error is the listener's; stopping is none.
+// Serve answers requests on listener until ctx is done, then stops: health says NOT_SERVING,
+// requests in progress are finished within the drain timeout and cut off after it, logins are ended
+// and their tokens revoked, the cache is closed. It closes the listener. The error is the
+// listener's; stopping is none.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	s.grpc = s.newGRPCServer(s.serverOptions)
 	served := make(chan error, 1)
@@ -233,8 +240,8 @@ func (s *Server) stop() {
 	s.log.Info("stopped")
 }
 
-// drain lets requests in progress finish. What still waits for Vault after the drain timeout is answered
-// SHUTTING_DOWN by closing the cache under it.
+// drain lets requests in progress finish. What still waits for Vault after the drain timeout is
+// answered SHUTTING_DOWN by closing the cache under it.
 func (s *Server) drain() {
 	streams := time.AfterFunc(streamGrace, s.endStreams)
 	defer streams.Stop()

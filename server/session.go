@@ -55,7 +55,8 @@ func (s *snapshot) sorted() []*connection {
 	return all
 }
 
-// sessions returns those in use, the waiting ones included, with the timeout that is wanted of them.
+// sessions returns those in use, the waiting ones included, with the timeout that is wanted of
+// them.
 func (s *snapshot) sessions() map[*session]time.Duration {
 	all := make(map[*session]time.Duration, len(s.connections))
 	for _, c := range s.connections {
@@ -70,15 +71,16 @@ func (s *snapshot) sessions() map[*session]time.Duration {
 // revokeTimeout bounds the revocation of a token at shutdown and when a connection leaves.
 const revokeTimeout = 2 * time.Second
 
-// session is one login to one Vault with the cached secrets read through it. It outlives a reload that leaves
-// its login settings alone, and ends after the last request that uses it.
+// session is one login to one Vault with the cached secrets read through it. It outlives a reload
+// that leaves its login settings alone, and ends after the last request that uses it.
 type session struct {
 	client *conn.Connection
 	config conn.Config
-	// space is the session's part of the cache. It is never used again: a connection that comes back with
-	// other credentials starts with nothing cached.
+	// space is the session's part of the cache. It is never used again: a connection that comes
+	// back with other credentials starts with nothing cached.
 	space string
-	// admit and load are the client's, as the cache calls them. They and the next are made once, and not for each request.
+	// admit and load are the client's, as the cache calls them. They and the next are made once,
+	// and not for each request.
 	admit func(key cache.Key) error
 	load  func(ctx context.Context, key cache.Key) (*vault.Secret, error)
 	// joined and refreshing add to the connection's counters.
@@ -87,14 +89,16 @@ type session struct {
 	recorder   *recorder // nil: no metrics
 	// users counts the requests in progress, plus one while a snapshot holds the session.
 	users atomic.Int64
-	// retired is closed by retire: when users reaches zero, or when the server stops. The client is closed then.
+	// retired is closed by retire: when users reaches zero, or when the server stops. The client is
+	// closed then.
 	retired chan struct{}
 	once    sync.Once // guards the closing of retired
 	// hasLoggedIn is set at the first sight of a valid token and never unset.
 	hasLoggedIn atomic.Bool
 }
 
-// acquire keeps the session open until release. It reports false when the session has already ended.
+// acquire keeps the session open until release. It reports false when the session has already
+// ended.
 func (s *session) acquire() bool {
 	for {
 		users := s.users.Load()
@@ -116,7 +120,8 @@ func (s *session) release() {
 // retire ends the session whoever still uses it.
 func (s *session) retire() { s.once.Do(func() { close(s.retired) }) }
 
-// close ends the login; call it after retired is closed, or at shutdown when no request runs any more.
+// close ends the login; call it after retired is closed, or at shutdown when no request runs any
+// more.
 func (s *session) close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, revokeTimeout)
 	defer cancel()

@@ -7,18 +7,18 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault/conn"
 )
 
-// Settings is what a Server can change while it runs. Apply takes it by value and keeps no slice of it that
-// the caller may still change.
+// Settings is what a Server can change while it runs. Apply takes it by value and keeps no slice of
+// it that the caller may still change.
 type Settings struct {
 	// Connections are the connections to serve; names are unique.
 	Connections []Connection
-	// Callers are the rules of who may ask. Nil lets everybody in who may open the socket; an empty,
-	// non-nil slice lets nobody in.
+	// Callers are the rules of who may ask. Nil lets everybody in who may open the socket; an
+	// empty, non-nil slice lets nobody in.
 	Callers []CallerRule
 	// CallerLimits bound what one caller may ask. The zero value is no bound.
 	CallerLimits CallerLimits
-	// TestHosts lists the names, addresses and networks (CIDR) that TestConnection with a spec may connect to. Nil
-	// is any.
+	// TestHosts lists the names, addresses and networks (CIDR) that TestConnection with a spec may
+	// connect to. Nil is any.
 	TestHosts []string
 	// NoReflection turns server reflection off.
 	NoReflection bool
@@ -26,13 +26,13 @@ type Settings struct {
 	CacheBytes int64
 }
 
-// CallerLimits bound what one caller may ask: one process, or all processes of one user where the kernel names no
-// pid, because they are in other pid namespaces.
+// CallerLimits bound what one caller may ask: one process, or all processes of one user where the
+// kernel names no pid, because they are in other pid namespaces.
 type CallerLimits struct {
 	// InFlight bounds the requests in progress; 0 is no bound.
 	InFlight int
-	// PerSecond bounds the secrets asked for in a second; 0 is no bound. After a pause a batch of 256 fits, even
-	// when that is more.
+	// PerSecond bounds the secrets asked for in a second; 0 is no bound. After a pause a batch of
+	// 256 fits, even when that is more.
 	PerSecond int
 }
 
@@ -48,8 +48,8 @@ type Connection struct {
 	Required bool
 	// Timeout bounds one operation against Vault, waiting for a login included; 0 is 10 s.
 	Timeout time.Duration
-	// Vault is which Vault it is, and whom to log in as. A change of it, and of nothing else, costs a new login and what
-	// the connection has cached.
+	// Vault is which Vault it is, and whom to log in as. A change of it, and of nothing else, costs
+	// a new login and what the connection has cached.
 	Vault conn.Settings
 	// Policy is how its secrets are cached.
 	Policy cache.Policy
@@ -77,17 +77,18 @@ func (s Scope) String() string {
 	return ""
 }
 
-// CallerRule lets processes that match it call what it names. Rules add up: one that allows is enough.
+// CallerRule lets processes that match it call what it names. Rules add up: one that allows is
+// enough.
 type CallerRule struct {
-	// UID and GID must both match where both are given. GID matches the primary group and the supplementary
-	// ones. A rule with neither matches nobody.
+	// UID and GID must both match where both are given. GID matches the primary group and the
+	// supplementary ones. A rule with neither matches nobody.
 	UID, GID *uint32
 	// Connections that may be used; empty is any.
 	Connections []string
-	// Projects that may be named; empty is any, and none. With projects, a request without one is refused,
-	// and so is a method that carries none, unless Methods names it.
+	// Projects that may be named; empty is any, and none. With projects, a request without one is
+	// refused, and so is a method that carries none, unless Methods names it.
 	Projects []string
-	// Methods that may be called, for example "Resolve"; empty is any but "TestConnectionSpec", which is
-	// TestConnection with a spec and has to be named.
+	// Methods that may be called, for example "Resolve"; empty is any but "TestConnectionSpec",
+	// which is TestConnection with a spec and has to be named.
 	Methods []string
 }

@@ -51,8 +51,8 @@ func agesOf(request *secretsidecarv1.ResolveRequest) (ages, error) {
 	return result, nil
 }
 
-// classify tells the cache what an error of Vault's means for the copy that it holds: see "Stale" and
-// "Not found" of docs/contract.md.
+// classify tells the cache what an error of Vault's means for the copy that it holds: see "Stale"
+// and "Not found" of docs/contract.md.
 func classify(err error) cache.Class {
 	switch {
 	case vault.Outage(err):
@@ -72,8 +72,11 @@ func isVaultsWord(err error) bool {
 	return class == cache.ClassAbsent || class == cache.ClassDenied
 }
 
-// readCopy returns what is cached within the bounds of the lookup, after a read that has failed for this reason.
-func (s *Server) readCopy(ctx context.Context, asked lookup, failure error) (cache.Result[*vault.Secret], error) {
+// readCopy returns what is cached within the bounds of the lookup, after a read that has failed for
+// this reason.
+func (s *Server) readCopy(
+	ctx context.Context, asked lookup, failure error,
+) (cache.Result[*vault.Secret], error) {
 	wanted := asked.cacheLookup()
 	wanted.Admit = func(cache.Key) error { return failure }
 	return s.cache.Get(ctx, wanted)

@@ -10,16 +10,17 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault/conn"
 )
 
-// waiting is a session that has been opened for a connection whose login settings changed, and has not logged in yet.
-// It reads nothing. The connection's session serves on meanwhile.
+// waiting is a session that has been opened for a connection whose login settings changed, and has
+// not logged in yet. It reads nothing. The connection's session serves on meanwhile.
 type waiting struct {
 	*session
 	before Connection // what was wanted of the connection until its login settings changed
 	told   bool       // guarded by Server.applying: the log says that Vault rejects it
 }
 
-// unchanged returns the connection with its new settings and its old sessions, or nil where a session has to be opened.
-// Settings that have come back to those of the session end the wait, settings that still wait do not begin it again.
+// unchanged returns the connection with its new settings and its old sessions, or nil where a
+// session has to be opened. Settings that have come back to those of the session end the wait,
+// settings that still wait do not begin it again.
 func (c *connection) unchanged(wanted Connection) *connection {
 	switch {
 	case c == nil:
@@ -32,8 +33,8 @@ func (c *connection) unchanged(wanted Connection) *connection {
 	return nil
 }
 
-// succeededBy returns the connection with the new one's settings, whose session waits; without a connection it is the new
-// one itself.
+// succeededBy returns the connection with the new one's settings, whose session waits; without a
+// connection it is the new one itself.
 func (c *connection) succeededBy(next *connection) *connection {
 	if c == nil {
 		return next
@@ -48,7 +49,8 @@ func (c *connection) succeededBy(next *connection) *connection {
 	}
 }
 
-// takeOver lets those waiting sessions serve whose time has come. Every change of a session's status leads here.
+// takeOver lets those waiting sessions serve whose time has come. Every change of a session's
+// status leads here.
 func (s *Server) takeOver() {
 	if !s.current.Load().waits() {
 		return
@@ -58,8 +60,8 @@ func (s *Server) takeOver() {
 	s.takeOverWhereDue()
 }
 
-// takeOverWhereDue is takeOver with applying held. Apply calls it after it has shown a snapshot: a session may have logged
-// in before that.
+// takeOverWhereDue is takeOver with applying held. Apply calls it after it has shown a snapshot: a
+// session may have logged in before that.
 func (s *Server) takeOverWhereDue() {
 	running := s.current.Load()
 	next := *running
@@ -96,8 +98,8 @@ func (c *connection) successorIsDue() bool {
 	return c.waiting.client.Status().TokenValid || !c.session.serves()
 }
 
-// serves reports whether the session can answer anything: with its token, or, when that has ended in an outage, with
-// what it has cached.
+// serves reports whether the session can answer anything: with its token, or, when that has ended
+// in an outage, with what it has cached.
 func (s *session) serves() bool {
 	status := s.client.Status()
 	return status.TokenValid || s.hasLoggedIn.Load() && status.State != conn.StateRejected
@@ -112,8 +114,8 @@ func (s *Server) logWaiting(opened []*session) {
 	}
 }
 
-// logRejection logs once that a change does not take effect. That Vault rejects the login, and when it is asked again,
-// has a line of its own.
+// logRejection logs once that a change does not take effect. That Vault rejects the login, and when
+// it is asked again, has a line of its own.
 func (s *Server) logRejection(name string, w *waiting) {
 	status := w.client.Status()
 	if w.told || status.State != conn.StateRejected {
@@ -124,7 +126,8 @@ func (s *Server) logRejection(name string, w *waiting) {
 		append([]any{"connection", name}, vault.Attrs(status.LastError)...)...)
 }
 
-// status is the session's, and says what keeps a successor waiting: a person has to know, though all goes on.
+// status is the session's, and says what keeps a successor waiting: a person has to know, though
+// all goes on.
 func (c *connection) status() conn.Status {
 	status := c.client.Status()
 	if c.waiting == nil {
@@ -140,15 +143,16 @@ func (c *connection) status() conn.Status {
 	return status
 }
 
-// notInUse says that a waiting session does not serve yet, and why; nil is that its login is under way.
+// notInUse says that a waiting session does not serve yet, and why; nil is that its login is under
+// way.
 func notInUse(failure error) *problem {
 	p := *problemOf(cmp.Or(failure, vault.ErrLoginPending))
 	p.message = "the connection's changed settings are not in use yet, the old ones are: " + p.message
 	return &p
 }
 
-// renewLogin renews the login of the successor, if one waits: it has the newest credentials. Where that fails the
-// session's own is renewed, and the failure returned all the same.
+// renewLogin renews the login of the successor, if one waits: it has the newest credentials. Where
+// that fails the session's own is renewed, and the failure returned all the same.
 func (c *connection) renewLogin(ctx context.Context) error {
 	if c.waiting == nil || !c.waiting.acquire() {
 		return c.client.RenewLogin(ctx)

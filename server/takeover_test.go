@@ -582,7 +582,8 @@ func TestAReloadReadsCredentialFilesAnew(t *testing.T) {
 	s.requireSource(t, secretsidecarv1.Source_SOURCE_CACHE) // it is the same connection
 }
 
-// replaceUnseen writes through another name of the file, in another folder, and puts its time back: no watch can tell.
+// replaceUnseen writes through another name of the file, in another folder, and puts its time back:
+// no watch can tell.
 func replaceUnseen(t *testing.T, file, content string, modTime time.Time) {
 	t.Helper()
 	link := filepath.Join(t.TempDir(), "link")

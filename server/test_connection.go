@@ -18,7 +18,9 @@ import (
 )
 
 // TestConnection implements the API.
-func (s *Server) TestConnection(ctx context.Context, request *secretsidecarv1.TestConnectionRequest) (*secretsidecarv1.TestConnectionResponse, error) {
+func (s *Server) TestConnection(
+	ctx context.Context, request *secretsidecarv1.TestConnectionRequest,
+) (*secretsidecarv1.TestConnectionResponse, error) {
 	caller, err := callerOf(ctx)
 	if err != nil {
 		return nil, err
@@ -34,7 +36,9 @@ func (s *Server) TestConnection(ctx context.Context, request *secretsidecarv1.Te
 	return report, err
 }
 
-func (s *Server) testTarget(ctx context.Context, caller unixsocket.Peer, request *secretsidecarv1.TestConnectionRequest, reference *vault.Reference) (*secretsidecarv1.TestConnectionResponse, error) {
+func (s *Server) testTarget(
+	ctx context.Context, caller unixsocket.Peer, request *secretsidecarv1.TestConnectionRequest, reference *vault.Reference,
+) (*secretsidecarv1.TestConnectionResponse, error) {
 	switch target := request.GetTarget().(type) {
 	case *secretsidecarv1.TestConnectionRequest_Connection:
 		return s.testConfigured(ctx, caller, target.Connection, reference)
@@ -46,7 +50,9 @@ func (s *Server) testTarget(ctx context.Context, caller unixsocket.Peer, request
 }
 
 // auditTest writes down that a test has read a secret; it answers none.
-func (s *Server) auditTest(ctx context.Context, caller unixsocket.Peer, request *secretsidecarv1.TestConnectionRequest, err error) *problem {
+func (s *Server) auditTest(
+	ctx context.Context, caller unixsocket.Peer, request *secretsidecarv1.TestConnectionRequest, err error,
+) *problem {
 	if request.GetPath() == "" {
 		return nil
 	}
@@ -69,7 +75,9 @@ func optionalReference(path string) (*vault.Reference, error) {
 	return &reference, err
 }
 
-func (s *Server) testConfigured(ctx context.Context, caller unixsocket.Peer, name string, reference *vault.Reference) (*secretsidecarv1.TestConnectionResponse, error) {
+func (s *Server) testConfigured(
+	ctx context.Context, caller unixsocket.Peer, name string, reference *vault.Reference,
+) (*secretsidecarv1.TestConnectionResponse, error) {
 	c, err := s.enter(s.current.Load(), caller, access{method: methodTestConnection, connection: name})
 	if err != nil {
 		return nil, err
@@ -81,7 +89,9 @@ func (s *Server) testConfigured(ctx context.Context, caller unixsocket.Peer, nam
 }
 
 // testSpec makes the sidecar connect to an address of the caller's choice.
-func (s *Server) testSpec(ctx context.Context, caller unixsocket.Peer, spec *secretsidecarv1.ConnectionSpec, reference *vault.Reference) (*secretsidecarv1.TestConnectionResponse, error) {
+func (s *Server) testSpec(
+	ctx context.Context, caller unixsocket.Peer, spec *secretsidecarv1.ConnectionSpec, reference *vault.Reference,
+) (*secretsidecarv1.TestConnectionResponse, error) {
 	running := s.current.Load()
 	err := authorize(running.callers, caller, access{method: methodTestConnectionSpec, connection: anyConnection})
 	if err != nil {
@@ -132,7 +142,9 @@ func specSettings(spec *secretsidecarv1.ConnectionSpec) conn.Settings {
 }
 
 // credentialMistakes are those in the credentials, which Vault is not asked about.
-func credentialMistakes(spec *secretsidecarv1.ConnectionSpec) []*errdetails.BadRequest_FieldViolation {
+func credentialMistakes(
+	spec *secretsidecarv1.ConnectionSpec,
+) []*errdetails.BadRequest_FieldViolation {
 	var mistakes []*errdetails.BadRequest_FieldViolation
 	check := func(name, text string) {
 		_, err := login.Credential{Value: redact.New(text)}.Read(name)
@@ -150,7 +162,9 @@ func credentialMistakes(spec *secretsidecarv1.ConnectionSpec) []*errdetails.BadR
 	return mistakes
 }
 
-func reportOf(ctx context.Context, report conn.Report) (*secretsidecarv1.TestConnectionResponse, error) {
+func reportOf(
+	ctx context.Context, report conn.Report,
+) (*secretsidecarv1.TestConnectionResponse, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -175,7 +189,8 @@ func reportOf(ctx context.Context, report conn.Report) (*secretsidecarv1.TestCon
 	return result, nil
 }
 
-// specField names the field of a spec that an error of vault.New's is about: it begins with the setting's name.
+// specField names the field of a spec that an error of vault.New's is about: it begins with the
+// setting's name.
 func specField(err error) string {
 	switch setting, _, _ := strings.Cut(err.Error(), ":"); setting {
 	case "address", "role_id", "secret_id":

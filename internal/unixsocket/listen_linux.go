@@ -35,10 +35,11 @@ type Socket struct {
 	Group string
 }
 
-// Listen opens the Unix socket, so that it never appears with wider permissions than asked for. An absent
-// folder is made, private (0700, or 0750 and of the group). A lock file beside the socket decides who owns
-// it: a socket that a crash left is taken over, one that is served is left alone (ErrInUse), and
-// anything else at the path too (ErrConfig). Closing the listener removes the socket.
+// Listen opens the Unix socket, so that it never appears with wider permissions than asked for. An
+// absent folder is made, private (0700, or 0750 and of the group). A lock file beside the socket
+// decides who owns it: a socket that a crash left is taken over, one that is served is left alone
+// (ErrInUse), and anything else at the path too (ErrConfig). Closing the listener removes the
+// socket.
 func Listen(socket Socket) (net.Listener, error) {
 	gid, err := socket.check()
 	if err != nil {
@@ -116,8 +117,8 @@ func (s Socket) makeFolder(gid int) error {
 	return nil
 }
 
-// makeParents makes what is absent of the folders above the socket's, open to all whatever the umask: only the
-// last folder is there to keep people out.
+// makeParents makes what is absent of the folders above the socket's, open to all whatever the
+// umask: only the last folder is there to keep people out.
 func makeParents(folder string) error {
 	if _, err := os.Stat(folder); err == nil {
 		return nil
@@ -138,8 +139,9 @@ func ignoreExisting(err error) error {
 	return err
 }
 
-// lockSocket takes the lock that decides who owns the socket. It lasts as long as the file is open, and so
-// never outlives the process. The file itself stays: removing it could take it from under a successor.
+// lockSocket takes the lock that decides who owns the socket. It lasts as long as the file is open,
+// and so never outlives the process. The file itself stays: removing it could take it from under a
+// successor.
 func lockSocket(path string) (*os.File, error) {
 	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
@@ -176,8 +178,8 @@ func (s Socket) bind(gid int) (*net.UnixListener, error) {
 	return listener, nil
 }
 
-// clearLeftover removes a socket that nobody serves. The lock is ours, so no sidecar does; a connection tells
-// whether another program does.
+// clearLeftover removes a socket that nobody serves. The lock is ours, so no sidecar does; a
+// connection tells whether another program does.
 func clearLeftover(path string) error {
 	info, err := os.Lstat(path)
 	switch {

@@ -195,8 +195,9 @@ func TestOfManyStartsOnAnAbsentFolderOneServesAndTheOthersSayInUse(t *testing.T)
 	}
 }
 
-// The socket must not be open to others between bind and chmod: strace would show it, a watcher could miss
-// it. What can be tested is that the umask is as before and that no wider mode is ever needed.
+// The socket must not be open to others between bind and chmod: strace would show it, a watcher
+// could miss it. What can be tested is that the umask is as before and that no wider mode is ever
+// needed.
 func TestListenLeavesTheUmaskAsItWas(t *testing.T) {
 	dir := shortTempDir(t)
 	listener, err := unixsocket.Listen(unixsocket.Socket{Path: filepath.Join(dir, "s"), Mode: 0o666})

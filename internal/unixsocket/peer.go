@@ -8,18 +8,20 @@ import (
 	"google.golang.org/grpc/peer"
 )
 
-// Peer is the process at the other end of the socket, as the kernel recorded it when the process connected. A
-// descriptor that is passed on, or kept across a change of user, keeps the identity of the one who connected.
+// Peer is the process at the other end of the socket, as the kernel recorded it when the process
+// connected. A descriptor that is passed on, or kept across a change of user, keeps the identity of
+// the one who connected.
 type Peer struct {
 	// PID, UID and GID are SO_PEERCRED's; see unix(7).
 	PID      int32
 	UID, GID uint32
-	// Groups are the supplementary groups, SO_PEERGROUPS's; read from the socket, not from the pid, so that
-	// a recycled pid cannot lend its groups.
+	// Groups are the supplementary groups, SO_PEERGROUPS's; read from the socket, not from the pid,
+	// so that a recycled pid cannot lend its groups.
 	Groups []uint32
 }
 
-// InGroup reports whether the process is in the group, as its primary one or as a supplementary one.
+// InGroup reports whether the process is in the group, as its primary one or as a supplementary
+// one.
 func (p Peer) InGroup(gid uint32) bool {
 	return p.GID == gid || slices.Contains(p.Groups, gid)
 }

@@ -37,8 +37,11 @@ func (peerCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.Aut
 	return conn, info, nil
 }
 
-// ClientHandshake implements credentials.TransportCredentials; these credentials are for servers only.
-func (peerCredentials) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {
+// ClientHandshake implements credentials.TransportCredentials; these credentials are for servers
+// only.
+func (peerCredentials) ClientHandshake(
+	context.Context, string, net.Conn,
+) (net.Conn, credentials.AuthInfo, error) {
 	return nil, nil, errors.New("peer credentials are for servers")
 }
 
@@ -79,8 +82,8 @@ func readPeerFD(fd int) (Peer, error) {
 // maxGroups is Linux's NGROUPS_MAX, the most groups a process can have.
 const maxGroups = 65536
 
-// readPeerGroups reads SO_PEERGROUPS, for which x/sys/unix has no wrapper. The kernel answers ERANGE with the
-// length that it needs when the buffer is too small.
+// readPeerGroups reads SO_PEERGROUPS, for which x/sys/unix has no wrapper. The kernel answers
+// ERANGE with the length that it needs when the buffer is too small.
 func readPeerGroups(fd int) ([]uint32, error) {
 	groups := make([]uint32, 32)
 	for {

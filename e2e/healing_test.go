@@ -38,7 +38,7 @@ func fresh(client secretsidecarv1.SecretServiceClient, connection, path string) 
 	}
 }
 
-// direct asks Vault at an address without a sidecar. Each request is a connection of its own, so
+// direct asks Vault at an address without a sidecar. Each request has a connection of its own, so
 // that it finds the first moment at which anybody can be served there.
 func direct(v *vaulttest.Vault, address, path string) probe {
 	return func(ctx context.Context) error {
@@ -121,8 +121,8 @@ func requireHealed(t *testing.T, without probe, workers ...probe) {
 	}
 }
 
-// firstOf asks at every tick, whether or not the earlier requests have been answered, until one is
-// answered well. It returns how often it asked. Its error is the last answer when ctx ends before.
+// firstOf asks at every tick until one request succeeds, whether or not the earlier ones have been
+// answered. It returns how often it asked. Its error is the last answer when ctx ends first.
 func firstOf(ctx context.Context, ask probe) (asked int, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

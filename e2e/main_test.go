@@ -41,7 +41,8 @@ func run(m *testing.M) int {
 		return fail("open the directory of the binary", err)
 	}
 	binary = filepath.Join(dir, "secret-sidecar")
-	build := exec.Command("go", "build", fmt.Sprintf("-race=%t", withRaceDetector), "-o", binary, "../cmd/secret-sidecar")
+	build := exec.Command("go", "build", fmt.Sprintf("-race=%t", withRaceDetector), "-o", binary,
+		"../cmd/secret-sidecar")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fail("build the binary", fmt.Errorf("%w\n%s", err, out))
 	}
@@ -54,7 +55,8 @@ func run(m *testing.M) int {
 // runs a package again when a directory that its tests have read has changed, and it knows nothing
 // of a build.
 func TestACachedResultIsOneOfTheseSources(t *testing.T) {
-	list := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{with .Module}}{{if .Main}}{{$.Dir}}{{end}}{{end}}", "../cmd/secret-sidecar")
+	list := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f",
+		"{{with .Module}}{{if .Main}}{{$.Dir}}{{end}}{{end}}", "../cmd/secret-sidecar")
 	directories, err := list.Output()
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,12 @@
 // Package e2e_test drives the built binary from outside: its command line, its socket, its files
 // and the Vault behind it. Everything here is true of any build of secret-sidecar that keeps the
 // contract.
+//
+// A test has a sandbox: a directory, its secrets, and the outputs that may hold none of them. Most
+// begin with a setup: a sandbox with a Vault, a login, and a sidecar. Between sidecar and Vault
+// stands a proxy (HTTP: it counts, holds and answers), a network (TCP: it goes bad) or a balancer
+// (TCP: it has several backends). A load asks all the time and judges each answer by the history of
+// what was written; a poll only counts answers. A probe asks until a fault is healed.
 package e2e_test
 
 import (

@@ -34,14 +34,16 @@ func TestAttacksByBytesHarmNobodyElse(t *testing.T) {
 		return block.Bytes()
 	}
 	open := func(f *http2.Framer, stream uint32, block []byte) {
-		_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block, EndHeaders: true})
+		_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block,
+			EndHeaders: true})
 	}
 	for name, sent := range map[string]string{
 		"HTTP/1.1":                   "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
 		"HTTP/1.1 with an upgrade":   "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n",
 		"HTTP/1.1 POST of a request": "POST /secretsidecar.v1.SecretService/Resolve HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n\x00\x00\x00\x00\x00",
 		"HTTP/0.9":                   "GET /\r\n",
-		"a TLS hello":                "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + strings.Repeat("r", 500),
+		"a TLS hello": "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" +
+			strings.Repeat("r", 500),
 		"SSH":                        "SSH-2.0-x\r\n",
 		"zeros":                      strings.Repeat("\x00", 4096),
 		"half a preface":             preface[:10],
@@ -50,20 +52,33 @@ func TestAttacksByBytesHarmNobodyElse(t *testing.T) {
 		"a preface and noise":        preface + strings.Repeat("noise", 2000),
 		"a frame of 16 MB announced": preface + "\xff\xff\xff\x00\x00\x00\x00\x00\x01",
 		"a frame of an unknown type": frames(func(f *http2.Framer) { settings(f); _ = f.WriteRawFrame(0xee, 0, 0, []byte("x")) }),
-		"data without a stream":      frames(func(f *http2.Framer) { settings(f); _ = f.WriteData(1, true, []byte("x")) }),
-		"a stream of the server's":   frames(func(f *http2.Framer) { settings(f); open(f, 2, headers()) }),
-		"stream 0":                   frames(func(f *http2.Framer) { settings(f); f.AllowIllegalWrites = true; open(f, 0, headers()) }),
-		"a window update of 0":       frames(func(f *http2.Framer) { settings(f); f.AllowIllegalWrites = true; _ = f.WriteWindowUpdate(0, 0) }),
-		"an overflowing window":      frames(func(f *http2.Framer) { settings(f); _ = f.WriteWindowUpdate(0, 1<<31-1) }),
+		"data without a stream": frames(func(f *http2.Framer) {
+			settings(f)
+			_ = f.WriteData(1,
+				true, []byte("x"))
+		}),
+		"a stream of the server's": frames(func(f *http2.Framer) {
+			settings(f)
+			open(f, 2,
+				headers())
+		}),
+		"stream 0":              frames(func(f *http2.Framer) { settings(f); f.AllowIllegalWrites = true; open(f, 0, headers()) }),
+		"a window update of 0":  frames(func(f *http2.Framer) { settings(f); f.AllowIllegalWrites = true; _ = f.WriteWindowUpdate(0, 0) }),
+		"an overflowing window": frames(func(f *http2.Framer) { settings(f); _ = f.WriteWindowUpdate(0, 1<<31-1) }),
 		"a push promise": frames(func(f *http2.Framer) {
 			settings(f)
-			_ = f.WritePushPromise(http2.PushPromiseParam{StreamID: 1, PromiseID: 2, BlockFragment: headers(), EndHeaders: true})
+			_ = f.WritePushPromise(http2.PushPromiseParam{StreamID: 1, PromiseID: 2,
+				BlockFragment: headers(), EndHeaders: true})
 		}),
 		"headers that never end": frames(func(f *http2.Framer) {
 			settings(f)
 			_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: headers()})
 		}),
-		"headers that are no HPACK": frames(func(f *http2.Framer) { settings(f); open(f, 1, bytes.Repeat([]byte{0xff}, 500)) }),
+		"headers that are no HPACK": frames(func(f *http2.Framer) {
+			settings(f)
+			open(f, 1,
+				bytes.Repeat([]byte{0xff}, 500))
+		}),
 		"a header of 100 kB": frames(func(f *http2.Framer) {
 			settings(f)
 			writeLongHeaders(f, headers("x-long", strings.Repeat("ä", 50_000)))
@@ -78,7 +93,11 @@ func TestAttacksByBytesHarmNobodyElse(t *testing.T) {
 			open(f, 1, headers("grpc-encoding", "nothing"))
 			_ = f.WriteData(1, true, []byte("\x01\x00\x00\x00\x00"))
 		}),
-		"a timeout that is none": frames(func(f *http2.Framer) { settings(f); open(f, 1, headers("grpc-timeout", "99999999999H")) }),
+		"a timeout that is none": frames(func(f *http2.Framer) {
+			settings(f)
+			open(f, 1,
+				headers("grpc-timeout", "99999999999H"))
+		}),
 		"settings of 10,000 frames": frames(func(f *http2.Framer) {
 			for range 10_000 {
 				settings(f)
@@ -132,7 +151,8 @@ func TestAttacksByBytesHarmNobodyElse(t *testing.T) {
 func writeLongHeaders(f *http2.Framer, block []byte) {
 	const most = 16 << 10
 	first := block[:min(most, len(block))]
-	_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: first, EndHeaders: len(first) == len(block)})
+	_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: first,
+		EndHeaders: len(first) == len(block)})
 	for rest := block[len(first):]; len(rest) > 0; {
 		part := rest[:min(most, len(rest))]
 		rest = rest[len(part):]
@@ -167,7 +187,8 @@ func TestAThousandClientsThatNeverFinishAreDropped(t *testing.T) {
 		idle = append(idle, conn)
 	}
 	d.requireUnharmed()
-	eventually(t, "clients that never finish the handshake are dropped", func() bool { return d.descriptors() < before+clients/10 })
+	eventually(t, "clients that never finish the handshake are dropped",
+		func() bool { return d.descriptors() < before+clients/10 })
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if deadline, ok := ctx.Deadline(); ok {

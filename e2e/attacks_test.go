@@ -30,18 +30,21 @@ func newAttackSetup(t *testing.T) *attackSetup {
 	g := s.newProxy(v)
 	d := &attackSetup{proxy: g, value: s.newSecret()}
 	s.writeSecret(v, "secret/data/app", "key", d.value)
-	project := strings.Replace(s.defaultLogin(v).connection("project", g.address), "scope: platform", "scope: project\n    project_ids: [p1]", 1)
+	project := strings.Replace(s.defaultLogin(v).connection("project", g.address), "scope: platform",
+		"scope: project\n    project_ids: [p1]", 1)
 	d.sidecar = s.start("--config", s.config(s.defaultLogin(v).connection("prod", g.address), project))
 	return d
 }
 
-// requireUnharmed fails the test unless others are answered, and unless Vault was asked for nothing
-// that no reference may lead to.
+// requireUnharmed fails the test unless others are still answered, and Vault was asked for nothing
+// else.
 func (d *attackSetup) requireUnharmed() {
 	d.sandbox.t.Helper()
-	d.answer(&secretsidecarv1.ResolveRequest{Connection: "prod", Path: "secret/data/app/key", MaxAge: readVaultNow}, d.value, fromVault)
+	d.answer(&secretsidecarv1.ResolveRequest{Connection: "prod", Path: "secret/data/app/key",
+		MaxAge: readVaultNow}, d.value, fromVault)
 	for _, one := range d.proxy.seen() {
-		isOurs := one.path == loginPath || one.path == "sys/internal/ui/mounts" || strings.HasPrefix(one.path, "sys/internal/ui/mounts/") ||
+		isOurs := one.path == loginPath || one.path == "sys/internal/ui/mounts" ||
+			strings.HasPrefix(one.path, "sys/internal/ui/mounts/") ||
 			strings.HasPrefix(one.path, "secret/data/") || strings.HasPrefix(one.path, "auth/token/")
 		if !isOurs || slices.Contains(strings.Split(one.path, "/"), "..") {
 			d.sandbox.t.Errorf("%s %q reached Vault", one.method, one.path)
@@ -126,7 +129,8 @@ func TestAttacksByReferenceReachNothing(t *testing.T) {
 	} {
 		t.Run(attack.name, func(t *testing.T) {
 			d := d.in(t)
-			_, err := d.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Connection: "prod", Path: attack.path, Key: attack.key})
+			_, err := d.Resolve(t.Context(),
+				&secretsidecarv1.ResolveRequest{Connection: "prod", Path: attack.path, Key: attack.key})
 			failed := failureOf(err)
 			switch {
 			case failed == nil:
@@ -156,22 +160,37 @@ func TestAttacksByRequestReachNothing(t *testing.T) {
 		request *secretsidecarv1.ResolveRequest
 		want    failure
 	}{
-		{"another connection's name in capitals", &secretsidecarv1.ResolveRequest{Connection: "PROD", Path: path}, noConnection},
-		{"a connection with a space", &secretsidecarv1.ResolveRequest{Connection: "prod ", Path: path}, noConnection},
-		{"a connection of dots", &secretsidecarv1.ResolveRequest{Connection: "../prod", Path: path}, noConnection},
+		{"another connection's name in capitals",
+			&secretsidecarv1.ResolveRequest{Connection: "PROD", Path: path}, noConnection},
+		{"a connection with a space", &secretsidecarv1.ResolveRequest{Connection: "prod ", Path: path},
+			noConnection},
+		{"a connection of dots", &secretsidecarv1.ResolveRequest{Connection: "../prod", Path: path},
+			noConnection},
 		{"every connection", &secretsidecarv1.ResolveRequest{Connection: "*", Path: path}, noConnection},
-		{"a connection of 500 kB", &secretsidecarv1.ResolveRequest{Connection: long, Path: path}, noConnection},
-		{"a connection with a line feed", &secretsidecarv1.ResolveRequest{Connection: "prod\n", Path: path}, noConnection},
-		{"no connection of two", &secretsidecarv1.ResolveRequest{Path: path}, failure{codes.InvalidArgument, "CONNECTION_REQUIRED"}},
-		{"no project", &secretsidecarv1.ResolveRequest{Connection: "project", Path: path}, failure{codes.PermissionDenied, "PROJECT_REQUIRED"}},
-		{"another project", &secretsidecarv1.ResolveRequest{Connection: "project", Path: path, ProjectId: "p2"}, failure{codes.PermissionDenied, "PROJECT_NOT_ALLOWED"}},
-		{"a project in capitals", &secretsidecarv1.ResolveRequest{Connection: "project", Path: path, ProjectId: "P1"}, failure{codes.PermissionDenied, "PROJECT_NOT_ALLOWED"}},
-		{"a project with a space", &secretsidecarv1.ResolveRequest{Connection: "project", Path: path, ProjectId: "p1 "}, failure{codes.PermissionDenied, "PROJECT_NOT_ALLOWED"}},
-		{"two projects", &secretsidecarv1.ResolveRequest{Connection: "project", Path: path, ProjectId: "p1,p2"}, failure{codes.PermissionDenied, "PROJECT_NOT_ALLOWED"}},
-		{"a project of 500 kB", &secretsidecarv1.ResolveRequest{Connection: "project", Path: path, ProjectId: long}, failure{codes.PermissionDenied, "PROJECT_NOT_ALLOWED"}},
-		{"a negative max_age", &secretsidecarv1.ResolveRequest{Connection: "prod", Path: path, MaxAge: durationpb.New(-time.Second)}, invalidRequest},
-		{"a negative max_stale", &secretsidecarv1.ResolveRequest{Connection: "prod", Path: path, MaxStale: durationpb.New(-1)}, invalidRequest},
-		{"a version that never was", &secretsidecarv1.ResolveRequest{Connection: "prod", Path: path, Version: 1<<32 - 1}, notFound},
+		{"a connection of 500 kB", &secretsidecarv1.ResolveRequest{Connection: long, Path: path},
+			noConnection},
+		{"a connection with a line feed",
+			&secretsidecarv1.ResolveRequest{Connection: "prod\n", Path: path}, noConnection},
+		{"no connection of two", &secretsidecarv1.ResolveRequest{Path: path},
+			failure{codes.InvalidArgument, "CONNECTION_REQUIRED"}},
+		{"no project", &secretsidecarv1.ResolveRequest{Connection: "project", Path: path},
+			failure{codes.PermissionDenied, "PROJECT_REQUIRED"}},
+		{"another project", &secretsidecarv1.ResolveRequest{Connection: "project", Path: path,
+			ProjectId: "p2"}, failure{codes.PermissionDenied, "PROJECT_NOT_ALLOWED"}},
+		{"a project in capitals", &secretsidecarv1.ResolveRequest{Connection: "project", Path: path,
+			ProjectId: "P1"}, failure{codes.PermissionDenied, "PROJECT_NOT_ALLOWED"}},
+		{"a project with a space", &secretsidecarv1.ResolveRequest{Connection: "project", Path: path,
+			ProjectId: "p1 "}, failure{codes.PermissionDenied, "PROJECT_NOT_ALLOWED"}},
+		{"two projects", &secretsidecarv1.ResolveRequest{Connection: "project", Path: path,
+			ProjectId: "p1,p2"}, failure{codes.PermissionDenied, "PROJECT_NOT_ALLOWED"}},
+		{"a project of 500 kB", &secretsidecarv1.ResolveRequest{Connection: "project", Path: path,
+			ProjectId: long}, failure{codes.PermissionDenied, "PROJECT_NOT_ALLOWED"}},
+		{"a negative max_age", &secretsidecarv1.ResolveRequest{Connection: "prod", Path: path,
+			MaxAge: durationpb.New(-time.Second)}, invalidRequest},
+		{"a negative max_stale", &secretsidecarv1.ResolveRequest{Connection: "prod", Path: path,
+			MaxStale: durationpb.New(-1)}, invalidRequest},
+		{"a version that never was", &secretsidecarv1.ResolveRequest{Connection: "prod", Path: path,
+			Version: 1<<32 - 1}, notFound},
 	} {
 		t.Run(attack.name, func(t *testing.T) {
 			d := d.in(t)
@@ -205,7 +224,8 @@ func TestAttacksByHeaderChangeNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			d := d.in(t)
 			ctx := metadata.AppendToOutgoingContext(t.Context(), header...)
-			answer, err := d.Resolve(ctx, &secretsidecarv1.ResolveRequest{Connection: "prod", Path: "secret/data/app/key", MaxAge: readVaultNow})
+			answer, err := d.Resolve(ctx, &secretsidecarv1.ResolveRequest{Connection: "prod",
+				Path: "secret/data/app/key", MaxAge: readVaultNow})
 			if err != nil || answer.GetValue() != d.value {
 				t.Errorf("%v, %v", answer, err)
 			}
@@ -213,7 +233,8 @@ func TestAttacksByHeaderChangeNothing(t *testing.T) {
 	}
 	for _, one := range d.proxy.seen() {
 		for name := range one.header {
-			if slices.Contains([]string{"X-Vault-Wrap-Ttl", "X-Vault-Namespace", "Authorization", "X-Forwarded-User", "Baggage", "X-A"}, name) {
+			if slices.Contains([]string{"X-Vault-Wrap-Ttl", "X-Vault-Namespace", "Authorization",
+				"X-Forwarded-User", "Baggage", "X-A"}, name) {
 				t.Errorf("the caller's header %s has reached Vault", name)
 			}
 		}
@@ -221,7 +242,8 @@ func TestAttacksByHeaderChangeNothing(t *testing.T) {
 	d.requireUnharmed()
 	t.Run("an authority of another host", func(t *testing.T) {
 		d := d.in(t)
-		_, _ = d.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Connection: "prod", Path: "secret/data/app/key"}, grpc.CallAuthority("evil.example:443"))
+		_, _ = d.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Connection: "prod",
+			Path: "secret/data/app/key"}, grpc.CallAuthority("evil.example:443"))
 		d.requireUnharmed()
 	})
 }

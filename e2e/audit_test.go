@@ -39,14 +39,16 @@ func TestEverySecretThatIsAskedForIsAudited(t *testing.T) {
 	s := newSetupWith(t, vaulttest.Dev(t), "audit: {file: audit.log}\n")
 
 	const trace = "0af7651916cd43dd8448eb211c80319c"
-	ctx := metadata.AppendToOutgoingContext(t.Context(), "traceparent", "00-"+trace+"-b7ad6b7169203331-01")
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "traceparent",
+		"00-"+trace+"-b7ad6b7169203331-01")
 	ask := func(path string) *secretsidecarv1.ResolveRequest {
 		return &secretsidecarv1.ResolveRequest{Path: path, ProjectId: "p1"}
 	}
 	_, _ = s.Resolve(ctx, ask("secret/data/app/key"))
 	_, _ = s.Resolve(ctx, ask("secret/data/app/key"))
 	_, _ = s.BatchResolve(t.Context(), &secretsidecarv1.BatchResolveRequest{Requests: []*secretsidecarv1.ResolveRequest{
-		{Connection: "prod", Path: "secret/data/app", Key: "key"}, ask("secret/data/absent/key"), ask("../etc/passwd"), {Connection: "nobody", Path: "secret/data/app/key"},
+		{Connection: "prod", Path: "secret/data/app",
+			Key: "key"}, ask("secret/data/absent/key"), ask("../etc/passwd"), {Connection: "nobody", Path: "secret/data/app/key"},
 	}})
 	_, _ = s.TestConnection(t.Context(), &secretsidecarv1.TestConnectionRequest{
 		Target: &secretsidecarv1.TestConnectionRequest_Connection{Connection: "prod"}, Path: "secret/data/app/key"})
@@ -55,12 +57,14 @@ func TestEverySecretThatIsAskedForIsAudited(t *testing.T) {
 	lines := s.auditLines("audit.log")
 	var got []string
 	for _, line := range lines {
-		parts := []string{line["method"].(string), line["connection"].(string), line["path"].(string), line["outcome"].(string)}
+		parts := []string{line["method"].(string), line["connection"].(string), line["path"].(string),
+			line["outcome"].(string)}
 		if source, ok := line["source"].(string); ok {
 			parts = append(parts, source)
 		}
 		got = append(got, strings.Join(parts, " "))
-		if int(line["pid"].(float64)) != os.Getpid() || int(line["uid"].(float64)) != os.Getuid() || line["time"] == nil {
+		if int(line["pid"].(float64)) != os.Getpid() || int(line["uid"].(float64)) != os.Getuid() ||
+			line["time"] == nil {
 			t.Errorf("who and when: %v", line)
 		}
 	}
@@ -76,7 +80,8 @@ func TestEverySecretThatIsAskedForIsAudited(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("the audit log says\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	if lines[0]["trace_id"] != trace || lines[0]["project"] != "p1" || lines[0]["version"] != 1.0 || lines[2]["key"] != "key" {
+	if lines[0]["trace_id"] != trace || lines[0]["project"] != "p1" || lines[0]["version"] != 1.0 ||
+		lines[2]["key"] != "key" {
 		t.Errorf("the first lines are %v", lines[:3])
 	}
 }
@@ -88,7 +93,8 @@ func TestTheAuditLogIsReopenedOnSIGHUP(t *testing.T) {
 	s.must(os.Rename(s.path("audit.log"), s.path("audit.log.1")))
 	s.value("secret/data/app/key", s.secret, fromCache)
 	s.signal(syscall.SIGHUP)
-	eventually(t, "the file is there again", func() bool { _, err := os.Stat(s.path("audit.log")); return err == nil })
+	eventually(t, "the file is there again",
+		func() bool { _, err := os.Stat(s.path("audit.log")); return err == nil })
 	s.value("secret/data/app/key", s.secret, fromCache)
 	old, now := s.auditLines("audit.log.1"), s.auditLines("audit.log")
 	if len(old) != 2 || len(now) != 1 || !strings.HasPrefix(now[0]["path"].(string), "sha256:") {
@@ -108,10 +114,12 @@ func TestARequestThatCannotBeAuditedIsRefusedWhereThatIsRequired(t *testing.T) {
 			if required == "true" {
 				requireFailure(t, s, err, auditFailed)
 				requireFailure(t, s, batchErr, auditFailed)
-			} else if err != nil || answer.GetValue() != s.secret || batchErr != nil || batch.GetResults()[0].GetSecret().GetValue() != s.secret {
+			} else if err != nil || answer.GetValue() != s.secret || batchErr != nil ||
+				batch.GetResults()[0].GetSecret().GetValue() != s.secret {
 				t.Errorf("resolve: %v, %v; batch: %v, %v", answer, err, batch, batchErr)
 			}
-			eventually(t, "the log tells of it", func() bool { return s.logs("the audit log cannot be written") })
+			eventually(t, "the log tells of it",
+				func() bool { return s.logs("the audit log cannot be written") })
 		})
 	}
 }
@@ -119,7 +127,9 @@ func TestARequestThatCannotBeAuditedIsRefusedWhereThatIsRequired(t *testing.T) {
 func TestAnAuditLogThatCannotBeOpenedIsAMistakeOfTheConfiguration(t *testing.T) {
 	t.Parallel()
 	s := newUnstartedSetup(t, vaulttest.Dev(t), nil, readSecrets)
-	if done := s.run("serve", "--config", s.writeConfig("audit: {file: /nowhere/audit.log}\n")); done.code != 2 || !strings.Contains(done.stderr, "/nowhere/audit.log") {
+	if done := s.run("serve", "--config",
+		s.writeConfig("audit: {file: /nowhere/audit.log}\n")); done.code != 2 ||
+		!strings.Contains(done.stderr, "/nowhere/audit.log") {
 		t.Errorf("serve ended with %d: %s", done.code, done.stderr)
 	}
 }

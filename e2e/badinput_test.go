@@ -28,7 +28,8 @@ func TestUnusualReferencesReachVaultUnchanged(t *testing.T) {
 	vaulttest.EachPrivate(t, func(t *testing.T, v *vaulttest.Vault) {
 		s := newSandbox(t)
 		g := s.newProxy(v)
-		r := s.start("--config", s.config(s.newLogin(v, nil, readSecrets+` path "team/*" { capabilities = ["read"] }`).connection("prod", g.address)))
+		r := s.start("--config", s.config(s.newLogin(v, nil,
+			readSecrets+` path "team/*" { capabilities = ["read"] }`).connection("prod", g.address)))
 		v.Mount(t, "team/kv", "kv", "2")
 		for _, path := range []string{
 			"team/kv/data/app", "secret/data/x/%2e%2e/y", "secret/data/with space", "secret/data/what?list=true", "secret/data/a#b",
@@ -44,12 +45,16 @@ func TestUnusualReferencesReachVaultUnchanged(t *testing.T) {
 		t.Run("a key with a slash, the empty string, and JSON as Vault sent it", func(t *testing.T) {
 			s, r := s.in(t), r.in(t)
 			number := json.RawMessage(`9007199254740991`) // Vault itself rounds what a float64 cannot hold
-			v.WriteSecret(t, "secret/data/odd", map[string]any{"tls/key": s.keep("slashed-value"), "empty": "", "null": nil, "number": number})
-			r.answer(&secretsidecarv1.ResolveRequest{Path: "secret/data/odd", Key: "tls/key"}, "slashed-value", fromVault)
-			if empty := r.value("secret/data/odd/empty", "", fromCache); empty.GetValueType() != secretsidecarv1.ValueType_VALUE_TYPE_STRING {
+			v.WriteSecret(t, "secret/data/odd",
+				map[string]any{"tls/key": s.keep("slashed-value"), "empty": "", "null": nil, "number": number})
+			r.answer(&secretsidecarv1.ResolveRequest{Path: "secret/data/odd", Key: "tls/key"},
+				"slashed-value", fromVault)
+			if empty := r.value("secret/data/odd/empty", "",
+				fromCache); empty.GetValueType() != secretsidecarv1.ValueType_VALUE_TYPE_STRING {
 				t.Errorf("the empty string has type %v", empty.GetValueType())
 			}
-			if null := r.value("secret/data/odd/null", "null", fromCache); null.GetValueType() != secretsidecarv1.ValueType_VALUE_TYPE_JSON {
+			if null := r.value("secret/data/odd/null", "null",
+				fromCache); null.GetValueType() != secretsidecarv1.ValueType_VALUE_TYPE_JSON {
 				t.Errorf("null has type %v", null.GetValueType())
 			}
 			r.value("secret/data/odd/number", string(number), fromCache)
@@ -104,16 +109,21 @@ func TestBadRequestsAreRefusedWithTheFieldsAtFault(t *testing.T) {
 		}), failure{codes.NotFound, "SECRET_NOT_FOUND"}},
 		"a batch of 0":   {batch(0), invalidRequest},
 		"a batch of 257": {batch(257), invalidRequest},
-		"fleet":          {second(r.Invalidate(t.Context(), &secretsidecarv1.InvalidateRequest{Fleet: true})), invalidRequest},
-		"Invalidate of a traversal": {second(r.Invalidate(t.Context(), &secretsidecarv1.InvalidateRequest{Path: "secret/../"})),
+		"fleet": {second(r.Invalidate(t.Context(),
+			&secretsidecarv1.InvalidateRequest{Fleet: true})), invalidRequest},
+		"Invalidate of a traversal": {second(r.Invalidate(t.Context(),
+			&secretsidecarv1.InvalidateRequest{Path: "secret/../"})),
 			invalidPath},
-		"a test without a target": {second(r.TestConnection(t.Context(), &secretsidecarv1.TestConnectionRequest{})), invalidRequest},
-		"a test of an address that is none": {second(r.TestConnection(t.Context(), &secretsidecarv1.TestConnectionRequest{
-			Target: &secretsidecarv1.TestConnectionRequest_Spec{Spec: &secretsidecarv1.ConnectionSpec{Address: "ftp://x", RoleId: "r"}},
-		})), invalidRequest},
-		"a test of an unknown connection": {second(r.TestConnection(t.Context(), &secretsidecarv1.TestConnectionRequest{
-			Target: &secretsidecarv1.TestConnectionRequest_Connection{Connection: "three"},
-		})), failure{codes.NotFound, "CONNECTION_NOT_FOUND"}},
+		"a test without a target": {second(r.TestConnection(t.Context(),
+			&secretsidecarv1.TestConnectionRequest{})), invalidRequest},
+		"a test of an address that is none": {second(r.TestConnection(t.Context(),
+			&secretsidecarv1.TestConnectionRequest{
+				Target: &secretsidecarv1.TestConnectionRequest_Spec{Spec: &secretsidecarv1.ConnectionSpec{Address: "ftp://x", RoleId: "r"}},
+			})), invalidRequest},
+		"a test of an unknown connection": {second(r.TestConnection(t.Context(),
+			&secretsidecarv1.TestConnectionRequest{
+				Target: &secretsidecarv1.TestConnectionRequest_Connection{Connection: "three"},
+			})), failure{codes.NotFound, "CONNECTION_NOT_FOUND"}},
 	} {
 		t.Run(name, func(t *testing.T) { requireFailure(t, s.in(t), test.err, test.want) })
 	}
@@ -132,7 +142,8 @@ func TestBadRequestsAreRefusedWithTheFieldsAtFault(t *testing.T) {
 		}
 	})
 	t.Run("invalid UTF-8 is refused by gRPC", func(t *testing.T) {
-		err := r.channel.Invoke(t.Context(), "/secretsidecar.v1.SecretService/Resolve", rawMessage{0x12, 2, 0xff, 0xfe}, &rawMessage{}, rawCodec())
+		err := r.channel.Invoke(t.Context(), "/secretsidecar.v1.SecretService/Resolve",
+			rawMessage{0x12, 2, 0xff, 0xfe}, &rawMessage{}, rawCodec())
 		if codeOf(err) != codes.Internal {
 			t.Errorf("a path that is not valid UTF-8 is answered %v", err)
 		}
@@ -163,7 +174,8 @@ func TestWhatVaultRefusesHasItsOwnReason(t *testing.T) {
 		s.asRoot(v, http.MethodDelete, "secret/data/deleted", nil)
 		s.asRoot(v, http.MethodPut, "secret/destroy/destroyed", map[string]any{"versions": []int{1}})
 		v.WriteSecret(t, "secret/data/hollow", nil)
-		if status, _ := v.Do(t, http.MethodPost, "old/data/app", map[string]any{"key": s.newSecret()}); status/100 != 2 {
+		if status, _ := v.Do(t, http.MethodPost, "old/data/app",
+			map[string]any{"key": s.newSecret()}); status/100 != 2 {
 			t.Fatalf("write to the KV v1 mount: %d", status)
 		}
 
@@ -171,14 +183,22 @@ func TestWhatVaultRefusesHasItsOwnReason(t *testing.T) {
 			request *secretsidecarv1.ResolveRequest
 			want    failure
 		}{
-			"an absent secret":   {&secretsidecarv1.ResolveRequest{Path: "secret/data/absent/key"}, failure{codes.NotFound, "SECRET_NOT_FOUND"}},
-			"an absent key":      {&secretsidecarv1.ResolveRequest{Path: "secret/data/present/absent"}, failure{codes.NotFound, "KEY_NOT_FOUND"}},
-			"an absent version":  {&secretsidecarv1.ResolveRequest{Path: "secret/data/present/key", Version: 7}, failure{codes.NotFound, "SECRET_NOT_FOUND"}},
-			"a deleted secret":   {&secretsidecarv1.ResolveRequest{Path: "secret/data/deleted/key"}, failure{codes.NotFound, "VERSION_DELETED"}},
-			"a destroyed secret": {&secretsidecarv1.ResolveRequest{Path: "secret/data/destroyed/key"}, failure{codes.NotFound, "VERSION_DESTROYED"}},
-			"null data":          {&secretsidecarv1.ResolveRequest{Path: "secret/data/hollow/key"}, failure{codes.NotFound, "KEY_NOT_FOUND"}},
-			"a forbidden secret": {&secretsidecarv1.ResolveRequest{Path: "secret/data/forbidden/key"}, failure{codes.PermissionDenied, "VAULT_PERMISSION_DENIED"}},
-			"a KV v1 mount":      {&secretsidecarv1.ResolveRequest{Path: "old/data/app/key"}, failure{codes.FailedPrecondition, "NOT_KV_V2"}},
+			"an absent secret": {&secretsidecarv1.ResolveRequest{Path: "secret/data/absent/key"},
+				failure{codes.NotFound, "SECRET_NOT_FOUND"}},
+			"an absent key": {&secretsidecarv1.ResolveRequest{Path: "secret/data/present/absent"},
+				failure{codes.NotFound, "KEY_NOT_FOUND"}},
+			"an absent version": {&secretsidecarv1.ResolveRequest{Path: "secret/data/present/key",
+				Version: 7}, failure{codes.NotFound, "SECRET_NOT_FOUND"}},
+			"a deleted secret": {&secretsidecarv1.ResolveRequest{Path: "secret/data/deleted/key"},
+				failure{codes.NotFound, "VERSION_DELETED"}},
+			"a destroyed secret": {&secretsidecarv1.ResolveRequest{Path: "secret/data/destroyed/key"},
+				failure{codes.NotFound, "VERSION_DESTROYED"}},
+			"null data": {&secretsidecarv1.ResolveRequest{Path: "secret/data/hollow/key"},
+				failure{codes.NotFound, "KEY_NOT_FOUND"}},
+			"a forbidden secret": {&secretsidecarv1.ResolveRequest{Path: "secret/data/forbidden/key"},
+				failure{codes.PermissionDenied, "VAULT_PERMISSION_DENIED"}},
+			"a KV v1 mount": {&secretsidecarv1.ResolveRequest{Path: "old/data/app/key"},
+				failure{codes.FailedPrecondition, "NOT_KV_V2"}},
 			"a KV v1 mount, absent": {&secretsidecarv1.ResolveRequest{Path: "old/data/absent/key"},
 				failure{codes.FailedPrecondition, "NOT_KV_V2"}},
 		} {
@@ -199,7 +219,10 @@ func TestWhatVaultRefusesHasItsOwnReason(t *testing.T) {
 func TestAProxyInFrontOfVaultThatBreaksAnswersIsAnOutage(t *testing.T) {
 	t.Parallel()
 	var stolen atomic.Int32
-	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { stolen.Add(1) }))
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter,
+		*http.Request) {
+		stolen.Add(1)
+	}))
 	t.Cleanup(elsewhere.Close)
 
 	answers := []struct {
@@ -215,10 +238,12 @@ func TestAProxyInFrontOfVaultThatBreaksAnswersIsAnOutage(t *testing.T) {
 		{"a redirect", func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, elsewhere.URL+r.URL.Path, http.StatusTemporaryRedirect)
 		}, unreachable},
-		{"429", text(http.StatusTooManyRequests, `{"errors":["the big quota"]}`), failure{codes.Unavailable, "VAULT_RATE_LIMITED"}},
+		{"429", text(http.StatusTooManyRequests, `{"errors":["the big quota"]}`),
+			failure{codes.Unavailable, "VAULT_RATE_LIMITED"}},
 		{"500", text(http.StatusInternalServerError, `{"errors":["internal"]}`), unreachable},
 		{"502", text(http.StatusBadGateway, "<html>Bad gateway</html>"), unreachable},
-		{"503", text(http.StatusServiceUnavailable, `{"errors":["Vault is sealed"]}`), failure{codes.Unavailable, "VAULT_SEALED"}},
+		{"503", text(http.StatusServiceUnavailable, `{"errors":["Vault is sealed"]}`),
+			failure{codes.Unavailable, "VAULT_SEALED"}},
 		{"no answer", func(w http.ResponseWriter, _ *http.Request) { drop(w) }, unreachable},
 		{"5 MiB", fiveMebibytes, failure{codes.ResourceExhausted, "SECRET_TOO_LARGE"}},
 	}
@@ -240,7 +265,8 @@ func TestAProxyInFrontOfVaultThatBreaksAnswersIsAnOutage(t *testing.T) {
 	r := s.start("--config", s.config(connections...))
 	for i, one := range answers {
 		t.Run(one.name, func(t *testing.T) {
-			_, err := r.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: "secret/data/app/key", Connection: fmt.Sprintf("c%d", i)})
+			_, err := r.Resolve(t.Context(),
+				&secretsidecarv1.ResolveRequest{Path: "secret/data/app/key", Connection: fmt.Sprintf("c%d", i)})
 			requireFailure(t, s.in(t), err, one.want)
 		})
 	}
@@ -248,7 +274,8 @@ func TestAProxyInFrontOfVaultThatBreaksAnswersIsAnOutage(t *testing.T) {
 		t.Error("a redirect was followed to another host")
 	}
 	for _, phrase := range []string{"Blocked by policy", "Bad gateway", "the big quota"} {
-		if r.logs(`"level":"INFO"`, phrase) || r.logs(`"level":"WARN"`, phrase) || r.logs(`"level":"ERROR"`, phrase) {
+		if r.logs(`"level":"INFO"`, phrase) || r.logs(`"level":"WARN"`, phrase) ||
+			r.logs(`"level":"ERROR"`, phrase) {
 			t.Errorf("the log repeats %q of the other side", phrase)
 		}
 	}

@@ -9,17 +9,18 @@ import (
 	"sync/atomic"
 )
 
-// balancer is a layer 4 load balancer: it hands each new connection to the next of its backends,
-// and knows nothing of what is said there. A connection stays with its backend, whatever becomes of
-// that. It is safe for concurrent use.
+// balancer is a layer 4 load balancer. It gives each new connection to the next backend, and knows
+// nothing of what is said there. A connection stays with its backend. It is safe for concurrent
+// use.
 type balancer struct {
 	sandbox  *sandbox
 	listener net.Listener
 	address  string // host:port
 
 	mu       sync.Mutex
-	backends []string           // host:port; guarded by mu
-	healthy  func(string) bool  // says where a new connection may go; nil checks nothing; guarded by mu
+	backends []string // host:port; guarded by mu
+	// says where a new connection may go; nil checks nothing; guarded by mu
+	healthy  func(string) bool
 	next     int                // guarded by mu
 	accepted int                // guarded by mu
 	mute     bool               // new connections are silent from the beginning; guarded by mu
@@ -39,7 +40,8 @@ func (s *sandbox) newBalancer(listen string, backends ...string) *balancer {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	b := &balancer{sandbox: s, listener: listener, address: listener.Addr().String(), links: map[*link]struct{}{}}
+	b := &balancer{sandbox: s, listener: listener, address: listener.Addr().String(),
+		links: map[*link]struct{}{}}
 	b.route(backends...)
 	go b.serve() // ends when the listener is closed
 	s.t.Cleanup(b.close)
@@ -62,16 +64,16 @@ func (b *balancer) route(backends ...string) {
 	}
 }
 
-// check lets new connections go only where healthy says so, if there is such a backend. Nil checks
-// nothing.
+// check sends new connections only where healthy returns true, if there is such a backend. Nil
+// checks nothing.
 func (b *balancer) check(healthy func(hostPort string) bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.healthy = healthy
 }
 
-// silence makes the open connections silent: nothing arrives any more on either side, and nothing
-// is reset. New connections work.
+// silence makes the open connections silent: nothing arrives on either side, and nothing is reset.
+// New connections work.
 func (b *balancer) silence() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -80,7 +82,7 @@ func (b *balancer) silence() {
 	}
 }
 
-// vanish is silence for new connections too, as when nobody is left who has the address.
+// vanish is silence for new connections too, as when nobody has the address any more.
 func (b *balancer) vanish() {
 	b.silence()
 	b.mu.Lock()

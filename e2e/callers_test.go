@@ -23,7 +23,8 @@ func (s *sandbox) as(who somebody, args ...string) outcome {
 	s.t.Helper()
 	command := exec.Command(binary, args...)
 	command.Dir = "/"
-	command.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: who.uid, Gid: who.gid, Groups: who.groups}}
+	command.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: who.uid,
+		Gid: who.gid, Groups: who.groups}}
 	return s.execute(command)
 }
 
@@ -36,7 +37,8 @@ func TestCallersAreWhoTheKernelSaysTheyAre(t *testing.T) {
 	v := vaulttest.Dev(t)
 	value := s.newSecret()
 	s.writeSecret(v, "secret/data/app", "key", value)
-	for _, directory := range []string{s.dir, s.subdirectory(filepath.Base(filepath.Dir(s.socket())))} {
+	for _, directory := range []string{s.dir,
+		s.subdirectory(filepath.Base(filepath.Dir(s.socket())))} {
 		if err := os.Chmod(directory, 0o755); err != nil { // #nosec G302 -- every user of this test has to reach the socket
 			t.Fatal(err)
 		}
@@ -57,7 +59,8 @@ callers:
 	resolve := func(more ...string) []string {
 		return append([]string{"resolve", "secret/data/app/key"}, more...)
 	}
-	prod, other, project := []string{"--connection", "prod"}, []string{"--connection", "other"}, []string{"--connection", "prod", "--project"}
+	prod, other, project := []string{"--connection", "prod"}, []string{"--connection",
+		"other"}, []string{"--connection", "prod", "--project"}
 	for _, test := range []struct {
 		name   string
 		who    somebody
@@ -65,22 +68,33 @@ callers:
 		reason string // empty: allowed
 	}{
 		{"a listed user", somebody{uid: 41001, gid: 41001}, resolve(prod...), ""},
-		{"a listed user, another connection", somebody{uid: 41001, gid: 41001}, resolve(other...), "CALLER_NOT_ALLOWED"},
-		{"a listed user, any method", somebody{uid: 41001, gid: 41001}, []string{"invalidate", "--connection", "prod"}, ""},
-		{"a listed user, all connections at once", somebody{uid: 41001, gid: 41001}, []string{"invalidate"}, "CALLER_NOT_ALLOWED"},
+		{"a listed user, another connection", somebody{uid: 41001, gid: 41001}, resolve(other...),
+			"CALLER_NOT_ALLOWED"},
+		{"a listed user, any method", somebody{uid: 41001, gid: 41001},
+			[]string{"invalidate", "--connection", "prod"}, ""},
+		{"a listed user, all connections at once", somebody{uid: 41001, gid: 41001},
+			[]string{"invalidate"}, "CALLER_NOT_ALLOWED"},
 		{"an unlisted user", somebody{uid: 41009, gid: 41001}, resolve(prod...), "CALLER_NOT_ALLOWED"},
-		{"an unlisted user, a connection that does not exist", somebody{uid: 41009, gid: 41001}, resolve("--connection", "absent"), "CALLER_NOT_ALLOWED"},
+		{"an unlisted user, a connection that does not exist", somebody{uid: 41009, gid: 41001},
+			resolve("--connection", "absent"), "CALLER_NOT_ALLOWED"},
 		{"root", somebody{}, resolve(prod...), "CALLER_NOT_ALLOWED"},
 		{"its project", somebody{uid: 41002, gid: 41002}, resolve(append(project, "p1")...), ""},
-		{"another project", somebody{uid: 41002, gid: 41002}, resolve(append(project, "p2")...), "PROJECT_NOT_ALLOWED"},
+		{"another project", somebody{uid: 41002, gid: 41002}, resolve(append(project, "p2")...),
+			"PROJECT_NOT_ALLOWED"},
 		{"no project", somebody{uid: 41002, gid: 41002}, resolve(prod...), "PROJECT_REQUIRED"},
-		{"another method", somebody{uid: 41002, gid: 41002}, []string{"connections", "list"}, "CALLER_NOT_ALLOWED"},
+		{"another method", somebody{uid: 41002, gid: 41002}, []string{"connections", "list"},
+			"CALLER_NOT_ALLOWED"},
 		{"a primary group", somebody{uid: 41010, gid: 42001}, resolve(prod...), ""},
-		{"a supplementary group", somebody{uid: 41010, gid: 41010, groups: []uint32{1, 42001}}, resolve(prod...), ""},
-		{"a supplementary group, another method", somebody{uid: 41010, gid: 41010, groups: []uint32{42001}}, []string{"invalidate", "--connection", "prod"}, "CALLER_NOT_ALLOWED"},
+		{"a supplementary group", somebody{uid: 41010, gid: 41010, groups: []uint32{1, 42001}},
+			resolve(prod...), ""},
+		{"a supplementary group, another method",
+			somebody{uid: 41010, gid: 41010, groups: []uint32{42001}}, []string{"invalidate",
+				"--connection", "prod"}, "CALLER_NOT_ALLOWED"},
 		{"both of uid and gid", somebody{uid: 41003, gid: 42002}, resolve(other...), ""},
-		{"only the uid of both", somebody{uid: 41003, gid: 41003}, resolve(other...), "CALLER_NOT_ALLOWED"},
-		{"only the gid of both", somebody{uid: 41004, gid: 42002}, resolve(other...), "CALLER_NOT_ALLOWED"},
+		{"only the uid of both", somebody{uid: 41003, gid: 41003}, resolve(other...),
+			"CALLER_NOT_ALLOWED"},
+		{"only the gid of both", somebody{uid: 41004, gid: 42002}, resolve(other...),
+			"CALLER_NOT_ALLOWED"},
 		{"health", somebody{uid: 41009, gid: 41009}, []string{"health"}, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -109,7 +123,8 @@ callers:
 		}
 		s.start("--config", s.config(s.defaultLogin(v).connection("prod", v.Address)))
 		done := s.as(somebody{uid: 41001, gid: 41001}, resolve()...)
-		if done.code != 1 || !strings.Contains(done.stderr, fmt.Sprintf("may not open the socket %s", s.socket())) {
+		if done.code != 1 || !strings.Contains(done.stderr,
+			fmt.Sprintf("may not open the socket %s", s.socket())) {
 			t.Errorf("resolve ended with %d: %s", done.code, done.stderr)
 		}
 	})

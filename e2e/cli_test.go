@@ -46,7 +46,8 @@ func TestTheCommandLineAsksARunningSidecar(t *testing.T) {
 	sandbox := newSandbox(t)
 	v := vaulttest.RealPrivate(t)
 	value := sandbox.newSecret()
-	v.WriteSecret(t, "secret/data/app", map[string]any{"key": value, "tls/key": sandbox.keep("slashed"), "port": 5432})
+	v.WriteSecret(t, "secret/data/app",
+		map[string]any{"key": value, "tls/key": sandbox.keep("slashed"), "port": 5432})
 	l := sandbox.defaultLogin(v)
 	sandbox.start("--config", sandbox.config(l.connection("prod", v.Address)))
 
@@ -55,9 +56,11 @@ func TestTheCommandLineAsksARunningSidecar(t *testing.T) {
 		for want, args := range map[string][]string{
 			value + "\n": {"secret/data/app/key"},
 			"slashed\n":  {"secret/data/app", "--key", "tls/key"},
-			"5432\n":     {"secret/data/app/port", "--connection", "prod", "--version", "1", "--max-age", "0s"},
+			"5432\n": {"secret/data/app/port", "--connection", "prod", "--version", "1", "--max-age",
+				"0s"},
 		} {
-			if done := s.revealing(append([]string{"resolve"}, args...)...); done.code != 0 || done.stdout != want || done.stderr != "" {
+			if done := s.revealing(append([]string{"resolve"}, args...)...); done.code != 0 ||
+				done.stdout != want || done.stderr != "" {
 				t.Errorf("resolve %v: exit %d, %q, %q", args, done.code, done.stdout, done.stderr)
 			}
 		}
@@ -68,14 +71,17 @@ func TestTheCommandLineAsksARunningSidecar(t *testing.T) {
 		if err := json.Unmarshal([]byte(done.stdout), &answer); err != nil {
 			t.Fatalf("%v: %s", err, done.stdout)
 		}
-		requireFields(t, answer, map[string]any{"value": value, "value_type": "VALUE_TYPE_STRING", "version": 1.0, "source": "SOURCE_CACHE"})
+		requireFields(t, answer, map[string]any{"value": value, "value_type": "VALUE_TYPE_STRING",
+			"version": 1.0, "source": "SOURCE_CACHE"})
 	})
 	t.Run("resolve says why it fails", func(t *testing.T) {
 		s := sandbox.in(t)
 		s.fails(1, []string{"SECRET_NOT_FOUND"}, "resolve", "secret/data/absent/key")
 		s.fails(1, []string{"INVALID_PATH"}, "resolve", "nonsense")
-		s.fails(1, []string{"CONNECTION_NOT_FOUND"}, "resolve", "secret/data/app/key", "--connection", "absent")
-		s.fails(1, []string{s.path("nobody"), "--socket"}, "resolve", "secret/data/app/key", "--socket", s.path("nobody"))
+		s.fails(1, []string{"CONNECTION_NOT_FOUND"}, "resolve", "secret/data/app/key", "--connection",
+			"absent")
+		s.fails(1, []string{s.path("nobody"), "--socket"}, "resolve", "secret/data/app/key", "--socket",
+			s.path("nobody"))
 	})
 	t.Run("invalidate counts what it dropped", func(t *testing.T) {
 		s := sandbox.in(t)
@@ -104,7 +110,8 @@ func TestTheCommandLineAsksARunningSidecar(t *testing.T) {
 			Connections []struct{ Name, State string }
 		}
 		text := s.succeeds("connections", "list", "--output", "json")
-		if err := json.Unmarshal([]byte(text), &list); err != nil || len(list.Connections) != 1 || list.Connections[0].State != "CONNECTION_STATE_READY" {
+		if err := json.Unmarshal([]byte(text), &list); err != nil || len(list.Connections) != 1 ||
+			list.Connections[0].State != "CONNECTION_STATE_READY" {
 			t.Errorf("%v: %s", err, text)
 		}
 	})
@@ -145,37 +152,44 @@ func TestConnectionsAreTestedBeforeTheyAreSaved(t *testing.T) {
 	value := s.newSecret()
 	s.writeSecret(v, "secret/data/app", "key", value)
 	config := s.path("config.yaml")
-	if err := os.WriteFile(config, []byte("# hands off\n"+s.configText(l.connection("prod", v.Address))), 0o600); err != nil {
+	if err := os.WriteFile(config,
+		[]byte("# hands off\n"+s.configText(l.connection("prod", v.Address))), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	r := s.start("--config", config)
-	target := []string{"--address", v.Address, "--role-id", l.roleID, "--secret-id-file", l.secretIDFile}
+	target := []string{"--address", v.Address, "--role-id", l.roleID, "--secret-id-file",
+		l.secretIDFile}
 	wrong := s.write("wrong", s.newSecret())
 	bad := []string{"--address", v.Address, "--role-id", l.roleID, "--secret-id-file", wrong}
 
 	s.succeeds(append([]string{"connections", "test"}, target...)...)
 	s.succeeds("connections", "test", "prod")
 	done := s.run(append([]string{"connections", "test"}, bad...)...)
-	if done.code != 1 || !strings.Contains(done.stdout, "login") || !strings.Contains(done.stdout, "FAILED") {
+	if done.code != 1 || !strings.Contains(done.stdout, "login") ||
+		!strings.Contains(done.stdout, "FAILED") {
 		t.Errorf("a test with a wrong secret_id: exit %d\n%s%s", done.code, done.stdout, done.stderr)
 	}
 
 	before, _ := os.ReadFile(config)
-	if done := s.run(append([]string{"connections", "add", "spare", "--config", config}, bad...)...); done.code != 1 {
+	if done := s.run(append([]string{"connections", "add", "spare", "--config", config},
+		bad...)...); done.code != 1 {
 		t.Errorf("add with a wrong secret_id: exit %d\n%s", done.code, done.stderr)
 	}
 	if after, _ := os.ReadFile(config); !bytes.Equal(after, before) {
 		t.Errorf("a refused add changed the file:\n%s", after)
 	}
 
-	add := append([]string{"connections", "add", "spare", "--config", config, "--scope", "project", "--project", "p1"}, target...)
+	add := append([]string{"connections", "add", "spare", "--config", config, "--scope", "project",
+		"--project", "p1"}, target...)
 	s.succeeds(add...)
 	r.awaitHealth("") // it was never away
 	eventually(t, "the running sidecar has picked it up", func() bool {
-		return s.revealing("resolve", "secret/data/app/key", "--connection", "spare", "--project", "p1").stdout == value+"\n"
+		return s.revealing("resolve", "secret/data/app/key", "--connection", "spare", "--project",
+			"p1").stdout == value+"\n"
 	})
 	after, _ := os.ReadFile(config)
-	if !strings.Contains(string(after), "# hands off") || !strings.Contains(string(after), "name: prod") {
+	if !strings.Contains(string(after), "# hands off") ||
+		!strings.Contains(string(after), "name: prod") {
 		t.Errorf("add lost something:\n%s", after)
 	}
 	if info, err := os.Stat(config); err != nil || info.Mode().Perm() != 0o600 {
@@ -188,7 +202,8 @@ func TestConnectionsAreTestedBeforeTheyAreSaved(t *testing.T) {
 
 	s.succeeds("connections", "remove", "spare", "--config", config)
 	eventually(t, "the running sidecar has dropped it", func() bool {
-		return strings.Contains(s.revealing("resolve", "secret/data/app/key", "--connection", "spare", "--project", "p1").stderr, "CONNECTION_NOT_FOUND")
+		return strings.Contains(s.revealing("resolve", "secret/data/app/key", "--connection", "spare",
+			"--project", "p1").stderr, "CONNECTION_NOT_FOUND")
 	})
 	if gone := s.run("connections", "remove", "spare", "--config", config); gone.code == 0 {
 		t.Error("a connection was removed twice")
@@ -203,7 +218,8 @@ func TestDevNeedsNothingElse(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t)
 	value := s.newSecret()
-	command := exec.Command(binary, "dev", "--socket", s.socket(), "--secret", "secret/data/mysec/api_key="+value)
+	command := exec.Command(binary, "dev", "--socket", s.socket(), "--secret",
+		"secret/data/mysec/api_key="+value)
 	command.Env = s.environ()
 	var stderr output
 	command.Stderr = &stderr
@@ -226,7 +242,8 @@ func TestDevNeedsNothingElse(t *testing.T) {
 	address := regexp.MustCompile(`http://\S+`)
 	for lines.Scan() {
 		said = append(said, lines.Text())
-		if slices.ContainsFunc(said, address.MatchString) && strings.Contains(strings.Join(said, "\n"), s.socket()) {
+		if slices.ContainsFunc(said, address.MatchString) &&
+			strings.Contains(strings.Join(said, "\n"), s.socket()) {
 			break
 		}
 	}

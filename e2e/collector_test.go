@@ -38,7 +38,7 @@ type collector struct {
 	service map[string]string          // guarded by mu: attributes of the resource
 }
 
-// exportedMetric is what is the same about a metric whenever it comes.
+// exportedMetric is what every point of a metric has in common.
 type exportedMetric struct {
 	kind, unit string
 	attributes map[string]bool
@@ -51,7 +51,8 @@ func (s *sandbox) newCollector() *collector {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	c := &collector{address: listener.Addr().String(), seen: map[string]*exportedMetric{}, latest: map[string]float64{}, service: map[string]string{}}
+	c := &collector{address: listener.Addr().String(), seen: map[string]*exportedMetric{},
+		latest: map[string]float64{}, service: map[string]string{}}
 	g := grpc.NewServer()
 	traceservice.RegisterTraceServiceServer(g, traces{c})
 	metricsservice.RegisterMetricsServiceServer(g, metrics{c})
@@ -72,7 +73,8 @@ func (c *collector) String() string {
 type traces struct{ *collector }
 
 // Export implements the trace service of OTLP.
-func (c traces) Export(_ context.Context, request *traceservice.ExportTraceServiceRequest) (*traceservice.ExportTraceServiceResponse, error) {
+func (c traces) Export(_ context.Context,
+	request *traceservice.ExportTraceServiceRequest) (*traceservice.ExportTraceServiceResponse, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	fmt.Fprintln(&c.text, request)
@@ -87,7 +89,8 @@ func (c traces) Export(_ context.Context, request *traceservice.ExportTraceServi
 type metrics struct{ *collector }
 
 // Export implements the metrics service of OTLP.
-func (c metrics) Export(_ context.Context, request *metricsservice.ExportMetricsServiceRequest) (*metricsservice.ExportMetricsServiceResponse, error) {
+func (c metrics) Export(_ context.Context,
+	request *metricsservice.ExportMetricsServiceRequest) (*metricsservice.ExportMetricsServiceResponse, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	fmt.Fprintln(&c.text, request)
@@ -187,9 +190,11 @@ func (c *collector) allSpans() []*tracepb.Span {
 
 // scrape reads a Prometheus endpoint with Prometheus's parser, and returns the values by series and
 // the names of the metrics.
-func scrape(t *testing.T, s *sandbox, address string) (values map[string]float64, names map[string]bool) {
+func scrape(t *testing.T, s *sandbox, address string) (values map[string]float64,
+	names map[string]bool) {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address+"/metrics", http.NoBody)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet,
+		"http://"+address+"/metrics", http.NoBody)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,7 +218,8 @@ func scrape(t *testing.T, s *sandbox, address string) (values map[string]float64
 			for _, label := range metric.GetLabel() {
 				labels[label.GetName()] = label.GetValue()
 			}
-			value := metric.GetCounter().GetValue() + metric.GetGauge().GetValue() + float64(metric.GetHistogram().GetSampleCount())
+			value := metric.GetCounter().GetValue() + metric.GetGauge().GetValue() +
+				float64(metric.GetHistogram().GetSampleCount())
 			values[series(name, labels)] = value
 		}
 	}

@@ -24,7 +24,7 @@ const (
 // readVaultNow is a max_age that no copy in a cache satisfies.
 var readVaultNow = durationpb.New(0)
 
-// arrived counts what the Vault's own audit log says arrived at a path.
+// arrived counts the requests for a path in Vault's audit log.
 func arrived(t *testing.T, v *vaulttest.Vault, operation, path string) int {
 	t.Helper()
 	n := 0
@@ -48,17 +48,20 @@ func TestTheAuditLogShowsOneReadForEverySecret(t *testing.T) {
 	t.Parallel()
 	s := newSetup(t, vaulttest.RealPrivate(t))
 
-	t.Run("1000 concurrent requests for a cold secret cause 1 read, max_age 0s exactly 1 more", func(t *testing.T) {
-		s := s.in(t)
-		value := s.newSecret()
-		s.writeSecret(s.vault, "secret/data/cold", "key", value)
-		resolveTogether(t, s.sidecar, 1000, &secretsidecarv1.ResolveRequest{Path: "secret/data/cold/key"}, value)
-		requireReads(t, s.vault, "secret/data/cold", 1)
-		s.answer(&secretsidecarv1.ResolveRequest{Path: "secret/data/cold/key", MaxAge: readVaultNow}, value, fromVault)
-		requireReads(t, s.vault, "secret/data/cold", 2)
-		s.value("secret/data/cold/key", value, fromCache)
-		requireReads(t, s.vault, "secret/data/cold", 2)
-	})
+	t.Run("1000 concurrent requests for a cold secret cause 1 read, max_age 0s exactly 1 more",
+		func(t *testing.T) {
+			s := s.in(t)
+			value := s.newSecret()
+			s.writeSecret(s.vault, "secret/data/cold", "key", value)
+			resolveTogether(t, s.sidecar, 1000,
+				&secretsidecarv1.ResolveRequest{Path: "secret/data/cold/key"}, value)
+			requireReads(t, s.vault, "secret/data/cold", 1)
+			s.answer(&secretsidecarv1.ResolveRequest{Path: "secret/data/cold/key", MaxAge: readVaultNow},
+				value, fromVault)
+			requireReads(t, s.vault, "secret/data/cold", 2)
+			s.value("secret/data/cold/key", value, fromCache)
+			requireReads(t, s.vault, "secret/data/cold", 2)
+		})
 
 	t.Run("50 keys of one secret in a batch cause 1 read, with max_age 0s too, another key later none", func(t *testing.T) {
 		s := s.in(t)
@@ -67,7 +70,8 @@ func TestTheAuditLogShowsOneReadForEverySecret(t *testing.T) {
 		for i := range 50 {
 			key := fmt.Sprintf("key-%d", i)
 			data[key] = s.newSecret()
-			batch.Requests = append(batch.Requests, &secretsidecarv1.ResolveRequest{Path: "secret/data/wide/" + key})
+			batch.Requests = append(batch.Requests,
+				&secretsidecarv1.ResolveRequest{Path: "secret/data/wide/" + key})
 		}
 		data["later"] = s.newSecret()
 		s.vault.WriteSecret(t, "secret/data/wide", data)
@@ -92,25 +96,28 @@ func TestTheAuditLogShowsOneReadForEverySecret(t *testing.T) {
 		requireReads(t, s.vault, "secret/data/wide", 2)
 	})
 
-	t.Run("not found is remembered, but not for max_age 0s and not after Invalidate", func(t *testing.T) {
-		s := s.in(t)
-		const path = "secret/data/absent/key"
-		notFound := failure{codes.NotFound, "SECRET_NOT_FOUND"}
-		for range 3 {
-			_, err := s.resolve(path)
+	t.Run("not found is remembered, but not for max_age 0s and not after Invalidate",
+		func(t *testing.T) {
+			s := s.in(t)
+			const path = "secret/data/absent/key"
+			notFound := failure{codes.NotFound, "SECRET_NOT_FOUND"}
+			for range 3 {
+				_, err := s.resolve(path)
+				requireFailure(t, s, err, notFound)
+			}
+			requireReads(t, s.vault, "secret/data/absent", 1)
+			_, err := s.Resolve(t.Context(),
+				&secretsidecarv1.ResolveRequest{Path: path, MaxAge: readVaultNow})
 			requireFailure(t, s, err, notFound)
-		}
-		requireReads(t, s.vault, "secret/data/absent", 1)
-		_, err := s.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: path, MaxAge: readVaultNow})
-		requireFailure(t, s, err, notFound)
-		requireReads(t, s.vault, "secret/data/absent", 2)
-		value := s.newSecret()
-		s.writeSecret(s.vault, "secret/data/absent", "key", value)
-		if _, err := s.Invalidate(t.Context(), &secretsidecarv1.InvalidateRequest{Path: path}); err != nil {
-			t.Fatal(err)
-		}
-		s.value(path, value, fromVault)
-	})
+			requireReads(t, s.vault, "secret/data/absent", 2)
+			value := s.newSecret()
+			s.writeSecret(s.vault, "secret/data/absent", "key", value)
+			if _, err := s.Invalidate(t.Context(),
+				&secretsidecarv1.InvalidateRequest{Path: path}); err != nil {
+				t.Fatal(err)
+			}
+			s.value(path, value, fromVault)
+		})
 
 	t.Run("a rotated secret keeps its old value until Invalidate", func(t *testing.T) {
 		s := s.in(t)
@@ -139,7 +146,8 @@ func TestTheAuditLogShowsOneReadForEverySecret(t *testing.T) {
 }
 
 // resolveTogether sends many requests at once, over several channels as many workers would.
-func resolveTogether(t *testing.T, r *sidecar, count int, request *secretsidecarv1.ResolveRequest, want string) {
+func resolveTogether(t *testing.T, r *sidecar, count int, request *secretsidecarv1.ResolveRequest,
+	want string) {
 	t.Helper()
 	const channels = 10
 	start := make(chan struct{})
@@ -209,7 +217,8 @@ func TestASecretInUseIsRefreshedBeforeItExpires(t *testing.T) {
 	eventually(t, "the new value comes by itself", func() bool {
 		answer, err := s.resolve("secret/data/app/key")
 		if err != nil || answer.GetSource() != fromCache {
-			t.Fatalf("after %v: %v, %v; nobody but the first waits for Vault", time.Since(began), answer, err)
+			t.Fatalf("after %v: %v, %v; nobody but the first waits for Vault", time.Since(began), answer,
+				err)
 		}
 		return answer.GetValue() == newer
 	})
@@ -222,7 +231,8 @@ func TestASecretIsNotServedOnceVaultHasDeletedItByItself(t *testing.T) {
 		t.Run(fmt.Sprintf("outage %v", outage), func(t *testing.T) {
 			t.Parallel()
 			s := newSetup(t, vaulttest.RealPrivate(t))
-			s.asRoot(s.vault, http.MethodPost, "secret/metadata/passing", map[string]any{"delete_version_after": "6s"})
+			s.asRoot(s.vault, http.MethodPost, "secret/metadata/passing",
+				map[string]any{"delete_version_after": "6s"})
 			value := s.newSecret()
 			s.writeSecret(s.vault, "secret/data/passing", "key", value)
 			end := s.value("secret/data/passing/key", value, fromVault).GetExpiresAt().AsTime()
@@ -262,7 +272,8 @@ func TestThreeMegabytesFitIntoAnAnswer(t *testing.T) {
 	batch := &secretsidecarv1.BatchResolveRequest{}
 	for _, key := range []string{"one", "two", "three"} {
 		data[key] = value
-		batch.Requests = append(batch.Requests, &secretsidecarv1.ResolveRequest{Path: "secret/data/large/" + key})
+		batch.Requests = append(batch.Requests,
+			&secretsidecarv1.ResolveRequest{Path: "secret/data/large/" + key})
 	}
 	s.vault.WriteSecret(t, "secret/data/large", data)
 	answer, err := s.BatchResolve(t.Context(), batch)
@@ -271,7 +282,8 @@ func TestThreeMegabytesFitIntoAnAnswer(t *testing.T) {
 	}
 	for i, result := range answer.GetResults() {
 		if result.GetSecret().GetValue() != value {
-			t.Errorf("result %d has %d bytes and the error %v", i, len(result.GetSecret().GetValue()), result.GetError())
+			t.Errorf("result %d has %d bytes and the error %v", i, len(result.GetSecret().GetValue()),
+				result.GetError())
 		}
 	}
 }

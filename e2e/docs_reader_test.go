@@ -47,7 +47,9 @@ func newReader(t *testing.T) *docsReader {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(directory) })
 	path := filepath.Dir(binary) + ":" + filepath.Dir(os.Getenv("GRPCURL")) + ":" + os.Getenv("PATH")
-	return &docsReader{directory: directory, env: append(os.Environ(), "PATH="+path, "SECRET_SIDECAR_SOCKET="+filepath.Join(directory, "s"))}
+	return &docsReader{directory: directory,
+		env: append(os.Environ(), endAtOnce, "PATH="+path,
+			"SECRET_SIDECAR_SOCKET="+filepath.Join(directory, "s"))}
 }
 
 // runSecret is a credential's file in a configuration.
@@ -117,7 +119,8 @@ func (r *docsReader) onVault(t *testing.T, line string) {
 	}
 	if r.server == nil {
 		r.server = vaulttest.RealPrivate(t)
-		r.env = append(r.env, "VAULT_ADDR="+r.server.Address, "VAULT_TOKEN="+r.server.RootToken, "HOME="+r.directory)
+		r.env = append(r.env, "VAULT_ADDR="+r.server.Address, "VAULT_TOKEN="+r.server.RootToken,
+			"HOME="+r.directory)
 	}
 	r.shell(t, line)
 }

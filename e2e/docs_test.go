@@ -38,7 +38,8 @@ var testName = regexp.MustCompile("`((?:Test|Fuzz)[A-Z0-9]\\w+)`")
 
 func TestEveryRowOfThesePagesNamesATestThatExists(t *testing.T) {
 	t.Parallel()
-	for _, page := range []string{"../docs/reliability.md", "../docs/security.md", "../docs/vault.md", "../docs/migration.md"} {
+	for _, page := range []string{"../docs/reliability.md", "../docs/security.md", "../docs/vault.md",
+		"../docs/migration.md"} {
 		text, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)
@@ -65,7 +66,8 @@ func TestEveryFaultSaysWithinWhichTimeItHeals(t *testing.T) {
 		if !healed.MatchString(within) {
 			t.Errorf("%q is no time to heal: %s", within, line)
 		}
-		if seconds, err := strconv.ParseFloat(strings.TrimSuffix(within, " s"), 64); err == nil && seconds > healsWithin.Seconds() {
+		if seconds, err := strconv.ParseFloat(strings.TrimSuffix(within, " s"), 64); err == nil &&
+			seconds > healsWithin.Seconds() {
 			t.Errorf("%v s is longer than the promised %v: %s", seconds, healsWithin, line)
 		}
 	}
@@ -76,7 +78,8 @@ func requireTestsInRows(t *testing.T, text, code string) {
 	t.Helper()
 	rows := 0
 	for line := range strings.Lines(text) {
-		if !strings.HasPrefix(line, "|") || strings.HasPrefix(line, "|---") || strings.HasSuffix(line, "| test |\n") {
+		if !strings.HasPrefix(line, "|") || strings.HasPrefix(line, "|---") ||
+			strings.HasSuffix(line, "| test |\n") {
 			continue
 		}
 		rows++
@@ -165,8 +168,9 @@ func TestCommandsThatRunElsewhereHaveTheFlagsThatTheDocumentsGiveThem(t *testing
 
 var (
 	substitution = regexp.MustCompile(`\$\([^)]*\)`)
-	verbs        = regexp.MustCompile(`^[a-z0-9]+(?: [a-z][a-z-]*)*`) // the program and its subcommands
-	longFlag     = regexp.MustCompile(` (--[a-z][a-z-]*)`)
+	// the program and its subcommands
+	verbs    = regexp.MustCompile(`^[a-z0-9]+(?: [a-z][a-z-]*)*`)
+	longFlag = regexp.MustCompile(` (--[a-z][a-z-]*)`)
 )
 
 // requireFlags checks a command's flags by what the program says with --help.

@@ -27,7 +27,8 @@ var limited = failure{codes.ResourceExhausted, "RATE_LIMITED"}
 // specFor describes a connection to a Vault with a login's credentials.
 func specFor(l *login, address string) *secretsidecarv1.TestConnectionRequest {
 	return &secretsidecarv1.TestConnectionRequest{Target: &secretsidecarv1.TestConnectionRequest_Spec{
-		Spec: &secretsidecarv1.ConnectionSpec{Name: "tried", Address: address, RoleId: l.roleID, SecretId: l.secretID},
+		Spec: &secretsidecarv1.ConnectionSpec{Name: "tried", Address: address, RoleId: l.roleID,
+			SecretId: l.secretID},
 	}}
 }
 
@@ -41,7 +42,8 @@ func TestATestOfASpecTakesARuleThatNamesIt(t *testing.T) {
 		{"without rules", "", true, true},
 		{"a rule for everything", "callers: [{uid: UID}]\n", true, false},
 		{"a rule for TestConnection", "callers: [{uid: UID, methods: [TestConnection]}]\n", true, false},
-		{"a rule for TestConnectionSpec", "callers: [{uid: UID, methods: [TestConnectionSpec], connections: [prod]}]\n", false, true},
+		{"a rule for TestConnectionSpec",
+			"callers: [{uid: UID, methods: [TestConnectionSpec], connections: [prod]}]\n", false, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -60,8 +62,10 @@ func TestTheItemsOfABatchAreJudgedOneByOne(t *testing.T) {
 	v := vaulttest.Dev(t)
 	value := s.newSecret()
 	s.writeSecret(v, "secret/data/app", "key", value)
-	text := s.configText(s.defaultLogin(v).connection("prod", v.Address), s.defaultLogin(v).connection("other", v.Address)) +
-		"callers: [{uid: " + ownUID() + ", connections: [prod], projects: [p1], methods: [BatchResolve]}]\n"
+	text := s.configText(s.defaultLogin(v).connection("prod", v.Address),
+		s.defaultLogin(v).connection("other", v.Address)) +
+		"callers: [{uid: " + ownUID() +
+		", connections: [prod], projects: [p1], methods: [BatchResolve]}]\n"
 	r := s.start("--config", s.write("config.yaml", text))
 	const path = "secret/data/app/key"
 	answer, err := r.BatchResolve(t.Context(), &secretsidecarv1.BatchResolveRequest{Requests: []*secretsidecarv1.ResolveRequest{
@@ -71,13 +75,16 @@ func TestTheItemsOfABatchAreJudgedOneByOne(t *testing.T) {
 		{Connection: "other", Path: path, ProjectId: "p1"},
 	}})
 	s.must(err)
-	for i, want := range []string{"", "PROJECT_NOT_ALLOWED", "PROJECT_REQUIRED", "CALLER_NOT_ALLOWED"} {
+	for i, want := range []string{"", "PROJECT_NOT_ALLOWED", "PROJECT_REQUIRED",
+		"CALLER_NOT_ALLOWED"} {
 		result := answer.GetResults()[i]
-		if result.GetError().GetReason() != want || (want == "") != (result.GetSecret().GetValue() == value) {
+		if result.GetError().GetReason() != want ||
+			(want == "") != (result.GetSecret().GetValue() == value) {
 			t.Errorf("item %d: %v, want %q", i, result, want)
 		}
 	}
-	_, err = r.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Connection: "prod", Path: path, ProjectId: "p1"})
+	_, err = r.Resolve(t.Context(),
+		&secretsidecarv1.ResolveRequest{Connection: "prod", Path: path, ProjectId: "p1"})
 	requireFailure(t, s, err, callerNotAllowed)
 }
 
@@ -97,14 +104,17 @@ func TestATestOfASpecReachesAllowedAddressesAlone(t *testing.T) {
 	const allow = "test_connection: {allow: [10.0.0.0/8, vault.example]}\n"
 	s := newSetupWith(t, vaulttest.Dev(t), allow)
 	g := s.newProxy(s.vault) // another address of the same Vault
-	for _, address := range []string{g.address, "http://169.254.169.254", "http://evil.example", "http://vault.example.evil.example"} {
+	for _, address := range []string{g.address, "http://169.254.169.254", "http://evil.example",
+		"http://vault.example.evil.example"} {
 		_, err := s.TestConnection(t.Context(), specFor(s.login, address))
 		if address == g.address || !strings.Contains(address, "example") {
 			requireFailure(t, s, err, callerNotAllowed)
 		}
 	}
-	byName, err := s.TestConnection(t.Context(), specFor(s.login, strings.Replace(g.address, "127.0.0.1", "localhost", 1)))
-	if err != nil || byName.GetOk() || !strings.Contains(byName.GetChecks()[0].GetRemedy(), "test_connection.allow") {
+	byName, err := s.TestConnection(t.Context(),
+		specFor(s.login, strings.Replace(g.address, "127.0.0.1", "localhost", 1)))
+	if err != nil || byName.GetOk() ||
+		!strings.Contains(byName.GetChecks()[0].GetRemedy(), "test_connection.allow") {
 		t.Errorf("a name that resolves to what is not allowed: %v, %v", byName, err)
 	}
 	if seen := len(g.seen()); seen != 0 {
@@ -131,7 +141,8 @@ func TestTestsOfSpecsAreLimitedInRate(t *testing.T) {
 		answered++
 	}
 	// One more became due in every 2 s that the tests took.
-	requireBetween(t, "tests that were answered", answered, 30, 31+int(time.Since(began)/(2*time.Second)))
+	requireBetween(t, "tests that were answered", answered, 30,
+		31+int(time.Since(began)/(2*time.Second)))
 }
 
 func TestOneCallerCannotTakeMoreThanItsLimits(t *testing.T) {
@@ -149,13 +160,15 @@ func TestOneCallerCannotTakeMoreThanItsLimits(t *testing.T) {
 		var waiting sync.WaitGroup
 		for i := range 5 {
 			waiting.Go(func() {
-				if answer, err := s.resolve(fmt.Sprintf("secret/data/slow-%d/key", i)); err != nil || answer.GetValue() != s.secret {
+				if answer, err := s.resolve(fmt.Sprintf("secret/data/slow-%d/key", i)); err != nil ||
+					answer.GetValue() != s.secret {
 					t.Errorf("a request within the limit: %v, %v", answer, err)
 				}
 			})
 		}
 		// A read of its own for each shows that all five are in progress before the sixth comes.
-		eventually(t, "five wait for Vault", func() bool { return s.proxy.count("secret/data/slow-") == 5 })
+		eventually(t, "five wait for Vault",
+			func() bool { return s.proxy.count("secret/data/slow-") == 5 })
 		_, err := s.resolve("secret/data/app/key")
 		requireFailure(t, s, err, limited)
 		// Another process is another caller.
@@ -197,7 +210,8 @@ func TestReflectionCanBeTurnedOffWhileItRuns(t *testing.T) {
 	if os.Getenv("GRPCURL") == "" {
 		t.Skip("set GRPCURL to grpcurl (make test does)")
 	}
-	if done := list(); done.code != 0 || !strings.Contains(done.stdout, "secretsidecar.v1.SecretService") {
+	if done := list(); done.code != 0 ||
+		!strings.Contains(done.stdout, "secretsidecar.v1.SecretService") {
 		t.Fatalf("grpcurl list: %+v", done)
 	}
 	s.writeConfig("reflection: false\n")
@@ -220,7 +234,8 @@ func TestADescriptorThatIsPassedOnKeepsTheIdentityOfWhoConnected(t *testing.T) {
 	for _, directory := range []string{s.dir, s.subdirectory("run")} {
 		s.must(os.Chmod(directory, 0o755)) // #nosec G302 -- other users have to reach the socket
 	}
-	text := strings.Replace(s.configText(s.defaultLogin(v).connection("prod", v.Address)), s.socket(), s.socket()+`, mode: "0666"`, 1)
+	text := strings.Replace(s.configText(s.defaultLogin(v).connection("prod", v.Address)), s.socket(),
+		s.socket()+`, mode: "0666"`, 1)
 	r := s.startWith(nil, "--config", s.write("config.yaml", text+"callers: [{uid: 0}]\n"))
 	r.awaitHealth("")
 
@@ -263,7 +278,8 @@ func TestHelperAsksOnItsStandardInput(t *testing.T) {
 	if os.Getenv(helperEnv) == "" {
 		t.Skip("runs as a process of its own")
 	}
-	channel, err := grpc.NewClient("passthrough:///stdin", grpc.WithTransportCredentials(insecure.NewCredentials()),
+	channel, err := grpc.NewClient("passthrough:///stdin",
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(dialStdin))
 	if err != nil {
 		t.Fatal(err)
@@ -271,7 +287,8 @@ func TestHelperAsksOnItsStandardInput(t *testing.T) {
 	defer func() { _ = channel.Close() }()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	_, err = secretsidecarv1.NewSecretServiceClient(channel).Resolve(ctx, &secretsidecarv1.ResolveRequest{Path: "secret/data/app/key"})
+	_, err = secretsidecarv1.NewSecretServiceClient(channel).Resolve(ctx,
+		&secretsidecarv1.ResolveRequest{Path: "secret/data/app/key"})
 	t.Logf("answered: %v", codeOf(err))
 }
 

@@ -65,8 +65,8 @@ func requireFailure(t *testing.T, s recorder, err error, want failure) *status.S
 // codeOf returns the code of an error of the API.
 func codeOf(err error) codes.Code { return status.Code(err) }
 
-// failureOf returns the code and reason of an error, nil for none. An error of the sidecar's that
-// does not say when to try again, though it should, has a reason that nobody expects.
+// failureOf returns the code and the reason of an error, or nil for none. An error that should say
+// when to try again, and does not, gets a reason that nobody expects.
 func failureOf(err error) *failure {
 	if err == nil {
 		return nil

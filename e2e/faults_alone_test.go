@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"cmp"
 	"io"
 	"net/http"
 	"slices"
@@ -17,7 +18,7 @@ import (
 // What fails alone stays alone: one kind of request, one mount or one path fails, and the rest goes
 // on.
 
-// waysToFail are answers of a part of Vault that is out of order.
+// waysToFail are what a part of Vault that is out of order answers.
 var waysToFail = []struct {
 	name   string
 	answer http.HandlerFunc
@@ -29,7 +30,7 @@ var waysToFail = []struct {
 	{"the end of the connection", func(w http.ResponseWriter, _ *http.Request) { drop(w) }},
 }
 
-// hangsFor is the timeout where something hangs until the time-out and nothing else may need one.
+// hangsFor is the timeout where one thing hangs until the time-out and nothing else may.
 const hangsFor = 6 * time.Second
 
 // failing makes the requests whose path begins with one of these prefixes fail.
@@ -58,7 +59,8 @@ func TestALoginThatFailsStopsNoReadWhileTheTokenLives(t *testing.T) {
 			a.sidecar.readEach(paths)
 			requireHealth(t, a.sidecar, "connection/prod", serving)
 			a.proxy.open()
-			eventually(t, "a new login succeeds once they work again", func() bool { return a.sidecar.renewLogin() == nil })
+			eventually(t, "a new login succeeds once they work again",
+				func() bool { return a.sidecar.renewLogin() == nil })
 		})
 	}
 }
@@ -97,15 +99,18 @@ func TestRenewalsThatFailStopNoReadWhileTheTokenLives(t *testing.T) {
 				}
 				t.Logf("%d reads were answered while the token lived, %d failed; %d renewals and %d logins were tried",
 					answered, failed, a.proxy.count(renewPath), a.proxy.count(loginPath)-1)
-				requireBetween(t, "renewals and logins that failed", a.proxy.count(renewPath)+a.proxy.count(loginPath)-1, 1, 20)
+				requireBetween(t, "renewals and logins that failed",
+					a.proxy.count(renewPath)+a.proxy.count(loginPath)-1, 1, 20)
 				a.proxy.open()
-				requireHealed(t, direct(a.vault, a.proxy.address, paths[0]), fresh(a.sidecar, "", paths[0]+"/key"))
+				requireHealed(t, direct(a.vault, a.proxy.address, paths[0]),
+					fresh(a.sidecar, "", paths[0]+"/key"))
 			})
 		}
 	}
 }
 
-// quota limits a path of a real Vault to one request an hour. It returns how to lift it.
+// quota limits a path of a real Vault to one request an hour. It returns the function that lifts
+// the limit.
 func (s *sandbox) quota(v *vaulttest.Vault, path string) (lift func()) {
 	s.t.Helper()
 	at := "sys/quotas/rate-limit/" + vaulttest.Unique("e2e")
@@ -124,7 +129,8 @@ func TestAQuotaOnLoginsAloneStopsNoRead(t *testing.T) {
 	lift := a.quota(v, loginPath)
 	_ = a.sidecar.renewLogin() // the one that the quota lets through
 	eventually(t, "the quota refuses a login", func() bool {
-		status, _ := v.Do(t, http.MethodPost, loginPath, map[string]any{"role_id": a.login.roleID, "secret_id": a.login.secretID})
+		status, _ := v.Do(t, http.MethodPost, loginPath,
+			map[string]any{"role_id": a.login.roleID, "secret_id": a.login.secretID})
 		return status == http.StatusTooManyRequests
 	})
 	a.sidecar.readEach(paths[:30])
@@ -137,17 +143,20 @@ func TestAQuotaOnOneMountStopsNoReadOfAnother(t *testing.T) {
 	t.Parallel()
 	v := vaulttest.RealPrivate(t)
 	v.Mount(t, "batch", "kv", "2")
-	a := newSetupOf(t, v, nil, readSecrets+` path "batch/*" { capabilities = ["read"] }`, timeoutOf(noOutage))
+	a := newSetupOf(t, v, nil, readSecrets+` path "batch/*" { capabilities = ["read"] }`,
+		timeoutOf(noOutage))
 	var limited []string
 	eventually(t, "the new mount takes secrets", func() bool {
-		answer, err := v.Try(http.MethodPost, "batch/data/ready", map[string]any{"data": map[string]any{"key": a.newSecret()}})
+		answer, err := v.Try(http.MethodPost, "batch/data/ready",
+			map[string]any{"data": map[string]any{"key": a.newSecret()}})
 		return err == nil && answer.Status == http.StatusOK
 	})
 	limited = a.newSecrets(v, "batch/data/limited", 3)
 	paths := a.newSecrets(v, "secret/data/cold", 40)
 	lift := a.quota(v, "batch/")
 	batch := a.sidecar.startPoll(3, askWhileHealing, limited...)
-	eventually(t, "the mount is limited", func() bool { return batch.answers()["Unavailable VAULT_RATE_LIMITED"] > 0 })
+	eventually(t, "the mount is limited",
+		func() bool { return batch.answers()["Unavailable VAULT_RATE_LIMITED"] > 0 })
 	a.sidecar.readEach(paths)
 	lift()
 	requireHealed(t, direct(v, a.proxy.address, limited[0]), fresh(a.sidecar, "", limited[0]+"/key"))
@@ -170,33 +179,37 @@ func slowly(late time.Duration, answer http.HandlerFunc) http.HandlerFunc {
 
 func TestPathsThatFailCostTheOthersOfTheirMountNothing(t *testing.T) {
 	t.Parallel()
-	const reads, mayFail = 400, 4 // all but one in a hundred
+	const reads = 400
 	for _, bad := range []struct {
-		name   string
-		paths  int
-		answer http.HandlerFunc
-		lines  []string
+		name    string
+		paths   int
+		answer  http.HandlerFunc
+		mayFail int           // of the reads of the others
+		hangs   time.Duration // the timeout, where the paths hang until then
 	}{
-		{"one path answers 500 slowly", 1, slowly(3*time.Second, waysToFail[1].answer), nil},
-		{"ten paths answer 500 slowly", 10, slowly(3*time.Second, waysToFail[1].answer), nil},
-		{"ten paths answer 500 at once", 10, waysToFail[1].answer, nil},
-		{"ten paths answer 429 at once", 10, waysToFail[0].answer, nil},
-		{"ten paths answer a page slowly", 10, slowly(3*time.Second, waysToFail[2].answer), nil},
-		{"one path hangs until the time-out", 1, hang, []string{"timeout: 3s"}},
-		{"ten paths hang until the time-out", 10, hang, []string{"timeout: 3s"}},
+		{"one path answers 500 slowly", 1, slowly(3*time.Second, waysToFail[1].answer), reads / 100, 0},
+		{"ten paths answer 500 slowly", 10, slowly(3*time.Second, waysToFail[1].answer), reads / 100, 0},
+		{"ten paths answer 500 at once", 10, waysToFail[1].answer, reads / 100, 0},
+		{"ten paths answer 429 at once", 10, waysToFail[0].answer, reads / 100, 0},
+		{"ten paths answer a page slowly", 10, slowly(3*time.Second, waysToFail[2].answer),
+			reads / 100, 0},
+		// A busy machine may let others wait for the time-out too.
+		{"one path hangs until the time-out", 1, hang, reads / 10, 3 * time.Second},
+		{"ten paths hang until the time-out", 10, hang, reads / 10, 3 * time.Second},
 	} {
 		t.Run(bad.name, func(t *testing.T) {
 			t.Parallel()
-			a := newSetup(t, vaulttest.Dev(t), bad.lines...)
+			a := newSetup(t, vaulttest.Dev(t), timeoutOf(cmp.Or(bad.hangs, noOutage)))
 			good := a.newSecrets(a.vault, "secret/data/good", 50)
 			evil := a.newSecrets(a.vault, "secret/data/evil", bad.paths)
 			a.proxy.failing(bad.answer, "secret/data/evil")
 			failing := a.sidecar.startPoll(bad.paths, askWhileHealing, evil...)
 			eventually(t, "the bad paths have failed", func() bool { return failing.total() >= bad.paths })
-			requireHealed(t, nil, fresh(a.sidecar, "", good[0]+"/key")) // the mount, from the bad paths' first failures
+			// the mount, from the bad paths' first failures
+			requireHealed(t, nil, fresh(a.sidecar, "", good[0]+"/key"))
 			healthy := a.sidecar.startPoll(4, askWhileHealing, good...)
 			healthy.await(t, reads)
-			healthy.requireFresh(t, "reads of the good paths", mayFail)
+			healthy.requireFresh(t, "reads of the good paths", bad.mayFail)
 
 			// An outage on top, and then only the bad paths are bad again.
 			a.proxy.cut()
@@ -204,7 +217,9 @@ func TestPathsThatFailCostTheOthersOfTheirMountNothing(t *testing.T) {
 			outage.await(t, 40)
 			outage.stop()
 			a.proxy.failing(bad.answer, "secret/data/evil")
-			requireHealed(t, direct(a.vault, a.proxy.address, good[0]), fresh(a.sidecar, "", good[0]+"/key"), fresh(a.sidecar, "", good[1]+"/key"))
+			// A path that hangs may have its turn first.
+			requireHealedWithin(t, healsWithin+bad.hangs, direct(a.vault, a.proxy.address, good[0]),
+				fresh(a.sidecar, "", good[0]+"/key"), fresh(a.sidecar, "", good[1]+"/key"))
 			t.Logf("reads of the bad paths: %v", failing.stop())
 		})
 	}
@@ -224,13 +239,15 @@ func TestAQuestionAboutMountsThatFailsStopsNothing(t *testing.T) {
 				}
 			}
 			a.proxy.failing(way.answer, "sys/internal/ui/mounts", "sys/mounts")
-			missing := a.sidecar.startPoll(2, askWhileHealing, "secret/data/missing", "secret/data/missing-too")
+			missing := a.sidecar.startPoll(2, askWhileHealing, "secret/data/missing",
+				"secret/data/missing-too")
 			healthy := a.sidecar.startPoll(2, askWhileHealing, good...)
 			a.sandbox.asRoot(a.vault, http.MethodDelete, "secret/data/gone-0", nil)
 			a.sandbox.asRoot(a.vault, http.MethodDelete, "secret/metadata/gone-1", nil)
 			for i, want := range []string{"VERSION_DELETED", "SECRET_NOT_FOUND"} {
 				for range 3 {
-					answer, err := a.sidecar.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: gone[i] + "/key", MaxAge: readVaultNow})
+					answer, err := a.sidecar.Resolve(t.Context(),
+						&secretsidecarv1.ResolveRequest{Path: gone[i] + "/key", MaxAge: readVaultNow})
 					if err == nil {
 						t.Errorf("a secret that is gone is answered from %v, want %s", answer.GetSource(), want)
 						continue
@@ -255,7 +272,8 @@ func TestAWholeOutageStaysCheap(t *testing.T) {
 	t.Parallel()
 	const secrets, lasts = 20, 20 * time.Second
 	ways := slices.Clone(waysToFail)
-	ways[2].name, ways[2].answer = "503 of a sealed Vault", vaultSays(http.StatusServiceUnavailable, "Vault is sealed")
+	ways[2].name, ways[2].answer = "503 of a sealed Vault", vaultSays(http.StatusServiceUnavailable,
+		"Vault is sealed")
 	ways = slices.Delete(ways, 3, 4) // what hangs costs less still
 	for _, way := range ways {
 		t.Run(way.name, func(t *testing.T) {
@@ -275,7 +293,8 @@ func TestAWholeOutageStaysCheap(t *testing.T) {
 			intervals := 5 + int(time.Since(began)/(5*time.Second))
 			requireBetween(t, "requests that reached Vault", probes, 1, secrets+2*intervals)
 			a.proxy.open()
-			requireHealed(t, direct(a.vault, a.proxy.address, paths[0]), fresh(a.sidecar, "", paths[0]+"/key"))
+			requireHealed(t, direct(a.vault, a.proxy.address, paths[0]),
+				fresh(a.sidecar, "", paths[0]+"/key"))
 		})
 	}
 }

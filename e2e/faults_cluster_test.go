@@ -37,7 +37,7 @@ func newClusterSetup(t *testing.T, healthy func(string) bool) *clusterSetup {
 	return c
 }
 
-// askAnyNode is the direct client: it reads a secret at whichever node there is.
+// askAnyNode is the direct client: it reads a secret at any node.
 func (c *clusterSetup) askAnyNode(ctx context.Context) error {
 	var failures error
 	for _, node := range c.cluster.In() {
@@ -50,8 +50,8 @@ func (c *clusterSetup) askAnyNode(ctx context.Context) error {
 	return failures
 }
 
-// isUp is the check of a balancer: a node may have connections when it is the leader or one who
-// follows it.
+// isUp is a balancer's health check: a node may have connections when it leads, or follows a
+// leader.
 func isUp(backend string) bool {
 	client := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	answer, err := client.Get("http://" + backend + "/v1/sys/health?standbyok=true")
@@ -76,9 +76,12 @@ func TestAClusterLosesOneNodeAtATime(t *testing.T) {
 			c.load.meets("prod VAULT", "prod CACHE")
 			// Elections take their time, and a busy machine may cause one. Denials and missing
 			// secrets stay wrong.
-			c.load.expect(expectation{outage: []failure{unreachable, sealed, {codes.Unavailable, "LOGIN_PENDING"}}})
-			c.lose("the leader is killed", c.cluster.Leader(t), (*vaulttest.Vault).Kill, (*vaulttest.Vault).Restart)
-			c.lose("the leader is sealed", c.cluster.Leader(t), (*vaulttest.Vault).Seal, (*vaulttest.Vault).Unseal)
+			c.load.expect(expectation{outage: []failure{unreachable, sealed,
+				{codes.Unavailable, "LOGIN_PENDING"}}})
+			c.lose("the leader is killed", c.cluster.Leader(t), (*vaulttest.Vault).Kill,
+				(*vaulttest.Vault).Restart)
+			c.lose("the leader is sealed", c.cluster.Leader(t), (*vaulttest.Vault).Seal,
+				(*vaulttest.Vault).Unseal)
 			c.lose("the leader is frozen", c.cluster.Leader(t), (*vaulttest.Vault).Freeze, c.thaw)
 			c.lose("a follower is frozen", c.follower(), (*vaulttest.Vault).Freeze, c.thaw)
 			c.load.requireSome("prod VAULT", "prod CACHE", "prod STALE", "calm VAULT")
@@ -86,8 +89,9 @@ func TestAClusterLosesOneNodeAtATime(t *testing.T) {
 	}
 }
 
-// lose takes one node away, and gives it back. Both times the cluster is used again in time.
-func (c *clusterSetup) lose(what string, node *vaulttest.Vault, loss, back func(*vaulttest.Vault, testing.TB)) {
+// lose takes one node away, and gives it back. The cluster has to be used again in time after both.
+func (c *clusterSetup) lose(what string, node *vaulttest.Vault, loss,
+	back func(*vaulttest.Vault, testing.TB)) {
 	c.t.Helper()
 	c.cluster.TakeOut(node)
 	loss(node, c.t)
@@ -102,7 +106,7 @@ func (c *clusterSetup) lose(what string, node *vaulttest.Vault, loss, back func(
 	c.load.meets("prod VAULT")
 }
 
-// thaw lets a frozen node go on. One that led answers for a moment with what it knew, before it
+// thaw lets a frozen node go on. A node that led answers with what it knew for a moment, until it
 // learns that others have gone on without it.
 func (c *clusterSetup) thaw(node *vaulttest.Vault, t testing.TB) {
 	t.Helper()

@@ -21,8 +21,8 @@ import (
 
 // Connections that are open and lead nowhere, while a new one would lead to a healthy Vault.
 
-// heldConnections is how many connections the sidecar has when they die, where the protocol needs
-// more than one.
+// heldConnections is how many connections the sidecar has when they die, unless one carries all
+// requests.
 const heldConnections = 8
 
 // transports are the ways in which a sidecar speaks to a Vault.
@@ -38,8 +38,8 @@ var transports = []struct {
 	{"TLS with HTTP/1.1 alone", (*httptest.Server).StartTLS},
 }
 
-// balancedSetup is a sidecar whose connections lead through a balancer to a proxy before a Vault,
-// and are all open.
+// balancedSetup is a sidecar whose open connections lead through a balancer to a proxy before a
+// Vault.
 type balancedSetup struct {
 	*sandbox
 	vault    *vaulttest.Vault
@@ -48,8 +48,7 @@ type balancedSetup struct {
 	sidecar  *sidecar
 }
 
-// newBalancedSetup builds one. The address is that of the balancer unless host gives it another
-// name.
+// newBalancedSetup builds one and opens the connections.
 func newBalancedSetup(t *testing.T, start func(*httptest.Server), lines ...string) *balancedSetup {
 	t.Helper()
 	s := newSandbox(t)
@@ -61,7 +60,8 @@ func newBalancedSetup(t *testing.T, start func(*httptest.Server), lines ...strin
 		scheme = "https://"
 		lines = append(lines, "tls: {ca_file: "+s.write("ca.pem", pemOf(certificate.Raw))+"}")
 	}
-	d.sidecar = s.start("--config", s.config(s.defaultLogin(d.vault).connection("prod", scheme+d.balancer.address, lines...)))
+	d.sidecar = s.start("--config",
+		s.config(s.defaultLogin(d.vault).connection("prod", scheme+d.balancer.address, lines...)))
 	d.warm()
 	return d
 }
@@ -70,8 +70,8 @@ func pemOf(certificate []byte) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate}))
 }
 
-// warm writes secrets and reads them all at the same time, so that there are as many connections.
-// On a slow machine the time-out may be over before they are all under way: then it tries again.
+// warm writes secrets and reads all of them at once, so that each read opens a connection. On a
+// slow machine the time-out may come before all reads are under way; then it tries again.
 func (d *balancedSetup) warm() {
 	d.t.Helper()
 	for i := range heldConnections {
@@ -120,10 +120,12 @@ func (d *balancedSetup) requireHealed(without probe) {
 			}
 		})
 	})
-	requireHealed(d.t, without, fresh(d.sidecar, "", held(0)+"/key"), fresh(d.sidecar, "", held(1)+"/key"))
+	requireHealed(d.t, without, fresh(d.sidecar, "", held(0)+"/key"),
+		fresh(d.sidecar, "", held(1)+"/key"))
 	cancel()
 	patient.Wait()
-	d.t.Logf("a worker who waits for up to 10s was answered %d times meanwhile and refused %d times", answered, refused)
+	d.t.Logf("a worker who waits for up to 10s was answered %d times meanwhile and refused %d times",
+		answered, refused)
 }
 
 func TestConnectionsThatWentSilentAreLeft(t *testing.T) {
@@ -168,14 +170,14 @@ func vaultSays(status int, message string) http.HandlerFunc {
 	}
 }
 
-// hang answers nothing until the client has gone, which a server notices only once it has read the
+// hang answers nothing until the client has gone. A server notices that only once it has read the
 // body.
 func hang(_ http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(io.Discard, r.Body)
 	<-r.Context().Done()
 }
 
-// badNodes are nodes of a cluster that take connections and serve nothing.
+// badNodes are nodes of a cluster that accept connections and serve nothing.
 var badNodes = []struct {
 	name   string
 	answer func(s *sandbox) http.HandlerFunc
@@ -186,7 +188,8 @@ var badNodes = []struct {
 		return s.proxyTo(sealed)
 	}},
 	{"is a standby that knows no leader", func(*sandbox) http.HandlerFunc {
-		return vaultSays(http.StatusInternalServerError, "local node not active but active cluster node not found")
+		return vaultSays(http.StatusInternalServerError,
+			"local node not active but active cluster node not found")
 	}},
 	{"is a standby that redirects to a leader who is gone", func(*sandbox) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
@@ -243,12 +246,15 @@ func (s *sandbox) startWithHosts(hosts string, args ...string) *sidecar {
 	s.t.Helper()
 	const inNamespace = `mount --bind "$0" /etc/hosts && exec "$@"`
 	unshare := func(command ...string) *exec.Cmd {
-		return exec.Command("unshare", append([]string{"--mount", "--propagation", "private", "sh", "-c", inNamespace, hosts}, command...)...)
+		return exec.Command("unshare",
+			append([]string{"--mount", "--propagation", "private", "sh", "-c", inNamespace, hosts},
+				command...)...)
 	}
 	if said, err := unshare("true").CombinedOutput(); err != nil {
 		s.t.Skipf("a /etc/hosts of the sidecar's own needs unshare and the right to mount (root): %v\n%s", err, said)
 	}
-	running := s.serve(unshare(append([]string{binary, "serve", "--log-level", "debug"}, args...)...), nil)
+	running := s.serve(unshare(append([]string{binary, "serve", "--log-level", "debug"}, args...)...),
+		nil)
 	running.awaitHealth("")
 	return running
 }

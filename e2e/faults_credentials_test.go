@@ -33,7 +33,8 @@ func TestASecretIDIsRotatedByFileUnderLoadWithNoFailedRequest(t *testing.T) {
 		eventually(t, how+" leads to one login", func() bool { return r.proxy.count(loginPath) > logins })
 		eventually(t, how+" leaves the connection READY", func() bool {
 			one := r.sidecar.status("prod")
-			return one.GetState() == secretsidecarv1.ConnectionState_CONNECTION_STATE_READY && one.GetLastError() == nil
+			return one.GetState() == secretsidecarv1.ConnectionState_CONNECTION_STATE_READY &&
+				one.GetLastError() == nil
 		})
 		r.login.destroySecretID(current)
 		current = next
@@ -51,11 +52,13 @@ func TestASecretIDIsRotatedByFileUnderLoadWithNoFailedRequest(t *testing.T) {
 	rotate("another atomic rename", rename)
 	rotate("a write in place", inPlace)
 	bad("an empty file", "", func(one *secretsidecarv1.ConnectionStatus) bool {
-		return one.GetState() == secretsidecarv1.ConnectionState_CONNECTION_STATE_READY && one.GetLastError().GetReason() == "LOGIN_PENDING"
+		return one.GetState() == secretsidecarv1.ConnectionState_CONNECTION_STATE_READY &&
+			one.GetLastError().GetReason() == "LOGIN_PENDING"
 	})
 	rotate("a write after an empty file", inPlace)
 	bad("wrong content", r.newSecret(), func(one *secretsidecarv1.ConnectionStatus) bool {
-		return one.GetState() == secretsidecarv1.ConnectionState_CONNECTION_STATE_REJECTED && one.GetLastError().GetReason() == "LOGIN_REJECTED"
+		return one.GetState() == secretsidecarv1.ConnectionState_CONNECTION_STATE_REJECTED &&
+			one.GetLastError().GetReason() == "LOGIN_REJECTED"
 	})
 	bad("an empty file after wrong content", "", func(one *secretsidecarv1.ConnectionStatus) bool {
 		return one.GetState() == secretsidecarv1.ConnectionState_CONNECTION_STATE_REJECTED

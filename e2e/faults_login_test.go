@@ -26,8 +26,8 @@ var lostAnswers = []struct {
 	{"no answer comes until the time-out", hang},
 }
 
-// loseLogins carries logins to Vault, and says something else to whoever asked. What fails
-// meanwhile fails too; failing may be nil.
+// loseLogins carries logins to Vault and gives another answer to the caller. Other requests get
+// what failing returns, which may be nil.
 func (g *proxy) loseLogins(say http.HandlerFunc, failing func(path string) http.HandlerFunc) {
 	g.answerWith(func(path string) http.HandlerFunc {
 		if path == loginPath {
@@ -43,7 +43,7 @@ func (g *proxy) loseLogins(say http.HandlerFunc, failing func(path string) http.
 	})
 }
 
-// pester asks in every way that may lead to a login, again and again, for a while.
+// pester does whatever may lead to a login, again and again, for a while.
 func (r *sidecar) pester(total time.Duration) {
 	t := r.sandbox.t
 	t.Helper()
@@ -66,7 +66,7 @@ func (r *sidecar) testNamed(name string) (*secretsidecarv1.TestConnectionRespons
 	})
 }
 
-// lastsLong is how long a fault lasts whose damage adds up.
+// lastsLong is the length of a fault whose damage adds up.
 const lastsLong = 25 * time.Second
 
 // maxRejected is how many rejected logins all causes together may spend on a role. Vault locks it
@@ -82,10 +82,13 @@ func TestAProxyThatLosesTheAnswersToWrongLoginsLocksNoRole(t *testing.T) {
 			s := newSandbox(t)
 			g, l := s.newProxy(v), s.defaultLogin(v)
 			g.loseLogins(lost.say, nil)
-			r := s.startUnready("--config", s.config(l.connection("prod", g.address, "timeout: 2s", "secret_id: "+s.newSecret())))
+			r := s.startUnready("--config",
+				s.config(l.connection("prod", g.address, "timeout: 2s", "secret_id: "+s.newSecret())))
 			r.pester(lastsLong)
-			requireBetween(t, fmt.Sprintf("wrong logins in %v", lastsLong), g.count(loginPath), 1, maxRejected)
-			if status, _ := v.Do(t, http.MethodPost, loginPath, map[string]any{"role_id": l.roleID, "secret_id": l.secretID}); status != http.StatusOK {
+			requireBetween(t, fmt.Sprintf("wrong logins in %v", lastsLong), g.count(loginPath), 1,
+				maxRejected)
+			if status, _ := v.Do(t, http.MethodPost, loginPath,
+				map[string]any{"role_id": l.roleID, "secret_id": l.secretID}); status != http.StatusOK {
 				t.Errorf("the right secret_id is answered %d: the role is locked", status)
 			}
 		})
@@ -122,19 +125,20 @@ func TestLostAnswersToGoodLoginsSpendNothingOfARoleThatVaultHasAccepted(t *testi
 	}
 	s.vault.RevokeRoleTokens(t, l.role)
 	g.open()
-	requireHealed(t, direct(s.vault, g.address, "secret/data/app"), fresh(s.sidecar, "", "secret/data/app/key"))
+	requireHealed(t, direct(s.vault, g.address, "secret/data/app"),
+		fresh(s.sidecar, "", "secret/data/app/key"))
 	requireHealth(t, s.sidecar, "connection/prod", serving)
 }
 
-// outcomeIsKept is how long the outcome of a login that somebody asked for stands for others. A busy
-// machine may need longer for all who ask.
+// outcomeIsKept is how long the outcome of a login that somebody asked for counts for others too. A
+// busy machine may take longer to ask for all of them.
 const outcomeIsKept = 10 * time.Second
 
 // crowd is how many ask for the same thing at the same time.
 const crowd = 200
 
-// askTogether lets a crowd ask at the same time while the first login waits, and returns how many
-// logins that cost. None has to fail.
+// askTogether lets a crowd ask at once while the first login waits, and returns how many logins
+// that took. Nobody may fail.
 func (s *setup) askTogether(what string, ask func() error) int {
 	s.t.Helper()
 	before, release := s.proxy.count(loginPath), s.proxy.holdPaths(loginPath)
@@ -167,7 +171,8 @@ func TestACrowdThatAsksForANewLoginSharesOne(t *testing.T) {
 	}
 	since := time.Now()
 	again := a.askTogether("a new login again", a.sidecar.renewLogin)
-	requireBetween(t, "logins for those who asked again soon after", again, 0, int(time.Since(since)/outcomeIsKept))
+	requireBetween(t, "logins for those who asked again soon after", again, 0,
+		int(time.Since(since)/outcomeIsKept))
 }
 
 func TestACrowdThatTestsAConnectionSharesOneLogin(t *testing.T) {
@@ -198,7 +203,8 @@ func TestATestOfAConnectionSoonAfterAnotherCostsNoLogin(t *testing.T) {
 		}
 	}
 	logins := a.proxy.count(loginPath) - before
-	requireBetween(t, "logins for 20 tests soon after one that succeeded", logins, 0, int(time.Since(since)/outcomeIsKept))
+	requireBetween(t, "logins for 20 tests soon after one that succeeded", logins, 0,
+		int(time.Since(since)/outcomeIsKept))
 }
 
 func TestAFreshReadDoesNotWaitForOneThatHangs(t *testing.T) {
@@ -208,7 +214,8 @@ func TestAFreshReadDoesNotWaitForOneThatHangs(t *testing.T) {
 	release := s.proxy.hold()
 	defer release()
 	hung := make(chan error, 1)
-	go func() { hung <- fresh(s.sidecar, "", "secret/data/app/key")(t.Context()) }() // ends when it is answered
+	// ends when it is answered
+	go func() { hung <- fresh(s.sidecar, "", "secret/data/app/key")(t.Context()) }()
 	eventually(t, "a read hangs", func() bool { return s.proxy.count("secret/data/app") == 1 })
 	s.proxy.open() // the one that is held stays held
 	newer := s.newSecret()
@@ -216,9 +223,11 @@ func TestAFreshReadDoesNotWaitForOneThatHangs(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience) // a tenth of the time-out
 	defer cancel()
 	began := time.Now()
-	answer, err := s.Resolve(ctx, &secretsidecarv1.ResolveRequest{Path: "secret/data/app/key", MaxAge: readVaultNow})
+	answer, err := s.Resolve(ctx, &secretsidecarv1.ResolveRequest{Path: "secret/data/app/key",
+		MaxAge: readVaultNow})
 	if err != nil || answer.GetValue() != newer || answer.GetSource() != fromVault {
-		t.Errorf("a fresh read behind one that hangs: %v, %v after %v", answer.GetSource(), err, time.Since(began))
+		t.Errorf("a fresh read behind one that hangs: %v, %v after %v", answer.GetSource(), err,
+			time.Since(began))
 	}
 	if err := <-hung; err != nil { // what is newer than what it waits for answers it too
 		t.Errorf("the caller of the read that hangs: %v", err)
@@ -236,7 +245,8 @@ func TestNoMoreThanTwoReadsOfASecretAreUnderWay(t *testing.T) {
 	defer release()
 	for i := range 50 {
 		if i == 1 {
-			eventually(t, "the first read hangs", func() bool { return s.proxy.count("secret/data/app") == 1 })
+			eventually(t, "the first read hangs",
+				func() bool { return s.proxy.count("secret/data/app") == 1 })
 		}
 		group.Go(func() {
 			if err := fresh(s.sidecar, "", "secret/data/app/key")(t.Context()); err != nil {
@@ -244,7 +254,8 @@ func TestNoMoreThanTwoReadsOfASecretAreUnderWay(t *testing.T) {
 			}
 		})
 	}
-	eventually(t, "a second read is under way", func() bool { return s.proxy.count("secret/data/app") >= 2 })
+	eventually(t, "a second read is under way",
+		func() bool { return s.proxy.count("secret/data/app") >= 2 })
 	tick := time.NewTicker(askWhileHealing)
 	defer tick.Stop()
 	for range 20 { // a third one would be here by now
@@ -269,15 +280,19 @@ func TestARoleIDFileThatIsReplacedOnDiskIsTakenUp(t *testing.T) {
 			value := s.newSecret()
 			s.writeSecret(v, "secret/data/app", "key", value)
 			r := s.start("--config", s.config(older.connection("prod", g.address, timeoutOf(noOutage),
-				"role_id_file: "+s.write("role_id", older.roleID), "secret_id_file: "+s.write("secret_id", older.secretID))))
+				"role_id_file: "+s.write("role_id", older.roleID), "secret_id_file: "+s.write("secret_id",
+					older.secretID))))
 			stopLoad := r.underLoad("prod", "secret/data/app/key", value)
 			defer stopLoad()
 			before := g.count(loginPath)
 			s.write(order[0], contents[order[0]]+"\n")
-			eventually(t, "the first of the two is tried", func() bool { return g.count(loginPath) > before })
+			eventually(t, "the first of the two is tried",
+				func() bool { return g.count(loginPath) > before })
 			s.write(order[1], contents[order[1]]+"\n")
-			eventually(t, "there is a token of the new role", func() bool { return len(v.RoleTokens(t, newer.role)) == 1 })
-			eventually(t, "the old role's token is revoked", func() bool { return len(v.RoleTokens(t, older.role)) == 0 })
+			eventually(t, "there is a token of the new role",
+				func() bool { return len(v.RoleTokens(t, newer.role)) == 1 })
+			eventually(t, "the old role's token is revoked",
+				func() bool { return len(v.RoleTokens(t, older.role)) == 0 })
 			stopLoad()
 			requireBetween(t, "logins", g.count(loginPath)-before, 1, 1+maxRejected)
 		})

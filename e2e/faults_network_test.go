@@ -10,7 +10,8 @@ import (
 func TestTheNetworkToVaultIsBad(t *testing.T) {
 	t.Parallel()
 	outage := expectation{outage: []failure{unreachable}}
-	served, refused := []string{"prod VAULT", "prod CACHE"}, []string{"prod STALE", "prod VAULT_UNREACHABLE"}
+	served, refused := []string{"prod VAULT", "prod CACHE"}, []string{"prod STALE",
+		"prod VAULT_UNREACHABLE"}
 	for _, test := range []struct {
 		name     string
 		fault    toxic
@@ -18,8 +19,10 @@ func TestTheNetworkToVaultIsBad(t *testing.T) {
 		expected expectation
 		met      []string // answers that show that the fault was there
 	}{
-		{"answers that take 300 ms longer fail nothing", latencyOf(300 * time.Millisecond), noOutage, healthy, served},
-		{"a black hole swallows what is sent and resets nothing", blackHole, 3 * time.Second, outage, refused},
+		{"answers that take 300 ms longer fail nothing", latencyOf(300 * time.Millisecond), noOutage,
+			healthy, served},
+		{"a black hole swallows what is sent and resets nothing", blackHole, 3 * time.Second, outage,
+			refused},
 		{"every connection is reset", resets, noOutage, outage, refused},
 		{"every answer is truncated", truncated, noOutage, outage, refused},
 		{"connections close slowly", slowClose, noOutage, healthy, served},

@@ -31,10 +31,12 @@ func TestTheConfigurationIsReloaded1000TimesUnderLoad(t *testing.T) {
 	prod := r.login.connection("prod", r.network.address, r.lines...)
 	texts := []string{
 		r.configText(prod, r.calmConnection),
-		r.configText(r.login.connection("prod", r.network.address, append(r.lines, "max_waiting: 500")...), r.calmConnection),
+		r.configText(r.login.connection("prod", r.network.address,
+			append(r.lines, "max_waiting: 500")...), r.calmConnection),
 		r.configText(prod, r.calmConnection) + "# a comment\n",
 	}
-	withMore := r.configText(prod, r.calmConnection, strings.Replace(r.calmConnection, "name: calm", "name: more", 1))
+	withMore := r.configText(prod, r.calmConnection,
+		strings.Replace(r.calmConnection, "name: calm", "name: more", 1))
 	for i := range reloads {
 		text := texts[i%len(texts)]
 		if i%50 == 0 {
@@ -49,7 +51,7 @@ func TestTheConfigurationIsReloaded1000TimesUnderLoad(t *testing.T) {
 	}
 }
 
-// reload sends SIGHUP and waits until the configuration was reloaded since.
+// reload sends SIGHUP and waits until the configuration has been reloaded.
 func (r *sidecar) reload() {
 	r.sandbox.t.Helper()
 	const done = "configuration reloaded"
@@ -105,7 +107,8 @@ func TestFileDescriptorsAreExhausted(t *testing.T) {
 	r.network.disconnect()
 	r.network.connect() // whoever wants to reach Vault now needs a descriptor
 	eventually(t, "the status tells of descriptors", func() bool {
-		return strings.Contains(r.sidecar.status("prod").GetLastError().GetMessage(), "no file descriptor left")
+		return strings.Contains(r.sidecar.status("prod").GetLastError().GetMessage(),
+			"no file descriptor left")
 	})
 	r.load.during(time.Second)
 	for _, conn := range greedy {
@@ -158,7 +161,8 @@ func TestTheSidecarIsFrozenForLongerThanTheTokenLives(t *testing.T) {
 	r.sidecar = r.start("--config", r.config())
 	// A read that is under way when the process freezes looks like one that Vault has not answered,
 	// on any connection.
-	r.load = newLoad(t, r.sidecar, &target{connection: "prod", history: r.prod}, &target{connection: "calm", history: r.calm})
+	r.load = newLoad(t, r.sidecar, &target{connection: "prod", history: r.prod},
+		&target{connection: "calm", history: r.calm})
 	r.load.meets("prod VAULT")
 	r.load.expect(expectation{outage: []failure{unreachable}})
 	r.sidecar.signal(syscall.SIGSTOP)
@@ -179,7 +183,8 @@ func TestSIGTERMUnderLoadLosesNoAcceptedRequestAndRevokesTheTokens(t *testing.T)
 	r.network.poison(latencyOf(time.Second))
 	const inFlight = 50
 	r.requireAnswered(inFlight, func() {
-		eventually(t, "the reads are on their way", func() bool { return len(r.vault.RequestsTo(t, "secret/data/accepted")) > 0 })
+		eventually(t, "the reads are on their way",
+			func() bool { return len(r.vault.RequestsTo(t, "secret/data/accepted")) > 0 })
 		r.sidecar.terminate()
 	})
 	r.network.heal()
@@ -210,7 +215,9 @@ func (r *loadSetup) requireAnswered(count int, meanwhile func()) {
 	var answers sync.WaitGroup
 	for i, value := range values {
 		answers.Go(func() {
-			answer, err := r.sidecar.Resolve(ctx, &secretsidecarv1.ResolveRequest{Connection: "prod", Path: fmt.Sprintf("secret/data/accepted-%d/key", i)})
+			answer, err := r.sidecar.Resolve(ctx,
+				&secretsidecarv1.ResolveRequest{Connection: "prod",
+					Path: fmt.Sprintf("secret/data/accepted-%d/key", i)})
 			if err != nil || answer.GetValue() != value {
 				r.t.Errorf("an accepted request was lost: %v, %v", answer, err)
 			}

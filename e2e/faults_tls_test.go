@@ -85,20 +85,25 @@ func newTLSSetup(t *testing.T) (*tlsSetup, *authority) {
 	c.proxy = s.openProxy(v, func(server *httptest.Server) {
 		server.EnableHTTP2 = true
 		server.TLS = &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
-			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return c.settings.Load(), nil }}
+			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+				return c.settings.Load(),
+					nil
+			}}
 		server.StartTLS()
 	})
 	client := ca.issue()
-	lines := "tls: {ca_file: " + s.write("ca.pem", ca.pem) + ", client_cert_file: " + s.write("client.pem", client.certificate) +
+	lines := "tls: {ca_file: " + s.write("ca.pem", ca.pem) + ", client_cert_file: " +
+		s.write("client.pem", client.certificate) +
 		", client_key_file: " + s.write("client.key", client.key) + "}"
 	s.writeSecret(v, "secret/data/app", "key", s.newSecret())
-	c.sidecar = s.start("--config", s.config(c.login.connection("prod", c.proxy.address, "timeout: 2s", lines)))
+	c.sidecar = s.start("--config",
+		s.config(c.login.connection("prod", c.proxy.address, "timeout: 2s", lines)))
 	c.requireHealedNow()
 	return c, ca
 }
 
-// trust restarts the server's TLS: it shows a certificate of one CA, and takes client certificates
-// of another.
+// trust replaces the TLS settings of the server: it shows a certificate of one CA, and accepts
+// client certificates of another.
 func (c *tlsSetup) trust(server, clients *authority) {
 	c.t.Helper()
 	shown := server.issue()
@@ -118,15 +123,15 @@ func (c *tlsSetup) trust(server, clients *authority) {
 	}
 }
 
-// requireHealedNow asks until a fresh value comes. There is no direct client: nobody else has a
-// certificate.
+// requireHealedNow asks until a fresh value comes. There is no direct client, because nobody else
+// has a certificate.
 func (c *tlsSetup) requireHealedNow() {
 	c.t.Helper()
 	requireHealed(c.t, nil, fresh(c.sidecar, "", "secret/data/app/key"))
 }
 
-// requireGoesOn fails the test unless reads succeed on new connections, for longer than a file
-// takes to be noticed.
+// requireGoesOn fails the test unless reads on new connections succeed, for longer than it takes to
+// notice a file.
 func (c *tlsSetup) requireGoesOn(what string) {
 	c.t.Helper()
 	connections := c.shown.Load()
@@ -168,7 +173,8 @@ func TestACAThatIsReplacedOnDiskIsTakenUp(t *testing.T) {
 		c, first := newTLSSetup(t)
 		second := c.newAuthority("second")
 		c.trust(second, first)
-		eventually(t, "the server is not trusted", func() bool { return fresh(c.sidecar, "", "secret/data/app/key")(t.Context()) != nil })
+		eventually(t, "the server is not trusted",
+			func() bool { return fresh(c.sidecar, "", "secret/data/app/key")(t.Context()) != nil })
 		c.write("ca.pem", second.pem)
 		c.requireHealedNow()
 	})
@@ -216,7 +222,10 @@ func TestAClientCertificateThatIsReplacedOnDiskIsTakenUp(t *testing.T) {
 func TestFilesOfTLSThatAreReplacedInPlaceOrByALinkAreTakenUp(t *testing.T) {
 	t.Parallel()
 	for name, replace := range map[string]func(s *sandbox, file, content string){
-		"in place": func(s *sandbox, file, content string) { s.must(os.WriteFile(s.path(file), []byte(content), 0o600)) },
+		"in place": func(s *sandbox, file,
+			content string) {
+			s.must(os.WriteFile(s.path(file), []byte(content), 0o600))
+		},
 		"by a link to another file": func(s *sandbox, file, content string) {
 			s.must(os.Remove(s.path(file)))
 			s.must(os.Symlink(s.write(file+".linked", content), s.path(file)))

@@ -30,7 +30,8 @@ func TestVaultDownAtTheStartAndThenUp(t *testing.T) {
 	requireHealth(t, r.sidecar, "liveness", serving)
 	for range 20 {
 		asked := time.Now()
-		_, err := r.sidecar.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Connection: "prod", Path: "secret/data/warm-0/key"})
+		_, err := r.sidecar.Resolve(t.Context(),
+			&secretsidecarv1.ResolveRequest{Connection: "prod", Path: "secret/data/warm-0/key"})
 		failed := failureOf(err)
 		if failed == nil || *failed != unreachable && *failed != loginPending {
 			t.Fatalf("with Vault down from the start: %v", err)
@@ -38,7 +39,8 @@ func TestVaultDownAtTheStartAndThenUp(t *testing.T) {
 		requireAtOnce(t, asked)
 	}
 	r.vault.Restart(t)
-	requireHealed(t, direct(r.vault, r.network.address, loadPaths[0]), fresh(r.sidecar, "prod", "secret/data/warm-0/key"))
+	requireHealed(t, direct(r.vault, r.network.address, loadPaths[0]),
+		fresh(r.sidecar, "prod", "secret/data/warm-0/key"))
 	r.sidecar.awaitHealth("") // by itself
 	r.beginLoad()
 	r.load.meets("prod VAULT", "prod CACHE", "calm VAULT")
@@ -64,7 +66,8 @@ func TestVaultIsDownForLongerThanTheTokenLives(t *testing.T) {
 	r.load.meets("prod VAULT", "prod CACHE")
 	r.load.expect(expectation{outage: []failure{unreachable, sealed}})
 	r.vault.Kill(t)
-	eventually(t, "the token has expired", func() bool { return r.sidecar.health("connection/prod") == notServing })
+	eventually(t, "the token has expired",
+		func() bool { return r.sidecar.health("connection/prod") == notServing })
 	requireHealth(t, r.sidecar, "", serving)
 	r.load.meets("prod STALE", "prod VAULT_UNREACHABLE")
 	r.vault.Restart(t)
@@ -119,7 +122,8 @@ func TestVaultIsPutBackToAnOlderSnapshot(t *testing.T) {
 	snapshot, point := r.vault.Snapshot(t), r.prod.point()
 	r.begin() // the token is younger than the snapshot: Vault will not know it
 	r.load.during(2 * time.Second)
-	r.load.expect(expectation{outage: []failure{unreachable, sealed, {codes.NotFound, "SECRET_NOT_FOUND"}}})
+	r.load.expect(expectation{outage: []failure{unreachable, sealed,
+		{codes.NotFound, "SECRET_NOT_FOUND"}}})
 	r.prod.putBack(point, func() { r.vault.Restore(t, snapshot) })
 	r.load.heal()
 	r.load.meets("prod VAULT")
@@ -131,9 +135,11 @@ func TestTokensAreRevokedUnderLoad(t *testing.T) {
 	r.begin()
 	for range 3 {
 		r.load.meets("prod VAULT")
-		eventually(t, "there is a token to revoke", func() bool { return r.vault.RevokeRoleTokens(t, r.login.role) > 0 })
+		eventually(t, "there is a token to revoke",
+			func() bool { return r.vault.RevokeRoleTokens(t, r.login.role) > 0 })
 	}
-	eventually(t, "the last revocation is followed by a login", func() bool { return r.proxy.count(loginPath) > 3 })
+	eventually(t, "the last revocation is followed by a login",
+		func() bool { return r.proxy.count(loginPath) > 3 })
 	r.load.meets("prod VAULT") // and nothing but values
 	requireBetween(t, "logins for 3 revocations", r.proxy.count(loginPath), 4, 4)
 }
@@ -148,7 +154,9 @@ func TestAPolicyTightenedWhileCachedDeniesWithinOneRefresh(t *testing.T) {
 	r.load.during(loadTTL + 500*time.Millisecond) // after a ttl no copy is fresh any more
 	for _, path := range loadPaths {
 		for _, maxStale := range []time.Duration{0, loadStale} {
-			_, err := r.sidecar.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Connection: "prod", Path: path + "/key", MaxStale: durationpb.New(maxStale)})
+			_, err := r.sidecar.Resolve(t.Context(),
+				&secretsidecarv1.ResolveRequest{Connection: "prod", Path: path + "/key",
+					MaxStale: durationpb.New(maxStale)})
 			requireFailure(t, r.sandbox, err, denied)
 		}
 	}
@@ -167,7 +175,8 @@ func TestASecretIsDeletedUndeletedAndDestroyed(t *testing.T) {
 	value := r.newSecret()
 	r.writeSecret(r.vault, path, "key", value)
 	ask := func(maxAge *durationpb.Duration) (*secretsidecarv1.ResolveResponse, error) {
-		return r.sidecar.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Connection: "prod", Path: path + "/key", MaxAge: maxAge})
+		return r.sidecar.Resolve(t.Context(),
+			&secretsidecarv1.ResolveRequest{Connection: "prod", Path: path + "/key", MaxAge: maxAge})
 	}
 	change := func(method, api string) {
 		t.Helper()
@@ -205,14 +214,16 @@ func TestAWrappedSecretIDThatSomebodyElseHasUsedIsCalledAPossibleAttack(t *testi
 	wrapping := r.login.wrappedSecretID()
 	r.write(r.login.role, wrapping)
 	// Somebody else is faster.
-	if status := r.vault.Call(t, wrapping, http.MethodPost, "sys/wrapping/unwrap", nil, nil).Status; status != http.StatusOK {
+	if status := r.vault.Call(t, wrapping, http.MethodPost, "sys/wrapping/unwrap", nil,
+		nil).Status; status != http.StatusOK {
 		t.Fatalf("unwrap: %d", status)
 	}
 	r.lines = append(r.lines, "secret_id_wrapped: true")
 	r.sidecar = r.startUnready("--config", r.config())
 	var said string
 	eventually(t, "the login is rejected", func() bool {
-		_, err := r.sidecar.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Connection: "prod", Path: "secret/data/warm-0/key"})
+		_, err := r.sidecar.Resolve(t.Context(),
+			&secretsidecarv1.ResolveRequest{Connection: "prod", Path: "secret/data/warm-0/key"})
 		failed := failureOf(err)
 		if failed != nil {
 			said = err.Error()

@@ -44,7 +44,8 @@ func (s *sandbox) grpcurlOutcome(body string, target ...string) outcome {
 		args = append(args, "-d", body)
 	}
 	args = append(append(args, s.socket()), target...)
-	return s.execute(exec.Command(foreignClient(s.t, "GRPCURL"), args...)) // #nosec G204 -- named by the Makefile
+	return s.execute(exec.Command(foreignClient(s.t, "GRPCURL"),
+		args...)) // #nosec G204 -- named by the Makefile
 }
 
 // call asks one method with grpcurl and decodes its JSON answer.
@@ -77,7 +78,8 @@ func TestGrpcurlNeedsNothingButTheSocket(t *testing.T) {
 			}
 		}
 		description := s.grpcurl("", "describe", "secretsidecar.v1.SecretService")
-		for _, method := range []string{"Resolve", "BatchResolve", "TestConnection", "Invalidate", "ListConnections", "Watch"} {
+		for _, method := range []string{"Resolve", "BatchResolve", "TestConnection", "Invalidate",
+			"ListConnections", "Watch"} {
 			if !strings.Contains(description, "rpc "+method+" (") {
 				t.Errorf("describe does not show %s:\n%s", method, description)
 			}
@@ -87,7 +89,8 @@ func TestGrpcurlNeedsNothingButTheSocket(t *testing.T) {
 	t.Run("Resolve, from Vault and then from the cache", func(t *testing.T) {
 		s := s.in(t)
 		first := s.call("Resolve", `{"path": "secret/data/mysec/api_key"}`)
-		want := map[string]any{"value": secret, "valueType": "VALUE_TYPE_STRING", "version": 1.0, "source": "SOURCE_VAULT"}
+		want := map[string]any{"value": secret, "valueType": "VALUE_TYPE_STRING", "version": 1.0,
+			"source": "SOURCE_VAULT"}
 		requireFields(t, first, want)
 		requireTimesInOrder(t, first["versionCreatedAt"], first["fetchedAt"], first["expiresAt"])
 		second := s.call("Resolve", `{"path": "secret/data/mysec/number", "connection": "prod"}`)
@@ -132,7 +135,8 @@ func TestGrpcurlNeedsNothingButTheSocket(t *testing.T) {
 		if want := []string{"reach", "login", "mounts", "path"}; !slices.Equal(names, want) {
 			t.Errorf("checks %v, want %v", names, want)
 		}
-		if mounts := fmt.Sprint(report["mounts"]); !strings.Contains(mounts, "kvVersion:2 path:secret/ type:kv") {
+		if mounts := fmt.Sprint(report["mounts"]); !strings.Contains(mounts,
+			"kvVersion:2 path:secret/ type:kv") {
 			t.Errorf("the mounts are %s", mounts)
 		}
 	})
@@ -148,14 +152,18 @@ func TestGrpcurlNeedsNothingButTheSocket(t *testing.T) {
 
 	t.Run("Invalidate", func(t *testing.T) {
 		s := s.in(t)
-		requireFields(t, s.call("Invalidate", `{"path": "secret/data/mysec/api_key"}`), map[string]any{"entries": 1.0})
-		requireFields(t, s.call("Resolve", `{"path": "secret/data/mysec/api_key"}`), map[string]any{"source": "SOURCE_VAULT"})
+		requireFields(t, s.call("Invalidate", `{"path": "secret/data/mysec/api_key"}`),
+			map[string]any{"entries": 1.0})
+		requireFields(t, s.call("Resolve", `{"path": "secret/data/mysec/api_key"}`),
+			map[string]any{"source": "SOURCE_VAULT"})
 	})
 
 	t.Run("an error shows its details", func(t *testing.T) {
 		s := s.in(t)
-		done := s.grpcurlOutcome(`{"path": "secret/data/absent/key"}`, "secretsidecar.v1.SecretService/Resolve")
-		for _, want := range []string{"NotFound", "google.rpc.ErrorInfo", "SECRET_NOT_FOUND", "secretsidecar"} {
+		done := s.grpcurlOutcome(`{"path": "secret/data/absent/key"}`,
+			"secretsidecar.v1.SecretService/Resolve")
+		for _, want := range []string{"NotFound", "google.rpc.ErrorInfo", "SECRET_NOT_FOUND",
+			"secretsidecar"} {
 			if !strings.Contains(done.stderr, want) {
 				t.Errorf("the error does not show %q:\n%s", want, done.stderr)
 			}
@@ -179,7 +187,8 @@ func TestGrpcHealthProbeAsksForEveryService(t *testing.T) {
 		"": true, "secretsidecar.v1.SecretService": true, "liveness": true,
 		"connection/good": true, "connection/bad": false, "connection/unknown": false,
 	} {
-		done := s.execute(exec.Command(probe, "-addr", "unix:"+s.socket(), "-service", service)) // #nosec G204 -- named by the Makefile
+		done := s.execute(exec.Command(probe, "-addr", "unix:"+s.socket(), "-service",
+			service)) // #nosec G204 -- named by the Makefile
 		if serving := done.code == 0; serving != want {
 			t.Errorf("probe of %q: exit %d, want serving %v\n%s", service, done.code, want, done.stderr)
 		}

@@ -23,7 +23,8 @@ func (r *sidecar) protectionsOf() map[string]bool {
 			}
 		}
 	}
-	if err := json.Unmarshal([]byte(done.stdout), &answer); err != nil || answer.Process.Version == "" {
+	if err := json.Unmarshal([]byte(done.stdout), &answer); err != nil ||
+		answer.Process.Version == "" {
 		r.sandbox.t.Fatalf("connections list: %v\n%s%s", err, done.stdout, done.stderr)
 	}
 	protections := map[string]bool{}
@@ -50,7 +51,8 @@ func TestTheProcessIsHardenedAndSaysSo(t *testing.T) {
 	for _, name := range []string{"environ", "cmdline"} {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", s.command.Process.Pid, name))
 		s.must(err)
-		s.record(name+" of the process", string(text)) // the leak checker looks for every secret of the test
+		// the leak checker looks for every secret of the test
+		s.record(name+" of the process", string(text))
 	}
 }
 
@@ -63,7 +65,8 @@ func TestWithLandlockTheSidecarWorksAndRotatesCredentials(t *testing.T) {
 	s.writeSecret(v, "secret/data/app", "key", value)
 	kubernetes := s.newVolume("kubernetes")
 	kubernetes.swap(map[string]string{"secret_id": l.secretID})
-	text := s.configText(l.connection("prod", v.Address, "secret_id_file: "+kubernetes.file("secret_id"))) +
+	text := s.configText(l.connection("prod", v.Address,
+		"secret_id_file: "+kubernetes.file("secret_id"))) +
 		"audit: {file: " + s.path("audit.log") + "}\n"
 	r := s.startUnready("--config", s.write("config.yaml", text+"hardening: {landlock: try}\n"))
 	if !r.protectionsOf()["files_restricted"] {
@@ -72,9 +75,11 @@ func TestWithLandlockTheSidecarWorksAndRotatesCredentials(t *testing.T) {
 	r.awaitHealth("")
 	r.value("secret/data/app/key", value, fromVault)
 	kubernetes.swap(map[string]string{"secret_id": l.newSecretID()})
-	eventually(t, "the new secret_id is in use", func() bool { return r.logs("Vault accepts the new credentials") })
+	eventually(t, "the new secret_id is in use",
+		func() bool { return r.logs("Vault accepts the new credentials") })
 	s.write("config.yaml", text+"# changed\n")
-	eventually(t, "the configuration is reloaded", func() bool { return r.logs("configuration reloaded") })
+	eventually(t, "the configuration is reloaded",
+		func() bool { return r.logs("configuration reloaded") })
 	r.value("secret/data/app/key", value, fromCache)
 	if lines := s.auditLines("audit.log"); len(lines) != 2 {
 		t.Errorf("the audit log holds %v", lines)
@@ -96,10 +101,12 @@ func TestAProtectionThatIsRequiredAndCannotBeHadKeepsTheSidecarFromStarting(t *t
 	for _, directory := range []string{s.dir, s.subdirectory("run")} {
 		s.must(os.Chmod(directory, 0o777)) // #nosec G302 -- another user starts a sidecar here
 	}
-	config := s.write("config.yaml", s.configText(l.connection("prod", v.Address))+"hardening: {lock_memory: require}\n")
+	config := s.write("config.yaml",
+		s.configText(l.connection("prod", v.Address))+"hardening: {lock_memory: require}\n")
 	s.must(os.Chmod(config, 0o644)) // #nosec G302 -- read by another user
 	done := s.as(somebody{uid: 41001, gid: 41001}, "serve", "--config", config)
-	if done.code != 1 || !strings.Contains(done.stderr, "hardening.lock_memory is required") || !strings.Contains(done.stderr, "RLIMIT_MEMLOCK") {
+	if done.code != 1 || !strings.Contains(done.stderr, "hardening.lock_memory is required") ||
+		!strings.Contains(done.stderr, "RLIMIT_MEMLOCK") {
 		t.Errorf("serve ended with %d: %s", done.code, done.stderr)
 	}
 }

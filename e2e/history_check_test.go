@@ -24,9 +24,12 @@ func TestTheHistoryFindsEveryWrongAnswer(t *testing.T) {
 	maybe := l.begin(other) // nobody knows whether Vault has it
 	older, newer, newest := l.secrets[path][0], l.secrets[path][1], l.secrets[path][2]
 	newest.gone = ago(5 * time.Second)
-	ask := question{path: path, key: "key", began: now, ttl: 30 * time.Second, maxAge: 20 * time.Second, maxStale: time.Hour}
-	answer := func(value string, version uint32, source secretsidecarv1.Source, fetched time.Time) *secretsidecarv1.ResolveResponse {
-		return &secretsidecarv1.ResolveResponse{Value: value, Version: version, Source: source, FetchedAt: timestamppb.New(fetched)}
+	ask := question{path: path, key: "key", began: now, ttl: 30 * time.Second,
+		maxAge: 20 * time.Second, maxStale: time.Hour}
+	answer := func(value string, version uint32, source secretsidecarv1.Source,
+		fetched time.Time) *secretsidecarv1.ResolveResponse {
+		return &secretsidecarv1.ResolveResponse{Value: value, Version: version, Source: source,
+			FetchedAt: timestamppb.New(fetched)}
 	}
 	fenced := ask
 	fenced.notBefore = ago(2 * time.Second)
@@ -36,21 +39,34 @@ func TestTheHistoryFindsEveryWrongAnswer(t *testing.T) {
 		answer *secretsidecarv1.ResolveResponse
 		want   string // part of the complaint; empty for none
 	}{
-		{"the newest at its time is right", ask, answer(newest.value("key"), 3, fromCache, ago(8*time.Second)), ""},
-		{"an older one read before the next is right", ask, answer(older.value("key"), 1, stale, ago(2*time.Minute)), ""},
-		{"one that came back by a restore is right", ask, answer(newer.value("key"), 2, fromVault, ago(time.Second)), ""},
-		{"one that Vault may have or not is right", question{path: other, key: "key", began: now, ttl: ask.ttl, maxAge: ask.maxAge},
+		{"the newest at its time is right", ask,
+			answer(newest.value("key"), 3, fromCache, ago(8*time.Second)), ""},
+		{"an older one read before the next is right", ask,
+			answer(older.value("key"), 1, stale, ago(2*time.Minute)), ""},
+		{"one that came back by a restore is right", ask,
+			answer(newer.value("key"), 2, fromVault, ago(time.Second)), ""},
+		{"one that Vault may have or not is right",
+			question{path: other, key: "key", began: now, ttl: ask.ttl, maxAge: ask.maxAge},
 			answer(maybe.value("key"), 2, fromVault, ago(time.Second)), ""},
 		{"a value that was never written", ask, answer("nonsense", 1, fromVault, now), "never written"},
-		{"a value of another key", ask, answer(newest.value("other"), 3, fromVault, ago(8*time.Second)), "never written"},
-		{"a value of another secret", ask, answer(maybe.value("key"), 2, fromVault, now), "never written"},
-		{"a wrong version", ask, answer(newest.value("key"), 2, fromVault, ago(8*time.Second)), "is version 3"},
-		{"an old version though a newer one was there", ask, answer(newer.value("key"), 2, fromVault, ago(8*time.Second)), "was there since"},
-		{"a version that a restore took away", ask, answer(newest.value("key"), 3, fromVault, ago(time.Second)), "is gone since"},
-		{"a copy past max_age", ask, answer(newer.value("key"), 2, fromCache, ago(25*time.Second)), "20s at most"},
-		{"a stale copy past ttl and max_stale", ask, answer(older.value("key"), 1, stale, ago(2*time.Hour)), "at most is allowed"},
-		{"a read from before the fence", fenced, answer(newest.value("key"), 3, fromCache, ago(6*time.Second)), "before the Invalidate"},
-		{"a read in the future", ask, answer(newer.value("key"), 2, fromVault, now.Add(time.Hour)), "in the future"},
+		{"a value of another key", ask, answer(newest.value("other"), 3, fromVault, ago(8*time.Second)),
+			"never written"},
+		{"a value of another secret", ask, answer(maybe.value("key"), 2, fromVault, now),
+			"never written"},
+		{"a wrong version", ask, answer(newest.value("key"), 2, fromVault, ago(8*time.Second)),
+			"is version 3"},
+		{"an old version though a newer one was there", ask,
+			answer(newer.value("key"), 2, fromVault, ago(8*time.Second)), "was there since"},
+		{"a version that a restore took away", ask,
+			answer(newest.value("key"), 3, fromVault, ago(time.Second)), "is gone since"},
+		{"a copy past max_age", ask, answer(newer.value("key"), 2, fromCache, ago(25*time.Second)),
+			"20s at most"},
+		{"a stale copy past ttl and max_stale", ask,
+			answer(older.value("key"), 1, stale, ago(2*time.Hour)), "at most is allowed"},
+		{"a read from before the fence", fenced,
+			answer(newest.value("key"), 3, fromCache, ago(6*time.Second)), "before the Invalidate"},
+		{"a read in the future", ask, answer(newer.value("key"), 2, fromVault, now.Add(time.Hour)),
+			"in the future"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			err := l.judge(test.ask, test.answer)

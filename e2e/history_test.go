@@ -12,9 +12,9 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 
-// history knows every version of every secret that a test has written to one Vault, and judges
-// answers by it: a value that is wrong, too old or another secret's is found, and not only an
-// error. It is safe for concurrent use.
+// history knows every version of every secret that a test has written to one Vault. It judges
+// answers by that, and so finds a wrong value, one that is too old, and one of another secret. It
+// is safe for concurrent use.
 type history struct {
 	name  string // part of every value, so that the histories of two Vaults share none
 	vault writable
@@ -27,8 +27,9 @@ type history struct {
 
 	mu      sync.Mutex
 	secrets map[string][]*written // by API path, oldest first; guarded by mu, what they point to too
-	fences  map[string]time.Time  // when the last Invalidate of a path that has returned was called; guarded by mu
-	restore period                // the last one; guarded by mu
+	// when the last Invalidate of a path that has returned was called; guarded by mu
+	fences  map[string]time.Time
+	restore period // the last one; guarded by mu
 }
 
 // writable is a Vault, or a cluster of them.
@@ -55,7 +56,8 @@ var keys = []string{"key", "other"}
 func (w *written) value(key string) string { return w.base + "/" + key }
 
 func newHistory(name string, v writable) *history {
-	return &history{name: name, vault: v, secrets: map[string][]*written{}, fences: map[string]time.Time{}}
+	return &history{name: name, vault: v, secrets: map[string][]*written{},
+		fences: map[string]time.Time{}}
 }
 
 // write makes a new version. An error means that Vault may have it or not.
@@ -106,8 +108,8 @@ func (l *history) point() map[string]int {
 	return lengths
 }
 
-// putBack puts the Vault back to a point. Nothing is written meanwhile. What is read in the middle
-// of it may be of before or after.
+// putBack puts the Vault back to a point. Nothing is written meanwhile. A read that overlaps with
+// it may return what was there before or after.
 func (l *history) putBack(to map[string]int, restore func()) {
 	l.writing.Lock()
 	defer l.writing.Unlock()
@@ -123,18 +125,18 @@ func (l *history) putBack(to map[string]int, restore func()) {
 	}
 }
 
-// mayLag calls do, and from readTakes before that on until it has returned lets Vault answer with
-// older versions. Nothing is written meanwhile.
+// mayLag calls do. Until do has returned, and readTakes before, Vault may answer with older
+// versions. Nothing is written meanwhile.
 func (l *history) mayLag(do func()) { l.putBack(l.point(), do) }
 
-// fenced notes that an Invalidate that was called at a moment has returned.
+// fenced notes that an Invalidate has returned, and when it was called.
 func (l *history) fenced(path string, called time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.fences[path] = called
 }
 
-// fence returns when the last Invalidate of a path was called that has returned by now.
+// fence returns when the last Invalidate of a path was called, of those that have returned.
 func (l *history) fence(path string) time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -151,7 +153,7 @@ type question struct {
 	ttl       time.Duration
 }
 
-// judge says what is wrong with an answer, nil when nothing is.
+// judge returns what is wrong with an answer, or nil.
 func (l *history) judge(q question, answer *secretsidecarv1.ResolveResponse) error {
 	fetched := answer.GetFetchedAt().AsTime()
 	age := q.began.Sub(fetched)
@@ -163,7 +165,8 @@ func (l *history) judge(q question, answer *secretsidecarv1.ResolveResponse) err
 	case age > limit:
 		return fmt.Errorf("%v is %v old, %v at most is allowed", answer.GetSource(), age, limit)
 	case fetched.Before(q.notBefore):
-		return fmt.Errorf("%v was read at %v, before the Invalidate of %v", answer.GetSource(), fetched, q.notBefore)
+		return fmt.Errorf("%v was read at %v, before the Invalidate of %v", answer.GetSource(), fetched,
+			q.notBefore)
 	case fetched.After(time.Now()):
 		return fmt.Errorf("fetched_at %v is in the future", fetched)
 	}
@@ -171,11 +174,13 @@ func (l *history) judge(q question, answer *secretsidecarv1.ResolveResponse) err
 }
 
 // judgeValue compares value and version with what was written.
-func (l *history) judgeValue(q question, answer *secretsidecarv1.ResolveResponse, fetched time.Time) error {
+func (l *history) judgeValue(q question, answer *secretsidecarv1.ResolveResponse,
+	fetched time.Time) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	versions := l.secrets[q.path]
-	at := slices.IndexFunc(versions, func(w *written) bool { return w.value(q.key) == answer.GetValue() })
+	at := slices.IndexFunc(versions,
+		func(w *written) bool { return w.value(q.key) == answer.GetValue() })
 	if at < 0 {
 		return fmt.Errorf("%q was never written to %s/%s", answer.GetValue(), q.path, q.key)
 	}
@@ -185,14 +190,17 @@ func (l *history) judgeValue(q question, answer *secretsidecarv1.ResolveResponse
 	}
 	switch {
 	case one.number != 0 && one.number != answer.GetVersion():
-		return fmt.Errorf("%q is version %d, the answer says %d", answer.GetValue(), one.number, answer.GetVersion())
+		return fmt.Errorf("%q is version %d, the answer says %d", answer.GetValue(), one.number,
+			answer.GetVersion())
 	case !one.gone.IsZero() && fetched.After(one.gone):
 		return fmt.Errorf("%q was read at %v, and is gone since %v", answer.GetValue(), fetched, one.gone)
 	}
 	for _, later := range versions[at+1:] {
-		wasThere := !later.acked.IsZero() && later.acked.Before(fetched) && (later.gone.IsZero() || fetched.Before(later.gone))
+		wasThere := !later.acked.IsZero() && later.acked.Before(fetched) &&
+			(later.gone.IsZero() || fetched.Before(later.gone))
 		if wasThere && (one.gone.IsZero() || one.gone.After(fetched)) {
-			return fmt.Errorf("%q was read at %v, though %q was there since %v", answer.GetValue(), fetched, later.base, later.acked)
+			return fmt.Errorf("%q was read at %v, though %q was there since %v", answer.GetValue(), fetched,
+				later.base, later.acked)
 		}
 	}
 	return nil

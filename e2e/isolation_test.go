@@ -13,7 +13,10 @@ import (
 func TestVaultVariablesNeverLeakIntoAConfiguredConnection(t *testing.T) {
 	t.Parallel()
 	var trapped atomic.Int32
-	trap := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { trapped.Add(1) }))
+	trap := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter,
+		*http.Request) {
+		trapped.Add(1)
+	}))
 	t.Cleanup(trap.Close)
 	s := newSandbox(t)
 	v := vaulttest.RealPrivate(t)
@@ -69,7 +72,8 @@ func TestWithoutAFileTheVariablesMakeOneConnection(t *testing.T) {
 			return []string{"VAULT_ROLE_ID=" + l.roleID, "VAULT_SECRET_ID=" + l.secretID}
 		},
 		"files": func(l *login) []string {
-			return []string{"VAULT_ROLE_ID_FILE=" + l.sandbox.write("role", l.roleID), "VAULT_SECRET_ID_FILE=" + l.secretIDFile}
+			return []string{"VAULT_ROLE_ID_FILE=" + l.sandbox.write("role", l.roleID),
+				"VAULT_SECRET_ID_FILE=" + l.secretIDFile}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -79,7 +83,8 @@ func TestWithoutAFileTheVariablesMakeOneConnection(t *testing.T) {
 			l := s.defaultLogin(v)
 			value := s.newSecret()
 			s.writeSecret(v, "secret/data/app", "key", value)
-			r := s.startWith(append(variables(l), "VAULT_ADDR="+v.Address, "VAULT_TOKEN="+s.newSecret()), "--socket", s.socket())
+			r := s.startWith(append(variables(l), "VAULT_ADDR="+v.Address, "VAULT_TOKEN="+s.newSecret()),
+				"--socket", s.socket())
 			r.awaitHealth("")
 			r.awaitHealth("connection/default")
 			r.value("secret/data/app/key", value, fromVault)
@@ -109,7 +114,8 @@ func TestTheConfiguredNamespaceGoesWithEveryRequest(t *testing.T) {
 	s := newSandbox(t)
 	v := vaulttest.Dev(t)
 	g := s.newProxy(v)
-	r := s.startUnready("--config", s.config(s.defaultLogin(v).connection("prod", g.address, "namespace: team-a")))
+	r := s.startUnready("--config",
+		s.config(s.defaultLogin(v).connection("prod", g.address, "namespace: team-a")))
 	_, _ = r.resolve("secret/data/app/key")
 	eventually(t, "a request arrives", func() bool { return len(g.seen()) > 0 })
 	for _, one := range g.seen() {

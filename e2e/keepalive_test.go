@@ -18,8 +18,10 @@ func TestAClientThatPingsEveryTenSecondsStaysConnected(t *testing.T) {
 	t.Parallel()
 	s, v := newSandbox(t), vaulttest.Dev(t)
 	s.start("--config", s.config(s.defaultLogin(v).connection("prod", v.Address)))
-	channel, err := grpc.NewClient("unix://"+s.socket(), grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, PermitWithoutStream: true}))
+	channel, err := grpc.NewClient("unix://"+s.socket(),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second,
+			PermitWithoutStream: true}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// leaks knows every secret of one test and every output, and finds the one in the other. The zero
-// value is ready; it is safe for concurrent use.
+// leaks knows every secret and every output of one test, and finds the secrets in the outputs. The
+// zero value is ready. It is safe for concurrent use.
 type leaks struct {
 	mu      sync.Mutex
 	secrets []string       // guarded by mu
@@ -22,8 +22,9 @@ type recordedText struct {
 	text func() string
 }
 
-// aVaultToken returns a token of those that Vault makes, also one that the test never saw, or "". A
-// regular expression would cost more than all the rest of a test.
+// aVaultToken returns a token in the form of Vault's that the text holds, or "". It finds tokens
+// that the test never saw. It does without a regular expression, which would cost more than the
+// rest of a test.
 func aVaultToken(text string) string {
 	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
 	for _, kind := range []string{"hvs.", "hvb.", "hvr."} {
@@ -85,7 +86,7 @@ func (l *leaks) find() []string {
 	return found
 }
 
-// formsOf are the spellings in which a secret would still be of use to a thief.
+// formsOf returns the spellings in which a secret is still of use to a thief.
 func formsOf(secret string) []string {
 	quoted := strconv.Quote(secret)
 	forms := []string{secret, base64.StdEncoding.EncodeToString([]byte(secret))}
@@ -107,7 +108,8 @@ func lineWith(text, part string) (string, bool) {
 
 func TestTheLeakCheckerFindsSecretsAndTokens(t *testing.T) {
 	t.Parallel()
-	for _, text := range []string{"level=DEBUG value=hunter22\n", "x hvs.CAESIJabcdefghijklmnop y", "aHVudGVyMjI=", "panic: boom"} {
+	for _, text := range []string{"level=DEBUG value=hunter22\n", "x hvs.CAESIJabcdefghijklmnop y",
+		"aHVudGVyMjI=", "panic: boom"} {
 		var l leaks
 		l.keep("hunter22")
 		l.record("log", text)

@@ -12,13 +12,13 @@ import (
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 )
 
-// expectation is what may be answered while a fault lasts. The zero value is: values, and fresh
-// ones.
+// expectation is what may be answered while a fault lasts. The zero value allows fresh values
+// alone.
 type expectation struct {
 	// outage may be answered to a request that takes nothing stale, or whose secret was
 	// invalidated. Every other request is answered with a value, a stale one perhaps.
 	outage []failure
-	// failures may be answered to any request.
+	// failures returns what the worker was answered instead of a value.
 	failures []failure
 }
 
@@ -49,7 +49,8 @@ var (
 func (c *target) question() (*secretsidecarv1.ResolveRequest, question) {
 	path, key := loadPaths[rand.IntN(len(loadPaths))], keys[rand.IntN(len(keys))]
 	request := &secretsidecarv1.ResolveRequest{Connection: c.connection, Path: path + "/" + key}
-	q := question{path: path, key: key, ttl: loadTTL, maxAge: loadTTL, maxStale: loadStale, notBefore: c.history.fence(path)}
+	q := question{path: path, key: key, ttl: loadTTL, maxAge: loadTTL, maxStale: loadStale,
+		notBefore: c.history.fence(path)}
 	switch rand.IntN(6) {
 	case 0:
 		request.MaxAge, q.maxAge = durationpb.New(0), 0
@@ -66,7 +67,8 @@ func (c *target) question() (*secretsidecarv1.ResolveRequest, question) {
 }
 
 // verify judges one answer.
-func (l *load) verify(target *target, q question, phase int, answer *secretsidecarv1.ResolveResponse, failed *failure) {
+func (l *load) verify(target *target, q question, phase int,
+	answer *secretsidecarv1.ResolveResponse, failed *failure) {
 	expected := l.since(phase)
 	if target.isCalm {
 		expected.outage = nil
@@ -80,9 +82,11 @@ func (l *load) verify(target *target, q question, phase int, answer *secretsidec
 	if failed != nil {
 		l.count(target.connection + " " + failed.reason)
 		mayFail := slices.Contains(expected.failures, *failed) ||
-			slices.Contains(expected.outage, *failed) && (q.maxStale == 0 || slices.Contains(fencedPaths, q.path))
+			slices.Contains(expected.outage, *failed) &&
+				(q.maxStale == 0 || slices.Contains(fencedPaths, q.path))
 		if !mayFail {
-			l.complain("%s %s (max_age %v, max_stale %v) failed: %v", target.connection, q.path, q.maxAge, q.maxStale, *failed)
+			l.complain("%s %s (max_age %v, max_stale %v) failed: %v", target.connection, q.path, q.maxAge,
+				q.maxStale, *failed)
 		}
 		return
 	}

@@ -30,8 +30,8 @@ const (
 	loadCache = "cache: {ttl: 1s, max_stale: 1h, negative_ttl: 1s}"
 )
 
-// load is a set of workers that ask all the time, while the secrets are rewritten and invalidated,
-// and judge every answer. Its methods are for the test's goroutine.
+// load is a set of workers that ask all the time and judge every answer, while the secrets are
+// rewritten and invalidated. Its methods are for the test's goroutine.
 type load struct {
 	t       *testing.T
 	client  secretsidecarv1.SecretServiceClient
@@ -63,8 +63,8 @@ func newLoad(t *testing.T, r *sidecar, targets ...*target) *load {
 	return l
 }
 
-// expect says what may be answered from now on. A request is judged by all that was expected while
-// it was under way.
+// expect says what may be answered from now on. A request may get whatever was expected at any time
+// while it was under way.
 func (l *load) expect(e expectation) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -106,8 +106,8 @@ func (l *load) during(d time.Duration) {
 // someAnswers is how many answers show that something goes on.
 const someAnswers = 20
 
-// meets lets the load run until each of these was answered some times more. A busy machine takes
-// longer for it.
+// meets lets the load run until each of these has been answered someAnswers times more. A busy
+// machine only takes longer.
 func (l *load) meets(what ...string) {
 	l.t.Helper()
 	before := l.answers()
@@ -132,7 +132,7 @@ func (l *load) stop() map[string]int {
 	return l.answers()
 }
 
-// requireSome fails the test unless each of these was answered at least once: a fault that nobody
+// requireSome fails the test unless each of these was answered at least once. A fault that nobody
 // has met proves nothing.
 func (l *load) requireSome(what ...string) {
 	l.t.Helper()
@@ -151,10 +151,11 @@ func (l *load) awaitValues() {
 	for _, target := range l.targets {
 		for _, path := range loadPaths {
 			var last error
-			eventually(l.t, fmt.Sprintf("%s of %s is read from Vault", path, target.connection), func() bool {
-				last = fresh(l.client, target.connection, path+"/key")(l.t.Context())
-				return last == nil
-			})
+			eventually(l.t, fmt.Sprintf("%s of %s is read from Vault", path, target.connection),
+				func() bool {
+					last = fresh(l.client, target.connection, path+"/key")(l.t.Context())
+					return last == nil
+				})
 		}
 	}
 }
@@ -215,7 +216,8 @@ func (l *load) invalidateOnce(ctx context.Context) {
 	target := l.targets[rand.IntN(len(l.targets))]
 	path := fencedPaths[rand.IntN(len(fencedPaths))]
 	called, phase := time.Now(), l.phase()
-	_, err := l.client.Invalidate(ctx, &secretsidecarv1.InvalidateRequest{Connection: target.connection, Path: path + "/key"})
+	_, err := l.client.Invalidate(ctx,
+		&secretsidecarv1.InvalidateRequest{Connection: target.connection, Path: path + "/key"})
 	switch failed := failureOf(err); {
 	case failed == nil:
 		target.history.fenced(path, called)

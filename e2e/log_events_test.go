@@ -25,16 +25,18 @@ var productDirectories = []string{"cache", "cmd", "config", "internal", "server"
 func eachSource(t *testing.T, visit func(path string, file *ast.File)) {
 	t.Helper()
 	for _, directory := range productDirectories {
-		err := filepath.WalkDir(filepath.Join("..", directory), func(path string, _ fs.DirEntry, err error) error {
-			if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || strings.Contains(path, "vaulttest") {
+		err := filepath.WalkDir(filepath.Join("..", directory),
+			func(path string, _ fs.DirEntry, err error) error {
+				if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") ||
+					strings.Contains(path, "vaulttest") {
+					return err
+				}
+				file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+				if err == nil {
+					visit(path, file)
+				}
 				return err
-			}
-			file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
-			if err == nil {
-				visit(path, file)
-			}
-			return err
-		})
+			})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -100,7 +102,8 @@ func loggedEvents(t *testing.T) map[string]string {
 			if !ok || len(call.Args) <= place {
 				return true
 			}
-			if message, ok := textOf(call.Args[place], texts); ok && method.Sel.Name != "Error" || ok && isLogger(method.X) {
+			if message, ok := textOf(call.Args[place], texts); ok && method.Sel.Name != "Error" || ok &&
+				isLogger(method.X) {
 				events[message] = path
 			}
 			return true
@@ -144,7 +147,8 @@ var firstCell = regexp.MustCompile("(?m)^\\| (`.+?`(?:, `.+?`)*) \\| (?:debug|in
 func TestTheGuideListsEveryEventThatIsLogged(t *testing.T) {
 	t.Parallel()
 	documented := map[string]bool{}
-	for _, cell := range firstCell.FindAllStringSubmatch(section(t, "../docs/observability.md", "Log"), -1) {
+	for _, cell := range firstCell.FindAllStringSubmatch(section(t, "../docs/observability.md",
+		"Log"), -1) {
 		for _, match := range quoted.FindAllStringSubmatch(cell[1], -1) {
 			documented[match[1]] = true
 		}

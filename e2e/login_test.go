@@ -9,8 +9,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 
-// readSecrets is a policy that lets a role read the mount "secret". Vault's default policy, which
-// adds renew-self and revoke-self, comes with the role unless it says otherwise.
+// readSecrets is a policy that lets a role read the mount "secret". A role also gets Vault's
+// default policy, with renew-self and revoke-self, unless its parameters say otherwise.
 const readSecrets = `path "secret/*" { capabilities = ["read"] }`
 
 // login is an AppRole in a Vault, with a secret_id in a file of the sandbox's.
@@ -48,7 +48,8 @@ func (l *login) newSecretID() string {
 // destroySecretID makes a secret_id worthless.
 func (l *login) destroySecretID(secretID string) {
 	l.sandbox.t.Helper()
-	l.sandbox.asRoot(l.vault, http.MethodPost, "auth/approle/role/"+l.role+"/secret-id/destroy", map[string]any{"secret_id": secretID})
+	l.sandbox.asRoot(l.vault, http.MethodPost, "auth/approle/role/"+l.role+"/secret-id/destroy",
+		map[string]any{"secret_id": secretID})
 }
 
 // wrappedSecretID makes a secret_id for the role and returns a token that unwraps to it once.
@@ -78,7 +79,8 @@ func (s *sandbox) writeSecret(v *vaulttest.Vault, path, key, value string) {
 // connection is a connection of a configuration file: the login at an address, with more lines of
 // YAML that replace those with the same key.
 func (l *login) connection(name, address string, more ...string) string {
-	lines := []string{"scope: platform", "address: " + address, "role_id: " + l.roleID, "secret_id_file: " + l.secretIDFile}
+	lines := []string{"scope: platform", "address: " + address, "role_id: " + l.roleID,
+		"secret_id_file: " + l.secretIDFile}
 	var text strings.Builder
 	fmt.Fprintf(&text, "  - name: %s\n", name)
 	for _, line := range append(lines, more...) {
@@ -90,8 +92,8 @@ func (l *login) connection(name, address string, more ...string) string {
 	return text.String()
 }
 
-// isReplaced reports whether a default line gives way to one of more. All spellings of a credential
-// are one.
+// isReplaced reports whether one of more stands in for a default line. All ways to give a
+// credential are one.
 func isReplaced(key, line string, more []string) bool {
 	for _, other := range more {
 		otherKey, _, _ := strings.Cut(other, ":")
@@ -115,7 +117,8 @@ func family(key string) string {
 
 // configText is a configuration with the sandbox's socket.
 func (s *sandbox) configText(connections ...string) string {
-	return fmt.Sprintf("socket: {path: %s}\nconnections:\n%s", s.socket(), strings.Join(connections, ""))
+	return fmt.Sprintf("socket: {path: %s}\nconnections:\n%s", s.socket(),
+		strings.Join(connections, ""))
 }
 
 // config writes a configuration with the sandbox's socket and returns the file's path.

@@ -1,6 +1,12 @@
 // Package e2e_test drives the built binary from outside: its command line, its socket, its files
 // and the Vault behind it. Everything here is true of any build of secret-sidecar that keeps the
 // contract.
+//
+// A test has a sandbox: a directory, its secrets, and the outputs that may hold none of them. Most
+// begin with a setup: a sandbox with a Vault, a login, and a sidecar. Between sidecar and Vault
+// stands a proxy (HTTP: it counts, holds and answers), a network (TCP: it goes bad) or a balancer
+// (TCP: it has several backends). A load asks all the time and judges each answer by the history of
+// what was written; a poll only counts answers. A probe asks until a fault is healed.
 package e2e_test
 
 import (
@@ -41,7 +47,8 @@ func run(m *testing.M) int {
 		return fail("open the directory of the binary", err)
 	}
 	binary = filepath.Join(dir, "secret-sidecar")
-	build := exec.Command("go", "build", fmt.Sprintf("-race=%t", withRaceDetector), "-o", binary, "../cmd/secret-sidecar")
+	build := exec.Command("go", "build", fmt.Sprintf("-race=%t", withRaceDetector), "-o", binary,
+		"../cmd/secret-sidecar")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fail("build the binary", fmt.Errorf("%w\n%s", err, out))
 	}
@@ -54,7 +61,8 @@ func run(m *testing.M) int {
 // runs a package again when a directory that its tests have read has changed, and it knows nothing
 // of a build.
 func TestACachedResultIsOneOfTheseSources(t *testing.T) {
-	list := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{with .Module}}{{if .Main}}{{$.Dir}}{{end}}{{end}}", "../cmd/secret-sidecar")
+	list := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f",
+		"{{with .Module}}{{if .Main}}{{$.Dir}}{{end}}{{end}}", "../cmd/secret-sidecar")
 	directories, err := list.Output()
 	if err != nil {
 		t.Fatal(err)

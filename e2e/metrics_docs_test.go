@@ -14,7 +14,8 @@ var metricRow = regexp.MustCompile("(?m)^\\| `([a-z_.]+)` \\| `([a-z_]+)` \\| (c
 var quoted = regexp.MustCompile("`([^`]+)`")
 
 // requireMetricsInDocs compares what was exported with what docs/observability.md says is.
-func requireMetricsInDocs(t *testing.T, exported map[string]*exportedMetric, prometheus map[string]bool) {
+func requireMetricsInDocs(t *testing.T, exported map[string]*exportedMetric,
+	prometheus map[string]bool) {
 	t.Helper()
 	text, err := os.ReadFile("../docs/observability.md")
 	if err != nil {
@@ -43,7 +44,8 @@ func requireMetricsInDocs(t *testing.T, exported map[string]*exportedMetric, pro
 	}
 	for name, metric := range exported {
 		if !documented[name] {
-			t.Errorf("%s is exported and not documented: a %s in %q with %v", name, metric.kind, metric.unit, slices.Sorted(maps.Keys(metric.attributes)))
+			t.Errorf("%s is exported and not documented: a %s in %q with %v", name, metric.kind,
+				metric.unit, slices.Sorted(maps.Keys(metric.attributes)))
 		}
 	}
 }

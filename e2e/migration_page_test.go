@@ -36,12 +36,16 @@ func TestTheMigrationPageMapsAConnectionForm(t *testing.T) {
 			"platform, without a project":  {connection: "prod"},
 			"platform, with any project":   {connection: "prod", project: "p9"},
 			"project, with one of its own": {connection: "payments", project: "p2"},
-			"project, without one":         {connection: "payments", want: failure{codes.PermissionDenied, "PROJECT_REQUIRED"}},
-			"project, with another":        {connection: "payments", project: "p9", want: failure{codes.PermissionDenied, "PROJECT_NOT_ALLOWED"}},
-			"no connection of two":         {want: failure{codes.InvalidArgument, "CONNECTION_REQUIRED"}},
+			"project, without one": {connection: "payments",
+				want: failure{codes.PermissionDenied, "PROJECT_REQUIRED"}},
+			"project, with another": {connection: "payments", project: "p9",
+				want: failure{codes.PermissionDenied, "PROJECT_NOT_ALLOWED"}},
+			"no connection of two": {want: failure{codes.InvalidArgument, "CONNECTION_REQUIRED"}},
 		} {
 			t.Run(name, func(t *testing.T) {
-				answer, err := r.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Connection: test.connection, ProjectId: test.project, Path: "secret/data/" + secret + "/api_key"})
+				answer, err := r.Resolve(t.Context(),
+					&secretsidecarv1.ResolveRequest{Connection: test.connection, ProjectId: test.project,
+						Path: "secret/data/" + secret + "/api_key"})
 				if test.want.reason != "" {
 					requireFailure(t, s.in(t), err, test.want)
 					return
@@ -69,7 +73,8 @@ func TestTheSidecarGivesWhatVaultHoldsForEveryReference(t *testing.T) {
 		batch := &secretsidecarv1.BatchResolveRequest{}
 		keys := slices.Sorted(maps.Keys(held))
 		for _, key := range keys {
-			batch.Requests = append(batch.Requests, &secretsidecarv1.ResolveRequest{Path: directory + "/" + key})
+			batch.Requests = append(batch.Requests,
+				&secretsidecarv1.ResolveRequest{Path: directory + "/" + key})
 		}
 		answer, err := s.BatchResolve(t.Context(), batch)
 		if err != nil {

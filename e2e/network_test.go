@@ -11,8 +11,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 
-// network is the network between a sidecar and its Vault: a TCP proxy that can be made bad in the
-// ways that Toxiproxy knows. Only the test's goroutine changes it.
+// network is the network between a sidecar and its Vault: a TCP proxy with Toxiproxy's faults. Only
+// the test's goroutine changes it.
 type network struct {
 	sandbox *sandbox
 	server  *toxiproxy.ApiServer
@@ -24,7 +24,8 @@ type network struct {
 // newNetwork builds a network before the Vault at an address. The test's end closes it.
 func (s *sandbox) newNetwork(vault string) *network {
 	s.t.Helper()
-	n := &network{sandbox: s, server: toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())}
+	n := &network{sandbox: s, server: toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil),
+		zerolog.Nop())}
 	address, err := vaulttest.FreeAddress() // it is given up and taken again
 	s.must(err)
 	n.proxy = toxiproxy.NewProxy(n.server, "vault", address, strings.TrimPrefix(vault, "http://"))
@@ -34,7 +35,7 @@ func (s *sandbox) newNetwork(vault string) *network {
 	return n
 }
 
-// disconnect makes the address one where nothing listens, and breaks what is connected.
+// disconnect closes the connections, and refuses new ones.
 func (n *network) disconnect() { n.proxy.Stop() }
 
 // connect undoes disconnect.
@@ -58,8 +59,7 @@ func latencyOf(d time.Duration) toxic {
 }
 
 var (
-	// blackHole swallows what is sent and breaks no connection, as a firewall that drops packets
-	// does.
+	// blackHole swallows what is sent and breaks no connection, like a firewall that drops packets.
 	blackHole = toxic{kind: "timeout", attributes: map[string]any{"timeout": 0}, upstream: true}
 	// resets answers with a TCP reset as soon as something is sent.
 	resets = toxic{kind: "reset_peer", attributes: map[string]any{"timeout": 0}}
@@ -78,7 +78,8 @@ func (n *network) poison(t toxic) {
 	if t.upstream {
 		stream = "upstream"
 	}
-	text, err := json.Marshal(map[string]any{"type": t.kind, "stream": stream, "attributes": t.attributes})
+	text, err := json.Marshal(map[string]any{"type": t.kind, "stream": stream,
+		"attributes": t.attributes})
 	if err != nil {
 		n.sandbox.t.Fatal(err)
 	}

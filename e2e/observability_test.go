@@ -35,9 +35,13 @@ func TestTelemetryShowsWhatHappened(t *testing.T) {
 	}
 	absent, _, _ := o.ask("secret/data/observed-none/observed-key")
 	ctx, _ := o.traced()
-	_, _ = o.sidecar.Resolve(ctx, &secretsidecarv1.ResolveRequest{Connection: "prod", Path: "secret/data/observed-none/observed-key"})
+	_, _ = o.sidecar.Resolve(ctx, &secretsidecarv1.ResolveRequest{Connection: "prod",
+		Path: "secret/data/observed-none/observed-key"})
 	for _, project := range []string{"", "proj-other"} {
-		_, _, _ = o.ask(app, func(r *secretsidecarv1.ResolveRequest) { r.Connection, r.ProjectId = "team", project })
+		_, _, _ = o.ask(app, func(r *secretsidecarv1.ResolveRequest) {
+			r.Connection,
+				r.ProjectId = "team", project
+		})
 	}
 	first, joined := o.readTogether("secret/data/observed-slow/observed-key")
 	o.outage(app)
@@ -66,7 +70,8 @@ func TestTelemetryShowsWhatHappened(t *testing.T) {
 	scraped := o.scrape()
 	requireValues(t, "Prometheus", scraped, want)
 	o.requireCalls(scraped)
-	for _, gauge := range []string{"secret_sidecar_token_ttl_seconds", "secret_sidecar_secret_id_ttl_seconds"} {
+	for _, gauge := range []string{"secret_sidecar_token_ttl_seconds",
+		"secret_sidecar_secret_id_ttl_seconds"} {
 		if left := scraped[gauge+"{connection=prod}"]; left <= 3000 || left > 32*24*3600 {
 			t.Errorf("%s is %v", gauge, left)
 		}
@@ -98,7 +103,8 @@ func (o *telemetrySetup) readTogether(path string) (first workerSpan, joined []w
 	resolve := func() workerSpan {
 		ctx, w := o.traced()
 		go func() {
-			answer, err := o.sidecar.Resolve(ctx, &secretsidecarv1.ResolveRequest{Connection: "prod", Path: path})
+			answer, err := o.sidecar.Resolve(ctx,
+				&secretsidecarv1.ResolveRequest{Connection: "prod", Path: path})
 			done <- ended{answer, err}
 		}()
 		return w
@@ -157,7 +163,8 @@ func (o *telemetrySetup) refusedReload() {
 // invalidate drops all of prod.
 func (o *telemetrySetup) invalidate(want uint32) {
 	o.t.Helper()
-	answer, err := o.sidecar.Invalidate(o.t.Context(), &secretsidecarv1.InvalidateRequest{Connection: "prod"})
+	answer, err := o.sidecar.Invalidate(o.t.Context(),
+		&secretsidecarv1.InvalidateRequest{Connection: "prod"})
 	if err != nil || answer.GetEntries() != want {
 		o.t.Errorf("invalidate: %v, %v, want %d secrets", answer, err, want)
 	}
@@ -177,7 +184,8 @@ func (o *telemetrySetup) requireLoopbackOnly() {
 		if !ok || address.IP.IsLoopback() || address.IP.IsLinkLocalUnicast() {
 			continue
 		}
-		connection, err := (&net.Dialer{Timeout: patience}).DialContext(o.t.Context(), "tcp", net.JoinHostPort(address.IP.String(), port))
+		connection, err := (&net.Dialer{Timeout: patience}).DialContext(o.t.Context(), "tcp",
+			net.JoinHostPort(address.IP.String(), port))
 		if err == nil {
 			_ = connection.Close()
 			o.t.Errorf("the metrics are served at %v, want loopback alone", address.IP)
@@ -185,14 +193,16 @@ func (o *telemetrySetup) requireLoopbackOnly() {
 	}
 }
 
-// requireCalls compares the calls of Vault that are measured with those that passed the proxy,
-// where no outage makes that uncertain.
+// requireCalls compares the measured calls of Vault with those that passed the proxy, for the kinds
+// that an outage does not blur.
 func (o *telemetrySetup) requireCalls(scraped map[string]float64) {
 	o.t.Helper()
-	for call, passed := range map[string]int{"login": o.proxy.count(loginPath), "lookup": o.proxy.lookedUp()} {
+	for call, passed := range map[string]int{"login": o.proxy.count(loginPath),
+		"lookup": o.proxy.lookedUp()} {
 		measured := 0.0
 		for name, value := range scraped {
-			if strings.HasPrefix(name, "http_client_request_duration_seconds{") && strings.Contains(name, "vault_call="+call+"}") {
+			if strings.HasPrefix(name, "http_client_request_duration_seconds{") &&
+				strings.Contains(name, "vault_call="+call+"}") {
 				measured += value
 			}
 		}
@@ -216,7 +226,8 @@ func (o *telemetrySetup) requireSpans(missed, hit, absent, first workerSpan, joi
 	server, _ = o.spansOf(hit, 1)
 	requireAttributes(t, server, map[string]string{"outcome": "cache"})
 	server, _ = o.spansOf(absent, 3)
-	requireAttributes(t, server, map[string]string{"outcome": "error", "error.type": "SECRET_NOT_FOUND", "rpc.response.status_code": "NOT_FOUND"})
+	requireAttributes(t, server, map[string]string{"outcome": "error",
+		"error.type": "SECRET_NOT_FOUND", "rpc.response.status_code": "NOT_FOUND"})
 
 	server, calls = o.spansOf(first, 2)
 	linked := map[string]bool{}
@@ -228,7 +239,8 @@ func (o *telemetrySetup) requireSpans(missed, hit, absent, first workerSpan, joi
 		if !linked[one.trace] {
 			t.Errorf("the read is not linked with the caller %s, but with %v", one.trace, linked)
 		}
-		if links := waiting.GetLinks(); len(links) != 1 || !bytes.Equal(links[0].GetSpanId(), server.GetSpanId()) {
+		if links := waiting.GetLinks(); len(links) != 1 ||
+			!bytes.Equal(links[0].GetSpanId(), server.GetSpanId()) {
 			t.Errorf("the waiting caller's links are %v, want the first caller's span", links)
 		}
 	}
@@ -272,7 +284,8 @@ func TestSpansHoldPathsWhenAskedForAndLogLinesNameTheTrace(t *testing.T) {
 	v := vaulttest.Dev(t)
 	o := &telemetrySetup{sandbox: s, collector: s.newCollector(), asked: map[string]float64{}}
 	s.writeSecret(v, "secret/data/shown", "key", s.newSecret())
-	config := s.write("config.yaml", "traces: {paths: true}\n"+s.configText(s.defaultLogin(v).connection("prod", v.Address)))
+	config := s.write("config.yaml",
+		"traces: {paths: true}\n"+s.configText(s.defaultLogin(v).connection("prod", v.Address)))
 	o.sidecar = s.startWith([]string{
 		"OTEL_TRACES_EXPORTER=otlp", "OTEL_EXPORTER_OTLP_PROTOCOL=grpc", "OTEL_EXPORTER_OTLP_ENDPOINT=http://" + o.collector.address,
 		"OTEL_BSP_SCHEDULE_DELAY=100", "OTEL_METRICS_EXPORTER=none",
@@ -286,7 +299,8 @@ func TestSpansHoldPathsWhenAskedForAndLogLinesNameTheTrace(t *testing.T) {
 	requireAttributes(t, server, map[string]string{"path": "secret/data/shown/key"})
 	requireAttributes(t, calls[0], map[string]string{"url.full": v.Address + "/v1/secret/data/shown"})
 	span := hex.EncodeToString(server.GetSpanId())
-	if !o.sidecar.logs(`"msg":"request"`, `"method":"Resolve"`, `"trace_id":"`+w.trace+`"`, `"span_id":"`+span+`"`) {
+	if !o.sidecar.logs(`"msg":"request"`, `"method":"Resolve"`, `"trace_id":"`+w.trace+`"`,
+		`"span_id":"`+span+`"`) {
 		t.Errorf("no line of the log names the trace %s\n%s", w.trace, o.sidecar.tail())
 	}
 }
@@ -302,7 +316,8 @@ func TestAWorkerThatSamplesNothingIsNotTraced(t *testing.T) {
 	}, "--config", s.config(s.defaultLogin(v).connection("prod", v.Address)))
 	r.awaitHealth("")
 	const trace = "0af7651916cd43dd8448eb211c80319c"
-	ctx := metadata.AppendToOutgoingContext(t.Context(), "traceparent", "00-"+trace+"-b7ad6b7169203331-00")
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "traceparent",
+		"00-"+trace+"-b7ad6b7169203331-00")
 	if _, err := r.Resolve(ctx, &secretsidecarv1.ResolveRequest{Path: "secret/data/app/key"}); err != nil {
 		t.Fatal(err)
 	}

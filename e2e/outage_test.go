@@ -23,7 +23,8 @@ var (
 
 func TestAnOutageIsCheapAndEndsByItself(t *testing.T) {
 	t.Parallel()
-	s := newSetup(t, vaulttest.RealPrivate(t), timeoutOf(noOutage), "cache: {ttl: 5s, refresh_ahead: 0s}")
+	s := newSetup(t, vaulttest.RealPrivate(t), timeoutOf(noOutage),
+		"cache: {ttl: 5s, refresh_ahead: 0s}")
 	value, cold := s.newSecret(), s.newSecret()
 	s.writeSecret(s.vault, "secret/data/app", "key", value)
 	s.writeSecret(s.vault, "secret/data/cold", "key", cold)
@@ -42,9 +43,11 @@ func TestAnOutageIsCheapAndEndsByItself(t *testing.T) {
 
 	t.Run("max_stale 0s is never answered stale, max_age 0s is", func(t *testing.T) {
 		s := s.in(t)
-		_, err := s.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: "secret/data/app/key", MaxStale: durationpb.New(0)})
+		_, err := s.Resolve(t.Context(),
+			&secretsidecarv1.ResolveRequest{Path: "secret/data/app/key", MaxStale: durationpb.New(0)})
 		requireFailure(t, s, err, unreachable)
-		s.answer(&secretsidecarv1.ResolveRequest{Path: "secret/data/app/key", MaxAge: readVaultNow}, value, stale)
+		s.answer(&secretsidecarv1.ResolveRequest{Path: "secret/data/app/key", MaxAge: readVaultNow},
+			value, stale)
 	})
 
 	t.Run("what is not cached fails fast, and few probes go out", func(t *testing.T) {
@@ -59,7 +62,8 @@ func TestAnOutageIsCheapAndEndsByItself(t *testing.T) {
 	})
 
 	s.proxy.open()
-	requireHealed(t, direct(s.vault, s.proxy.address, "secret/data/cold"), fresh(s.sidecar, "", "secret/data/cold/key"), fresh(s.sidecar, "", "secret/data/app/key"))
+	requireHealed(t, direct(s.vault, s.proxy.address, "secret/data/cold"),
+		fresh(s.sidecar, "", "secret/data/cold/key"), fresh(s.sidecar, "", "secret/data/app/key"))
 	if answer, err := s.resolve("secret/data/cold/key"); err != nil || answer.GetValue() != cold {
 		t.Errorf("after the outage: %v, %v", answer, err)
 	}
@@ -76,8 +80,8 @@ func TestAnOutageIsCheapAndEndsByItself(t *testing.T) {
 	}
 }
 
-// requireAtOnce fails the test when an answer, whose connection has the timeout noOutage, has
-// waited for a time-out, or for as long as a queue lets it wait.
+// requireAtOnce fails the test when an answer came only after a time-out, or after the longest wait
+// in a queue, of a connection with the timeout noOutage.
 func requireAtOnce(t *testing.T, asked time.Time) {
 	t.Helper()
 	if took := time.Since(asked); took >= noOutage/2 {
@@ -129,10 +133,12 @@ func TestAVaultThatHangsIsGivenUpAfterTheTimeout(t *testing.T) {
 	}
 	group.Wait()
 	probes := s.proxy.count("secret/data/") - before
-	requireBetween(t, "of 20 requests went out, one after the other", probes, 0, 1+int(time.Since(began)/(2*time.Second)))
+	requireBetween(t, "of 20 requests went out, one after the other", probes, 0,
+		1+int(time.Since(began)/(2*time.Second)))
 	s.proxy.open()
 	release()
-	requireHealed(t, direct(s.vault, s.proxy.address, "secret/data/app"), fresh(s.sidecar, "", "secret/data/app/key"))
+	requireHealed(t, direct(s.vault, s.proxy.address, "secret/data/app"),
+		fresh(s.sidecar, "", "secret/data/app/key"))
 }
 
 func TestMoreThanMaxWaitingIsRefusedAtOnce(t *testing.T) {
@@ -188,7 +194,8 @@ func TestADenialOrADeletionIsNeverPaperedOver(t *testing.T) {
 		s := newSetup(t, v, "cache: {refresh_ahead: 0s}")
 		s.writeSecret(v, "secret/data/gone", "key", s.newSecret())
 		readNow := func(path string) error {
-			_, err := s.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: path, MaxAge: readVaultNow})
+			_, err := s.Resolve(t.Context(),
+				&secretsidecarv1.ResolveRequest{Path: path, MaxAge: readVaultNow})
 			return err
 		}
 		for _, path := range []string{"secret/data/app/key", "secret/data/gone/key"} {
@@ -199,7 +206,8 @@ func TestADenialOrADeletionIsNeverPaperedOver(t *testing.T) {
 		s.asRoot(v, http.MethodDelete, "secret/data/gone", nil)
 		requireFailure(t, s, readNow("secret/data/gone/key"), failure{codes.NotFound, "VERSION_DELETED"})
 		v.Policy(t, s.login.role, `path "secret/data/other" { capabilities = ["read"] }`)
-		requireFailure(t, s, readNow("secret/data/app/key"), failure{codes.PermissionDenied, "VAULT_PERMISSION_DENIED"})
+		requireFailure(t, s, readNow("secret/data/app/key"),
+			failure{codes.PermissionDenied, "VAULT_PERMISSION_DENIED"})
 		for path, want := range map[string]failure{
 			"secret/data/app/key":  {codes.PermissionDenied, "VAULT_PERMISSION_DENIED"},
 			"secret/data/gone/key": {codes.NotFound, "VERSION_DELETED"},
@@ -217,7 +225,8 @@ func TestAPolicyThatWasWidenedTakesEffect(t *testing.T) {
 		role := s.login.role
 		// The role gets a second policy: tokens keep those that they were born with.
 		v.Policy(t, role+"-more", readSecrets)
-		s.asRoot(v, http.MethodPost, "auth/approle/role/"+role, map[string]any{"token_policies": role + "," + role + "-more"})
+		s.asRoot(v, http.MethodPost, "auth/approle/role/"+role,
+			map[string]any{"token_policies": role + "," + role + "-more"})
 		s.value("secret/data/app/key", s.secret, fromVault)
 	})
 }

@@ -27,7 +27,7 @@ const (
 	podSocket    = podDirectory + "/s.sock"
 )
 
-// pod is a pod's volumes, and the Vault of its sidecar.
+// pod is the volumes of a pod, and the Vault of its sidecar.
 type pod struct {
 	*sandbox
 	proxy          *proxy
@@ -44,7 +44,8 @@ func newPod(t *testing.T) *pod {
 	p := &pod{sandbox: s, proxy: s.newProxy(v), login: s.defaultLogin(v), value: s.newSecret()}
 	s.writeSecret(v, "secret/data/app", "key", p.value)
 	s.must(os.Chmod(s.dir, 0o711)) // #nosec G302 -- the containers' users pass through it
-	p.config, p.secret = s.newVolumeOf("config", 0o644, 0, podGroup), s.newVolumeOf("secret", 0o440, 0, podGroup)
+	p.config, p.secret = s.newVolumeOf("config", 0o644, 0, podGroup), s.newVolumeOf("secret", 0o440,
+		0, podGroup)
 	p.secret.swap(map[string]string{"secret-id": p.login.secretID})
 	p.config.swap(map[string]string{"config.yaml": p.configText("timeout: 20s")})
 	p.shareMemory()
@@ -53,12 +54,13 @@ func newPod(t *testing.T) *pod {
 
 // configText is the configuration with more lines for its connection.
 func (p *pod) configText(lines ...string) string {
-	connection := p.login.connection("prod", p.proxy.address, append(lines, "secret_id_file: /etc/vault/secret-id")...)
+	connection := p.login.connection("prod", p.proxy.address,
+		append(lines, "secret_id_file: /etc/vault/secret-id")...)
 	return strings.Replace(p.sandbox.configText(connection), p.socket(), podSocket+`, mode: "0660"`, 1)
 }
 
 // shareMemory mounts the directory of the socket as the kubelet mounts an emptyDir in memory for a
-// pod with an fsGroup: the group may write, and what is made in it is the group's.
+// pod with an fsGroup: the group may write, and owns whatever is made there.
 func (p *pod) shareMemory() {
 	p.t.Helper()
 	directory := p.subdirectory("run")
@@ -79,9 +81,10 @@ func (p *pod) startSidecar() *containedSidecar {
 	p.t.Helper()
 	c := containertest.New(p.t, containertest.Spec{
 		Root: p.path("sidecar-root"), Args: []string{"/secret-sidecar", "serve", "--log-level", "debug"},
-		Env: append(exporting(), "SECRET_SIDECAR_SOCKET="+podSocket),
+		Env: append(exporting(), endAtOnce, "SECRET_SIDECAR_SOCKET="+podSocket),
 		UID: podSidecar, GID: podSidecar, Groups: []uint32{podGroup},
-		Volumes: append(containertest.Programs(), // the binary under test is not static: it has the race detector
+		// the binary under test is not static: it has the race detector
+		Volumes: append(containertest.Programs(),
 			containertest.Volume{Source: binary, Target: "/secret-sidecar"},
 			containertest.Volume{Source: p.config.dir, Target: "/etc/secret-sidecar"},
 			containertest.Volume{Source: p.secret.dir, Target: "/etc/vault"},
@@ -94,8 +97,8 @@ func (p *pod) startSidecar() *containedSidecar {
 	return &containedSidecar{sidecar: p.launch(command, log), container: c}
 }
 
-// awaitStarted waits as the kubelet does, by the manifest's startup probe, which runs in the
-// container. It tells that the socket answers; the sidecar may not have logged in yet.
+// awaitStarted waits for the manifest's startup probe, which runs in the container. It shows that
+// the socket answers; the sidecar may not have logged in yet.
 func (r *containedSidecar) awaitStarted() {
 	r.sandbox.t.Helper()
 	r.await("startupProbe")
@@ -139,8 +142,8 @@ func (r *containedSidecar) crash() {
 	r.awaitExit()
 }
 
-// newWorkingPod returns a pod whose containers have started in the order of a native sidecar, and
-// whose worker is being answered.
+// newWorkingPod returns a pod whose containers started in the order of a native sidecar, and whose
+// worker gets answers.
 func newWorkingPod(t *testing.T) (*pod, *containedSidecar, *worker) {
 	t.Helper()
 	p := newPod(t)

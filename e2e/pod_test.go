@@ -30,7 +30,8 @@ func TestInAPodTheSidecarServesAWorkerOfAnotherUserAndNobodyOutsideTheirGroup(t 
 	if !ok || info.Mode() != fs.ModeSocket|0o660 || owner.Uid != podSidecar || owner.Gid != podGroup {
 		t.Errorf("the socket is %v of %d:%d", info.Mode(), owner.Uid, owner.Gid)
 	}
-	stranger := p.as(somebody{uid: podWorker + 1, gid: podWorker + 1}, "resolve", "secret/data/app/key")
+	stranger := p.as(somebody{uid: podWorker + 1, gid: podWorker + 1}, "resolve",
+		"secret/data/app/key")
 	if stranger.code != 1 || !strings.Contains(stranger.stderr, "may not open the socket") {
 		t.Errorf("a user outside of the group: %d %s%s", stranger.code, stranger.stdout, stranger.stderr)
 	}
@@ -44,19 +45,21 @@ func TestInAPodTheSidecarTakesGosMemoryLimitFromItsContainer(t *testing.T) {
 	p := newPod(t)
 	r := p.startSidecar()
 	r.awaitStarted()
-	if containertest.Limited(t) && !r.logs("memory limit taken from the control group", fmt.Sprintf(`"bytes":%d}`, podMemory/10*9)) {
+	if containertest.Limited(t) &&
+		!r.logs("memory limit taken from the control group", fmt.Sprintf(`"bytes":%d}`, podMemory/10*9)) {
 		t.Errorf("the log does not tell of 90 %% of the container's %d bytes:\n%s", podMemory, r.log)
 	}
 	r.stop()
 }
 
-// holdRequest waits until Vault has a request of the worker's that it does not answer until release
+// holdRequest waits until Vault has a request of the worker that it will not answer before release
 // is called.
 func (p *pod) holdRequest() (release func()) {
 	p.t.Helper()
 	release = p.proxy.hold()
 	before := p.proxy.count("secret/data/")
-	eventually(p.t, "a request is in progress", func() bool { return p.proxy.count("secret/data/") > before })
+	eventually(p.t, "a request is in progress",
+		func() bool { return p.proxy.count("secret/data/") > before })
 	return release
 }
 
@@ -83,7 +86,8 @@ func TestInAPodAWorkerStartsBeforeTheLoginAndIsAnsweredAfterIt(t *testing.T) {
 	r := p.startSidecar()
 	r.awaitStarted()
 	w := p.startWorker()
-	eventually(t, "the worker asks while the login is in progress", func() bool { return w.asked() > 0 && p.proxy.count(loginPath) > 0 })
+	eventually(t, "the worker asks while the login is in progress",
+		func() bool { return w.asked() > 0 && p.proxy.count(loginPath) > 0 })
 	if err := r.probe("livenessProbe"); err != nil {
 		t.Errorf("a login in progress gets the container restarted: %v", err)
 	}
@@ -158,7 +162,8 @@ func TestInAPodASidecarThatIsToldToEndFinishesWhatTheWorkerHasAsked(t *testing.T
 	r.terminate()
 	eventually(t, "the sidecar is stopping", func() bool { return r.logs("stopping") })
 	release()
-	eventually(t, "the request in progress is answered", func() bool { return w.answered() > answered })
+	eventually(t, "the request in progress is answered",
+		func() bool { return w.answered() > answered })
 	r.stop()
 	w.kill()
 	for _, failure := range w.failures() {
@@ -172,8 +177,10 @@ func TestInAPodAConfigMapAndASecretAreSwappedWithoutADroppedRequest(t *testing.T
 	t.Parallel()
 	p, r, w := newWorkingPod(t)
 
-	more := strings.Replace(p.login.connection("more", p.proxy.address, "secret_id_file: /etc/vault/secret-id"), "prod", "more", 1)
-	p.config.swap(map[string]string{"config.yaml": p.configText("timeout: 20s", "max_waiting: 500") + more})
+	more := strings.Replace(p.login.connection("more", p.proxy.address,
+		"secret_id_file: /etc/vault/secret-id"), "prod", "more", 1)
+	p.config.swap(map[string]string{"config.yaml": p.configText("timeout: 20s", "max_waiting: 500") +
+		more})
 	eventually(t, "the new connection is ready", func() bool {
 		list, err := r.ListConnections(t.Context(), &secretsidecarv1.ListConnectionsRequest{})
 		return err == nil && len(list.GetConnections()) == 2 && r.health("connection/more") == serving

@@ -20,7 +20,7 @@ import (
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 )
 
-// worker is the pod's other container: it asks all the time, and says what it is answered.
+// worker is the pod's other container. It asks all the time, and prints what it is answered.
 type worker struct {
 	pod       *pod
 	container *containertest.Container
@@ -35,7 +35,7 @@ func (p *pod) startWorker() *worker {
 	p.makeReadable(os.Args[0], program)
 	c := containertest.New(p.t, containertest.Spec{
 		Root: p.path("worker-root"), Args: []string{"/worker", "-test.run=^TestHelperWorksInAPod$"},
-		Env: []string{helperEnv + "=1", "WANT=" + p.value},
+		Env: []string{helperEnv + "=1", "WANT=" + p.value, endAtOnce},
 		UID: podWorker, GID: podWorker, Groups: []uint32{podGroup},
 		Volumes: append(containertest.Programs(),
 			containertest.Volume{Source: program.Path, Target: "/worker"},
@@ -80,8 +80,7 @@ func (w *worker) kill() {
 	_ = w.command.Wait()
 }
 
-// awaitEnd waits for the end of a worker that was told to end, and checks that it has done all that
-// it began.
+// awaitEnd waits for a worker that was told to end, and checks that it finished all that it began.
 func (w *worker) awaitEnd() {
 	w.pod.t.Helper()
 	if err := w.command.Wait(); err != nil {
@@ -92,7 +91,7 @@ func (w *worker) awaitEnd() {
 	}
 }
 
-// failures are what the worker was answered instead of a value.
+// failures returns what the worker was answered instead of a value.
 func (w *worker) failures() []string {
 	var failures []string
 	for line := range strings.Lines(w.said.String()) {
@@ -125,7 +124,8 @@ func TestHelperWorksInAPod(t *testing.T) {
 	}
 	told, stop := signal.NotifyContext(t.Context(), syscall.SIGTERM)
 	defer stop()
-	channel, err := grpc.NewClient("unix://"+podSocket, grpc.WithTransportCredentials(insecure.NewCredentials()),
+	channel, err := grpc.NewClient("unix://"+podSocket,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithConnectParams(connectParams))
 	if err != nil {
 		t.Fatal(err)
@@ -149,7 +149,8 @@ func TestHelperWorksInAPod(t *testing.T) {
 func work(client secretsidecarv1.SecretServiceClient) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	request := &secretsidecarv1.ResolveRequest{Connection: "prod", Path: "secret/data/app/key", MaxAge: readVaultNow}
+	request := &secretsidecarv1.ResolveRequest{Connection: "prod", Path: "secret/data/app/key",
+		MaxAge: readVaultNow}
 	answer, err := client.Resolve(ctx, request, grpc.WaitForReady(true))
 	switch failed := failureOf(err); {
 	case failed != nil:

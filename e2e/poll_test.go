@@ -14,7 +14,7 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 
-// poll is a set of workers that ask for a few references past the cache, in turn, all the time. It
+// poll is a set of workers that ask for a few references in turn, all the time, past the cache. It
 // is safe for concurrent use.
 type poll struct {
 	cancel  context.CancelFunc
@@ -25,7 +25,7 @@ type poll struct {
 	failed error          // the last failure; guarded by mu
 }
 
-// startPoll starts workers, each of which asks at every tick, once it has its last answer. The
+// startPoll starts workers. Each asks at every tick, unless it still waits for an answer. The
 // test's end stops them.
 func (r *sidecar) startPoll(workers int, every time.Duration, paths ...string) *poll {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -35,7 +35,8 @@ func (r *sidecar) startPoll(workers int, every time.Duration, paths ...string) *
 		p.running.Go(func() {
 			everyTick(ctx, every, func() {
 				path := paths[int(next.Add(1)-1)%len(paths)]
-				answer, err := r.Resolve(ctx, &secretsidecarv1.ResolveRequest{Path: path + "/key", MaxAge: readVaultNow})
+				answer, err := r.Resolve(ctx, &secretsidecarv1.ResolveRequest{Path: path + "/key",
+					MaxAge: readVaultNow})
 				if ctx.Err() == nil {
 					p.note(answer, err)
 				}
@@ -88,7 +89,8 @@ func (p *poll) requireFresh(t *testing.T, what string, mayFail int) {
 	total := p.total()
 	t.Logf("%s: %v", what, counts)
 	if bad := total - counts["VAULT"]; bad > mayFail || total == 0 {
-		t.Errorf("%s: %d of %d reads failed, want %d at most; the last one: %v", what, bad, total, mayFail, p.failed)
+		t.Errorf("%s: %d of %d reads failed, want %d at most; the last one: %v", what, bad, total,
+			mayFail, p.failed)
 	}
 }
 
@@ -140,8 +142,8 @@ func (r *sidecar) readEach(paths []string) {
 	}
 }
 
-// underLoad asks for a value from many sides, a part of it past the cache, until stop is called.
-// Any failure, and any other value, fails the test.
+// underLoad asks for a value from several sides until stop is called, one of them past the cache. A
+// failure or another value fails the test.
 func (r *sidecar) underLoad(connection, path, want string) (stop func()) {
 	t := r.sandbox.t
 	t.Helper()

@@ -17,25 +17,25 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 
-// proxy stands between a sidecar and its Vault. It writes down what passes, so that a test can
-// count, and it can be closed, held up or made to answer in Vault's place. It is safe for
-// concurrent use.
+// proxy is an HTTP proxy before a Vault. It records the requests, so that a test can count them. It
+// can drop requests, hold them, or answer them itself. It is safe for concurrent use.
 type proxy struct {
 	address string
 	sandbox *sandbox
 	forward *httputil.ReverseProxy
 	server  *httptest.Server
 
-	mu       sync.Mutex
-	passed   []passage                          // guarded by mu
-	lookups  int                                // guarded by mu: see ownLookup
-	tokens   []grant                            // guarded by mu: in the order granted
-	override func(path string) http.HandlerFunc // guarded by mu: nil, or a nil answer, lets a request through
+	mu      sync.Mutex
+	passed  []passage // guarded by mu
+	lookups int       // guarded by mu: see ownLookup
+	tokens  []grant   // guarded by mu: in the order granted
+	// guarded by mu: nil, or a nil answer, lets a request through
+	override func(path string) http.HandlerFunc
 }
 
-// ownLookup is what the sidecar asks some time after a login while it exports metrics, as it does
-// in nearly every test: when does its secret_id end? It is counted apart, for it is no consequence
-// of what a test does.
+// ownLookup is the request by which the sidecar asks when its secret_id ends. It sends it some time
+// after a login while it exports metrics, as it does in nearly every test. It is counted apart,
+// because no test causes it.
 var ownLookup = regexp.MustCompile(`^auth/approle/role/e2e-[a-z0-9]+/secret-id/lookup$`)
 
 // passage is one request that reached the proxy.
@@ -70,7 +70,8 @@ func (s *sandbox) openProxy(v *vaulttest.Vault, start func(*httptest.Server)) *p
 		ErrorHandler:   func(w http.ResponseWriter, _ *http.Request, _ error) { drop(w) },
 	}
 	g.server = httptest.NewUnstartedServer(g)
-	g.server.Config.ErrorLog = log.New(io.Discard, "", 0) // a client that does not trust it is what some tests want
+	// a client that does not trust it is what some tests want
+	g.server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	start(g.server)
 	s.t.Cleanup(func() {
 		g.server.CloseClientConnections()
@@ -136,8 +137,8 @@ func (g *proxy) inspect(response *http.Response) error {
 	return nil
 }
 
-// answerWith makes the proxy answer in Vault's place where choose returns an answer. Nil opens the
-// proxy.
+// answerWith makes the proxy answer in Vault's place wherever choose returns an answer. Nil lets
+// everything through.
 func (g *proxy) answerWith(choose func(path string) http.HandlerFunc) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -181,7 +182,7 @@ func (g *proxy) holdPaths(prefix string) (release func()) {
 }
 
 // holdAnswers lets reads of secrets reach Vault, and keeps Vault's answers until release is called.
-// The channel tells of the first answer that is kept.
+// The channel is closed when the first answer is held.
 func (g *proxy) holdAnswers() (answered <-chan struct{}, release func()) {
 	held, first := make(chan struct{}), make(chan struct{})
 	once := sync.OnceFunc(func() { close(first) })

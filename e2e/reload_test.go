@@ -34,13 +34,16 @@ func TestAReloadDropsNoRequest(t *testing.T) {
 	stopLoad := r.underLoad("first", "secret/data/app/key", value)
 	defer stopLoad()
 	ask := func(connection string) (*secretsidecarv1.ResolveResponse, error) {
-		return r.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Connection: connection, Path: "secret/data/app/key"})
+		return r.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Connection: connection,
+			Path: "secret/data/app/key"})
 	}
 
 	s.config(first.connection("first", g.address), other.connection("other", v.Address))
-	eventually(t, "the added connection answers", func() bool { _, err := ask("other"); return err == nil })
+	eventually(t, "the added connection answers",
+		func() bool { _, err := ask("other"); return err == nil })
 
-	s.config(first.connection("first", g.address), other.connection("other", v.Address, "cache: {ttl: 1m}"))
+	s.config(first.connection("first", g.address),
+		other.connection("other", v.Address, "cache: {ttl: 1m}"))
 	eventually(t, "the changed ttl takes effect", func() bool {
 		_, _ = r.Invalidate(t.Context(), &secretsidecarv1.InvalidateRequest{Connection: "other"})
 		answer, err := ask("other")
@@ -48,20 +51,24 @@ func TestAReloadDropsNoRequest(t *testing.T) {
 	})
 
 	s.write("config.yaml", s.configText(first.connection("first", g.address))+"conections: []\n")
-	eventually(t, "the log says why the change is refused", func() bool { return r.logs(`"level":"ERROR"`, "conections") })
+	eventually(t, "the log says why the change is refused",
+		func() bool { return r.logs(`"level":"ERROR"`, "conections") })
 	if _, err := ask("other"); err != nil {
 		t.Errorf("after a refused change: %v", err)
 	}
 
 	// A change that the watch of the directory cannot see: through another name of the same file.
-	if err := os.Link(s.path("config.yaml"), filepath.Join(s.subdirectory("elsewhere"), "link")); err != nil {
+	if err := os.Link(s.path("config.yaml"),
+		filepath.Join(s.subdirectory("elsewhere"), "link")); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(s.path("elsewhere/link"), []byte(s.configText(first.connection("first", g.address))), 0o600); err != nil {
+	if err := os.WriteFile(s.path("elsewhere/link"),
+		[]byte(s.configText(first.connection("first", g.address))), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	r.signal(syscall.SIGHUP)
-	eventually(t, "the removed connection is gone", func() bool { _, err := ask("other"); return err != nil })
+	eventually(t, "the removed connection is gone",
+		func() bool { _, err := ask("other"); return err != nil })
 	_, err := ask("other")
 	requireFailure(t, s, err, connectionNotFound)
 
@@ -82,7 +89,8 @@ func TestAChangeThatVaultRejectsLeavesTheSettingsBeforeInUse(t *testing.T) {
 		return s.logs(`"level":"ERROR"`, "the old ones stay in use", `"connection":"prod"`, "remedy")
 	})
 	status := s.status("prod")
-	if failure := status.GetLastError(); failure.GetReason() != loginRejected.reason || !strings.Contains(failure.GetMessage(), "not in use yet") {
+	if failure := status.GetLastError(); failure.GetReason() != loginRejected.reason ||
+		!strings.Contains(failure.GetMessage(), "not in use yet") {
 		t.Errorf("the connection is shown as %v", status)
 	}
 	for range 5 { // the same file again is no other try
@@ -100,9 +108,11 @@ func TestAChangeThatVaultRejectsLeavesTheSettingsBeforeInUse(t *testing.T) {
 	}
 
 	// A new connection logs in on its own; until it has, the rest serves on.
-	s.config(s.login.connection("prod", s.proxy.address), s.defaultLogin(s.vault).connection("new", s.vault.Address, "secret_id: "+s.newSecret()))
+	s.config(s.login.connection("prod", s.proxy.address),
+		s.defaultLogin(s.vault).connection("new", s.vault.Address, "secret_id: "+s.newSecret()))
 	eventually(t, "the new connection is there", func() bool {
-		_, err := s.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: "secret/data/app/key", Connection: "new"})
+		_, err := s.Resolve(t.Context(),
+			&secretsidecarv1.ResolveRequest{Path: "secret/data/app/key", Connection: "new"})
 		return codeOf(err) == codes.FailedPrecondition
 	})
 	requireHealth(t, s.sidecar, "connection/new", notServing)
@@ -115,7 +125,8 @@ func TestAReloadLocksCallersOutWhileVaultHangs(t *testing.T) {
 	s.value("secret/data/app/key", s.secret, fromVault)
 	defer s.proxy.holdEverything()()
 
-	changed := s.login.connection("prod", s.proxy.address, "timeout: 1m", "secret_id: "+s.login.newSecretID())
+	changed := s.login.connection("prod", s.proxy.address, "timeout: 1m",
+		"secret_id: "+s.login.newSecretID())
 	s.config(changed)
 	s.reload()
 	s.value("secret/data/app/key", s.secret, fromCache)
@@ -161,7 +172,8 @@ func TestANewSecretIDInTheConfigurationIsTakenUpOnceVaultIsBack(t *testing.T) {
 			back := outage.away(s.proxy)
 			defer back()
 			tried := s.proxy.count(outage.tried)
-			s.config(s.login.connection("prod", s.proxy.address, "timeout: 3s", "secret_id: "+s.login.newSecretID()))
+			s.config(s.login.connection("prod", s.proxy.address, "timeout: 3s",
+				"secret_id: "+s.login.newSecretID()))
 			s.reload()
 			eventually(t, "the change is tried", func() bool { return s.proxy.count(outage.tried) > tried })
 			s.value("secret/data/app/key", s.secret, fromCache)
@@ -175,7 +187,8 @@ func TestANewSecretIDInTheConfigurationIsTakenUpOnceVaultIsBack(t *testing.T) {
 				return nil
 			})
 			s.login.destroySecretID(s.login.secretID)
-			s.value("secret/data/app/key", s.secret, fromVault) // nothing was cached with the new credentials
+			// nothing was cached with the new credentials
+			s.value("secret/data/app/key", s.secret, fromVault)
 			requireHealth(t, s.sidecar, "connection/prod", serving)
 			if logins := s.proxy.count(loginPath) - before; logins > 1 {
 				t.Errorf("%d logins once Vault was back, want 1 at most", logins)
@@ -190,16 +203,19 @@ func TestAReloadChangesWhoMayCall(t *testing.T) {
 	s.value("secret/data/app/key", s.secret, fromVault)
 
 	s.writeConfig("callers: []\n")
-	eventually(t, "nobody may call", func() bool { _, err := s.resolve("secret/data/app/key"); return err != nil })
+	eventually(t, "nobody may call",
+		func() bool { _, err := s.resolve("secret/data/app/key"); return err != nil })
 	_, err := s.resolve("secret/data/app/key")
 	requireFailure(t, s, err, callerNotAllowed)
 
 	s.writeConfig("")
-	eventually(t, "everybody may call again", func() bool { _, err := s.resolve("secret/data/app/key"); return err == nil })
+	eventually(t, "everybody may call again",
+		func() bool { _, err := s.resolve("secret/data/app/key"); return err == nil })
 	s.value("secret/data/app/key", s.secret, fromCache) // reloads have lost nothing
 
 	text := s.configText(s.login.connection("prod", s.proxy.address))
 	s.write("config.yaml", strings.Replace(text, s.socket(), s.socket()+"2", 1))
-	eventually(t, "the log says that the socket stays", func() bool { return s.logs(`"level":"WARN"`, "socket") })
+	eventually(t, "the log says that the socket stays",
+		func() bool { return s.logs(`"level":"WARN"`, "socket") })
 	requireHealth(t, s.sidecar, "", serving)
 }

@@ -16,13 +16,13 @@ import (
 	"time"
 )
 
-// patience bounds every wait for something that should happen at once. Machines that run tests are
-// busy: it is many times what anything needs, and only a test that fails ever waits for so long.
+// patience bounds every wait for something that should happen at once. It is many times what
+// anything needs, because machines that run tests are busy. Only a test that fails waits that long.
 const patience = 2 * time.Minute
 
 // sandbox is what surrounds one test: a private directory, the secrets that the test made up, and
-// the output of every process that it started. When the test ends, no secret may stand in any
-// output.
+// the output of every process that it started. When the test ends, no output may hold any of the
+// secrets.
 type sandbox struct {
 	t *testing.T
 	// dir is private to the test and short: socket paths hold 107 bytes.
@@ -89,9 +89,13 @@ func (s *sandbox) must(err error) {
 // newSecret makes up a secret.
 func (s *sandbox) newSecret() string { return s.keep("top-secret-" + rand.Text()) }
 
-// environ is the environment of the binary: nothing of the test's own but what processes need.
+// endAtOnce keeps a program that has the race detector from sleeping for a second at its end.
+const endAtOnce = "GORACE=atexit_sleep_ms=0"
+
+// environ is the environment of the binary: what every process needs, and nothing of the test's
+// own.
 func (s *sandbox) environ(more ...string) []string {
-	return append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir}, more...)
+	return append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir, endAtOnce}, more...)
 }
 
 // outcome is what a finished command left.
@@ -109,7 +113,7 @@ func (s *sandbox) run(args ...string) outcome {
 	return done
 }
 
-// revealing runs the binary to its end; its standard output may hold secrets.
+// revealing runs the binary to its end. Its standard output may hold secrets.
 func (s *sandbox) revealing(args ...string) outcome {
 	s.t.Helper()
 	return s.execute(exec.Command(binary, args...))
@@ -158,7 +162,7 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-// everyTick calls do at every tick until ctx ends. Ticks that nobody was there to take are lost.
+// everyTick calls do at every tick until ctx ends. A tick that comes while do still runs is lost.
 func everyTick(ctx context.Context, pause time.Duration, do func()) {
 	tick := time.NewTicker(pause)
 	defer tick.Stop()
@@ -188,12 +192,12 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// longestRoot leaves room for a test's directory and its socket below the root: a socket's path has
-// 107 bytes.
+// longestRoot leaves room for a test's directory and its socket: the path of a socket holds 107
+// bytes.
 const longestRoot = 60
 
-// directoryRoot returns where tests make their directories: the temporary directory, unless other
-// users cannot get into it or its name is too long for sockets; then another one.
+// directoryRoot returns where tests make their directories. That is the temporary directory, unless
+// other users cannot enter it or its name is too long for sockets.
 func directoryRoot() string {
 	for _, root := range []string{os.TempDir(), "/tmp", "/var/tmp"} {
 		if len(root) <= longestRoot && isOpenToAll(root) {

@@ -28,7 +28,8 @@ func newSetup(t *testing.T, v *vaulttest.Vault, lines ...string) *setup {
 }
 
 // newSetupOf is newSetup with the parameters of the AppRole and its policy.
-func newSetupOf(t *testing.T, v *vaulttest.Vault, role map[string]any, policy string, lines ...string) *setup {
+func newSetupOf(t *testing.T, v *vaulttest.Vault, role map[string]any, policy string,
+	lines ...string) *setup {
 	t.Helper()
 	s := newUnstartedSetup(t, v, role, policy)
 	s.sidecar = s.start("--config", s.config(s.login.connection("prod", s.proxy.address, lines...)))
@@ -50,7 +51,8 @@ func (s *setup) writeConfig(more string) string {
 }
 
 // newUnstartedSetup is newSetupOf without a sidecar.
-func newUnstartedSetup(t *testing.T, v *vaulttest.Vault, role map[string]any, policy string) *setup {
+func newUnstartedSetup(t *testing.T, v *vaulttest.Vault, role map[string]any,
+	policy string) *setup {
 	t.Helper()
 	s := &setup{sandbox: newSandbox(t), vault: v}
 	s.proxy, s.login, s.secret = s.newProxy(v), s.newLogin(v, role, policy), s.newSecret()
@@ -65,9 +67,9 @@ func (s *setup) in(t *testing.T) *setup {
 	return &same
 }
 
-// loadSetup is a sidecar with two connections, under load: "prod" leads through a network that can
-// be broken to a real Vault that can be broken, "calm" to another Vault, with the same paths, at
-// which nothing is ever wrong and which no fault of the other one may disturb.
+// loadSetup is a sidecar with two connections, under load. "prod" leads to a real Vault, through a
+// network, and a test may break both. "calm" leads to another Vault with the same paths. Nothing is
+// ever wrong with that one, and no fault of prod may disturb it.
 type loadSetup struct {
 	*sandbox
 	vault   *vaulttest.Vault
@@ -85,15 +87,15 @@ type loadSetup struct {
 	lines          []string
 }
 
-// loadOptions are what a scenario needs otherwise than usual.
+// loadOptions say how a test's setup differs from the usual one.
 type loadOptions struct {
 	role      map[string]any // parameters of the AppRole
 	timeout   time.Duration  // of prod; noOutage when 0
 	withProxy bool
 }
 
-// noOutage is a timeout for where no time-out is tested. A Vault that has to wait for a processor
-// on a busy machine is no outage.
+// noOutage is the timeout wherever no time-out is tested. A Vault that waits for a processor on a
+// busy machine is no outage.
 const noOutage = time.Minute
 
 // timeoutOf is the line of a connection that sets its timeout.
@@ -114,8 +116,7 @@ func newLoadSetup(t *testing.T, o loadOptions) *loadSetup {
 	return r
 }
 
-// setUp makes logins and histories. Prod leads to an address, and its secrets are written to a
-// Vault.
+// setUp makes the logins and the histories. Prod leads to address; its secrets are written to v.
 func (r *loadSetup) setUp(address string, without probe, v writable, o loadOptions) {
 	r.t.Helper()
 	r.address, r.without = address, without
@@ -123,7 +124,8 @@ func (r *loadSetup) setUp(address string, without probe, v writable, o loadOptio
 	r.timeout = cmp.Or(o.timeout, noOutage)
 	r.lines = []string{timeoutOf(r.timeout), loadCache}
 	calm := vaulttest.Dev(r.t)
-	r.calmConnection = r.defaultLogin(calm).connection("calm", calm.Address, timeoutOf(noOutage), loadCache)
+	r.calmConnection = r.defaultLogin(calm).connection("calm", calm.Address, timeoutOf(noOutage),
+		loadCache)
 	// One marker in every value is enough for the leak checker to find any of them.
 	marker := r.keep("top-secret-" + rand.Text())
 	r.prod, r.calm = newHistory("prod-"+marker, v), newHistory("calm-"+marker, calm)
@@ -149,10 +151,12 @@ func (r *loadSetup) begin() {
 
 func (r *loadSetup) beginLoad() {
 	r.t.Helper()
-	r.load = newLoad(r.t, r.sidecar, r.target(), &target{connection: "calm", history: r.calm, isCalm: true})
+	r.load = newLoad(r.t, r.sidecar, r.target(),
+		&target{connection: "calm", history: r.calm, isCalm: true})
 }
 
 // target is prod under load.
 func (r *loadSetup) target() *target {
-	return &target{connection: "prod", history: r.prod, direct: r.without, mayTimeOut: r.timeout < noOutage}
+	return &target{connection: "prod", history: r.prod, direct: r.without,
+		mayTimeOut: r.timeout < noOutage}
 }

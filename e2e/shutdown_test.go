@@ -25,7 +25,8 @@ func TestShutdownRevokesTheTokenAndRemovesTheSocket(t *testing.T) {
 			t.Errorf("%d tokens are left", len(tokens))
 		}
 		token := s.proxy.granted()[0].token
-		if status, _ := v.Do(t, "POST", "auth/token/lookup", map[string]any{"token": token}); status == 200 {
+		if status, _ := v.Do(t, "POST", "auth/token/lookup",
+			map[string]any{"token": token}); status == 200 {
 			t.Error("the token still lives")
 		}
 		if _, err := os.Lstat(s.socket()); !os.IsNotExist(err) {
@@ -57,7 +58,8 @@ func TestShutdownFinishesWhatItHasAccepted(t *testing.T) {
 			}
 		})
 	}
-	eventually(t, "every request waits for Vault", func() bool { return g.count("secret/data/") == requests })
+	eventually(t, "every request waits for Vault",
+		func() bool { return g.count("secret/data/") == requests })
 	r.terminate()
 	eventually(t, "the sidecar is stopping", func() bool { return r.logs("stopping") })
 	r.signal(syscall.SIGHUP) // a request to reload that comes too late changes nothing
@@ -70,8 +72,10 @@ func TestShutdownDoesNotWaitForThoseWhoWatchHealth(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t)
 	v := vaulttest.Dev(t)
-	r := s.start("--drain-timeout", "1h", "--config", s.config(s.defaultLogin(v).connection("prod", v.Address)))
-	watch, err := healthpb.NewHealthClient(r.channel).Watch(t.Context(), &healthpb.HealthCheckRequest{})
+	r := s.start("--drain-timeout", "1h", "--config",
+		s.config(s.defaultLogin(v).connection("prod", v.Address)))
+	watch, err := healthpb.NewHealthClient(r.channel).Watch(t.Context(),
+		&healthpb.HealthCheckRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}

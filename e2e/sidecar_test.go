@@ -52,7 +52,7 @@ func (s *sandbox) start(args ...string) *sidecar {
 	return running
 }
 
-// startUnready is start for a sidecar that may never become ready: it waits until the process
+// startUnready is start for a sidecar that may never become ready. It waits until the process
 // answers.
 func (s *sandbox) startUnready(args ...string) *sidecar {
 	s.t.Helper()
@@ -64,11 +64,12 @@ func (s *sandbox) startUnready(args ...string) *sidecar {
 // startWith runs `serve` with more variables in its environment, and waits for nothing.
 func (s *sandbox) startWith(environment []string, args ...string) *sidecar {
 	s.t.Helper()
-	return s.serve(exec.Command(binary, append([]string{"serve", "--log-level", "debug"}, args...)...), environment)
+	return s.serve(exec.Command(binary,
+		append([]string{"serve", "--log-level", "debug"}, args...)...), environment)
 }
 
-// serve runs a command that becomes a `serve`, with more variables in its environment, and waits
-// for nothing.
+// serve runs a command that becomes a `serve`, with more variables in its environment. It waits for
+// nothing.
 func (s *sandbox) serve(command *exec.Cmd, environment []string) *sidecar {
 	s.t.Helper()
 	log, exports := &output{}, &output{}
@@ -84,7 +85,8 @@ func exporting() []string {
 	if !withRaceDetector {
 		return nil
 	}
-	return []string{"OTEL_TRACES_EXPORTER=console", "OTEL_METRICS_EXPORTER=console", "OTEL_METRIC_EXPORT_INTERVAL=10000"}
+	return []string{"OTEL_TRACES_EXPORTER=console", "OTEL_METRICS_EXPORTER=console",
+		"OTEL_METRIC_EXPORT_INTERVAL=10000"}
 }
 
 // launch starts a `serve` whose output the log collects, and waits for nothing.
@@ -105,11 +107,12 @@ func (s *sandbox) launch(command *exec.Cmd, log *output) *sidecar {
 	return running
 }
 
-// connectParams are those of a worker who waits for a sidecar. Without a MinConnectTimeout the
-// deadline of a connection is its backoff: a busy machine is over it at once, and gRPC closes a
-// connection that was just made.
+// connectParams are those of a worker that waits for its sidecar. MinConnectTimeout must be set:
+// otherwise the backoff is the deadline of each connection, and on a busy machine gRPC closes
+// connections that it has just made.
 var connectParams = grpc.ConnectParams{
-	Backoff:           backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1.5, MaxDelay: 200 * time.Millisecond},
+	Backoff: backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1.5,
+		MaxDelay: 200 * time.Millisecond},
 	MinConnectTimeout: patience,
 }
 
@@ -138,7 +141,8 @@ func (r *sidecar) awaitHealth(service string) {
 		case <-ctx.Done():
 		}
 	}()
-	watch, err := healthpb.NewHealthClient(r.channel).Watch(ctx, &healthpb.HealthCheckRequest{Service: service}, grpc.WaitForReady(true))
+	watch, err := healthpb.NewHealthClient(r.channel).Watch(ctx,
+		&healthpb.HealthCheckRequest{Service: service}, grpc.WaitForReady(true))
 	for err == nil {
 		var answer *healthpb.HealthCheckResponse
 		answer, err = watch.Recv()
@@ -152,7 +156,8 @@ func (r *sidecar) awaitHealth(service string) {
 // health asks the health service once.
 func (r *sidecar) health(service string) healthpb.HealthCheckResponse_ServingStatus {
 	r.sandbox.t.Helper()
-	answer, err := healthpb.NewHealthClient(r.channel).Check(r.sandbox.t.Context(), &healthpb.HealthCheckRequest{Service: service})
+	answer, err := healthpb.NewHealthClient(r.channel).Check(r.sandbox.t.Context(),
+		&healthpb.HealthCheckRequest{Service: service})
 	if err != nil {
 		r.sandbox.t.Fatalf("health of %q: %v", service, err)
 	}
@@ -174,7 +179,8 @@ func (r *sidecar) terminate() {
 		return
 	}
 	r.told = true
-	if err := r.command.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := r.command.Process.Signal(syscall.SIGTERM); err != nil &&
+		!errors.Is(err, os.ErrProcessDone) {
 		r.sandbox.t.Errorf("send SIGTERM: %v", err)
 	}
 }
@@ -185,7 +191,8 @@ func (r *sidecar) stop() {
 	r.terminate()
 	r.awaitExit()
 	if code := r.command.ProcessState.ExitCode(); code != 0 && !r.killed {
-		r.sandbox.t.Errorf("the sidecar ended with %v, want exit code 0\n%s", r.command.ProcessState, r.tail())
+		r.sandbox.t.Errorf("the sidecar ended with %v, want exit code 0\n%s", r.command.ProcessState,
+			r.tail())
 	}
 }
 
@@ -197,8 +204,8 @@ func (r *sidecar) kill() {
 	r.awaitExit()
 }
 
-// awaitExit waits for the end of the process. One that does not end shows its goroutines and fails
-// the test.
+// awaitExit waits for the end of the process. A process that does not end prints its goroutines and
+// fails the test.
 func (r *sidecar) awaitExit() {
 	r.sandbox.t.Helper()
 	timer := time.NewTimer(patience)
@@ -224,13 +231,15 @@ func (r *sidecar) resolve(path string) (*secretsidecarv1.ResolveResponse, error)
 
 // value asks for one reference and fails the test when it is not the expected value from the
 // expected source.
-func (r *sidecar) value(path, want string, source secretsidecarv1.Source) *secretsidecarv1.ResolveResponse {
+func (r *sidecar) value(path, want string,
+	source secretsidecarv1.Source) *secretsidecarv1.ResolveResponse {
 	r.sandbox.t.Helper()
 	return r.answer(&secretsidecarv1.ResolveRequest{Path: path}, want, source)
 }
 
 // answer is value for a whole request.
-func (r *sidecar) answer(request *secretsidecarv1.ResolveRequest, want string, source secretsidecarv1.Source) *secretsidecarv1.ResolveResponse {
+func (r *sidecar) answer(request *secretsidecarv1.ResolveRequest, want string,
+	source secretsidecarv1.Source) *secretsidecarv1.ResolveResponse {
 	t := r.sandbox.t
 	t.Helper()
 	answer, err := r.Resolve(t.Context(), request)
@@ -238,7 +247,8 @@ func (r *sidecar) answer(request *secretsidecarv1.ResolveRequest, want string, s
 		t.Fatalf("resolve %v: %v\n%s", request, err, r.tail())
 	}
 	if answer.GetValue() != want || answer.GetSource() != source {
-		t.Fatalf("resolve %v: %q from %v, want %q from %v", request, answer.GetValue(), answer.GetSource(), want, source)
+		t.Fatalf("resolve %v: %q from %v, want %q from %v", request, answer.GetValue(),
+			answer.GetSource(), want, source)
 	}
 	return answer
 }
@@ -278,7 +288,8 @@ lines:
 	return false
 }
 
-func requireHealth(t *testing.T, r *sidecar, service string, want healthpb.HealthCheckResponse_ServingStatus) {
+func requireHealth(t *testing.T, r *sidecar, service string,
+	want healthpb.HealthCheckResponse_ServingStatus) {
 	t.Helper()
 	if got := r.health(service); got != want {
 		t.Errorf("health of %q is %v, want %v", service, got, want)

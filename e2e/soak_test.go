@@ -26,7 +26,8 @@ func TestSoak(t *testing.T) {
 	if *soakFor == 0 {
 		t.Skip("runs for long: make soak")
 	}
-	r := newLoadSetup(t, loadOptions{timeout: 2 * time.Second, role: map[string]any{"token_ttl": "4s", "token_max_ttl": "12s"}})
+	r := newLoadSetup(t, loadOptions{timeout: 2 * time.Second,
+		role: map[string]any{"token_ttl": "4s", "token_max_ttl": "12s"}})
 	metrics := &output{}
 	command := exec.Command(binary, "serve", "--log-level", "warn", "--config", r.config())
 	command.Env = r.environ("OTEL_METRICS_EXPORTER=console", "OTEL_METRIC_EXPORT_INTERVAL=500")
@@ -48,7 +49,8 @@ func TestSoak(t *testing.T) {
 		t.Logf("after round %d: %v", round+1, usages[round])
 	}
 	requireNoGrowth(t, usages)
-	r.load.requireSome("prod VAULT", "prod CACHE", "prod STALE", "prod VAULT_UNREACHABLE", "prod VAULT_SEALED", "calm VAULT")
+	r.load.requireSome("prod VAULT", "prod CACHE", "prod STALE", "prod VAULT_UNREACHABLE",
+		"prod VAULT_SEALED", "calm VAULT")
 }
 
 // soakFaults is one round of what happens to a sidecar in a year.
@@ -81,7 +83,8 @@ var soakFaults = []func(r *loadSetup){
 	},
 	func(r *loadSetup) { // another connection comes and goes
 		more := strings.Replace(r.calmConnection, "name: calm", "name: more", 1)
-		r.write("config.yaml", r.configText(r.login.connection("prod", r.network.address, r.lines...), r.calmConnection, more))
+		r.write("config.yaml", r.configText(r.login.connection("prod", r.network.address, r.lines...),
+			r.calmConnection, more))
 		r.awaitConnections(3)
 		r.config()
 		r.awaitConnections(2)
@@ -116,7 +119,8 @@ type usage struct {
 }
 
 func (u usage) String() string {
-	return fmt.Sprintf("%d goroutines, %d descriptors, %.1f MB", u.goroutines, u.descriptors, float64(u.resident)/(1<<20))
+	return fmt.Sprintf("%d goroutines, %d descriptors, %.1f MB", u.goroutines, u.descriptors,
+		float64(u.resident)/(1<<20))
 }
 
 // usage asks the process for its goroutines, through the metrics that it exports, and the kernel

@@ -38,24 +38,29 @@ func TestMistakesInTheConfigurationAreNamedWithTheirPlace(t *testing.T) {
 		words []string
 	}{
 		"a typo": {
-			head + "connections:\n  - name: prod\n    scope: platform\n    secret_id: " + secretID + "\n    adress: http://127.0.0.1:1\n    role_id: r\n",
+			head + "connections:\n  - name: prod\n    scope: platform\n    secret_id: " + secretID +
+				"\n    adress: http://127.0.0.1:1\n    role_id: r\n",
 			[]string{"6:5", "adress"},
 		},
 		"a duplicate name": {
-			head + "connections:\n  - name: prod\n    scope: platform\n    secret_id: " + secretID + "\n" + login +
+			head + "connections:\n  - name: prod\n    scope: platform\n    secret_id: " + secretID + "\n" +
+				login +
 				"  - name: prod\n    scope: platform\n    secret_id: " + secretID + "\n" + login,
 			[]string{"8:11", "another connection has this name"},
 		},
 		"a secret_id that is a list": {
-			head + "connections:\n  - name: prod\n    scope: platform\n    secret_id: [" + secretID + "]\n" + login,
+			head + "connections:\n  - name: prod\n    scope: platform\n    secret_id: [" + secretID +
+				"]\n" + login,
 			[]string{"5:", "secret_id"},
 		},
 		"a tab after a secret": {
-			head + "connections:\n  - name: prod\n    scope: platform\n    secret_id: \"" + secretID + "\n" + login,
+			head + "connections:\n  - name: prod\n    scope: platform\n    secret_id: \"" + secretID +
+				"\n" + login,
 			[]string{"5:"},
 		},
 		"a project connection without projects": {
-			head + "connections:\n  - name: prod\n    scope: project\n    secret_id: " + secretID + "\n" + login,
+			head + "connections:\n  - name: prod\n    scope: project\n    secret_id: " + secretID + "\n" +
+				login,
 			[]string{"project_ids"},
 		},
 		"a bad socket mode": {
@@ -73,10 +78,12 @@ func TestMistakesInTheConfigurationAreNamedWithTheirPlace(t *testing.T) {
 			}
 		})
 	}
-	t.Run("a file that is not there", func(t *testing.T) { s.in(t).refused(2, s.path("absent.yaml"), "absent.yaml") })
+	t.Run("a file that is not there",
+		func(t *testing.T) { s.in(t).refused(2, s.path("absent.yaml"), "absent.yaml") })
 	t.Run("an unknown command and an unknown flag", func(t *testing.T) {
 		s := s.in(t)
-		for _, args := range [][]string{{"sreve"}, {"serve", "--confg", "x"}, {"resolve"}, {"serve", "--log-level", "loud"}} {
+		for _, args := range [][]string{{"sreve"}, {"serve", "--confg", "x"}, {"resolve"},
+			{"serve", "--log-level", "loud"}} {
 			if done := s.run(args...); done.code != 2 || done.stderr == "" {
 				t.Errorf("%v ended with %d and says %q, want 2", args, done.code, done.stderr)
 			}
@@ -91,7 +98,8 @@ func TestAnUnreadableSecretIDFileIsReported(t *testing.T) {
 	l := s.defaultLogin(v)
 	config := s.config(l.connection("prod", v.Address, "secret_id_file: "+s.path("absent")))
 	done := s.run("config", "check", "--config", config)
-	if done.code != 2 || !strings.Contains(done.stderr, config+":7:") || !strings.Contains(done.stderr, "secret_id_file") {
+	if done.code != 2 || !strings.Contains(done.stderr, config+":7:") ||
+		!strings.Contains(done.stderr, "secret_id_file") {
 		t.Errorf("config check ended with %d and says %s", done.code, done.stderr)
 	}
 	r := s.startUnready("--config", config)
@@ -113,7 +121,8 @@ func TestTheSocketIsOpenedSafely(t *testing.T) {
 
 	t.Run("a path over 107 bytes is refused", func(t *testing.T) {
 		s, config := prepare(t)
-		done := s.run("serve", "--config", config, "--socket", filepath.Join(s.dir, strings.Repeat("x", 107)))
+		done := s.run("serve", "--config", config, "--socket",
+			filepath.Join(s.dir, strings.Repeat("x", 107)))
 		if done.code != 2 || !strings.Contains(done.stderr, "107") {
 			t.Errorf("serve ended with %d and says %s", done.code, done.stderr)
 		}

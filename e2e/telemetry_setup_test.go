@@ -15,7 +15,7 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 
-// telemetrySetup is a sidecar whose telemetry a test reads, with all that it takes to make it
+// telemetrySetup is a sidecar whose telemetry a test reads, and everything that makes telemetry
 // happen.
 type telemetrySetup struct {
 	*sandbox
@@ -37,7 +37,8 @@ type telemetrySetup struct {
 func newTelemetrySetup(t *testing.T) *telemetrySetup {
 	t.Helper()
 	s := newSandbox(t)
-	o := &telemetrySetup{sandbox: s, vault: vaulttest.RealPrivate(t), collector: s.newCollector(), names: map[string]bool{}, asked: map[string]float64{}}
+	o := &telemetrySetup{sandbox: s, vault: vaulttest.RealPrivate(t), collector: s.newCollector(),
+		names: map[string]bool{}, asked: map[string]float64{}}
 	o.proxy = s.newProxy(o.vault)
 	var err error
 	o.prometheus, err = vaulttest.FreeAddress()
@@ -52,7 +53,8 @@ path "auth/approle/role/%s/secret-id/lookup" { capabilities = ["update"] }`, o.l
 	_, port, _ := net.SplitHostPort(o.prometheus)
 	o.sidecar = s.startWith([]string{
 		"OTEL_METRICS_EXPORTER=otlp,prometheus", "OTEL_TRACES_EXPORTER=otlp", "OTEL_EXPORTER_OTLP_PROTOCOL=grpc",
-		"OTEL_EXPORTER_OTLP_ENDPOINT=http://" + o.collector.address, "OTEL_EXPORTER_PROMETHEUS_PORT=" + port,
+		"OTEL_EXPORTER_OTLP_ENDPOINT=http://" + o.collector.address, "OTEL_EXPORTER_PROMETHEUS_PORT=" +
+			port,
 		"OTEL_METRIC_EXPORT_INTERVAL=100", "OTEL_BSP_SCHEDULE_DELAY=100",
 	}, "--config", o.config())
 	o.sidecar.awaitHealth("")
@@ -61,21 +63,25 @@ path "auth/approle/role/%s/secret-id/lookup" { capabilities = ["update"] }`, o.l
 
 func (o *telemetrySetup) config() string {
 	return o.sandbox.config(o.login.connection("prod", o.proxy.address),
-		o.team.connection("team", o.proxy.address, "scope: project", "project_ids: [proj-observed]", "required: false"))
+		o.team.connection("team", o.proxy.address, "scope: project", "project_ids: [proj-observed]",
+			"required: false"))
 }
 
-// workerSpan is the span of a worker, from which a request comes.
+// workerSpan is the span of a worker that a request belongs to.
 type workerSpan struct{ trace, span string }
 
-// traced returns a context whose requests belong to a worker's span of their own.
+// traced returns a context for requests that belong to a new span of a worker.
 func (o *telemetrySetup) traced() (context.Context, workerSpan) {
 	o.calls++
-	w := workerSpan{trace: fmt.Sprintf("%032x", 0xabc000+o.calls), span: fmt.Sprintf("%016x", 0xdef000+o.calls)}
-	return metadata.AppendToOutgoingContext(o.t.Context(), "traceparent", "00-"+w.trace+"-"+w.span+"-01"), w
+	w := workerSpan{trace: fmt.Sprintf("%032x", 0xabc000+o.calls),
+		span: fmt.Sprintf("%016x", 0xdef000+o.calls)}
+	return metadata.AppendToOutgoingContext(o.t.Context(), "traceparent",
+		"00-"+w.trace+"-"+w.span+"-01"), w
 }
 
 // ask resolves a reference of prod in a worker's span.
-func (o *telemetrySetup) ask(path string, more ...func(*secretsidecarv1.ResolveRequest)) (workerSpan, *secretsidecarv1.ResolveResponse, error) {
+func (o *telemetrySetup) ask(path string,
+	more ...func(*secretsidecarv1.ResolveRequest)) (workerSpan, *secretsidecarv1.ResolveResponse, error) {
 	ctx, w := o.traced()
 	request := &secretsidecarv1.ResolveRequest{Connection: "prod", Path: path}
 	for _, change := range more {
@@ -87,8 +93,10 @@ func (o *telemetrySetup) ask(path string, more ...func(*secretsidecarv1.ResolveR
 }
 
 // note counts an answer as the sidecar should.
-func (o *telemetrySetup) note(connection string, answer *secretsidecarv1.ResolveResponse, err error) {
-	outcome := "outcome=" + map[secretsidecarv1.Source]string{fromVault: "vault", fromCache: "cache", stale: "stale"}[answer.GetSource()]
+func (o *telemetrySetup) note(connection string, answer *secretsidecarv1.ResolveResponse,
+	err error) {
+	outcome := "outcome=" + map[secretsidecarv1.Source]string{fromVault: "vault", fromCache: "cache",
+		stale: "stale"}[answer.GetSource()]
 	if err != nil {
 		outcome = "error_type=" + failureOf(err).reason + ",outcome=error"
 	}
@@ -114,7 +122,8 @@ func (o *telemetrySetup) scrape() map[string]float64 {
 }
 
 // spansOf returns the spans of a worker's trace, the server's first, once as many have come.
-func (o *telemetrySetup) spansOf(w workerSpan, many int) (server *tracepb.Span, others []*tracepb.Span) {
+func (o *telemetrySetup) spansOf(w workerSpan, many int) (server *tracepb.Span,
+	others []*tracepb.Span) {
 	o.t.Helper()
 	eventually(o.t, fmt.Sprintf("%d spans of %s arrive", many, w.trace), func() bool {
 		server, others = nil, nil
@@ -130,7 +139,8 @@ func (o *telemetrySetup) spansOf(w workerSpan, many int) (server *tracepb.Span, 
 		return server != nil && len(others) >= many-1
 	})
 	if hex.EncodeToString(server.GetParentSpanId()) != w.span {
-		o.t.Errorf("the server's span is the child of %x, want the worker's %s", server.GetParentSpanId(), w.span)
+		o.t.Errorf("the server's span is the child of %x, want the worker's %s",
+			server.GetParentSpanId(), w.span)
 	}
 	for _, span := range others {
 		if hex.EncodeToString(span.GetParentSpanId()) != hex.EncodeToString(server.GetSpanId()) {

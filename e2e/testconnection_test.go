@@ -26,8 +26,10 @@ func TestAConnectionIsTestedStepByStepBeforeItIsConfigured(t *testing.T) {
 		nobody := httptest.NewServer(nil)
 		nobody.Close()
 
-		good := &secretsidecarv1.ConnectionSpec{Name: "new", Address: v.Address, RoleId: l.roleID, SecretId: l.secretID}
-		wrong := &secretsidecarv1.ConnectionSpec{Address: v.Address, RoleId: l.roleID, SecretId: s.newSecret()}
+		good := &secretsidecarv1.ConnectionSpec{Name: "new", Address: v.Address, RoleId: l.roleID,
+			SecretId: l.secretID}
+		wrong := &secretsidecarv1.ConnectionSpec{Address: v.Address, RoleId: l.roleID,
+			SecretId: s.newSecret()}
 		at := func(address string) *secretsidecarv1.ConnectionSpec {
 			return &secretsidecarv1.ConnectionSpec{Address: address, RoleId: l.roleID, SecretId: l.secretID}
 		}
@@ -37,13 +39,19 @@ func TestAConnectionIsTestedStepByStepBeforeItIsConfigured(t *testing.T) {
 			path string
 			want []secretsidecarv1.CheckStatus // reach, login, mounts, path
 		}{
-			{"all is well", good, "secret/data/app/key", []secretsidecarv1.CheckStatus{passed, passed, passed, passed}},
+			{"all is well", good, "secret/data/app/key",
+				[]secretsidecarv1.CheckStatus{passed, passed, passed, passed}},
 			{"without a path", good, "", []secretsidecarv1.CheckStatus{passed, passed, passed, skipped}},
-			{"an absent secret", good, "secret/data/absent/key", []secretsidecarv1.CheckStatus{passed, passed, passed, failed}},
-			{"an absent key", good, "secret/data/app/absent", []secretsidecarv1.CheckStatus{passed, passed, passed, failed}},
-			{"a wrong secret_id", wrong, "secret/data/app/key", []secretsidecarv1.CheckStatus{passed, failed, skipped, skipped}},
-			{"nothing listens", at(nobody.URL), "secret/data/app/key", []secretsidecarv1.CheckStatus{failed, skipped, skipped, skipped}},
-			{"not a Vault", at(notVault.URL), "secret/data/app/key", []secretsidecarv1.CheckStatus{failed, skipped, skipped, skipped}},
+			{"an absent secret", good, "secret/data/absent/key",
+				[]secretsidecarv1.CheckStatus{passed, passed, passed, failed}},
+			{"an absent key", good, "secret/data/app/absent",
+				[]secretsidecarv1.CheckStatus{passed, passed, passed, failed}},
+			{"a wrong secret_id", wrong, "secret/data/app/key",
+				[]secretsidecarv1.CheckStatus{passed, failed, skipped, skipped}},
+			{"nothing listens", at(nobody.URL), "secret/data/app/key",
+				[]secretsidecarv1.CheckStatus{failed, skipped, skipped, skipped}},
+			{"not a Vault", at(notVault.URL), "secret/data/app/key",
+				[]secretsidecarv1.CheckStatus{failed, skipped, skipped, skipped}},
 		} {
 			t.Run(test.name, func(t *testing.T) {
 				report, err := s.TestConnection(t.Context(), &secretsidecarv1.TestConnectionRequest{
@@ -63,7 +71,8 @@ func TestAConnectionIsTestedStepByStepBeforeItIsConfigured(t *testing.T) {
 }
 
 // requireChecks compares the outcomes of a report. A check that failed says what to do.
-func requireChecks(t *testing.T, report *secretsidecarv1.TestConnectionResponse, want []secretsidecarv1.CheckStatus) {
+func requireChecks(t *testing.T, report *secretsidecarv1.TestConnectionResponse,
+	want []secretsidecarv1.CheckStatus) {
 	t.Helper()
 	names := []string{"reach", "login", "mounts", "path"}
 	if len(report.GetChecks()) != len(names) {

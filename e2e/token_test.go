@@ -55,7 +55,8 @@ func TestTokensThatDieYoungAreReplacedInTime(t *testing.T) {
 			role: map[string]any{"token_ttl": "2s", "token_max_ttl": "6s", "token_no_default_policy": true}},
 		{name: "batch tokens", logins: 4, isNeverRenewed: true,
 			role: map[string]any{"token_ttl": "2s", "token_max_ttl": "6s", "token_type": "batch"}},
-		{name: "periodic tokens", role: map[string]any{"token_period": "9s"}, logins: 1, renewals: 1, isRenewedForEver: true},
+		{name: "periodic tokens", role: map[string]any{"token_period": "9s"}, logins: 1, renewals: 1,
+			isRenewedForEver: true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -64,7 +65,8 @@ func TestTokensThatDieYoungAreReplacedInTime(t *testing.T) {
 				s := newSandbox(t)
 				g := s.newProxy(v)
 				began := time.Now()
-				r := s.start("--config", s.config(s.newLogin(v, test.role, readSecrets).connection("prod", g.address)))
+				r := s.start("--config", s.config(s.newLogin(v, test.role, readSecrets).connection("prod",
+					g.address)))
 				value := s.newSecret()
 				s.writeSecret(v, "secret/data/app", "key", value)
 				const total = 14 * time.Second
@@ -75,7 +77,8 @@ func TestTokensThatDieYoungAreReplacedInTime(t *testing.T) {
 				// too late to renew is replaced.
 				seconds := int(time.Since(began) / time.Second)
 				requireBetween(t, "logins", logins, test.logins, 2+seconds*3/2)
-				requireBetween(t, "logins and renewals", logins+renewals, test.logins+test.renewals, 2+3*seconds)
+				requireBetween(t, "logins and renewals", logins+renewals, test.logins+test.renewals,
+					2+3*seconds)
 				if test.isNeverRenewed && renewals > 0 {
 					t.Errorf("%d renewals of tokens that nobody can renew", renewals)
 				}
@@ -106,7 +109,8 @@ func TestATokenRevokedByTheOperatorCostsOneLoginAndNoFailure(t *testing.T) {
 			for i := range secrets {
 				group.Go(func() {
 					path := fmt.Sprintf("secret/data/app%d/key", i)
-					answer, err := s.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: path, MaxAge: readVaultNow})
+					answer, err := s.Resolve(t.Context(),
+						&secretsidecarv1.ResolveRequest{Path: path, MaxAge: readVaultNow})
 					if err != nil || answer.GetValue() != value {
 						t.Errorf("resolve: %v, %v", answer, err)
 					}
@@ -126,7 +130,8 @@ func TestAWrongSecretIDIsTriedOnce(t *testing.T) {
 		s := newSandbox(t)
 		g := s.newProxy(v)
 		l := s.defaultLogin(v)
-		r := s.startUnready("--config", s.config(l.connection("prod", g.address, "secret_id: "+s.newSecret())))
+		r := s.startUnready("--config",
+			s.config(l.connection("prod", g.address, "secret_id: "+s.newSecret())))
 		eventually(t, "the login is rejected", func() bool {
 			list, err := r.ListConnections(t.Context(), &secretsidecarv1.ListConnectionsRequest{})
 			return err == nil && list.GetConnections()[0].GetState() == secretsidecarv1.ConnectionState_CONNECTION_STATE_REJECTED
@@ -154,7 +159,8 @@ func TestAWrongSecretIDIsTriedOnce(t *testing.T) {
 			}
 		}
 		requireBetween(t, "logins with a wrong secret_id", g.count(loginPath), 1, 3)
-		if status, _ := v.Do(t, "POST", "auth/approle/login", map[string]any{"role_id": l.roleID, "secret_id": l.secretID}); status != 200 {
+		if status, _ := v.Do(t, "POST", "auth/approle/login",
+			map[string]any{"role_id": l.roleID, "secret_id": l.secretID}); status != 200 {
 			t.Errorf("the right secret_id is answered %d: the role is locked", status)
 		}
 	})
@@ -170,9 +176,11 @@ func TestAWrappedSecretIDIsUnwrappedOnce(t *testing.T) {
 		s.writeSecret(v, "secret/data/app", "key", value)
 		wrapping := l.wrappedSecretID()
 		file := s.write("wrapped", wrapping+"\n")
-		config := s.config(l.connection("prod", g.address, "secret_id_file: "+file, "secret_id_wrapped: true"))
+		config := s.config(l.connection("prod", g.address, "secret_id_file: "+file,
+			"secret_id_wrapped: true"))
 		r := s.start("--config", config)
-		eventually(t, "a second login needs no second unwrapping", func() bool { return g.count(loginPath) >= 2 })
+		eventually(t, "a second login needs no second unwrapping",
+			func() bool { return g.count(loginPath) >= 2 })
 		r.value("secret/data/app/key", value, fromVault)
 		if unwraps := g.count("sys/wrapping/unwrap"); unwraps != 1 {
 			t.Errorf("the wrapping token was used %d times, want 1", unwraps)

@@ -44,7 +44,8 @@ func TestTheVaultPageSetsUpWhatASidecarNeeds(t *testing.T) {
 		reader.follow(t, b)
 	}
 	s := newSandbox(t)
-	role := &login{sandbox: s, role: "flow-worker", roleID: reader.file(t, "role_id"), secretID: s.keep(reader.file(t, "secret_id"))}
+	role := &login{sandbox: s, role: "flow-worker", roleID: reader.file(t, "role_id"),
+		secretID: s.keep(reader.file(t, "secret_id"))}
 	role.secretIDFile = s.write("secret_id", role.secretID)
 	r := s.start("--config", s.config(role.connection("prod", reader.server.Address)))
 	r.value("flows/data/mysec/api_key", "supersecret", fromVault)
@@ -57,15 +58,18 @@ func TestTheVaultPageSetsUpWhatASidecarNeeds(t *testing.T) {
 	reader.follow(t, blocks[1]) // tries the new one
 	next := s.keep(reader.file(t, "secret_id.next"))
 	s.write("secret_id", next)
-	eventually(t, "the new secret_id is in use", func() bool { return r.logs("accepts the new credentials") })
+	eventually(t, "the new secret_id is in use",
+		func() bool { return r.logs("accepts the new credentials") })
 	reader.follow(t, blocks[len(blocks)-1])
-	if status, _ := reader.server.Do(t, http.MethodPost, "auth/approle/login", map[string]any{"role_id": role.roleID, "secret_id": role.secretID}); status == http.StatusOK {
+	if status, _ := reader.server.Do(t, http.MethodPost, "auth/approle/login",
+		map[string]any{"role_id": role.roleID, "secret_id": role.secretID}); status == http.StatusOK {
 		t.Error("the old secret_id still works")
 	}
 	if err := r.renewLogin(); err != nil {
 		t.Errorf("a login with the new secret_id: %v", err)
 	}
-	r.answer(&secretsidecarv1.ResolveRequest{Path: "flows/data/mysec/api_key", MaxAge: readVaultNow}, "supersecret", fromVault)
+	r.answer(&secretsidecarv1.ResolveRequest{Path: "flows/data/mysec/api_key", MaxAge: readVaultNow},
+		"supersecret", fromVault)
 }
 
 // A second policy that repeated a part of the first would be taken for the whole, and the rest be
@@ -124,17 +128,25 @@ func TestWhatEachCapabilityIsFor(t *testing.T) {
 			reads        bool
 			left         int // tokens when the sidecar has ended
 		}{
-			{"everything", all, true, [4]secretsidecarv1.CheckStatus{passed, passed, passed, passed}, true, 0},
-			{"the default policy does for the token", readFlows + readMounts, false, [4]secretsidecarv1.CheckStatus{passed, passed, passed, passed}, true, 0},
-			{"no sys/mounts", readFlows, false, [4]secretsidecarv1.CheckStatus{passed, passed, warning, passed}, true, 0},
-			{"no secrets", readMounts, false, [4]secretsidecarv1.CheckStatus{passed, passed, passed, failed}, false, 0},
-			{"no revoke-self", readFlows + readMounts + renewToken, true, [4]secretsidecarv1.CheckStatus{passed, passed, passed, passed}, true, 2}, // and the test's
-			{"no renew-self", readFlows + readMounts + revokeToken, true, [4]secretsidecarv1.CheckStatus{passed, passed, passed, passed}, true, 0},
+			{"everything", all, true, [4]secretsidecarv1.CheckStatus{passed, passed, passed, passed},
+				true, 0},
+			{"the default policy does for the token", readFlows + readMounts, false,
+				[4]secretsidecarv1.CheckStatus{passed, passed, passed, passed}, true, 0},
+			{"no sys/mounts", readFlows, false,
+				[4]secretsidecarv1.CheckStatus{passed, passed, warning, passed}, true, 0},
+			{"no secrets", readMounts, false,
+				[4]secretsidecarv1.CheckStatus{passed, passed, passed, failed}, false, 0},
+			// and the test's
+			{"no revoke-self", readFlows + readMounts + renewToken, true,
+				[4]secretsidecarv1.CheckStatus{passed, passed, passed, passed}, true, 2},
+			{"no renew-self", readFlows + readMounts + revokeToken, true,
+				[4]secretsidecarv1.CheckStatus{passed, passed, passed, passed}, true, 0},
 		} {
 			t.Run(test.name, func(t *testing.T) {
 				s := newSandbox(t)
 				s.keep(value)
-				l := s.newLogin(v, map[string]any{"token_ttl": "1h", "token_no_default_policy": test.noDefault}, test.policy)
+				l := s.newLogin(v, map[string]any{"token_ttl": "1h",
+					"token_no_default_policy": test.noDefault}, test.policy)
 				r := s.start("--config", s.config(l.connection("prod", v.Address)))
 				report, err := r.TestConnection(t.Context(), &secretsidecarv1.TestConnectionRequest{
 					Target: &secretsidecarv1.TestConnectionRequest_Connection{Connection: "prod"}, Path: "flows/data/mysec/api_key",
@@ -168,10 +180,11 @@ func TestWhatEachParameterOfTheRoleDoes(t *testing.T) {
 		starts     int // that go well before
 		want       failure
 	}{
-		"a token of limited use":         {map[string]any{"token_num_uses": 5}, 0, loginRejected},
-		"a secret_id that is used up":    {map[string]any{"secret_id_num_uses": 1}, 1, loginRejected},
-		"a secret_id of another network": {map[string]any{"secret_id_bound_cidrs": outside}, 0, loginRejected},
-		"a token of another network":     {map[string]any{"token_bound_cidrs": outside}, 0, denied},
+		"a token of limited use":      {map[string]any{"token_num_uses": 5}, 0, loginRejected},
+		"a secret_id that is used up": {map[string]any{"secret_id_num_uses": 1}, 1, loginRejected},
+		"a secret_id of another network": {map[string]any{"secret_id_bound_cidrs": outside}, 0,
+			loginRejected},
+		"a token of another network": {map[string]any{"token_bound_cidrs": outside}, 0, denied},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -189,7 +202,8 @@ func TestWhatEachParameterOfTheRoleDoes(t *testing.T) {
 	t.Run("Vault cuts the life of a secret_id to its longest lease", func(t *testing.T) {
 		s := newSandbox(t)
 		l := s.newLogin(v, map[string]any{"secret_id_ttl": "2160h"}, readSecrets)
-		about := s.asRoot(v, http.MethodPost, "auth/approle/role/"+l.role+"/secret-id/lookup", map[string]any{"secret_id": l.secretID})
+		about := s.asRoot(v, http.MethodPost, "auth/approle/role/"+l.role+"/secret-id/lookup",
+			map[string]any{"secret_id": l.secretID})
 		if life := lifetime(t, about); life != 768*time.Hour {
 			t.Errorf("a secret_id of 2160h lives for %v", life)
 		}

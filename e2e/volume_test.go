@@ -7,8 +7,8 @@ import (
 	"path/filepath"
 )
 
-// volume is a ConfigMap or Secret as the kubelet lays it out: NAME leads to ..data/NAME, and ..data
-// to the files' directory.
+// volume is a ConfigMap or a Secret as the kubelet lays it out: NAME is a link to ..data/NAME, and
+// ..data is a link to the directory of the files.
 type volume struct {
 	sandbox *sandbox
 	dir     string
@@ -39,7 +39,7 @@ func (v *volume) open(directory string) {
 	v.sandbox.must(os.Chmod(directory, fs.ModeSetgid|0o755))
 }
 
-// swap puts other files in the place of all, in one step.
+// swap replaces all files in one step.
 func (v *volume) swap(files map[string]string) {
 	s := v.sandbox
 	s.t.Helper()
@@ -52,7 +52,8 @@ func (v *volume) swap(files map[string]string) {
 		path := filepath.Join(directory, name)
 		s.must(os.WriteFile(path, []byte(text), v.mode))
 		s.must(os.Chown(path, v.owner, v.group))
-		if err := os.Symlink(filepath.Join("..data", name), filepath.Join(v.dir, name)); !os.IsExist(err) {
+		if err := os.Symlink(filepath.Join("..data", name),
+			filepath.Join(v.dir, name)); !os.IsExist(err) {
 			s.must(err)
 		}
 	}

@@ -52,6 +52,7 @@ func setUp(env *testscript.Env) error {
 	for name, value := range map[string]string{
 		"SOCKETS": folder, "XDG_RUNTIME_DIR": folder,
 		"TEST_VAULT": web.URL, "TEST_ROLE_ID": roleID, "TEST_SECRET_ID": secretID,
+		"GORACE": "atexit_sleep_ms=0", // else each program sleeps for a second at its end
 	} {
 		env.Setenv(name, value)
 	}

@@ -73,7 +73,8 @@ func Require(t testing.TB) {
 func New(t testing.TB, s Spec) *Container {
 	t.Helper()
 	directory := t.TempDir()
-	c := &Container{t: t, spec: s, state: directory + "/state", bundle: directory, id: fmt.Sprintf("test-%d-%d", os.Getpid(), started.Add(1))}
+	c := &Container{t: t, spec: s, state: directory + "/state", bundle: directory,
+		id: fmt.Sprintf("test-%d-%d", os.Getpid(), started.Add(1))}
 	c.prepare(s, limitsMissingHere() == nil)
 	t.Cleanup(func() { _ = c.runc("delete", "--force", c.id).Run() })
 	return c
@@ -166,23 +167,29 @@ func (c *Container) RequireConfined(uid uint32) {
 var readOnlyRoot = regexp.MustCompile(`(?m)^\S+ \S+ \S+ \S+ / ro[, ]`)
 
 func (c *Container) runc(args ...string) *exec.Cmd {
-	return exec.Command("runc", append([]string{"--root", c.state}, args...)...) // #nosec G204 -- the test's own arguments
+	return exec.Command("runc", append([]string{"--root", c.state},
+		args...)...) // #nosec G204 -- the test's own arguments
 }
 
 // config is the container in the words of the OCI runtime specification.
 func (s Spec) config(limited bool) (*specs.Spec, error) {
 	mounts := []specs.Mount{
-		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
-		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
-		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
-		{Destination: controlGroups, Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "relatime", "ro"}},
+		{Destination: "/proc", Type: "proc", Source: "proc",
+			Options: []string{"nosuid", "noexec", "nodev"}},
+		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs",
+			Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
+		{Destination: "/sys", Type: "sysfs", Source: "sysfs",
+			Options: []string{"nosuid", "noexec", "nodev", "ro"}},
+		{Destination: controlGroups, Type: "cgroup", Source: "cgroup",
+			Options: []string{"nosuid", "noexec", "nodev", "relatime", "ro"}},
 	}
 	for _, v := range s.Volumes {
 		access := "ro"
 		if v.Writable {
 			access = "rw"
 		}
-		mounts = append(mounts, specs.Mount{Destination: v.Target, Type: "bind", Source: v.Source, Options: []string{"rbind", "nosuid", "nodev", access}})
+		mounts = append(mounts, specs.Mount{Destination: v.Target, Type: "bind", Source: v.Source,
+			Options: []string{"rbind", "nosuid", "nodev", access}})
 	}
 	config := &specs.Spec{
 		Version: "1.0.2",
@@ -198,13 +205,15 @@ func (s Spec) config(limited bool) (*specs.Spec, error) {
 			Namespaces: []specs.LinuxNamespace{
 				{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace},
 			},
-			MaskedPaths:   []string{"/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"},
-			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
+			MaskedPaths: []string{"/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"},
+			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
+				"/proc/sysrq-trigger"},
 		},
 	}
 	if _, err := os.Stat(controlGroups + "/cgroup.controllers"); err == nil {
 		// With version 2, a container sees its own groups alone; version 1 has it so by its mounts.
-		config.Linux.Namespaces = append(config.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+		config.Linux.Namespaces = append(config.Linux.Namespaces,
+			specs.LinuxNamespace{Type: specs.CgroupNamespace})
 	}
 	if limited {
 		config.Linux.Resources = s.limits()

@@ -20,7 +20,8 @@ func (c *Container) RequireLimits() {
 	if !Limited(c.t) {
 		return
 	}
-	c.requireLimit("memory", "memory.limit_in_bytes", "memory.max", strconv.FormatInt(c.spec.Memory, 10))
+	c.requireLimit("memory", "memory.limit_in_bytes", "memory.max",
+		strconv.FormatInt(c.spec.Memory, 10))
 	c.requireLimit("cpu", "cpu.cfs_quota_us", "cpu.max", strconv.FormatInt(c.spec.quota(), 10))
 }
 
@@ -93,12 +94,14 @@ var limitsMissingHere = sync.OnceValue(func() error { return missingLimits(contr
 func missingLimits(root string) error {
 	if _, err := os.Stat(root + "/cgroup.controllers"); err == nil {
 		// A group may limit what its parent hands down.
-		if err := os.WriteFile(root+"/cgroup.subtree_control", []byte("+memory +cpu"), 0o600); err != nil {
+		if err := os.WriteFile(root+"/cgroup.subtree_control", []byte("+memory +cpu"),
+			0o600); err != nil {
 			return err
 		}
 		return tryGroup(root, "memory.max", "cpu.max")
 	}
-	return errors.Join(tryGroup(root+"/memory", "memory.limit_in_bytes"), tryGroup(root+"/cpu", "cpu.cfs_quota_us"))
+	return errors.Join(tryGroup(root+"/memory", "memory.limit_in_bytes"),
+		tryGroup(root+"/cpu", "cpu.cfs_quota_us"))
 }
 
 // tryGroup makes a group, and checks that the kernel puts the files of its limits into it.

@@ -11,11 +11,12 @@ import (
 
 func TestAMachineCannotLimitWhereNoGroupWithTheControllersCanBeMade(t *testing.T) {
 	tests := map[string]struct{ directories, files []string }{
-		"no control groups at all":                     {},
-		"version 1 without a controller of CPU":        {directories: []string{"memory"}},
-		"version 1 whose groups have no limits":        {directories: []string{"memory", "cpu"}},
-		"version 2 that may not hand controllers down": {directories: []string{"cgroup.subtree_control"}, files: []string{"cgroup.controllers"}},
-		"version 2 whose groups have no limits":        {files: []string{"cgroup.controllers"}},
+		"no control groups at all":              {},
+		"version 1 without a controller of CPU": {directories: []string{"memory"}},
+		"version 1 whose groups have no limits": {directories: []string{"memory", "cpu"}},
+		"version 2 that may not hand controllers down": {directories: []string{"cgroup.subtree_control"},
+			files: []string{"cgroup.controllers"}},
+		"version 2 whose groups have no limits": {files: []string{"cgroup.controllers"}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -71,11 +72,13 @@ func TestLimitsThatARuntimeDoesNotSetAreMissed(t *testing.T) {
 		set  Spec
 		miss int
 	}{
-		"both are set": {wanted, 0}, "no memory": {Spec{CPUs: 1}, 1}, "no CPU": {Spec{Memory: 64 << 20}, 1}, "none": {Spec{}, 2},
+		"both are set": {wanted, 0}, "no memory": {Spec{CPUs: 1}, 1}, "no CPU": {Spec{Memory: 64 << 20},
+			1}, "none": {Spec{}, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			heard := &listener{TB: t}
-			c := New(heard, Spec{Root: t.TempDir(), Args: []string{"/bin/cat"}, UID: 65532, GID: 65532, Volumes: Programs(), Memory: test.set.Memory, CPUs: test.set.CPUs})
+			c := New(heard, Spec{Root: t.TempDir(), Args: []string{"/bin/cat"}, UID: 65532, GID: 65532,
+				Volumes: Programs(), Memory: test.set.Memory, CPUs: test.set.CPUs})
 			command := c.Command()
 			input, err := command.StdinPipe()
 			must(t, err)

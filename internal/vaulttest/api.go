@@ -32,7 +32,8 @@ type Answer struct {
 // Call sends one request, with the token when it is not "" and the extra headers when there are
 // any, and fails the test when no answer comes. The path is what follows /v1/, percent-encoded. A
 // body is sent as JSON, a string as it is; nil sends none.
-func (v *Vault) Call(t testing.TB, token, method, path string, body any, header http.Header) Answer {
+func (v *Vault) Call(t testing.TB, token, method, path string, body any,
+	header http.Header) Answer {
 	t.Helper()
 	answer, err := call(v.Address, token, method, path, body, header)
 	if err != nil {
@@ -48,7 +49,8 @@ func (v *Vault) Try(method, path string, body any) (Answer, error) {
 }
 
 // Do sends one request with the root token and returns the status and the body; see Call.
-func (v *Vault) Do(t testing.TB, method, path string, body any) (status int, answer map[string]any) {
+func (v *Vault) Do(t testing.TB, method, path string, body any) (status int,
+	answer map[string]any) {
 	t.Helper()
 	a := v.Call(t, v.RootToken, method, path, body, nil)
 	return a.Status, a.Body
@@ -68,7 +70,8 @@ func call(address, token, method, path string, body any, header http.Header) (An
 	return callBy(client, address, token, method, path, body, header)
 }
 
-func callBy(client *http.Client, address, token, method, path string, body any, header http.Header) (Answer, error) {
+func callBy(client *http.Client, address, token, method, path string, body any,
+	header http.Header) (Answer, error) {
 	payload, err := encodeBody(body)
 	if err != nil {
 		return Answer{}, err
@@ -133,7 +136,8 @@ func (v *Vault) WriteSecret(t testing.TB, path string, data map[string]any) {
 func EscapePath(path string) string {
 	var b strings.Builder
 	for _, c := range []byte(path) {
-		if c == '/' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("-._~", c) >= 0 {
+		if c == '/' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||
+			strings.IndexByte("-._~", c) >= 0 {
 			b.WriteByte(c)
 			continue
 		}
@@ -163,13 +167,15 @@ func (v *Vault) Policy(t testing.TB, name, hcl string) {
 // returns its credentials. The parameters are those of Vault's API, for example "token_ttl"; a
 // policy called like the role is written and given to it, unless policyHCL is "". The secret ID is
 // "" for a role with bind_secret_id false.
-func (v *Vault) AppRole(t testing.TB, role string, params map[string]any, policyHCL string) (roleID, secretID string) {
+func (v *Vault) AppRole(t testing.TB, role string, params map[string]any,
+	policyHCL string) (roleID, secretID string) {
 	t.Helper()
 	return v.AppRoleAt(t, "approle", role, params, policyHCL)
 }
 
 // AppRoleAt is AppRole at another auth mount, for example "team/approle".
-func (v *Vault) AppRoleAt(t testing.TB, mount, role string, params map[string]any, policyHCL string) (roleID, secretID string) {
+func (v *Vault) AppRoleAt(t testing.TB, mount, role string, params map[string]any,
+	policyHCL string) (roleID, secretID string) {
 	t.Helper()
 	v.enableAppRole(t, mount)
 	body := make(map[string]any)
@@ -203,7 +209,8 @@ func (v *Vault) enableAppRole(t testing.TB, mount string) {
 // SecretID makes another secret ID of a role.
 func (v *Vault) SecretID(t testing.TB, mount, role string) string {
 	t.Helper()
-	return dataField(v.must(t, http.MethodPost, "auth/"+mount+"/role/"+role+"/secret-id", nil), "secret_id")
+	return dataField(v.must(t, http.MethodPost, "auth/"+mount+"/role/"+role+"/secret-id", nil),
+		"secret_id")
 }
 
 // WrappedSecretID makes another secret ID of a role and returns the wrapping token that it is
@@ -211,7 +218,8 @@ func (v *Vault) SecretID(t testing.TB, mount, role string) string {
 func (v *Vault) WrappedSecretID(t testing.TB, mount, role string, ttl time.Duration) string {
 	t.Helper()
 	header := http.Header{"X-Vault-Wrap-Ttl": {ttl.String()}}
-	answer := v.Call(t, v.RootToken, http.MethodPost, "auth/"+mount+"/role/"+role+"/secret-id", nil, header)
+	answer := v.Call(t, v.RootToken, http.MethodPost, "auth/"+mount+"/role/"+role+"/secret-id", nil,
+		header)
 	info, _ := answer.Body["wrap_info"].(map[string]any)
 	wrapping, _ := info["token"].(string)
 	if wrapping == "" {
@@ -255,7 +263,8 @@ func (v *Vault) RoleTokens(t testing.TB, role string) []TokenInfo {
 	var found []TokenInfo
 	for _, key := range keys {
 		accessor, _ := key.(string)
-		_, info := v.Do(t, http.MethodPost, "auth/token/lookup-accessor", map[string]any{"accessor": accessor})
+		_, info := v.Do(t, http.MethodPost, "auth/token/lookup-accessor",
+			map[string]any{"accessor": accessor})
 		data, _ := info["data"].(map[string]any)
 		meta, _ := data["meta"].(map[string]any)
 		if meta["role_name"] == role {
@@ -271,7 +280,8 @@ func (v *Vault) RevokeRoleTokens(t testing.TB, role string) int {
 	t.Helper()
 	tokens := v.RoleTokens(t, role)
 	for _, token := range tokens {
-		v.must(t, http.MethodPost, "auth/token/revoke-accessor", map[string]any{"accessor": token.Accessor})
+		v.must(t, http.MethodPost, "auth/token/revoke-accessor",
+			map[string]any{"accessor": token.Accessor})
 	}
 	return len(tokens)
 }

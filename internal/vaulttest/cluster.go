@@ -19,7 +19,8 @@ import (
 const clusterPatience = 1
 
 // quick is the client for requests to a cluster of which a node may not answer.
-var quick = &http.Client{Timeout: 3 * time.Second, Transport: client.Transport, CheckRedirect: client.CheckRedirect}
+var quick = &http.Client{Timeout: 3 * time.Second, Transport: client.Transport,
+	CheckRedirect: client.CheckRedirect}
 
 // Cluster is a raft cluster of real Vaults. Its methods are safe for concurrent use.
 type Cluster struct {
@@ -37,12 +38,16 @@ func RaftCluster(t testing.TB, size int) *Cluster {
 	binary := vaultBinary(t)
 	c := &Cluster{}
 	for i := range size {
-		p, err := startUntilItWorks(func() (*process, error) { return c.tryNode(binary, fmt.Sprintf("node-%d", i)) })
+		p, err := startUntilItWorks(func() (*process,
+			error) {
+			return c.tryNode(binary, fmt.Sprintf("node-%d", i))
+		})
 		if err != nil {
 			t.Fatalf("start node %d of a cluster of real Vaults: %v", i, err)
 		}
 		t.Cleanup(p.stop)
-		c.Nodes = append(c.Nodes, &Vault{Name: "real", Address: p.address, RootToken: p.rootToken, process: p})
+		c.Nodes = append(c.Nodes, &Vault{Name: "real", Address: p.address, RootToken: p.rootToken,
+			process: p})
 	}
 	if err := c.Nodes[0].process.waitUntil(c.allVote); err != nil {
 		t.Fatalf("wait until all nodes have a vote: %v", err)
@@ -54,7 +59,8 @@ func RaftCluster(t testing.TB, size int) *Cluster {
 // leader.
 func (c *Cluster) allVote() error {
 	first := c.Nodes[0].process
-	answer, err := call(first.address, first.rootToken, http.MethodGet, "sys/storage/raft/configuration", nil, nil)
+	answer, err := call(first.address, first.rootToken, http.MethodGet,
+		"sys/storage/raft/configuration", nil, nil)
 	if err != nil {
 		return err
 	}
@@ -66,7 +72,8 @@ func (c *Cluster) allVote() error {
 
 // trustAtOnce makes the cluster give new nodes a vote soon.
 func (p *process) trustAtOnce() error {
-	answer, err := call(p.address, p.rootToken, http.MethodPost, "sys/storage/raft/autopilot/configuration",
+	answer, err := call(p.address, p.rootToken, http.MethodPost,
+		"sys/storage/raft/autopilot/configuration",
 		map[string]any{"server_stabilization_time": "100ms"}, nil)
 	if err == nil && answer.Status/100 != 2 {
 		err = fmt.Errorf("configure autopilot: %d %s", answer.Status, answer.Text)
@@ -100,7 +107,8 @@ func (p *process) join(first *process, name string) error {
 	if err := p.startNode(name, clusterPatience); err != nil {
 		return err
 	}
-	answer, err := call(p.address, "", http.MethodPost, "sys/storage/raft/join", map[string]any{"leader_api_addr": first.address}, nil)
+	answer, err := call(p.address, "", http.MethodPost, "sys/storage/raft/join",
+		map[string]any{"leader_api_addr": first.address}, nil)
 	if err == nil && answer.Status != http.StatusOK {
 		err = fmt.Errorf("join: %d %s", answer.Status, answer.Text)
 	}
@@ -130,7 +138,8 @@ func (c *Cluster) In() []*Vault {
 }
 
 func (c *Cluster) inNow() []*Vault {
-	return slices.DeleteFunc(slices.Clone(c.Nodes), func(one *Vault) bool { return slices.Contains(c.out, one) })
+	return slices.DeleteFunc(slices.Clone(c.Nodes),
+		func(one *Vault) bool { return slices.Contains(c.out, one) })
 }
 
 // Try is the Try of a node that is not taken out. It does not wait for long.

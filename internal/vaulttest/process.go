@@ -110,7 +110,8 @@ func (p *process) launch() error {
 		return err
 	}
 	p.address = "http://" + host
-	command := exec.Command(p.binary, "server", "-dev", "-dev-no-store-token", "-dev-listen-address="+host)
+	command := exec.Command(p.binary, "server", "-dev", "-dev-no-store-token",
+		"-dev-listen-address="+host)
 	command.Env = []string{"VAULT_DEV_ROOT_TOKEN_ID=" + p.rootToken}
 	return p.start(command)
 }
@@ -168,7 +169,8 @@ func (p *process) setUp() error {
 
 func (p *process) enableAudit() error {
 	file := filepath.Join(p.dir, "audit")
-	device := map[string]any{"type": "file", "options": map[string]any{"file_path": file, "log_raw": "false"}}
+	device := map[string]any{"type": "file",
+		"options": map[string]any{"file_path": file, "log_raw": "false"}}
 	answer, err := call(p.address, p.rootToken, http.MethodPost, "sys/audit/file", device, nil)
 	if err != nil {
 		return err

@@ -62,7 +62,8 @@ func (v *Vault) Restart(t testing.TB) {
 func (v *Vault) StartSealed(t testing.TB) {
 	t.Helper()
 	v.requireRaft(t)
-	if err := errors.Join(v.process.start(v.process.raftCommand()), v.process.waitUntil(v.process.listens)); err != nil {
+	if err := errors.Join(v.process.start(v.process.raftCommand()),
+		v.process.waitUntil(v.process.listens)); err != nil {
 		t.Fatalf("start Vault again: %v", err)
 	}
 }
@@ -161,7 +162,8 @@ func (p *process) writeRaftConfig(name string, patience int) error {
 	if err := os.Mkdir(data, 0o700); err != nil {
 		return err
 	}
-	text := fmt.Sprintf(raftConfig, data, strings.TrimPrefix(p.address, "http://"), p.cluster, name, patience)
+	text := fmt.Sprintf(raftConfig, data, strings.TrimPrefix(p.address, "http://"), p.cluster, name,
+		patience)
 	return os.WriteFile(filepath.Join(p.dir, "vault.hcl"), []byte(text), 0o600)
 }
 
@@ -172,7 +174,8 @@ func (p *process) listens() error {
 }
 
 func (p *process) initialise() error {
-	answer, err := call(p.address, "", http.MethodPut, "sys/init", map[string]any{"secret_shares": 1, "secret_threshold": 1}, nil)
+	answer, err := call(p.address, "", http.MethodPut, "sys/init",
+		map[string]any{"secret_shares": 1, "secret_threshold": 1}, nil)
 	if err != nil {
 		return err
 	}
@@ -186,7 +189,8 @@ func (p *process) initialise() error {
 }
 
 func (p *process) unseal() error {
-	answer, err := call(p.address, "", http.MethodPut, "sys/unseal", map[string]any{"key": p.unsealKey}, nil)
+	answer, err := call(p.address, "", http.MethodPut, "sys/unseal",
+		map[string]any{"key": p.unsealKey}, nil)
 	if err == nil && answer.Status != http.StatusOK {
 		err = fmt.Errorf("unseal: %d %s", answer.Status, answer.Text)
 	}

@@ -37,7 +37,8 @@ func (v *Vault) Requests(t testing.TB) []Request {
 // RequestsTo returns those of Requests whose path begins with prefix.
 func (v *Vault) RequestsTo(t testing.TB, prefix string) []Request {
 	t.Helper()
-	return slices.DeleteFunc(v.Requests(t), func(r Request) bool { return !strings.HasPrefix(r.Path, prefix) })
+	return slices.DeleteFunc(v.Requests(t),
+		func(r Request) bool { return !strings.HasPrefix(r.Path, prefix) })
 }
 
 // Mark makes Requests forget what has reached Vault so far.

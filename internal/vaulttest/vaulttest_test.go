@@ -26,12 +26,14 @@ func TestRequestsCountsWhatReachesVault(t *testing.T) {
 	t.Parallel()
 	vaulttest.Each(t, func(t *testing.T, v *vaulttest.Vault) {
 		name := vaulttest.Unique("count")
-		roleID, secretID := v.AppRole(t, name, nil, `path "secret/data/`+name+`/*" { capabilities = ["read"] }`)
+		roleID, secretID := v.AppRole(t, name, nil,
+			`path "secret/data/`+name+`/*" { capabilities = ["read"] }`)
 		path := "secret/data/" + name + "/a b"
 		v.WriteSecret(t, path, map[string]any{"k": "v"})
 		token := logIn(t, v, roleID, secretID)
 		for range 3 {
-			if got := v.Call(t, token, http.MethodGet, vaulttest.EscapePath(path), nil, nil).Status; got != http.StatusOK {
+			if got := v.Call(t, token, http.MethodGet, vaulttest.EscapePath(path), nil,
+				nil).Status; got != http.StatusOK {
 				t.Fatalf("read: status %d", got)
 			}
 		}
@@ -61,7 +63,8 @@ func TestRevokeRoleTokensEndsEveryTokenOfTheRole(t *testing.T) {
 			t.Errorf("revoked %d tokens, want 2", got)
 		}
 		for _, token := range tokens {
-			if got := v.Call(t, token, http.MethodGet, "auth/token/lookup-self", nil, nil).Status; got != http.StatusForbidden {
+			if got := v.Call(t, token, http.MethodGet, "auth/token/lookup-self", nil,
+				nil).Status; got != http.StatusForbidden {
 				t.Errorf("lookup of a revoked token: status %d, want 403", got)
 			}
 		}
@@ -75,11 +78,13 @@ func TestSealedVaultComesBackWithItsSecretsAndTokens(t *testing.T) {
 		token := v.Token(t, time.Hour, "root")
 		v.Seal(t)
 		answer := v.Call(t, token, http.MethodGet, "secret/data/kept", nil, nil)
-		if answer.Status != http.StatusServiceUnavailable || answer.Text != `{"errors":["Vault is sealed"]}`+"\n" {
+		if answer.Status != http.StatusServiceUnavailable ||
+			answer.Text != `{"errors":["Vault is sealed"]}`+"\n" {
 			t.Errorf("read while sealed: %d %s", answer.Status, answer.Text)
 		}
 		v.Unseal(t)
-		if got := v.Call(t, token, http.MethodGet, "secret/data/kept", nil, nil).Status; got != http.StatusOK {
+		if got := v.Call(t, token, http.MethodGet, "secret/data/kept", nil,
+			nil).Status; got != http.StatusOK {
 			t.Errorf("read after unseal: status %d, want 200", got)
 		}
 	})

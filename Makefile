@@ -116,10 +116,6 @@ test-monitoring: # the dashboard and the alerts, with Prometheus's own code, in 
 test-fast: c-compiler test-clients ## run the tests without the real Vault
 	env -u VAULT_BINARY -u SECRET_SIDECAR_REQUIRE_REAL_VAULT $(GO_TEST) $(PACKAGES)
 
-.PHONY: test-install
-test-install: ## go install the program from the modules that tags on HEAD would publish
-	scripts/install-test.sh
-
 .PHONY: test-image
 test-image: ## build the image twice, with this machine's Go as its base, look at it and run it (as root)
 	VERSION='$(VERSION)' REVISION='$(REVISION)' scripts/image-test.sh .tools/image/test

@@ -26,8 +26,10 @@ func TestMain(m *testing.M) {
 // shortPlan is one that ends soon. Its numbers mean nothing.
 func shortPlan(t *testing.T) plan {
 	t.Helper()
-	p := plan{quick: true, rounds: 1, each: 200 * time.Millisecond, callers: []int{16, 64}, binary: filepath.Join(t.TempDir(), "secret-sidecar")}
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", p.binary, "../cmd/secret-sidecar")
+	p := plan{quick: true, rounds: 1, each: 200 * time.Millisecond, callers: []int{16, 64},
+		binary: filepath.Join(t.TempDir(), "secret-sidecar")}
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", p.binary,
+		"../cmd/secret-sidecar")
 	if output, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, output)
 	}
@@ -138,7 +140,8 @@ func TestProfilesAreWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, kind := range []string{"cpu", "heap", "mutex", "block"} {
-		if info, err := os.Stat(filepath.Join(p.profile, kind+".pprof")); err != nil || info.Size() == 0 {
+		if info, err := os.Stat(filepath.Join(p.profile, kind+".pprof")); err != nil ||
+			info.Size() == 0 {
 			t.Errorf("%s: %v", kind, err)
 		}
 	}
@@ -151,8 +154,10 @@ func TestColdStartsAreMeasuredUntilTheFirstSecret(t *testing.T) {
 	if err := measureColdStarts(t.Context(), newTestStage(t, p), p, &table); err != nil {
 		t.Fatal(err)
 	}
-	row := regexp.MustCompile(`(?m)^\| (?:development Vault|the same, program read from disk) (?:\| [0-9.]+ ms \([0-9.]+\) ){4}\| [0-9.]+ MB \|$`)
-	if rows := row.FindAllString(table.String(), -1); len(rows) != 2 || strings.Contains(table.String(), " 0.0 ") {
+	row := regexp.MustCompile(
+		`(?m)^\| (?:development Vault|the same, program read from disk) (?:\| [0-9.]+ ms \([0-9.]+\) ){4}\| [0-9.]+ MB \|$`)
+	if rows := row.FindAllString(table.String(), -1); len(rows) != 2 ||
+		strings.Contains(table.String(), " 0.0 ") {
 		t.Errorf("the table is\n%s", table.String())
 	}
 }
@@ -163,10 +168,12 @@ func TestNamesOfSecretsSayWhatTheirValuesAre(t *testing.T) {
 		t.Errorf("%d, %q, %v", size, number, ok)
 	}
 	request := requests("c", 1024, 42, 1)[0]
-	if value := valueOf(size, number); len(value) != 1024 || !isRight(request, value) || isRight(request, valueOf(size, "0000043")) {
+	if value := valueOf(size, number); len(value) != 1024 || !isRight(request, value) ||
+		isRight(request, valueOf(size, "0000043")) {
 		t.Error("a value is not told from another")
 	}
-	for _, other := range []string{"app", "size-", "size-x-0000001", "size-16-1", "size-3-0000001"} {
+	for _, other := range []string{"app", "size-", "size-x-0000001", "size-16-1",
+		"size-3-0000001"} {
 		if _, _, ok := parseName(other); ok {
 			t.Errorf("%q is taken for one of ours", other)
 		}
@@ -175,7 +182,8 @@ func TestNamesOfSecretsSayWhatTheirValuesAre(t *testing.T) {
 
 func TestNumbersAreShort(t *testing.T) {
 	for value, want := range map[float64]string{
-		0: "0", 0.954: "0.95", 7: "7", 12.34: "12.3", 123.4: "123", 1234567: "1,234,567", -1.02: "-1.02", -123456: "-123,456",
+		0: "0", 0.954: "0.95", 7: "7", 12.34: "12.3", 123.4: "123", 1234567: "1,234,567",
+		-1.02: "-1.02", -123456: "-123,456",
 	} {
 		if got := number(value); got != want {
 			t.Errorf("%v is %q, want %q", value, got, want)

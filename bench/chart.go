@@ -22,8 +22,9 @@ const (
 
 // charted are the subjects that the charts of load show: how each is drawn, and its name there.
 var charted = map[string]chart.Line{
-	subjectCached:    {Name: "secret-sidecar", Color: chart.Sidecar},
-	subjectBatch:     {Name: "secret-sidecar, batches of 10", Color: chart.Sidecar, Dash: chart.Dashed},
+	subjectCached: {Name: "secret-sidecar", Color: chart.Sidecar},
+	subjectBatch: {Name: "secret-sidecar, batches of 10", Color: chart.Sidecar,
+		Dash: chart.Dashed},
 	subjectEcho:      {Name: "bare gRPC, no secrets", Color: chart.BareGRPC, Dash: chart.Dotted},
 	subjectDirect:    {Name: subjectDirect, Color: chart.VaultItself},
 	subjectProxyMade: {Name: subjectProxyMade, Color: chart.VaultProxy},
@@ -62,7 +63,8 @@ func (r *results) loadChart(alt, title, unit string, of func([]measurement) floa
 		line := charted[subject]
 		for _, one := range r.Load {
 			if one.Subject == subject {
-				line.Points = append(line.Points, chart.Point{X: float64(one.Callers), Y: of(one.Rounds)})
+				line.Points = append(line.Points,
+					chart.Point{X: float64(one.Callers), Y: of(one.Rounds)})
 			}
 		}
 		if len(line.Points) > 0 { // Vault Proxy has none without a real Vault

@@ -62,8 +62,10 @@ func times(n int) func(turn int, now time.Time) bool {
 	return func(turn int, _ time.Time) bool { return turn < n }
 }
 
-// drive runs the callers as long as they may go on, and keeps how long each call took where took is given.
-func drive(ctx context.Context, call func(context.Context, int, int) error, callers int, more func(int, time.Time) bool, took [][]time.Duration) error {
+// drive runs the callers as long as they may go on, and keeps how long each call took where took is
+// given.
+func drive(ctx context.Context, call func(context.Context, int, int) error, callers int,
+	more func(int, time.Time) bool, took [][]time.Duration) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var group sync.WaitGroup
@@ -99,8 +101,10 @@ func spreadOf(values []float64) spread {
 	return spread{values[len(values)/2], values[0], values[len(values)-1]}
 }
 
-// interleave measures the subjects one after the other, round by round, and returns what each did in every round.
-func interleave(ctx context.Context, subjects []subject, callers, rounds int, each time.Duration) ([][]measurement, error) {
+// interleave measures the subjects one after the other, round by round, and returns what each did
+// in every round.
+func interleave(ctx context.Context, subjects []subject, callers, rounds int,
+	each time.Duration) ([][]measurement, error) {
 	all := make([][]measurement, len(subjects))
 	for range rounds {
 		for i, one := range subjects {

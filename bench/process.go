@@ -31,7 +31,8 @@ func startProcess(command *exec.Cmd) (*process, error) {
 	return &process{command: command}, nil
 }
 
-// startSelf starts this binary as a server, gives it the input and waits until it says that it is ready.
+// startSelf starts this binary as a server, gives it the input and waits until it says that it is
+// ready.
 func startSelf(input, ready any, args ...string) (*process, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -77,7 +78,8 @@ func (p *process) withStats(socket string) *process {
 
 // open asks the process for something. The caller closes the body.
 func (p *process) open(ctx context.Context, path string) (*http.Response, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://process"+path, http.NoBody)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://process"+path,
+		http.NoBody)
 	if err != nil {
 		return nil, err
 	}

@@ -30,7 +30,8 @@ type results struct {
 
 func newResults(p plan) *results {
 	return &results{
-		Made: time.Now().UTC().Format("2006-01-02"), Machine: machine(), Each: p.each.String(), Rounds: p.rounds, Callers: p.callers,
+		Made: time.Now().UTC().Format("2006-01-02"), Machine: machine(), Each: p.each.String(),
+		Rounds: p.rounds, Callers: p.callers,
 	}
 }
 
@@ -39,14 +40,16 @@ func machine() string {
 	model := "unknown processor"
 	text, _ := os.ReadFile("/proc/cpuinfo")
 	for line := range strings.Lines(string(text)) {
-		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+		if name, value, ok := strings.Cut(line, ":"); ok &&
+			strings.TrimSpace(name) == "model name" {
 			model = strings.TrimSpace(value)
 			break
 		}
 	}
 	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
 	release, _, _ := strings.Cut(strings.TrimSpace(string(kernel)), "-")
-	return fmt.Sprintf("%d × %s, Linux %s, %s %s/%s", runtime.NumCPU(), model, release, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return fmt.Sprintf("%d × %s, Linux %s, %s %s/%s", runtime.NumCPU(), model, release,
+		runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
 // write writes the numbers in JSON, and draws them.
@@ -93,9 +96,11 @@ func (r *results) draw(page string) error {
 
 func (r *results) writePage(w io.Writer, charts string) {
 	fmt.Fprintf(w, "# Benchmarks\n\nMade by `make bench` on %s: %s.\n"+
-		"Every number is the median of %d rounds of %s, interleaved; the load and the servers share the\n"+
+		"Every number is the median of %d rounds of %s, interleaved; the load and the servers "+
+		"share the\n"+
 		"machine. Compare within this page: every machine has its own numbers, and they are in\n"+
-		"[benchmarks.json](benchmarks.json) too. [performance.md](performance.md) says what the measures\n"+
+		"[benchmarks.json](benchmarks.json) too. [performance.md](performance.md) says what the "+
+		"measures\n"+
 		"mean, and what was done for them.\n\n",
 		r.Made, r.Machine, r.Rounds, r.Each)
 	fmt.Fprint(w, "## Targets\n\n| measure | value | target | |\n|---|---|---|---|\n")
@@ -104,14 +109,17 @@ func (r *results) writePage(w io.Writer, charts string) {
 		if !one.isMet() {
 			verdict = "**not met**"
 		}
-		fmt.Fprintf(w, "| %s | %s | %s | %s |\n", one.Measure, withUnit(number(one.Value), one.Unit), withUnit(one.bound(), one.Unit), verdict)
+		fmt.Fprintf(w, "| %s | %s | %s | %s |\n", one.Measure,
+			withUnit(number(one.Value), one.Unit), withUnit(one.bound(), one.Unit), verdict)
 	}
 	for _, note := range r.Notes {
 		fmt.Fprintf(w, "\n%s\n", note)
 	}
 	fmt.Fprintf(w, "\n## Load\n\n![%[2]s](%[1]s/throughput.svg)\n\n![%[3]s](%[1]s/p99.svg)\n\n",
 		charts, altThroughput, altTail)
-	fmt.Fprint(w, "| what | callers | secrets a second (least to most) | p50 | p99 | server CPU for 100,000 | server resident |\n|---|---|---|---|---|---|---|\n")
+	fmt.Fprint(w,
+		"| what | callers | secrets a second (least to most) | p50 | p99 | server CPU for "+
+			"100,000 | server resident |\n|---|---|---|---|---|---|---|\n")
 	for _, one := range r.Load {
 		var rates []float64
 		for _, m := range one.Rounds {
@@ -123,12 +131,15 @@ func (r *results) writePage(w io.Writer, charts string) {
 			cpu = median(cpuTime, one.Rounds).Round(10 * time.Millisecond).String()
 			memory = withUnit(number(median(resident, one.Rounds)), "MB")
 		}
-		fmt.Fprintf(w, "| %s | %d | %s (%s to %s) | %v | %v | %s | %s |\n", one.Subject, one.Callers, number(rate.Median), number(rate.Least), number(rate.Most),
-			median(p50, one.Rounds).Round(time.Microsecond), median(p99, one.Rounds).Round(time.Microsecond), cpu, memory)
+		fmt.Fprintf(w, "| %s | %d | %s (%s to %s) | %v | %v | %s | %s |\n", one.Subject,
+			one.Callers, number(rate.Median), number(rate.Least), number(rate.Most),
+			median(p50, one.Rounds).Round(time.Microsecond),
+			median(p99, one.Rounds).Round(time.Microsecond), cpu, memory)
 	}
 	fmt.Fprint(w, "\n## Cost as it grows\n")
 	for _, g := range r.Growth {
-		fmt.Fprintf(w, "\n### %s\n\n![%s](%s/%s.svg)\n\n| %s | %s |\n|%s\n", g.Title, g.alt(), charts, g.file(),
+		fmt.Fprintf(w, "\n### %s\n\n![%s](%s/%s.svg)\n\n| %s | %s |\n|%s\n", g.Title, g.alt(),
+			charts, g.file(),
 			g.X, strings.Join(g.Columns, " | "), strings.Repeat("---|", len(g.Columns)+1))
 		for _, one := range g.Points {
 			fmt.Fprintf(w, "| %s |", number(one.X))

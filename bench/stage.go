@@ -72,7 +72,8 @@ func (s *stage) quickAndSlow() string {
 
 // connection is one in the configuration file.
 func connection(name string, v vaultReady) string {
-	return fmt.Sprintf("  - {name: %s, address: %q, role_id: %q, secret_id: %q}\n", name, v.Address, v.RoleID, v.SecretID)
+	return fmt.Sprintf("  - {name: %s, address: %q, role_id: %q, secret_id: %q}\n", name, v.Address,
+		v.RoleID, v.SecretID)
 }
 
 // socket returns a path that was not used yet.
@@ -97,16 +98,20 @@ func (s *stage) startEcho() (*process, []secretsidecarv1.SecretServiceClient, er
 }
 
 // startHosted starts the server package in this binary, where it can be looked into.
-func (s *stage) startHosted(ctx context.Context, maxBytes int64, args ...string) (*process, []secretsidecarv1.SecretServiceClient, error) {
-	p, clients, err := s.startOwn(hostedSettings{Vault: s.quick, MaxBytes: maxBytes}, "-hosted", args...)
+func (s *stage) startHosted(ctx context.Context, maxBytes int64,
+	args ...string) (*process, []secretsidecarv1.SecretServiceClient, error) {
+	p, clients, err := s.startOwn(hostedSettings{Vault: s.quick, MaxBytes: maxBytes}, "-hosted",
+		args...)
 	if err != nil {
 		return nil, nil, err
 	}
 	return p, clients, answers(ctx, s.lastSocket(), "")
 }
 
-// startOwn starts this binary as a server of the kind, which is the flag that takes its socket, with statistics.
-func (s *stage) startOwn(input any, kind string, args ...string) (*process, []secretsidecarv1.SecretServiceClient, error) {
+// startOwn starts this binary as a server of the kind, which is the flag that takes its socket,
+// with statistics.
+func (s *stage) startOwn(input any, kind string,
+	args ...string) (*process, []secretsidecarv1.SecretServiceClient, error) {
 	socket := s.socket()
 	if err := os.Mkdir(filepath.Dir(socket), 0o700); err != nil {
 		return nil, nil, err
@@ -120,8 +125,10 @@ func (s *stage) startOwn(input any, kind string, args ...string) (*process, []se
 	return p.withStats(socket + ".stats"), clients, err
 }
 
-// startSidecar starts the product with what follows the socket in its configuration, and waits until it is ready.
-func (s *stage) startSidecar(ctx context.Context, config string, env ...string) (*process, []secretsidecarv1.SecretServiceClient, error) {
+// startSidecar starts the product with what follows the socket in its configuration, and waits
+// until it is ready.
+func (s *stage) startSidecar(ctx context.Context, config string,
+	env ...string) (*process, []secretsidecarv1.SecretServiceClient, error) {
 	p, socket, err := s.launch(config, env...)
 	if err != nil {
 		return nil, nil, err
@@ -146,16 +153,19 @@ func (s *stage) launch(config string, env ...string) (p *process, socket string,
 	return p, socket, err
 }
 
-// answers waits until the health service says SERVING for a name. It asks again at once: it measures a start.
+// answers waits until the health service says SERVING for a name. It asks again at once: it
+// measures a start.
 func answers(ctx context.Context, socket, service string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for ctx.Err() == nil {
-		channel, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		channel, err := grpc.NewClient("unix:"+socket,
+			grpc.WithTransportCredentials(insecure.NewCredentials()))
 		if err != nil {
 			return err
 		}
-		answer, err := healthpb.NewHealthClient(channel).Check(ctx, &healthpb.HealthCheckRequest{Service: service})
+		answer, err := healthpb.NewHealthClient(channel).Check(ctx,
+			&healthpb.HealthCheckRequest{Service: service})
 		_ = channel.Close()
 		if err == nil && answer.GetStatus() == healthpb.HealthCheckResponse_SERVING {
 			return nil
@@ -169,7 +179,8 @@ func (s *stage) dial(socket string, count int) ([]secretsidecarv1.SecretServiceC
 	const largest = 8 << 20
 	clients := make([]secretsidecarv1.SecretServiceClient, count)
 	for i := range clients {
-		channel, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		channel, err := grpc.NewClient("unix:"+socket,
+			grpc.WithTransportCredentials(insecure.NewCredentials()),
 			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(largest)))
 		if err != nil {
 			return nil, err
@@ -183,12 +194,14 @@ func (s *stage) dial(socket string, count int) ([]secretsidecarv1.SecretServiceC
 // metricsVariables make a sidecar export its metrics every second.
 func (s *stage) metricsVariables() []string {
 	return []string{"OTEL_METRICS_EXPORTER=otlp", "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf",
-		"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=" + s.collector.URL, "OTEL_METRIC_EXPORT_INTERVAL=1000"}
+		"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=" + s.collector.URL,
+		"OTEL_METRIC_EXPORT_INTERVAL=1000"}
 }
 
 // readsOf returns how many of the benchmark's secrets the Vault was asked for.
 func readsOf(ctx context.Context, v vaultReady) (reads int, err error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(v.Address, "/")+readsPath, http.NoBody)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet,
+		strings.TrimSuffix(v.Address, "/")+readsPath, http.NoBody)
 	if err != nil {
 		return 0, err
 	}

@@ -16,14 +16,14 @@ const (
 	refreshing = int64(math.MaxInt64)
 	// never is the age at which an entry ends whose value does not expire.
 	never = time.Duration(math.MaxInt64)
-	// entryOverhead is what an entry costs beside its key and its value, here, in the index and in ristretto, in
-	// bytes: with maps that have churned, which take up to a third more than fresh ones. TestMemoryStaysWithinTheBound
-	// holds it against the heap.
+	// entryOverhead is what an entry costs beside its key and its value, here, in the index and in
+	// ristretto, in bytes: with maps that have churned, which take up to a third more than fresh
+	// ones. TestMemoryStaysWithinTheBound holds it against the heap.
 	entryOverhead = 512
 )
 
-// generation is shared by the entries that a space took in between two DropSpace calls. It drops them all at once,
-// however many they are.
+// generation is shared by the entries that a space took in between two DropSpace calls. It drops
+// them all at once, however many they are.
 type generation struct {
 	space   string // Key.Space of its entries
 	dropped atomic.Bool
@@ -32,26 +32,31 @@ type generation struct {
 // absence is the error that says that a key's value does not exist.
 type absence struct{ err error }
 
-// entry is what is known of a key: a copy of its value, or the error that says it is absent. All fields but the
-// atomic ones are set before it is published and never change: what answers readers is never overwritten. There may be
-// millions: with a pointer for its value it fills an allocation of 96 bytes.
+// entry is what is known of a key: a copy of its value, or the error that says it is absent. All
+// fields but the atomic ones are set before it is published and never change: what answers readers
+// is never overwritten. There may be millions: with a pointer for its value it fills an allocation
+// of 96 bytes.
 type entry[V any] struct {
-	name        string
-	value       V
-	absence     *absence // nil in a copy
-	fetchedAt   instant
-	end         time.Duration // the age at which it is over whatever the policy says: when its value expires
-	retention   time.Duration // how long, from fetchedAt on, it was of use by the policy of the Get that caused the load
-	generation  *generation   // nil until it enters the index
-	nextRefresh atomic.Int64  // the age, in nanoseconds, before which no refresh begins
+	name      string
+	value     V
+	absence   *absence // nil in a copy
+	fetchedAt instant
+	// the age at which it is over whatever the policy says: when its value expires
+	end time.Duration
+	// how long, from fetchedAt on, it was of use by the policy of the Get that caused the load
+	retention   time.Duration
+	generation  *generation  // nil until it enters the index
+	nextRefresh atomic.Int64 // the age, in nanoseconds, before which no refresh begins
 	version     uint32
 	cost        uint32
 	jitter      float32
 	dropped     atomic.Bool
 }
 
-// newCopy returns the entry of a value that a load began at fetchedAt has brought, and that expires at expiresAt.
-func newCopy[V any](key Key, value V, size int, fetchedAt instant, expiresAt time.Time, p *Policy) *entry[V] {
+// newCopy returns the entry of a value that a load began at fetchedAt has brought, and that expires
+// at expiresAt.
+func newCopy[V any](key Key, value V, size int, fetchedAt instant, expiresAt time.Time,
+	p *Policy) *entry[V] {
 	end := never
 	if !expiresAt.IsZero() {
 		end = expiresAt.Sub(fetchedAt.time())
@@ -67,7 +72,8 @@ func newCopy[V any](key Key, value V, size int, fetchedAt instant, expiresAt tim
 // newAbsence returns the entry that remembers an error.
 func newAbsence[V any](key Key, err error, fetchedAt instant, p *Policy) *entry[V] {
 	return &entry[V]{
-		name: key.Name, version: key.Version, absence: &absence{err}, fetchedAt: fetchedAt, end: never,
+		name: key.Name, version: key.Version, absence: &absence{err}, fetchedAt: fetchedAt,
+		end:       never,
 		retention: p.NegativeTTL, cost: cost(key, 0),
 	}
 }
@@ -80,8 +86,11 @@ func cost(key Key, size int) uint32 {
 	return uint32(min(int64(entryOverhead+len(key.Space)+len(key.Name))+int64(max(size, 0)), math.MaxUint32)) // #nosec G115 -- bounded
 }
 
-// key returns the whole key, by which a hash collision is told apart. The entry must have entered the index.
-func (e *entry[V]) key() Key { return Key{Space: e.generation.space, Name: e.name, Version: e.version} }
+// key returns the whole key, by which a hash collision is told apart. The entry must have entered
+// the index.
+func (e *entry[V]) key() Key {
+	return Key{Space: e.generation.space, Name: e.name, Version: e.version}
+}
 
 func addSaturating(a, b time.Duration) time.Duration {
 	if sum := a + b; sum >= a {
@@ -109,22 +118,26 @@ func (e *entry[V]) lifetime(p *Policy) time.Duration {
 // isFresh reports whether the entry answers a Get that began at arrival as it is.
 func (e *entry[V]) isFresh(arrival instant, l *Lookup[V]) bool {
 	bound, age := tighten(e.lifetime(&l.Policy), l.MaxAge), arrival.since(e.fetchedAt)
-	// Within one tick of the clock an age is zero though the load began before the Get: zero is never fresh.
+	// Within one tick of the clock an age is zero though the load began before the Get: zero is
+	// never fresh.
 	return bound > 0 && age <= bound && age < e.end && !e.isDropped()
 }
 
 // isServable reports whether the entry may stand in for a value during an outage.
 func (e *entry[V]) isServable(now instant, l *Lookup[V]) bool {
 	maxStale, age := tighten(l.Policy.MaxStale, l.MaxStale), now.since(e.fetchedAt)
-	return e.isCopy() && maxStale > 0 && age-max(l.Policy.TTL, 0) <= maxStale && age < e.end && !e.isDropped()
+	return e.isCopy() && maxStale > 0 && age-max(l.Policy.TTL, 0) <= maxStale && age < e.end &&
+		!e.isDropped()
 }
 
-// isRefreshDue reports whether a hit on the entry should start a load in the background. It never should when the value
-// expires before the copy would: what a load brings until then expires at the same time.
+// isRefreshDue reports whether a hit on the entry should start a load in the background. It never
+// should when the value expires before the copy would: what a load brings until then expires at the
+// same time.
 func (e *entry[V]) isRefreshDue(now instant, p *Policy) bool {
 	window, life := min(p.RefreshAhead, p.TTL/4), e.lifetime(p)
 	age := now.since(e.fetchedAt)
-	return window > 0 && e.isCopy() && life < e.end && age >= life-window && int64(age) >= e.nextRefresh.Load()
+	return window > 0 && e.isCopy() && life < e.end && age >= life-window &&
+		int64(age) >= e.nextRefresh.Load()
 }
 
 // claimRefresh reports whether the caller, who found a refresh due, is the one to do it.
@@ -144,7 +157,8 @@ func (e *entry[V]) answer(source Source, p *Policy) (Result[V], error) {
 		return Result[V]{Source: source}, e.absence.err
 	}
 	fetchedAt := e.fetchedAt.time()
-	return Result[V]{Value: e.value, FetchedAt: fetchedAt, ExpiresAt: fetchedAt.Add(e.lifetime(p)), Source: source}, nil
+	return Result[V]{Value: e.value, FetchedAt: fetchedAt, ExpiresAt: fetchedAt.Add(e.lifetime(p)),
+		Source: source}, nil
 }
 
 // tighten returns the smaller of the policy's bound and the caller's, where there is one.

@@ -19,13 +19,15 @@ type flight[V any] struct {
 	began   instant
 	running bool // has begun; until then it is queued
 	fenced  bool // a drop came after it began: it answers its waiters and leaves no trace
-	landed  bool // its waiters have their outcome; it still runs when a flight that began later has ended first
+	// its waiters have their outcome; it still runs when a flight that began later has ended first
+	landed  bool
 	waiters int
 
 	// done is closed when what follows is set for good.
 	done    chan struct{}
 	outcome outcome[V]
-	standIn *entry[V] // during an outage: what was known of the key when the flight ended; may be nil
+	// during an outage: what was known of the key when the flight ended; may be nil
+	standIn *entry[V]
 }
 
 // outcome is what became of a load, or of the attempt to be admitted to one.
@@ -55,13 +57,15 @@ func newFlight[V any](ctx context.Context, s *space[V], l Lookup[V]) *flight[V] 
 	return f
 }
 
-// ownKey returns the key with a name of its own: a caller's may be a part of a text that is better not kept.
+// ownKey returns the key with a name of its own: a caller's may be a part of a text that is better
+// not kept.
 func ownKey(key Key) Key {
 	key.Name = strings.Clone(key.Name)
 	return key
 }
 
-// readmit makes a flight that has to queue ask Admit again when its turn comes: by then there may be an outage.
+// readmit makes a flight that has to queue ask Admit again when its turn comes: by then there may
+// be an outage.
 func (f *flight[V]) readmit(admit func(Key) error) {
 	if admit == nil {
 		return
@@ -76,8 +80,8 @@ func (f *flight[V]) readmit(admit func(Key) error) {
 	}
 }
 
-// mayAnswer reports whether the running flight is recent enough for a Get that began at arrival. What a flight that has
-// landed will bring is older than what is known.
+// mayAnswer reports whether the running flight is recent enough for a Get that began at arrival.
+// What a flight that has landed will bring is older than what is known.
 func (f *flight[V]) mayAnswer(arrival instant, l *Lookup[V]) bool {
 	bound := tighten(l.Policy.TTL, l.MaxAge)
 	return !f.landed && bound > 0 && arrival.since(f.began) <= bound
@@ -85,7 +89,8 @@ func (f *flight[V]) mayAnswer(arrival instant, l *Lookup[V]) bool {
 
 func (f *flight[V]) isUnattended() bool { return f.running && f.waiters == 0 }
 
-// begin starts the flight's load on a goroutine that Close waits for. mu must be held, and the Cache be open.
+// begin starts the flight's load on a goroutine that Close waits for. mu must be held, and the
+// Cache be open.
 func (c *Cache[V]) begin(f *flight[V]) {
 	f.began = c.clock()
 	f.running = true
@@ -114,7 +119,8 @@ func (c *Cache[V]) fly(f *flight[V]) (o outcome[V]) {
 	if err != nil {
 		return c.failure(f.key, err, f.began, &f.policy)
 	}
-	return outcome[V]{entry: newCopy(f.key, value, c.size(value), f.began, c.expiresAt(value), &f.policy)}
+	return outcome[V]{entry: newCopy(f.key, value, c.size(value), f.began, c.expiresAt(value),
+		&f.policy)}
 }
 
 // failure is the outcome of a load that began at began and ended in err.
@@ -126,8 +132,8 @@ func (c *Cache[V]) failure(key Key, err error, began instant, p *Policy) outcome
 	return o
 }
 
-// finish hands the outcome to the waiters and, unless there was a drop or a later flight has said more, to the index and
-// the store.
+// finish hands the outcome to the waiters and, unless there was a drop or a later flight has said
+// more, to the index and the store.
 func (c *Cache[V]) finish(f *flight[V], o outcome[V]) {
 	c.mu.Lock()
 	s := f.space
@@ -168,8 +174,8 @@ func (f *flight[V]) land(o outcome[V]) {
 	close(f.done)
 }
 
-// overtake answers those who wait for a running flight with what one that began later has found. What the flight itself
-// will find is of no use to anybody. mu must be held.
+// overtake answers those who wait for a running flight with what one that began later has found.
+// What the flight itself will find is of no use to anybody. mu must be held.
 func (f *flight[V]) overtake(o outcome[V]) {
 	if f.landed {
 		return
@@ -190,7 +196,8 @@ func (f *flight[V]) board() {
 	f.space.waiting++
 }
 
-// leave takes a waiter off the flight, which goes on if it is running and is called off if it is queued for nobody.
+// leave takes a waiter off the flight, which goes on if it is running and is called off if it is
+// queued for nobody.
 func (c *Cache[V]) leave(f *flight[V]) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -209,7 +216,8 @@ func (c *Cache[V]) leave(f *flight[V]) {
 	}
 }
 
-// settle makes the outcome what is known of the key, and returns the entry that it replaced. mu must be held.
+// settle makes the outcome what is known of the key, and returns the entry that it replaced. mu
+// must be held.
 func (s *space[V]) settle(key Key, o outcome[V], now instant) (replaced *entry[V]) {
 	if !o.isFinal() {
 		if kept := s.entry(key); kept != nil {

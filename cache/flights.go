@@ -2,20 +2,22 @@ package cache
 
 import "slices"
 
-// maxRunning is how many loads of a key may be under way. The second is for those for whom the first began too early: it
-// may hang.
+// maxRunning is how many loads of a key may be under way. The second is for those for whom the
+// first began too early: it may hang.
 const maxRunning = 2
 
-// flights are the flights of one key that new callers may meet. They exist while one of them runs. A drop takes those
-// that run out of here: its callers must not wait for them, so they do not count against maxRunning any more. All of it
-// is guarded by Cache.mu.
+// flights are the flights of one key that new callers may meet. They exist while one of them runs.
+// A drop takes those that run out of here: its callers must not wait for them, so they do not count
+// against maxRunning any more. All of it is guarded by Cache.mu.
 type flights[V any] struct {
-	running []*flight[V]           // the one that began last stands last
-	queued  *flight[V]             // begins when one of the running has ended; nil unless maxRunning of them run
-	places  [maxRunning]*flight[V] // what running is kept in
+	running []*flight[V] // the one that began last stands last
+	// begins when one of the running has ended; nil unless maxRunning of them run
+	queued *flight[V]
+	places [maxRunning]*flight[V] // what running is kept in
 }
 
-// find returns the flight that a Get which began at arrival may wait for; nil when a new one is needed.
+// find returns the flight that a Get which began at arrival may wait for; nil when a new one is
+// needed.
 func (fs *flights[V]) find(arrival instant, l *Lookup[V]) *flight[V] {
 	if fs == nil {
 		return nil
@@ -31,7 +33,8 @@ func (fs *flights[V]) isBusy() bool {
 	return fs != nil && (len(fs.running) == maxRunning || !fs.running[0].landed)
 }
 
-// launch begins a new flight, or queues it when enough of its key run. mu must be held, and the Cache be open.
+// launch begins a new flight, or queues it when enough of its key run. mu must be held, and the
+// Cache be open.
 func (c *Cache[V]) launch(f *flight[V], admit func(Key) error) {
 	fs := f.space.flights[f.key]
 	switch {
@@ -48,8 +51,8 @@ func (c *Cache[V]) launch(f *flight[V], admit func(Key) error) {
 	c.begin(f)
 }
 
-// depart takes a flight that has ended with o, and is not fenced, from those of its key. What o has found answers all who
-// wait for earlier ones. The queued one begins. mu must be held.
+// depart takes a flight that has ended with o, and is not fenced, from those of its key. What o has
+// found answers all who wait for earlier ones. The queued one begins. mu must be held.
 func (c *Cache[V]) depart(f *flight[V], o outcome[V]) {
 	fs := f.space.flights[f.key]
 	place := slices.Index(fs.running, f)
@@ -62,8 +65,8 @@ func (c *Cache[V]) depart(f *flight[V], o outcome[V]) {
 	c.beginQueued(f.space, f.key, fs)
 }
 
-// fence keeps the running flights of a key from everybody who arrives later. The queued one has not begun: a drop is no
-// concern of it, and it begins at once. mu must be held, and the Cache be open.
+// fence keeps the running flights of a key from everybody who arrives later. The queued one has not
+// begun: a drop is no concern of it, and it begins at once. mu must be held, and the Cache be open.
 func (c *Cache[V]) fence(s *space[V], key Key, fs *flights[V]) {
 	for _, f := range fs.running {
 		f.fenced = true
@@ -72,8 +75,8 @@ func (c *Cache[V]) fence(s *space[V], key Key, fs *flights[V]) {
 	c.beginQueued(s, key, fs)
 }
 
-// beginQueued begins the queued flight, for which there is a place now, and lets go of flights of which none is left. mu
-// must be held.
+// beginQueued begins the queued flight, for which there is a place now, and lets go of flights of
+// which none is left. mu must be held.
 func (c *Cache[V]) beginQueued(s *space[V], key Key, fs *flights[V]) {
 	next := fs.queued
 	fs.queued = nil

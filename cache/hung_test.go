@@ -232,7 +232,9 @@ func TestNobodyJoinsALoadThatANewerOneHasOvertaken(t *testing.T) {
 }
 
 func TestAPanicOrTheEndOfOneLoadLeavesTheOther(t *testing.T) {
-	for name, end := range map[string]func(){"panic": func() { panic("hunter2") }, "end of goroutine": runtime.Goexit} {
+	for name, end := range map[string]func(){"panic": func() {
+		panic("hunter2")
+	}, "end of goroutine": runtime.Goexit} {
 		for _, fails := range []int{1, 2} {
 			t.Run(fmt.Sprintf("%s of load %d", name, fails), func(t *testing.T) {
 				inBubble(t, func(t *testing.T, c *cache.Cache[int], l *loads) {
@@ -324,7 +326,8 @@ func TestEveryCallerOfEveryLoadCountsAsWaiting(t *testing.T) {
 		(<-queued).wants(t, 3, cache.SourceLoad)
 		l.end(4, 4, nil)
 		(<-other).wants(t, 4, cache.SourceLoad)
-		three := []<-chan answer{l.get(c, bounded(l.fresh())), l.get(c, bounded(l.fresh())), l.get(c, bounded(l.fresh()))}
+		three := []<-chan answer{l.get(c, bounded(l.fresh())), l.get(c, bounded(l.fresh())),
+			l.get(c, bounded(l.fresh()))}
 		l.wantBegun(6) // no place was lost on the way
 		l.end(5, 5, nil)
 		l.end(6, 6, nil)
@@ -357,8 +360,9 @@ func TestAHitRefreshesThoughAnOvertakenLoadHangs(t *testing.T) {
 	})
 }
 
-// A value is the time at which it was read. Whoever begins to ask when a value has been answered never gets an older one, though loads of
-// any age end in any order. Times are multiples of 100 µs of the bubble's clock, so that many things happen at once.
+// A value is the time at which it was read. Whoever begins to ask when a value has been answered
+// never gets an older one, though loads of any age end in any order. Times are multiples of 100 µs
+// of the bubble's clock, so that many things happen at once.
 func TestNobodyIsAnsweredWithAnOlderValueThanOneAnsweredBefore(t *testing.T) {
 	for _, drops := range []bool{false, true} {
 		t.Run(fmt.Sprintf("drops %v", drops), func(t *testing.T) {
@@ -367,8 +371,9 @@ func TestNobodyIsAnsweredWithAnOlderValueThanOneAnsweredBefore(t *testing.T) {
 				var answered, running atomic.Int64
 				start := time.Now()
 				lookup := cache.Lookup[int]{
-					Key:    cache.Key{Space: "s", Name: "n"},
-					Policy: cache.Policy{TTL: time.Millisecond, MaxStale: time.Hour, RefreshAhead: time.Hour},
+					Key: cache.Key{Space: "s", Name: "n"},
+					Policy: cache.Policy{TTL: time.Millisecond, MaxStale: time.Hour,
+						RefreshAhead: time.Hour},
 					Load: func(context.Context, cache.Key) (int, error) {
 						if n := running.Add(1); n > 2 && !drops {
 							t.Errorf("%d loads are under way", n)
@@ -383,9 +388,11 @@ func TestNobodyIsAnsweredWithAnOlderValueThanOneAnsweredBefore(t *testing.T) {
 					before := answered.Load()
 					got := get(t, c, l)
 					if got.err != nil || int64(got.Value) < before {
-						t.Errorf("got %d, error %v, after %d was answered", got.Value, got.err, before)
+						t.Errorf("got %d, error %v, after %d was answered", got.Value, got.err,
+							before)
 					}
-					for seen := answered.Load(); int64(got.Value) > seen && !answered.CompareAndSwap(seen, int64(got.Value)); {
+					for seen := answered.Load(); int64(got.Value) > seen &&
+						!answered.CompareAndSwap(seen, int64(got.Value)); {
 						seen = answered.Load()
 					}
 				}

@@ -2,20 +2,23 @@ package cache
 
 import "iter"
 
-// space is the index of one Key.Space: every entry and every flight in it, and how many wait. It exists while there is
-// any of them. All of it is guarded by Cache.mu, except that an index taken out by DropSpace belongs to the taker.
+// space is the index of one Key.Space: every entry and every flight in it, and how many wait. It
+// exists while there is any of them. All of it is guarded by Cache.mu, except that an index taken
+// out by DropSpace belongs to the taker.
 type space[V any] struct {
 	generation *generation // never nil
 	index      index[V]
 	copies     int // names that have a copy
 
-	flights    map[Key]*flights[V]     // those that new callers may meet
-	running    map[*flight[V]]struct{} // every flight that has begun and not finished, fenced ones too
-	waiting    int                     // callers
-	unattended int                     // running flights with no waiter
+	flights map[Key]*flights[V] // those that new callers may meet
+	// every flight that has begun and not finished, fenced ones too
+	running    map[*flight[V]]struct{}
+	waiting    int // callers
+	unattended int // running flights with no waiter
 }
 
-// index is the entries of a space. Most names have one entry, of version 0: it takes no map of its own.
+// index is the entries of a space. Most names have one entry, of version 0: it takes no map of its
+// own.
 type index[V any] struct {
 	zero   map[string]*entry[V]    // those of version 0, by Key.Name
 	others map[string]*versions[V] // the others, by Key.Name
@@ -107,8 +110,8 @@ func (x *index[V]) hasCopy(name string) bool {
 // len is about how many entries there are: names with several count once or twice.
 func (x *index[V]) len() int { return len(x.zero) + len(x.others) }
 
-// names yields every name that a flight or an entry has, some of them several times. The flights come first: what one
-// leaves behind when it ends is an entry, which then is still to come.
+// names yields every name that a flight or an entry has, some of them several times. The flights
+// come first: what one leaves behind when it ends is an entry, which then is still to come.
 func (s *space[V]) names(yield func(string) bool) {
 	for key := range s.flights {
 		if !yield(key.Name) {
@@ -168,7 +171,8 @@ func (s *space[V]) entry(key Key) *entry[V] {
 	return nil
 }
 
-// setEntry makes e, which may be nil, what is known of the key. The entry that it replaces is dropped and returned.
+// setEntry makes e, which may be nil, what is known of the key. The entry that it replaces is
+// dropped and returned.
 func (s *space[V]) setEntry(key Key, e *entry[V]) (replaced *entry[V]) {
 	if replaced = s.entry(key); replaced != nil {
 		replaced.dropped.Store(true)
@@ -188,7 +192,8 @@ func (s *space[V]) setEntry(key Key, e *entry[V]) (replaced *entry[V]) {
 	return replaced
 }
 
-// isFull reports whether one more caller, who would wait for f or, when f is nil, for a new flight, is too many.
+// isFull reports whether one more caller, who would wait for f or, when f is nil, for a new flight,
+// is too many.
 func (s *space[V]) isFull(maxWaiting int, f *flight[V]) bool {
 	more := 1
 	if f != nil && f.isUnattended() {

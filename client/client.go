@@ -34,18 +34,21 @@ const (
 // reconnect is how a connection is opened again. gRPC's own pauses grow to two minutes; a socket on
 // the same machine costs nothing to try, so a sidecar that is back is found within a second.
 var reconnect = grpc.ConnectParams{
-	Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 750 * time.Millisecond},
+	Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6,
+		Jitter: 0.2, MaxDelay: 750 * time.Millisecond},
 	MinConnectTimeout: 5 * time.Second,
 }
 
-// Client asks one sidecar. It is safe for concurrent use. Make one for a process, not one for a call.
+// Client asks one sidecar. It is safe for concurrent use. Make one for a process, not one for a
+// call.
 type Client struct {
 	api    secretsidecarv1.SecretServiceClient
 	conn   *grpc.ClientConn // nil when the caller brought the connection
 	socket string
 	near   *nearCache // nil when it is off
 
-	dialed atomic.Pointer[error] // why the socket could not be opened last time; nil or to nil when it could
+	// why the socket could not be opened last time; nil or to nil when it could
+	dialed atomic.Pointer[error]
 }
 
 // OpenOption changes how Open opens.
@@ -59,7 +62,8 @@ type settings struct {
 	nearAge time.Duration
 }
 
-// Socket names the sidecar's socket: a path, or a path after "unix:" or "unix://". It goes before SocketEnv.
+// Socket names the sidecar's socket: a path, or a path after "unix:" or "unix://". It goes before
+// SocketEnv.
 func Socket(path string) OpenOption { return func(s *settings) { s.socket = path } }
 
 // Wait bounds how long Open waits for the sidecar; 10 s where it is not given. With 0 Open does not
@@ -127,7 +131,8 @@ func (c *Client) dial(socket string) error {
 		grpc.WithContextDialer(c.openSocket),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithConnectParams(reconnect),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswerBytes), grpc.WaitForReady(true)),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswerBytes),
+			grpc.WaitForReady(true)),
 	)
 	if err != nil {
 		return fmt.Errorf("make a client for %s: %w", path, err)
@@ -166,10 +171,13 @@ func (c *Client) whyUnreachable() string {
 	switch {
 	case c.conn == nil:
 		return "no sidecar answers over this connection: start it, or look at its log"
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOTDIR):
-		return fmt.Sprintf("no sidecar answers at %s: start it, or name its socket in %s", c.socket, SocketEnv)
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED),
+		errors.Is(err, syscall.ENOTDIR):
+		return fmt.Sprintf("no sidecar answers at %s: start it, or name its socket in %s", c.socket,
+			SocketEnv)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Sprintf("this user may not open the socket %s: see `socket` in the sidecar's configuration for mode and group", c.socket)
+		return fmt.Sprintf("this user may not open the socket %s: see `socket` in the sidecar's "+
+			"configuration for mode and group", c.socket)
 	case err != nil:
 		return fmt.Sprintf("the socket %s cannot be opened: %v", c.socket, err)
 	}
@@ -192,15 +200,19 @@ func socketPath(socket string) (string, error) {
 	case strings.HasPrefix(socket, "unix://"):
 		path = strings.TrimPrefix(socket, "unix://")
 		if !strings.HasPrefix(path, "/") {
-			return "", fmt.Errorf("the socket %q has no absolute path after unix://: write unix:///path, or the path alone", socket)
+			return "",
+				fmt.Errorf("the socket %q has no absolute path after unix://: write "+
+					"unix:///path, or the path alone", socket)
 		}
 	case strings.HasPrefix(socket, "unix:"):
 		path = strings.TrimPrefix(socket, "unix:")
 	case strings.Contains(socket, "://"):
-		return "", fmt.Errorf("the socket %q is no Unix socket: write its path, or unix:///path", socket)
+		return "", fmt.Errorf("the socket %q is no Unix socket: write its path, or unix:///path",
+			socket)
 	}
 	if path == "" {
-		return "", fmt.Errorf("the socket %q names no path: write unix:///path, or the path alone", socket)
+		return "", fmt.Errorf("the socket %q names no path: write unix:///path, or the path alone",
+			socket)
 	}
 	return path, nil
 }

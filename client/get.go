@@ -43,14 +43,15 @@ func (b bound) proto() *durationpb.Duration {
 	return durationpb.New(b.is)
 }
 
-// Connection names the connection of references that do not name their own. It may be left out while
-// the sidecar has exactly one.
+// Connection names the connection of references that do not name their own. It may be left out
+// while the sidecar has exactly one.
 func Connection(name string) Option { return func(c *call) { c.connection = name } }
 
 // Project is the id of the project that asks, for connections that belong to projects.
 func Project(id string) Option { return func(c *call) { c.project = id } }
 
-// Key names the key in the secret, for keys that hold a slash. The reference is then the secret alone.
+// Key names the key in the secret, for keys that hold a slash. The reference is then the secret
+// alone.
 func Key(key string) Option { return func(c *call) { c.key = key } }
 
 // Version asks for one version of a secret; 0, as without it, for the latest.
@@ -59,7 +60,8 @@ func Version(number uint32) Option { return func(c *call) { c.version = number }
 // Fresh makes the sidecar read Vault now, whatever it has in its cache.
 func Fresh() Option { return func(c *call) { c.maxAge = bound{set: true} } }
 
-// MaxStale bounds what an outage of Vault may add to the age of a copy. With 0 no stale copy is taken.
+// MaxStale bounds what an outage of Vault may add to the age of a copy. With 0 no stale copy is
+// taken.
 func MaxStale(longest time.Duration) Option {
 	return func(c *call) { c.maxStale = bound{set: true, is: longest} }
 }
@@ -102,9 +104,11 @@ func (o call) lookup(reference string) (lookup, *Error) {
 	}
 	switch {
 	case connection == "":
-		return l, refused(ErrConnectionRequired, reference, "the stored reference names no connection: it has to be {{connection|ap_sep_v1|path}}")
+		return l, refused(ErrConnectionRequired, reference,
+			"the stored reference names no connection: it has to be {{connection|ap_sep_v1|path}}")
 	case o.connection != "" && o.connection != connection:
-		return l, refused(ErrInvalidRequest, reference, "the stored reference names another connection than the call: leave the call's out")
+		return l, refused(ErrInvalidRequest, reference,
+			"the stored reference names another connection than the call: leave the call's out")
 	}
 	l.connection, l.path = connection, path
 	return l, nil
@@ -117,8 +121,9 @@ func refused(why reason, reference, message string) *Error {
 
 func (l lookup) request() *secretsidecarv1.ResolveRequest {
 	return &secretsidecarv1.ResolveRequest{
-		Connection: l.connection, Path: l.path, ProjectId: l.project, Key: l.key, Version: l.version,
-		MaxAge: l.maxAge.proto(), MaxStale: l.maxStale.proto(),
+		Connection: l.connection, Path: l.path, ProjectId: l.project, Key: l.key,
+		Version: l.version,
+		MaxAge:  l.maxAge.proto(), MaxStale: l.maxStale.proto(),
 	}
 }
 
@@ -131,8 +136,10 @@ func (c *Client) Get(ctx context.Context, reference string, options ...Option) (
 	return secret.Value(), nil
 }
 
-// GetSecret returns the value of a reference and what the sidecar knows of it. The error is an *Error.
-func (c *Client) GetSecret(ctx context.Context, reference string, options ...Option) (*Secret, error) {
+// GetSecret returns the value of a reference and what the sidecar knows of it. The error is an
+// *Error.
+func (c *Client) GetSecret(ctx context.Context, reference string,
+	options ...Option) (*Secret, error) {
 	o := optionsOf(options)
 	l, failed := o.lookup(reference)
 	if failed != nil {
@@ -167,10 +174,11 @@ func (c *Client) resolve(ctx context.Context, l lookup) (secret *Secret, failed 
 	return secret, nil
 }
 
-// GetAll returns the values of several references under the names that they have in the map. It asks
-// for each distinct reference once, 256 at a time. When any fails it returns no value and a
+// GetAll returns the values of several references under the names that they have in the map. It
+// asks for each distinct reference once, 256 at a time. When any fails it returns no value and a
 // *BatchError that names each that did, or an *Error when no reference could be asked for.
-func (c *Client) GetAll(ctx context.Context, references map[string]string, options ...Option) (map[string]string, error) {
+func (c *Client) GetAll(ctx context.Context, references map[string]string,
+	options ...Option) (map[string]string, error) {
 	o := optionsOf(options)
 	ctx, cancel := o.limit(ctx)
 	defer cancel()
@@ -185,7 +193,8 @@ func (c *Client) GetAll(ctx context.Context, references map[string]string, optio
 }
 
 // all returns the value or the error of each reference, by name. err is of the calls as a whole.
-func (c *Client) all(ctx context.Context, o call, references map[string]string) (values map[string]string, failed map[string]*Error, err error) {
+func (c *Client) all(ctx context.Context, o call,
+	references map[string]string) (values map[string]string, failed map[string]*Error, err error) {
 	values, failed = make(map[string]string, len(references)), map[string]*Error{}
 	names := map[lookup][]string{}
 	for name, reference := range references {
@@ -221,7 +230,8 @@ type outcome struct {
 }
 
 // many looks distinct references up.
-func (c *Client) many(ctx context.Context, wanted map[lookup][]string) (map[lookup]outcome, *Error) {
+func (c *Client) many(ctx context.Context,
+	wanted map[lookup][]string) (map[lookup]outcome, *Error) {
 	outcomes := make(map[lookup]outcome, len(wanted))
 	var missing []lookup
 	for l := range wanted {
@@ -239,7 +249,8 @@ func (c *Client) many(ctx context.Context, wanted map[lookup][]string) (map[look
 	return outcomes, nil
 }
 
-// batch looks up to maxBatch references up, and those that failed for a moment again while ctx leaves time.
+// batch looks up to maxBatch references up, and those that failed for a moment again while ctx
+// leaves time.
 func (c *Client) batch(ctx context.Context, wanted []lookup, outcomes map[lookup]outcome) *Error {
 	for {
 		if failed := c.batchOnce(ctx, wanted, outcomes); failed != nil {
@@ -253,7 +264,8 @@ func (c *Client) batch(ctx context.Context, wanted []lookup, outcomes map[lookup
 	}
 }
 
-func (c *Client) batchOnce(ctx context.Context, wanted []lookup, outcomes map[lookup]outcome) *Error {
+func (c *Client) batchOnce(ctx context.Context, wanted []lookup,
+	outcomes map[lookup]outcome) *Error {
 	request := &secretsidecarv1.BatchResolveRequest{}
 	for _, l := range wanted {
 		request.Requests = append(request.Requests, l.request())
@@ -269,7 +281,8 @@ func (c *Client) batchOnce(ctx context.Context, wanted []lookup, outcomes map[lo
 		return failed
 	}
 	if len(results) != len(wanted) {
-		return &Error{Message: "the sidecar answered another batch than was asked for: are client and sidecar of one version?"}
+		return &Error{Message: "the sidecar answered another batch than was asked for: are " +
+			"client and sidecar of one version?"}
 	}
 	for i, l := range wanted {
 		outcomes[l] = c.itemOutcome(ctx, l, results[i], len(wanted), generation)
@@ -277,8 +290,10 @@ func (c *Client) batchOnce(ctx context.Context, wanted []lookup, outcomes map[lo
 	return nil
 }
 
-// itemOutcome reads one item's answer. One that did not fit into the answer of a batch is asked for alone.
-func (c *Client) itemOutcome(ctx context.Context, l lookup, result *secretsidecarv1.BatchResolveResult, of int, generation uint64) outcome {
+// itemOutcome reads one item's answer. One that did not fit into the answer of a batch is asked for
+// alone.
+func (c *Client) itemOutcome(ctx context.Context, l lookup,
+	result *secretsidecarv1.BatchResolveResult, of int, generation uint64) outcome {
 	said := result.GetError()
 	switch {
 	case said == nil:
@@ -292,8 +307,10 @@ func (c *Client) itemOutcome(ctx context.Context, l lookup, result *secretsideca
 	return outcome{failed: itemError(said)}
 }
 
-// failedForNow returns the references whose answer says that they may succeed later, and after how long all may.
-func failedForNow(wanted []lookup, outcomes map[lookup]outcome) (again []lookup, wait time.Duration) {
+// failedForNow returns the references whose answer says that they may succeed later, and after how
+// long all may.
+func failedForNow(wanted []lookup,
+	outcomes map[lookup]outcome) (again []lookup, wait time.Duration) {
 	for _, l := range wanted {
 		failed := outcomes[l].failed
 		if failed == nil || failed.RetryAfter <= 0 {

@@ -24,13 +24,15 @@ const (
 
 func TestGetReturnsTheValueOfAReferenceAndOfAStoredOne(t *testing.T) {
 	c, _ := clienttest.New(t, map[string]string{reference: value})
-	for _, written := range []string{reference, "{{prod|ap_sep_v1|" + reference + "}}", " {{prod|ap_sep_v1|" + reference + "}}\n"} {
+	for _, written := range []string{reference, "{{prod|ap_sep_v1|" + reference + "}}",
+		" {{prod|ap_sep_v1|" + reference + "}}\n"} {
 		got, err := c.Get(t.Context(), written)
 		if err != nil || got != value {
 			t.Errorf("Get(%q): %q, %v", written, got, err)
 		}
 	}
-	if got, err := c.Get(t.Context(), "secret/data/mysec", client.Key("api_key")); err != nil || got != value {
+	if got, err := c.Get(t.Context(), "secret/data/mysec", client.Key("api_key")); err != nil ||
+		got != value {
 		t.Errorf("with the key apart: %q, %v", got, err)
 	}
 }
@@ -58,10 +60,12 @@ func TestAnErrorTellsReasonMessageAndReference(t *testing.T) {
 	if !ok {
 		t.Fatalf("%v is no *client.Error", err)
 	}
-	if failed.Reason != "VAULT_PERMISSION_DENIED" || failed.Reference != reference || failed.Message == "" || failed.RetryAfter != 0 {
+	if failed.Reason != "VAULT_PERMISSION_DENIED" || failed.Reference != reference ||
+		failed.Message == "" || failed.RetryAfter != 0 {
 		t.Errorf("the error is %#v", failed)
 	}
-	if !errors.Is(err, client.ErrVaultPermissionDenied) || errors.Is(err, client.ErrSecretNotFound) {
+	if !errors.Is(err, client.ErrVaultPermissionDenied) ||
+		errors.Is(err, client.ErrSecretNotFound) {
 		t.Errorf("errors.Is does not go by the reason of %v", err)
 	}
 	for _, part := range []string{reference, failed.Reason, failed.Message} {
@@ -176,8 +180,10 @@ func TestASecretPrintsWithoutItsValue(t *testing.T) {
 	}
 	h := holder{secret, secret, *secret}
 	for _, format := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
-		for _, one := range []any{secret, *secret, h, &h, []any{secret}, map[string]any{"k": *secret}} {
-			if text := fmt.Sprintf(format, one); strings.Contains(text, value) || strings.Contains(text, fmt.Sprintf("%x", value)) {
+		for _, one := range []any{secret, *secret, h, &h, []any{secret},
+			map[string]any{"k": *secret}} {
+			if text := fmt.Sprintf(format, one); strings.Contains(text, value) ||
+				strings.Contains(text, fmt.Sprintf("%x", value)) {
 				t.Errorf("%s of a %T prints the value: %s", format, one, text)
 			}
 		}
@@ -187,7 +193,8 @@ func TestASecretPrintsWithoutItsValue(t *testing.T) {
 		t.Errorf("JSON: %s, %v", encoded, err)
 	}
 	var log strings.Builder
-	slog.New(slog.NewJSONHandler(&log, nil)).Info("a secret", "pointer", secret, "itself", *secret, "group", slog.GroupValue(slog.Any("in", secret)))
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("a secret", "pointer", secret, "itself", *secret,
+		"group", slog.GroupValue(slog.Any("in", secret)))
 	if strings.Contains(log.String(), value) {
 		t.Errorf("slog: %s", log.String())
 	}

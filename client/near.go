@@ -46,10 +46,12 @@ func (n *nearCache) get(l lookup) *Secret {
 	return one.secret
 }
 
-// isFresh asks both clocks: the monotonic one stands still while a machine sleeps, the wall clock may be set.
+// isFresh asks both clocks: the monotonic one stands still while a machine sleeps, the wall clock
+// may be set.
 func (k kept) isFresh(age time.Duration) bool {
 	now := time.Now()
-	return now.Sub(k.at) < age && now.Round(0).Sub(k.at.Round(0)) < age && now.Before(k.secret.ExpiresAt)
+	return now.Sub(k.at) < age && now.Round(0).Sub(k.at.Round(0)) < age &&
+		now.Before(k.secret.ExpiresAt)
 }
 
 // generation returns what keep wants to know of an answer: when it was asked for.

@@ -18,13 +18,13 @@ func KeepFailed() Option { return func(c *call) { c.keep = true } }
 
 // ResolveObject returns a copy of a value in which each stored reference is replaced by its secret.
 //
-// The value is what encoding/json makes: map[string]any and []any at any depth, and anything in them.
-// map[string]string and []string count too. A string that is exactly one stored reference (see
-// StoredReference) is replaced. Every other string, and every value of another type, comes back as it
-// is: the copy shares it. The value itself is not changed.
+// The value is what encoding/json makes: map[string]any and []any at any depth, and anything in
+// them. map[string]string and []string count too. A string that is exactly one stored reference
+// (see StoredReference) is replaced. Every other string, and every value of another type, comes
+// back as it is: the copy shares it. The value itself is not changed.
 //
-// Each distinct reference is asked for once, 256 at a time. When any fails, the result is nil and the
-// error a *BatchError, unless KeepFailed is given. A value that holds itself is ErrCycle.
+// Each distinct reference is asked for once, 256 at a time. When any fails, the result is nil and
+// the error a *BatchError, unless KeepFailed is given. A value that holds itself is ErrCycle.
 func (c *Client) ResolveObject(ctx context.Context, value any, options ...Option) (any, error) {
 	o := optionsOf(options)
 	ctx, cancel := o.limit(ctx)

@@ -49,17 +49,20 @@ func TestAnObjectComesBackWithItsReferencesReplacedAndNothingElseTouched(t *test
 
 func TestAnObjectWhoseReferencesFailNamesTheirPlaces(t *testing.T) {
 	c, _ := clienttest.New(t, map[string]string{reference: value})
-	object := map[string]any{"a/b": []any{stored("secret/data/x/missing"), stored(reference)}, "t~": stored("secret/data/x/missing")}
+	object := map[string]any{"a/b": []any{stored("secret/data/x/missing"), stored(reference)},
+		"t~": stored("secret/data/x/missing")}
 	got, err := c.ResolveObject(t.Context(), object)
 	failed, ok := errors.AsType[*client.BatchError](err)
 	if got != nil || !ok {
 		t.Fatalf("got %v, %v", got, err)
 	}
-	if places := slices.Sorted(maps.Keys(failed.Failed)); !slices.Equal(places, []string{"/a~1b/0", "/t~0"}) {
+	if places := slices.Sorted(maps.Keys(failed.Failed)); !slices.Equal(places,
+		[]string{"/a~1b/0", "/t~0"}) {
 		t.Errorf("the places are %q", places)
 	}
 	got, err = c.ResolveObject(t.Context(), object, client.KeepFailed())
-	want := map[string]any{"a/b": []any{stored("secret/data/x/missing"), value}, "t~": stored("secret/data/x/missing")}
+	want := map[string]any{"a/b": []any{stored("secret/data/x/missing"), value},
+		"t~": stored("secret/data/x/missing")}
 	if !reflect.DeepEqual(got, want) || !errors.Is(err, client.ErrSecretNotFound) {
 		t.Errorf("kept: %v, %v", got, err)
 	}
@@ -79,7 +82,8 @@ func TestAnObjectThatHoldsItselfIsRefused(t *testing.T) {
 	}
 	shared := map[string]any{"k": stored(reference)}
 	got, err := c.ResolveObject(t.Context(), []any{shared, shared})
-	if err != nil || !reflect.DeepEqual(got, []any{map[string]any{"k": value}, map[string]any{"k": value}}) {
+	if err != nil || !reflect.DeepEqual(got,
+		[]any{map[string]any{"k": value}, map[string]any{"k": value}}) {
 		t.Errorf("a map that stands in two places: %v, %v", got, err)
 	}
 }
@@ -128,7 +132,8 @@ func randomObject(r *rand.Rand, depth int) any {
 	}
 	switch kind {
 	case 0, 1:
-		return strings.Repeat(" ", r.IntN(2)) + stored(fmt.Sprintf("secret/data/s%d/key", r.IntN(40)))
+		return strings.Repeat(" ", r.IntN(2)) +
+			stored(fmt.Sprintf("secret/data/s%d/key", r.IntN(40)))
 	case 2:
 		return "text " + stored("secret/data/s1/key")
 	case 3:

@@ -18,16 +18,17 @@ const drainBytes = 64 << 10
 // ErrRefused is for the call of Use to say that the service did not take the value. Wrap it.
 var ErrRefused = errors.New("the value was refused")
 
-// Use calls with the value of a reference. If the call says that the value was refused, Use asks for
-// a fresh one and, if the secret has changed, calls once more. So a secret that is rotated while flows
-// run costs no failed call. A call says so with an error that wraps ErrRefused, or by returning an
-// *http.Response with status 401.
+// Use calls with the value of a reference. If the call says that the value was refused, Use asks
+// for a fresh one and, if the secret has changed, calls once more. So a secret that is rotated
+// while flows run costs no failed call. A call says so with an error that wraps ErrRefused, or by
+// returning an *http.Response with status 401.
 //
 // Many callers whose values are refused at once share one read of Vault for each secret and second.
 //
 // The error is the last call's own, or an *Error where the value could not be had. A response that
 // was refused is closed, unless it is the one returned.
-func Use[T any](ctx context.Context, c *Client, reference string, call func(ctx context.Context, value string) (T, error), options ...Option) (T, error) {
+func Use[T any](ctx context.Context, c *Client, reference string,
+	call func(ctx context.Context, value string) (T, error), options ...Option) (T, error) {
 	var none T
 	secret, err := c.GetSecret(ctx, reference, options...)
 	if err != nil {
@@ -45,11 +46,14 @@ func Use[T any](ctx context.Context, c *Client, reference string, call func(ctx 
 	return call(ctx, next.Value())
 }
 
-// changed returns the secret as it is after a version of it was refused; nil when it has not changed,
-// or cannot be had.
-func (c *Client) changed(ctx context.Context, refused *Secret, reference string, options []Option) *Secret {
+// changed returns the secret as it is after a version of it was refused; nil when it has not
+// changed, or cannot be had.
+func (c *Client) changed(ctx context.Context, refused *Secret, reference string,
+	options []Option) *Secret {
 	now := time.Now()
-	recent := slices.Concat(options, []Option{func(o *call) { o.maxAge = bound{set: true, is: readsApart} }})
+	recent := slices.Concat(options, []Option{func(o *call) {
+		o.maxAge = bound{set: true, is: readsApart}
+	}})
 	for {
 		next, err := c.GetSecret(ctx, reference, recent...)
 		switch {

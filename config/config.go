@@ -1,8 +1,8 @@
-// Package config reads, checks and edits the sidecar's configuration file, and makes the configuration that
-// the VAULT_* variables describe when there is no file.
+// Package config reads, checks and edits the sidecar's configuration file, and makes the
+// configuration that the VAULT_* variables describe when there is no file.
 //
-// Its messages never quote what stands in the file, but for the keys that the format knows: any text may be
-// a credential at the wrong place. They say where it stands instead.
+// Its messages never quote what stands in the file, but for the keys that the format knows: any
+// text may be a credential at the wrong place. They say where it stands instead.
 package config
 
 import (
@@ -26,8 +26,8 @@ const (
 
 // Config is a checked configuration with the defaults merged in. Treat it as read-only.
 //
-// It is made of the very types that the packages take which it is for, so that nothing is copied field by field and
-// nothing can be left out on the way.
+// It is made of the very types that the packages take which it is for, so that nothing is copied
+// field by field and nothing can be left out on the way.
 type Config struct {
 	// Settings take effect at once when the file changes.
 	server.Settings
@@ -41,13 +41,15 @@ type Config struct {
 	socketPath string            // socket.path as the file gives it; empty when it does not
 }
 
-// FileSocketPath returns the socket.path that the file sets; empty when it sets none. It stays as it is when
-// the holder of the Config changes Socket.
+// FileSocketPath returns the socket.path that the file sets; empty when it sets none. It stays as
+// it is when the holder of the Config changes Socket.
 func (c *Config) FileSocketPath() string { return c.socketPath }
 
-// AtStart is the part of a configuration that a running process cannot change: it may have dropped the right to.
+// AtStart is the part of a configuration that a running process cannot change: it may have dropped
+// the right to.
 type AtStart struct {
-	// Socket is where to listen. Its path is absolute, and the owner's read and write are always in its mode.
+	// Socket is where to listen. Its path is absolute, and the owner's read and write are always in
+	// its mode.
 	Socket unixsocket.Socket `key:"socket"`
 	// Audit is where each secret that was asked for is written down; the zero value is nowhere.
 	Audit Audit `key:"audit"`
@@ -57,8 +59,8 @@ type AtStart struct {
 	TracePaths bool `key:"traces"`
 }
 
-// Changed returns the keys of the file under which next differs: what has to wait for the next start. It asks the type
-// for its fields, so that one which is added later is not forgotten.
+// Changed returns the keys of the file under which next differs: what has to wait for the next
+// start. It asks the type for its fields, so that one which is added later is not forgotten.
 func (a AtStart) Changed(next AtStart) []string {
 	var keys []string
 	now, then := reflect.ValueOf(a), reflect.ValueOf(next)

@@ -41,7 +41,8 @@ func (r *reader) connection(m mapping, c server.Connection) server.Connection {
 	c.Vault.TLS = r.tls(m.at("tls"))
 	c.Required = m.at("required").boolean(c.Required)
 	c.Timeout = m.at("timeout").duration(c.Timeout, 1)
-	c.Policy.MaxWaiting = int(m.at("max_waiting").integer(int64(c.Policy.MaxWaiting), 1, math.MaxInt32))
+	c.Policy.MaxWaiting = int(m.at("max_waiting").integer(int64(c.Policy.MaxWaiting), 1,
+		math.MaxInt32))
 	c.Policy = m.at("cache").policy(c.Policy)
 
 	m.checkCredentials(c.Vault.SecretIDWrapped)
@@ -83,8 +84,10 @@ func (m mapping) scope() (server.Scope, []string) {
 		}
 		return server.ScopeProject, ids
 	}
-	message := "want platform or project: platform serves every project, project serves its project_ids alone"
-	if meant := nearest(v.scalarText(), []string{server.ScopePlatform.String(), server.ScopeProject.String()}); meant != "" {
+	message := "want platform or project: platform serves every project, project serves its " +
+		"project_ids alone"
+	if meant := nearest(v.scalarText(),
+		[]string{server.ScopePlatform.String(), server.ScopeProject.String()}); meant != "" {
 		message = "want platform or project: did you mean " + meant + "?"
 	}
 	v.mistake("%s", message)
@@ -112,7 +115,9 @@ func (v value) authMount(fallback string) string {
 	segments := strings.Split(trimmed, "/")
 	switch {
 	case mount == "":
-	case slices.ContainsFunc(segments, func(s string) bool { return s == "" || s == "." || s == ".." }):
+	case slices.ContainsFunc(segments, func(s string) bool {
+		return s == "" || s == "." || s == ".."
+	}):
 		v.mistake(`must be a mount path such as approle: no empty, "." or ".." part`)
 	case len(segments) > 1 && segments[0] == "auth":
 		v.mistake("leave the leading auth/ out")

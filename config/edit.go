@@ -17,25 +17,30 @@ import (
 )
 
 var (
-	// ErrConnectionExists is wrapped by AddConnection's error when the file has a connection of that name.
+	// ErrConnectionExists is wrapped by AddConnection's error when the file has a connection of
+	// that name.
 	ErrConnectionExists = errors.New("connection already exists")
-	// ErrConnectionNotFound is wrapped by RemoveConnection's error when the file has none of that name.
+	// ErrConnectionNotFound is wrapped by RemoveConnection's error when the file has none of that
+	// name.
 	ErrConnectionNotFound = errors.New("connection not found")
 )
 
-// AddConnection saves a connection at the end of the configuration file at path, which it makes when it is
-// absent. It saves who may use the connection, and its Vault; Required, Timeout and Policy stay the file's defaults. A file
-// that the connection names is saved as a reference, as an absolute name; a relative one counts from the working folder. Comments, order and layout of the rest stay. The new file replaces the old one in one step, has
-// mode 0600, and is as valid as Load wants it, except that environment variables that it names may be unset.
-// Errors: ErrConnectionExists, a Mistakes about the file or about the connection, or why it cannot be written.
-// Simultaneous edits, of other processes too, wait for each other.
+// AddConnection saves a connection at the end of the configuration file at path, which it makes
+// when it is absent. It saves who may use the connection, and its Vault; Required, Timeout and
+// Policy stay the file's defaults. A file that the connection names is saved as a reference, as an
+// absolute name; a relative one counts from the working folder. Comments, order and layout of the
+// rest stay. The new file replaces the old one in one step, has mode 0600, and is as valid as Load
+// wants it, except that environment variables that it names may be unset. Errors:
+// ErrConnectionExists, a Mistakes about the file or about the connection, or why it cannot be
+// written. Simultaneous edits, of other processes too, wait for each other.
 func AddConnection(path string, connection server.Connection) error {
 	checked, err := check(connection)
 	if err != nil {
 		return fmt.Errorf("add connection: %w", err)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return fmt.Errorf("add connection: make the folder of the config file: %w: make it for this user, or choose another place for the file", err)
+		return fmt.Errorf("add connection: make the folder of the config file: %w: make it for "+
+			"this user, or choose another place for the file", err)
 	}
 	err = editFile(path, func(text string, _ bool) (string, error) {
 		after, _, err := checked.addTo(path, text)
@@ -47,8 +52,8 @@ func AddConnection(path string, connection server.Connection) error {
 	return nil
 }
 
-// CheckNewConnection finds what AddConnection would refuse, and changes nothing. It returns how many
-// connections the file has already: 0 for one that is absent. Errors are AddConnection's.
+// CheckNewConnection finds what AddConnection would refuse, and changes nothing. It returns how
+// many connections the file has already: 0 for one that is absent. Errors are AddConnection's.
 func CheckNewConnection(path string, connection server.Connection) (already int, err error) {
 	checked, err := check(connection)
 	if err != nil {
@@ -66,9 +71,10 @@ func CheckNewConnection(path string, connection server.Connection) (already int,
 	return already, nil
 }
 
-// RemoveConnection removes a connection, and the comment right above it, from the configuration file at path,
-// in the same way as AddConnection. Errors: ErrConnectionNotFound, a Mistakes about the file, for example when
-// a caller rule still names the connection, or why the file cannot be read or written.
+// RemoveConnection removes a connection, and the comment right above it, from the configuration
+// file at path, in the same way as AddConnection. Errors: ErrConnectionNotFound, a Mistakes about
+// the file, for example when a caller rule still names the connection, or why the file cannot be
+// read or written.
 func RemoveConnection(path, name string) error {
 	err := editFile(path, func(text string, exists bool) (string, error) {
 		if !exists {
@@ -83,7 +89,8 @@ func RemoveConnection(path, name string) error {
 			return "", ErrConnectionNotFound
 		}
 		after, ok := removeConnection(text, index)
-		return after, verify(path, after, ok, before, slices.Delete(slices.Clone(before.Connections), index, index+1))
+		return after, verify(path, after, ok, before,
+			slices.Delete(slices.Clone(before.Connections), index, index+1))
 	})
 	if err != nil {
 		return fmt.Errorf("remove the connection: %w", err)
@@ -95,14 +102,16 @@ func RemoveConnection(path, name string) error {
 func anyEnv(string) (string, bool) { return "set-elsewhere", true }
 
 func parseForEdit(path, text string) (*Config, error) {
-	cfg, mistakes := parse(source{name: path, folder: filepath.Dir(path), text: []byte(text)}, anyEnv)
+	cfg, mistakes := parse(source{name: path, folder: filepath.Dir(path), text: []byte(text)},
+		anyEnv)
 	return cfg, mistakes.err()
 }
 
-var errLayout = errors.New("the layout of the file is too unusual to edit it safely: nothing was changed, edit it by hand")
+var errLayout = errors.New(
+	"the layout of the file is too unusual to edit it safely: nothing was changed, edit it by hand")
 
-// verify makes sure that an edited text means what was meant and nothing else: the editing goes by lines and
-// columns, and YAML has more ways to lay out a file than it knows.
+// verify makes sure that an edited text means what was meant and nothing else: the editing goes by
+// lines and columns, and YAML has more ways to lay out a file than it knows.
 func verify(path, text string, edited bool, before *Config, want []server.Connection) error {
 	if !edited {
 		return errLayout
@@ -119,7 +128,8 @@ func verify(path, text string, edited bool, before *Config, want []server.Connec
 	return nil
 }
 
-// same compares everything that a configuration says, and nothing of where it says it: lines move in an edit.
+// same compares everything that a configuration says, and nothing of where it says it: lines move
+// in an edit.
 func (c *Config) same(other *Config) bool {
 	a, b := *c, *other
 	a.origins, b.origins = nil, nil
@@ -130,7 +140,9 @@ func (c *Config) same(other *Config) bool {
 }
 
 func (c *Config) indexOf(name string) int {
-	return slices.IndexFunc(c.Connections, func(connection server.Connection) bool { return connection.Name == name })
+	return slices.IndexFunc(c.Connections, func(connection server.Connection) bool {
+		return connection.Name == name
+	})
 }
 
 // item is a connection as YAML, to stand in a block list or in a flow list.
@@ -142,7 +154,8 @@ type checkedConnection struct {
 	parsed server.Connection
 }
 
-// addTo returns the text of the file at path with the connection at its end, and how many it had before.
+// addTo returns the text of the file at path with the connection at its end, and how many it had
+// before.
 func (c checkedConnection) addTo(path, text string) (after string, already int, err error) {
 	if isBlank(text) {
 		return withLineEnd(text) + "connections:\n" + indent(c.item.block, 2), 0, nil
@@ -160,8 +173,8 @@ func (c checkedConnection) addTo(path, text string) (after string, already int, 
 	return after, len(before.Connections), verify(path, after, ok, before, want)
 }
 
-// CheckConnection returns the connection as Load would read it, or the Mistakes that Load would find: one that is
-// described on a command line has to pass the same checks as one in a file.
+// CheckConnection returns the connection as Load would read it, or the Mistakes that Load would
+// find: one that is described on a command line has to pass the same checks as one in a file.
 func CheckConnection(connection server.Connection) (server.Connection, error) {
 	checked, err := check(connection)
 	return checked.parsed, err
@@ -170,7 +183,8 @@ func CheckConnection(connection server.Connection) (server.Connection, error) {
 // check renders the connection and reads it back, so that Load's rules are the only ones.
 func check(c server.Connection) (checkedConnection, error) {
 	v := &c.Vault
-	for _, file := range []*string{&v.RoleID.File, &v.SecretID.File, &v.TLS.CAFile, &v.TLS.ClientCertFile, &v.TLS.ClientKeyFile} {
+	for _, file := range []*string{&v.RoleID.File, &v.SecretID.File, &v.TLS.CAFile,
+		&v.TLS.ClientCertFile, &v.TLS.ClientKeyFile} {
 		if err := makeAbsolute(file); err != nil {
 			return checkedConnection{}, err
 		}

@@ -9,8 +9,8 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// layout knows where the connections stand in the text of a valid configuration, so that they can be edited
-// without touching a byte of the rest.
+// layout knows where the connections stand in the text of a valid configuration, so that they can
+// be edited without touching a byte of the rest.
 type layout struct {
 	text  string
 	lines []int // where each line begins
@@ -48,7 +48,8 @@ func newLayout(text string) (*layout, bool) {
 // withoutValue is the line of a key that has no value, or null.
 var withoutValue = regexp.MustCompile(`^(connections:)[ \t]*(?:null|~)?[ \t]*(#.*)?$`)
 
-// withList gives a text whose connections are missing, or null, an empty list of them. Other texts stay.
+// withList gives a text whose connections are missing, or null, an empty list of them. Other texts
+// stay.
 func withList(text string) string {
 	node, mistake := source{text: []byte(text)}.root()
 	root, ok := node.(*ast.MappingNode)
@@ -157,7 +158,8 @@ func (l *layout) removeFlow(index int) (string, bool) {
 	case len(values) == 1:
 		return l.text[:from+1] + l.text[to:], true
 	case index < len(values)-1:
-		return l.text[:l.offset(start(values[index]))] + l.text[l.offset(start(values[index+1])):], true
+		return l.text[:l.offset(start(values[index]))] +
+			l.text[l.offset(start(values[index+1])):], true
 	}
 	before := strings.TrimRight(l.text[:l.offset(start(values[index]))], " \r\n")
 	return strings.TrimSuffix(before, ",") + l.text[to:], true
@@ -175,7 +177,8 @@ func (l *layout) removeBlock(index int) (string, bool) {
 		boundary = entries[index+1].Start.Position.Line
 	}
 	first := at.Line
-	for first-1 > start(l.field.Key).Line && l.isComment(first-1) && l.indentation(first-1) == at.Column-1 {
+	for first-1 > start(l.field.Key).Line && l.isComment(first-1) &&
+		l.indentation(first-1) == at.Column-1 {
 		first--
 	}
 	after := l.contentEnd(at.Line, boundary, at.Column) + 1
@@ -190,8 +193,9 @@ func (l *layout) removeBlock(index int) (string, bool) {
 	return head[:colon] + " []" + head[colon:] + tail, true
 }
 
-// contentEnd returns the last line of an entry that begins on line first and ends before line boundary. Empty
-// lines at its end do not belong to it; neither do comments that are not indented deeper than the entry.
+// contentEnd returns the last line of an entry that begins on line first and ends before line
+// boundary. Empty lines at its end do not belong to it; neither do comments that are not indented
+// deeper than the entry.
 func (l *layout) contentEnd(first, boundary, column int) int {
 	end := boundary - 1
 	for end > first && (l.isEmpty(end) || l.isComment(end) && l.indentation(end) < column) {

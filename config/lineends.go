@@ -24,5 +24,6 @@ func (l lineEnds) restore(edited string) string {
 	return strings.ReplaceAll(edited, "\n", "\r\n")
 }
 
-// withUnixLines is for the YAML parser too, which counts the line end of a comment twice when it is that of Windows.
+// withUnixLines is for the YAML parser too, which counts the line end of a comment twice when it is
+// that of Windows.
 func withUnixLines(text string) string { return strings.ReplaceAll(text, "\r\n", "\n") }

@@ -16,10 +16,11 @@ const maxFileBytes = 1 << 20
 // LookupEnv looks up an environment variable, like os.LookupEnv.
 type LookupEnv = func(name string) (value string, set bool)
 
-// Load reads the configuration file at path, checks it and merges the defaults in. Relative file names in it
-// count from the file's folder. Everything that is wrong with it comes back in one error, a Mistakes; a file
-// that cannot be read is an error that wraps the cause, so fs.ErrNotExist tells an absent one. Files that the
-// configuration names are not looked at: they may appear later. See CheckFiles.
+// Load reads the configuration file at path, checks it and merges the defaults in. Relative file
+// names in it count from the file's folder. Everything that is wrong with it comes back in one
+// error, a Mistakes; a file that cannot be read is an error that wraps the cause, so fs.ErrNotExist
+// tells an absent one. Files that the configuration names are not looked at: they may appear later.
+// See CheckFiles.
 func Load(path string, getenv LookupEnv) (*Config, error) {
 	cfg, mistakes, err := load(path, getenv)
 	if err != nil {
@@ -58,15 +59,17 @@ func load(path string, getenv LookupEnv) (*Config, Mistakes, error) {
 	return cfg, mistakes, nil
 }
 
-// readText reads at most one byte more than a configuration may have, so that parse can refuse it. A pipe that
-// nobody writes to is empty: opening it does not wait for a writer.
+// readText reads at most one byte more than a configuration may have, so that parse can refuse it.
+// A pipe that nobody writes to is empty: opening it does not wait for a writer.
 func readText(path string) ([]byte, error) {
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // #nosec G304 -- the operator names the file
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("no config file at %s: %w", path, fs.ErrNotExist)
 	}
 	if errors.Is(err, fs.ErrPermission) {
-		return nil, fmt.Errorf("read the config file: %w: run as the user who owns it, or give it to this one", err)
+		return nil,
+			fmt.Errorf("read the config file: %w: run as the user who owns it, or give it to "+
+				"this one", err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the config file: %w", err)

@@ -13,8 +13,8 @@ type Mistake struct {
 	File string
 	// Line and Column count from 1; 0 is no place in a file.
 	Line, Column int
-	// Path is the YAML path, for example "connections[0].cache.ttl", or a variable's name. Empty is the whole
-	// file.
+	// Path is the YAML path, for example "connections[0].cache.ttl", or a variable's name. Empty is
+	// the whole file.
 	Path string
 	// Message says what is wrong and what to write instead.
 	Message string
@@ -35,8 +35,8 @@ func (m Mistake) String() string {
 	return place + m.Message
 }
 
-// Mistakes is the error about a configuration: all that is wrong with it, in the file's order. Find it in
-// an error with errors.As. It is never empty when it is returned as an error.
+// Mistakes is the error about a configuration: all that is wrong with it, in the file's order. Find
+// it in an error with errors.As. It is never empty when it is returned as an error.
 type Mistakes []Mistake
 
 // Error returns one line for each mistake.

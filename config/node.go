@@ -67,7 +67,8 @@ func start(node ast.Node) *token.Position {
 	return nil
 }
 
-// mapping reads keys and notes the ones that are unknown or there twice. Nothing at all is an empty mapping.
+// mapping reads keys and notes the ones that are unknown or there twice. Nothing at all is an empty
+// mapping.
 func (v value) mapping(known ...string) mapping {
 	m := mapping{value: v, fields: make(map[string]value, len(known)), meant: make(map[string]bool)}
 	if !v.present() || v.isNull() {
@@ -88,7 +89,8 @@ func (v value) mapping(known ...string) mapping {
 
 func (m mapping) add(entry *ast.MappingValueNode, known []string) {
 	key := keyText(entry.Key)
-	field := value{notes: m.notes, node: entry.Value, path: join(m.path, key), place: start(entry.Key)}
+	field := value{notes: m.notes, node: entry.Value, path: join(m.path, key),
+		place: start(entry.Key)}
 	if !slices.Contains(known, key) {
 		field.node, field.path = entry.Key, m.path
 		field.mistake("%s", unknownKey(m.path, key, known))
@@ -140,13 +142,14 @@ func (v value) list() []value {
 	}
 	entries := make([]value, len(node.Values))
 	for i, entry := range node.Values {
-		entries[i] = value{notes: v.notes, node: entry, path: fmt.Sprintf("%s[%d]", v.path, i), place: start(entry)}
+		entries[i] = value{notes: v.notes, node: entry, path: fmt.Sprintf("%s[%d]", v.path, i),
+			place: start(entry)}
 	}
 	return entries
 }
 
-// unknownKey words the mistake. It names the key only where it is a usual slip, a known key at the wrong place or nearly
-// a known one: anything else may be a piece of a credential.
+// unknownKey words the mistake. It names the key only where it is a usual slip, a known key at the
+// wrong place or nearly a known one: anything else may be a piece of a credential.
 func unknownKey(path, key string, known []string) string {
 	wanted := "the keys here are " + strings.Join(known, ", ")
 	if usual := slipAt(path, key); usual.hint != "" {
@@ -177,8 +180,8 @@ func nearest(key string, known []string) string {
 	return best
 }
 
-// allowedChanges is how many letters of a key may be changed, left out or put in until it is another word. Two letters
-// that changed places are two changes.
+// allowedChanges is how many letters of a key may be changed, left out or put in until it is
+// another word. Two letters that changed places are two changes.
 func allowedChanges(key string) int {
 	if len(key) < 4 {
 		return 1

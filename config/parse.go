@@ -15,7 +15,8 @@ import (
 // The keys that the format knows, by the mapping they stand in.
 var (
 	rootKeys = []string{
-		"socket", "callers", "caller_limits", "test_connection", "audit", "reflection", "hardening", "log", "traces", "cache", "defaults", "connections", "invalidation",
+		"socket", "callers", "caller_limits", "test_connection", "audit", "reflection", "hardening",
+		"log", "traces", "cache", "defaults", "connections", "invalidation",
 	}
 	socketKeys     = []string{"path", "mode", "group"}
 	callerKeys     = []string{"uid", "gid", "connections", "projects", "methods"}
@@ -34,11 +35,14 @@ var (
 		"role_id", "role_id_file", "role_id_env", "secret_id", "secret_id_file", "secret_id_env",
 		"secret_id_wrapped", "bind_secret_id", "tls", "required", "timeout", "max_waiting", "cache",
 	}
-	allKeys = slices.Concat(rootKeys, socketKeys, callerKeys, limitKeys, testKeys, auditKeys, hardeningKeys, logKeys, traceKeys, cacheKeys, defaultsKeys, policyKeys, tlsKeys, connectionKeys)
+	allKeys = slices.Concat(rootKeys, socketKeys, callerKeys, limitKeys, testKeys, auditKeys,
+		hardeningKeys, logKeys, traceKeys, cacheKeys, defaultsKeys, policyKeys, tlsKeys,
+		connectionKeys)
 )
 
 // methods are the RPCs that a caller rule may name. TestConnection with a spec is one of its own.
-var methods = []string{"Resolve", "BatchResolve", "TestConnection", "TestConnectionSpec", "Invalidate", "ListConnections"}
+var methods = []string{"Resolve", "BatchResolve", "TestConnection", "TestConnectionSpec",
+	"Invalidate", "ListConnections"}
 
 // reader makes one Config out of one file.
 type reader struct {
@@ -50,7 +54,8 @@ type reader struct {
 }
 
 func newConfig() *Config {
-	return &Config{Settings: server.Settings{CacheBytes: defaultCacheBytes}, AtStart: AtStart{Socket: defaultSocket()}}
+	return &Config{Settings: server.Settings{CacheBytes: defaultCacheBytes},
+		AtStart: AtStart{Socket: defaultSocket()}}
 }
 
 // parse reads as much as it can of src: the Config is complete only when there are no mistakes.
@@ -60,7 +65,8 @@ func parse(src source, getenv LookupEnv) (*Config, Mistakes) {
 	if mistake != nil {
 		return cfg, Mistakes{*mistake}
 	}
-	r := &reader{notes: notes{file: src.name}, folder: src.folder, getenv: getenv, origins: origins{}, names: map[string]int{}}
+	r := &reader{notes: notes{file: src.name}, folder: src.folder, getenv: getenv,
+		origins: origins{}, names: map[string]int{}}
 	top := value{notes: &r.notes, node: node}
 	if node == nil || top.isNull() {
 		top.mistake(`the file is empty: write "connections:" and at least one connection`)
@@ -76,7 +82,8 @@ func parse(src source, getenv LookupEnv) (*Config, Mistakes) {
 	}
 	cfg.CacheBytes = root.at("cache").mapping(cacheKeys...).at("max_bytes").size(cfg.CacheBytes)
 	cfg.defaults = r.defaults(root.at("defaults"))
-	if list := root.at("connections"); list.present() || !root.meant["connections"] { // a misspelt key is noted already
+	// a misspelt key is noted already
+	if list := root.at("connections"); list.present() || !root.meant["connections"] {
 		cfg.Connections = r.connections(list, cfg.defaults)
 	}
 	cfg.Callers = r.callers(root.at("callers"))
@@ -114,7 +121,8 @@ func (v value) socketPath() string {
 	case !filepath.IsAbs(path):
 		v.mistake("must be an absolute path, such as %s", DefaultSocketPath)
 	case len(path) > unixsocket.MaxPath:
-		v.mistake("has %d bytes, Linux allows %d: choose a shorter path", len(path), unixsocket.MaxPath)
+		v.mistake("has %d bytes, Linux allows %d: choose a shorter path", len(path),
+			unixsocket.MaxPath)
 	}
 	return path
 }
@@ -124,7 +132,8 @@ func (r *reader) callers(v value) []server.CallerRule {
 	case !v.present():
 		return nil
 	case v.isNull():
-		v.mistake("has no rules: write [] to refuse everybody, or remove the key to let everybody in who can open the socket")
+		v.mistake("has no rules: write [] to refuse everybody, or remove the key to let " +
+			"everybody in who can open the socket")
 		return nil
 	}
 	callers := []server.CallerRule{}
@@ -148,11 +157,13 @@ func (r *reader) caller(m mapping) server.CallerRule {
 	if !m.anyMeant("uid", "gid") {
 		m.mistake("a rule needs uid, gid or both: without them it matches nobody")
 	}
-	m.at("connections").eachUnknown(caller.Connections, "no connection has this name", func(name string) bool {
-		_, known := r.names[name]
-		return known
-	})
-	m.at("methods").eachUnknown(caller.Methods, `no such method: the methods are Resolve, BatchResolve, TestConnection, TestConnectionSpec, Invalidate, ListConnections`,
+	m.at("connections").eachUnknown(caller.Connections, "no connection has this name",
+		func(name string) bool {
+			_, known := r.names[name]
+			return known
+		})
+	m.at("methods").eachUnknown(caller.Methods,
+		`no such method: the methods are Resolve, BatchResolve, TestConnection, TestConnectionSpec, Invalidate, ListConnections`,
 		func(name string) bool { return slices.Contains(methods, name) })
 	return caller
 }
@@ -169,14 +180,15 @@ func (v value) eachUnknown(texts []string, message string, known func(string) bo
 	}
 }
 
-// id reads a user's or group's number, as a command prints it; nil is an absent one. The highest number means "no change"
-// to Linux.
+// id reads a user's or group's number, as a command prints it; nil is an absent one. The highest
+// number means "no change" to Linux.
 func (v value) id(printed string) *uint32 {
 	if !v.present() {
 		return nil
 	}
 	if _, isText := v.node.(*ast.StringNode); isText {
-		v.mistake("want a whole number from 0 to %d, without quotes: write the number that %s", uint32(math.MaxUint32-1), printed)
+		v.mistake("want a whole number from 0 to %d, without quotes: write the number that %s",
+			uint32(math.MaxUint32-1), printed)
 		return nil
 	}
 	id := uint32(v.integer(0, 0, math.MaxUint32-1)) // #nosec G115 -- bounded

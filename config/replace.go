@@ -9,9 +9,10 @@ import (
 	"syscall"
 )
 
-// editFile replaces the content of the file at path by what change makes of it, in one step and with mode
-// 0600. A symlink stays: the file that it points to is replaced. While change runs, other edits in the same
-// folder wait.
+// editFile replaces the content of the file at path by what change makes of it, in one step and
+// with mode
+// 0600. A symlink stays: the file that it points to is replaced. While change runs, other edits in
+// the same folder wait.
 func editFile(path string, change func(text string, exists bool) (string, error)) error {
 	target, err := followLinks(path)
 	if err != nil {
@@ -50,18 +51,20 @@ func followLinks(path string) (string, error) {
 		return target, nil
 	}
 	// It may be there by now, made by an edit at the same time.
-	if info, linkErr := os.Lstat(path); errors.Is(linkErr, fs.ErrNotExist) || linkErr == nil && info.Mode()&fs.ModeSymlink == 0 {
+	if info, linkErr := os.Lstat(path); errors.Is(linkErr, fs.ErrNotExist) ||
+		linkErr == nil && info.Mode()&fs.ModeSymlink == 0 {
 		return path, nil
 	}
 	return "", fmt.Errorf("find the config file behind the link %s: %w", path, err)
 }
 
-// lockFolder waits for the folder's lock, which ends when the folder is closed. Locking the folder leaves no
-// lock file behind.
+// lockFolder waits for the folder's lock, which ends when the folder is closed. Locking the folder
+// leaves no lock file behind.
 func lockFolder(folder string) (*os.File, error) {
 	lock, err := os.Open(folder) // #nosec G304 -- the operator names the file
 	if errors.Is(err, fs.ErrPermission) {
-		return nil, fmt.Errorf("open the folder of the config file: %w: run the command as its owner", err)
+		return nil,
+			fmt.Errorf("open the folder of the config file: %w: run the command as its owner", err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open the folder of the config file: %w", err)
@@ -78,8 +81,8 @@ func lockFolder(folder string) (*os.File, error) {
 	}
 }
 
-// replaceFile writes a new file beside target and renames it, so that a reader sees the old content or the
-// new one, also after a power cut.
+// replaceFile writes a new file beside target and renames it, so that a reader sees the old content
+// or the new one, also after a power cut.
 func replaceFile(target, text string) (err error) {
 	file, err := os.CreateTemp(filepath.Dir(target), ".config-*.tmp") // made with mode 0600
 	if err != nil {
@@ -104,8 +107,8 @@ func replaceFile(target, text string) (err error) {
 	return syncFolder(filepath.Dir(target))
 }
 
-// keepOwner gives the new file to the old one's owner. Only root can; for others the owner is the same anyway
-// or changes.
+// keepOwner gives the new file to the old one's owner. Only root can; for others the owner is the
+// same anyway or changes.
 func keepOwner(file *os.File, target string) {
 	info, err := os.Stat(target)
 	if err != nil {
@@ -127,9 +130,11 @@ func syncFolder(folder string) error {
 func writeError(path string, err error) error {
 	switch {
 	case errors.Is(err, syscall.EROFS):
-		return fmt.Errorf("%s is on a read-only file system, as a Kubernetes ConfigMap or Secret is: change it at its source: %w", path, err)
+		return fmt.Errorf("%s is on a read-only file system, as a Kubernetes ConfigMap or Secret "+
+			"is: change it at its source: %w", path, err)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("write %s: no permission: run the command as the owner of its folder: %w", path, err)
+		return fmt.Errorf("write %s: no permission: run the command as the owner of its folder: %w",
+			path, err)
 	}
 	return fmt.Errorf("write %s: %w", path, err)
 }

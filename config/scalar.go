@@ -16,8 +16,8 @@ import (
 // maxDuration keeps sums of durations far from overflow.
 const maxDuration = 10 * 365 * 24 * time.Hour
 
-// A reading method returns fallback where the key is absent. Where the value is wrong it notes why and
-// returns fallback too, so that reading goes on and finds the next mistake.
+// A reading method returns fallback where the key is absent. Where the value is wrong it notes why
+// and returns fallback too, so that reading goes on and finds the next mistake.
 
 const controlCharacter = "holds a line break or another control character: remove it"
 
@@ -73,7 +73,8 @@ func (v value) rawText() (string, bool) {
 	return "", false
 }
 
-// scalarText is the value as it is written, whether YAML takes it for text or a number; "" for anything else.
+// scalarText is the value as it is written, whether YAML takes it for text or a number; "" for
+// anything else.
 func (v value) scalarText() string {
 	switch node := v.node.(type) {
 	case *ast.StringNode:
@@ -84,7 +85,8 @@ func (v value) scalarText() string {
 	return ""
 }
 
-// texts reads a list of strings that are not empty. Nil is an absent list; one that is there has entries.
+// texts reads a list of strings that are not empty. Nil is an absent list; one that is there has
+// entries.
 func (v value) texts() []string {
 	if !v.present() {
 		return nil
@@ -148,7 +150,8 @@ func (v value) duration(fallback, low time.Duration) time.Duration {
 	case err != nil && isNumber(text):
 		v.mistake("has no unit: write 10s, 15m or 1h30m")
 	case err != nil:
-		v.mistake("want a duration such as 500ms, 10s, 15m or 1h30m (units: ns, us, ms, s, m, h%s)", durationHint(text))
+		v.mistake("want a duration such as 500ms, 10s, 15m or 1h30m (units: ns, us, ms, s, m, h%s)",
+			durationHint(text))
 	case duration < 0:
 		v.mistake("must not be negative")
 	case duration < low:
@@ -186,7 +189,8 @@ func durationHint(text string) string {
 var sizePattern = regexp.MustCompile(`^(\d+) ?(|B|kB|KB|MB|GB|KiB|MiB|GiB)$`)
 
 var sizeUnits = map[string]int64{
-	"": 1, "B": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30,
+	"": 1, "B": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 1 << 10, "MiB": 1 << 20,
+	"GiB": 1 << 30,
 }
 
 // size reads a number of bytes, more than 0.
@@ -227,8 +231,9 @@ func (v value) mode(fallback fs.FileMode) fs.FileMode {
 		v.mistake("%s%s", wantMode, inOctal(text))
 		return fallback
 	}
-	bits, _ := strconv.ParseUint(strings.TrimPrefix(text, "0o"), 8, 32) // cannot fail: the pattern matched
-	mode := fs.FileMode(bits)                                           // #nosec G115 -- at most 0777
+	// cannot fail: the pattern matched
+	bits, _ := strconv.ParseUint(strings.TrimPrefix(text, "0o"), 8, 32)
+	mode := fs.FileMode(bits) // #nosec G115 -- at most 0777
 	_, bare := v.node.(*ast.IntegerNode)
 	switch {
 	case mode&0o600 != 0o600:
@@ -242,7 +247,8 @@ func (v value) mode(fallback fs.FileMode) fs.FileMode {
 	return mode
 }
 
-// inOctal says what a decimal number is in octal, where it can be meant for a mode: Kubernetes' YAML has such ones.
+// inOctal says what a decimal number is in octal, where it can be meant for a mode: Kubernetes'
+// YAML has such ones.
 func inOctal(text string) string {
 	number, err := strconv.ParseUint(text, 10, 16)
 	if err != nil || text[0] == '0' || number > 0o777 || number&0o600 != 0o600 {

@@ -46,18 +46,22 @@ func TestEverySecretThatIsAskedForIsAudited(t *testing.T) {
 	}
 	_, _ = s.Resolve(ctx, ask("secret/data/app/key"))
 	_, _ = s.Resolve(ctx, ask("secret/data/app/key"))
-	_, _ = s.BatchResolve(t.Context(), &secretsidecarv1.BatchResolveRequest{Requests: []*secretsidecarv1.ResolveRequest{
-		{Connection: "prod", Path: "secret/data/app",
-			Key: "key"}, ask("secret/data/absent/key"), ask("../etc/passwd"), {Connection: "nobody", Path: "secret/data/app/key"},
-	}})
+	_, _ = s.BatchResolve(t.Context(),
+		&secretsidecarv1.BatchResolveRequest{Requests: []*secretsidecarv1.ResolveRequest{
+			{Connection: "prod", Path: "secret/data/app",
+				Key: "key"}, ask("secret/data/absent/key"), ask("../etc/passwd"),
+			{Connection: "nobody", Path: "secret/data/app/key"},
+		}})
 	_, _ = s.TestConnection(t.Context(), &secretsidecarv1.TestConnectionRequest{
-		Target: &secretsidecarv1.TestConnectionRequest_Connection{Connection: "prod"}, Path: "secret/data/app/key"})
+		Target: &secretsidecarv1.TestConnectionRequest_Connection{Connection: "prod"},
+		Path:   "secret/data/app/key"})
 	_, _ = s.ListConnections(t.Context(), &secretsidecarv1.ListConnectionsRequest{})
 
 	lines := s.auditLines("audit.log")
 	var got []string
 	for _, line := range lines {
-		parts := []string{line["method"].(string), line["connection"].(string), line["path"].(string),
+		parts := []string{line["method"].(string), line["connection"].(string),
+			line["path"].(string),
 			line["outcome"].(string)}
 		if source, ok := line["source"].(string); ok {
 			parts = append(parts, source)
@@ -78,7 +82,8 @@ func TestEverySecretThatIsAskedForIsAudited(t *testing.T) {
 		"TestConnection prod secret/data/app/key ok",
 	}
 	if !slices.Equal(got, want) {
-		t.Errorf("the audit log says\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		t.Errorf("the audit log says\n%s\nwant\n%s", strings.Join(got, "\n"),
+			strings.Join(want, "\n"))
 	}
 	if lines[0]["trace_id"] != trace || lines[0]["project"] != "p1" || lines[0]["version"] != 1.0 ||
 		lines[2]["key"] != "key" {
@@ -107,7 +112,8 @@ func TestARequestThatCannotBeAuditedIsRefusedWhereThatIsRequired(t *testing.T) {
 	for _, required := range []string{"true", "false"} {
 		t.Run("required: "+required, func(t *testing.T) {
 			t.Parallel()
-			s := newSetupWith(t, vaulttest.Dev(t), "audit: {file: /dev/full, required: "+required+"}\n")
+			s := newSetupWith(t, vaulttest.Dev(t),
+				"audit: {file: /dev/full, required: "+required+"}\n")
 			answer, err := s.resolve("secret/data/app/key")
 			batch, batchErr := s.BatchResolve(t.Context(), &secretsidecarv1.BatchResolveRequest{
 				Requests: []*secretsidecarv1.ResolveRequest{{Path: "secret/data/app/key"}}})

@@ -84,19 +84,21 @@ func TestAThousandRefusedCallsCostOneReadOfVaultForEachSecond(t *testing.T) {
 	var workers sync.WaitGroup
 	for range 1000 {
 		workers.Go(func() {
-			_, err := client.Use(t.Context(), c, "secret/data/app/key", func(_ context.Context, value string) (int, error) {
-				if value != newer {
-					return 0, client.ErrRefused
-				}
-				return 0, nil
-			}, client.Timeout(patience))
+			_, err := client.Use(t.Context(), c, "secret/data/app/key",
+				func(_ context.Context, value string) (int, error) {
+					if value != newer {
+						return 0, client.ErrRefused
+					}
+					return 0, nil
+				}, client.Timeout(patience))
 			if err != nil {
 				t.Errorf("a call that could be healed failed: %v", err)
 			}
 		})
 	}
 	workers.Wait()
-	if reads, most := g.count("secret/data/app")-before, 2+int(time.Since(began)/time.Second); reads > most {
+	if reads, most := g.count("secret/data/app")-before,
+		2+int(time.Since(began)/time.Second); reads > most {
 		t.Errorf("%d reads of Vault, want %d at most", reads, most)
 	}
 }
@@ -131,12 +133,16 @@ func TestEverySampleOfTheClientsPageRuns(t *testing.T) {
 		},
 		{
 			"js", "test -d " + top + "/client/node/dist/esm",
-			fmt.Sprintf("mkdir -p node_modules/@secret-sidecar && ln -sfn %s/client/node node_modules/@secret-sidecar/client && cp sample sample.mjs && node sample.mjs", top),
+			fmt.Sprintf("mkdir -p node_modules/@secret-sidecar && ln -sfn %s/client/node "+
+				"node_modules/@secret-sidecar/client && cp sample sample.mjs && node sample.mjs",
+				top),
 			"KEY_NOT_FOUND\ntrue 200\n",
 		},
 		{
 			"python", "/usr/bin/python3 -c 'import grpc_tools'",
-			fmt.Sprintf("/usr/bin/python3 -m grpc_tools.protoc -I %s/proto --python_out=. --grpc_python_out=. %s/proto/secretsidecar/v1/secret_service.proto && /usr/bin/python3 sample", top, top),
+			fmt.Sprintf("/usr/bin/python3 -m grpc_tools.protoc -I %s/proto --python_out=. "+
+				"--grpc_python_out=. %s/proto/secretsidecar/v1/secret_service.proto && "+
+				"/usr/bin/python3 sample", top, top),
 			"11\n",
 		},
 	} {

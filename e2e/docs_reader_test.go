@@ -46,7 +46,8 @@ func newReader(t *testing.T) *docsReader {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(directory) })
-	path := filepath.Dir(binary) + ":" + filepath.Dir(os.Getenv("GRPCURL")) + ":" + os.Getenv("PATH")
+	path := filepath.Dir(binary) + ":" + filepath.Dir(os.Getenv("GRPCURL")) + ":" +
+		os.Getenv("PATH")
 	return &docsReader{directory: directory,
 		env: append(os.Environ(), endAtOnce, "PATH="+path,
 			"SECRET_SIDECAR_SOCKET="+filepath.Join(directory, "s"))}
@@ -94,7 +95,8 @@ func (r *docsReader) command(t *testing.T, line string) {
 	case len(words) == 0:
 	case words[0] == "make":
 		r.shell(t, "make -n -C "+repository(t)+" "+strings.Join(words[1:], " ")+" >/dev/null")
-	case words[0] == "secret-sidecar" && len(words) > 1 && (words[1] == "serve" || words[1] == "dev"):
+	case words[0] == "secret-sidecar" && len(words) > 1 &&
+		(words[1] == "serve" || words[1] == "dev"):
 		r.untilItAnswers(t, line)
 	case words[0] == "secret-sidecar" && strings.Contains(line, "$VAULT_ADDR"):
 		r.onVault(t, line)
@@ -155,7 +157,8 @@ func (r *docsReader) untilItAnswers(t *testing.T, line string) {
 	t.Helper()
 	var said bytes.Buffer
 	stop := r.background(t, line, &said)
-	r.shell(t, `until secret-sidecar health --service liveness; do read -rt 0.1 <> <(:) || :; done >/dev/null 2>&1`)
+	r.shell(t,
+		`until secret-sidecar health --service liveness; do read -rt 0.1 <> <(:) || :; done >/dev/null 2>&1`)
 	if err := stop(); err != nil {
 		t.Errorf("$ %s\n%s%v", line, said.String(), err)
 	}

@@ -38,7 +38,8 @@ var testName = regexp.MustCompile("`((?:Test|Fuzz)[A-Z0-9]\\w+)`")
 
 func TestEveryRowOfThesePagesNamesATestThatExists(t *testing.T) {
 	t.Parallel()
-	for _, page := range []string{"../docs/reliability.md", "../docs/security.md", "../docs/vault.md",
+	for _, page := range []string{"../docs/reliability.md", "../docs/security.md",
+		"../docs/vault.md",
 		"../docs/migration.md"} {
 		text, err := os.ReadFile(page)
 		if err != nil {

@@ -101,7 +101,9 @@ func TestFileDescriptorsAreExhausted(t *testing.T) {
 		r.must(err)
 		greedy = append(greedy, conn)
 	}
-	eventually(t, "every descriptor is in use", func() bool { return r.sidecar.descriptors() >= 63 })
+	eventually(t, "every descriptor is in use", func() bool {
+		return r.sidecar.descriptors() >= 63
+	})
 	r.load.during(time.Second)
 	r.limitDescriptors(3) // one that is closed is not free again for the next
 	r.network.disconnect()
@@ -149,7 +151,8 @@ func TestTheSidecarIsKilledAndRestartedUnderLoad(t *testing.T) {
 		r.sidecar.kill()
 		r.load.during(200 * time.Millisecond)
 		r.sidecar = r.start("--config", r.config()) // takes the socket over
-		r.load.heal()                               // by the channel that the workers have had all along
+		// by the channel that the workers have had all along
+		r.load.heal()
 	}
 	r.load.meets("prod VAULT", "calm CACHE")
 	r.load.requireSome("prod ")

@@ -69,7 +69,8 @@ func TestOverloadIsRefusedQuicklyAndHoldsUpNobodyElse(t *testing.T) {
 	}
 	for what, ratio := range best {
 		if ratio > slowdown {
-			t.Errorf("in each of %d rounds a storm made %s more than %.1f times slower", rounds, what,
+			t.Errorf("in each of %d rounds a storm made %s more than %.1f times slower", rounds,
+				what,
 				slowdown)
 		}
 	}

@@ -191,7 +191,8 @@ func (r *sidecar) stop() {
 	r.terminate()
 	r.awaitExit()
 	if code := r.command.ProcessState.ExitCode(); code != 0 && !r.killed {
-		r.sandbox.t.Errorf("the sidecar ended with %v, want exit code 0\n%s", r.command.ProcessState,
+		r.sandbox.t.Errorf("the sidecar ended with %v, want exit code 0\n%s",
+			r.command.ProcessState,
 			r.tail())
 	}
 }

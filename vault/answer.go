@@ -20,13 +20,14 @@ type answer struct {
 	header http.Header
 	text   []byte
 	body   body
-	// broken says that Vault sends no such answer to the call; misshaped that the body is a JSON object of Vault's, but that
-	// a part of it has another type than a KV version 2 secret, a login or the like has.
+	// broken says that Vault sends no such answer to the call; misshaped that the body is a JSON
+	// object of Vault's, but that a part of it has another type than a KV version 2 secret, a login
+	// or the like has.
 	broken, misshaped bool
 }
 
-// body is every part of Vault's answers that decides something. An answer of Vault's has at least one of those that
-// are pointers, which tells it from a gateway's own JSON.
+// body is every part of Vault's answers that decides something. An answer of Vault's has at least
+// one of those that are pointers, which tells it from a gateway's own JSON.
 type body struct {
 	RequestID     *string         `json:"request_id"`
 	LeaseDuration int64           `json:"lease_duration"`
@@ -79,7 +80,8 @@ type kvMetadata struct {
 	Version      uint32    `json:"version"`
 }
 
-// decode fills in body from text, and decides whether it can be Vault's answer to a call of the kind.
+// decode fills in body from text, and decides whether it can be Vault's answer to a call of the
+// kind.
 func (a *answer) decode(kind CallKind) {
 	if len(bytes.TrimSpace(a.text)) == 0 {
 		a.broken = !a.mayBeEmpty(kind)
@@ -91,8 +93,8 @@ func (a *answer) decode(kind CallKind) {
 	a.broken = noJSON || !a.isVaults()
 }
 
-// mayBeEmpty reports whether Vault itself sends the status without a body: 204 where there is nothing to tell, and 400
-// for a path with a character that cannot be printed.
+// mayBeEmpty reports whether Vault itself sends the status without a body: 204 where there is
+// nothing to tell, and 400 for a path with a character that cannot be printed.
 func (a *answer) mayBeEmpty(kind CallKind) bool {
 	switch a.status {
 	case http.StatusNoContent:
@@ -103,8 +105,8 @@ func (a *answer) mayBeEmpty(kind CallKind) bool {
 	return false
 }
 
-// isVaults reports whether the JSON has what stands in each of Vault's answers with the status, and whether the status is
-// one of Vault's.
+// isVaults reports whether the JSON has what stands in each of Vault's answers with the status, and
+// whether the status is one of Vault's.
 func (a *answer) isVaults() bool {
 	b := &a.body
 	isWhole := b.RequestID != nil && b.Warnings.there
@@ -121,16 +123,18 @@ func (a *answer) isVaults() bool {
 }
 
 // refusals are the statuses below 500 with which Vault refuses.
-var refusals = []int{http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed,
-	http.StatusPreconditionFailed, http.StatusRequestEntityTooLarge, http.StatusTooManyRequests, 472, 473, 474}
+var refusals = []int{http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound,
+	http.StatusMethodNotAllowed, http.StatusPreconditionFailed, http.StatusRequestEntityTooLarge,
+	http.StatusTooManyRequests, 472, 473, 474}
 
-// isGood says that Vault did what it was asked, or that what was to be read is not there; a refusal is not.
+// isGood says that Vault did what it was asked, or that what was to be read is not there; a refusal
+// is not.
 func (a *answer) isGood(kind CallKind) bool {
 	return a.status < http.StatusBadRequest || a.status == http.StatusNotFound && kind == CallRead
 }
 
-// mentions reports whether one of Vault's errors holds one of the phrases. Some of Vault's errors hold the path that was
-// asked for: says and endsIn cannot be deceived by it.
+// mentions reports whether one of Vault's errors holds one of the phrases. Some of Vault's errors
+// hold the path that was asked for: says and endsIn cannot be deceived by it.
 func (a *answer) mentions(phrases ...string) bool {
 	return a.hasError(strings.Contains, phrases)
 }
@@ -154,8 +158,9 @@ func (a *answer) hasError(has func(text, phrase string) bool, phrases []string) 
 // knowsNoToken reports whether Vault says that there is no such token.
 func (a *answer) knowsNoToken() bool { return a.mentions("invalid token", "bad token") }
 
-// deniesPlainly reports whether Vault denies without asking a policy, whose "no" is one of "1 error occurred". Vault does
-// so when the token is bound to other networks, and OpenBao when it does not know the token, too.
+// deniesPlainly reports whether Vault denies without asking a policy, whose "no" is one of "1 error
+// occurred". Vault does so when the token is bound to other networks, and OpenBao when it does not
+// know the token, too.
 func (a *answer) deniesPlainly() bool {
 	return a.status == http.StatusForbidden && a.says("permission denied")
 }

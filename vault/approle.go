@@ -30,14 +30,15 @@ const (
 	LoginGranted LoginFate = iota + 1
 	// LoginRejected is one that Vault has counted, or may have counted, against the role.
 	LoginRejected
-	// LoginNotTried is one that Vault has not judged: it never got there, or Vault said that it cannot judge now.
+	// LoginNotTried is one that Vault has not judged: it never got there, or Vault said that it
+	// cannot judge now.
 	LoginNotTried
 	// LoginLost is one that may have got there, and whose answer did not come back.
 	LoginLost
 )
 
-// Login takes a token for a role out of Vault. The fate says what it may have cost, whatever the error. Errors:
-// ErrLoginRejected, which says what to mend; an outage; ctx's own.
+// Login takes a token for a role out of Vault. The fate says what it may have cost, whatever the
+// error. Errors: ErrLoginRejected, which says what to mend; an outage; ctx's own.
 func (c *Client) Login(ctx context.Context, role AppRole) (*Token, LoginFate, error) {
 	body := map[string]string{"role_id": role.RoleID.Reveal()}
 	if !role.SecretID.IsEmpty() {
@@ -62,9 +63,9 @@ func (c *Client) Login(ctx context.Context, role AppRole) (*Token, LoginFate, er
 	return granted, LoginGranted, nil
 }
 
-// fateOf is what became of a login that ended in an outage. Vault's own answers say that it has not judged. A proxy may
-// have put an answer of its own in the place of Vault's: it costs doubt, and one with a status with which Vault rejects counts
-// as a rejection.
+// fateOf is what became of a login that ended in an outage. Vault's own answers say that it has not
+// judged. A proxy may have put an answer of its own in the place of Vault's: it costs doubt, and
+// one with a status with which Vault rejects counts as a rejection.
 func fateOf(ans *answer, sent bool) LoginFate {
 	switch {
 	case ans == nil && !sent:
@@ -109,8 +110,8 @@ func loginError(remedy string) *CallError {
 	return &CallError{Sentinel: ErrLoginRejected, Doing: doingLogin, Remedy: remedy}
 }
 
-// SecretIDExpiry asks when the secret_id of the role expires, with a token of that role; the zero time is never. Errors:
-// ErrNotAllowed when Vault does not say, an outage, or ctx's own.
+// SecretIDExpiry asks when the secret_id of the role expires, with a token of that role; the zero
+// time is never. Errors: ErrNotAllowed when Vault does not say, an outage, or ctx's own.
 func (c *Client) SecretIDExpiry(ctx context.Context, token *Token, role AppRole) (time.Time, error) {
 	ans, err := c.do(ctx, request{doing: doingLookup, kind: CallLookup, method: http.MethodPost, token: token.ID,
 		path: "auth/" + role.Mount + "/role/" + token.Role + "/secret-id/lookup", template: "auth/{mount}/role/{role}/secret-id/lookup",
@@ -124,7 +125,8 @@ func (c *Client) SecretIDExpiry(ctx context.Context, token *Token, role AppRole)
 	return ans.body.Data.ExpirationTime, nil
 }
 
-// HasPlainRole reports whether Vault has told the name of the token's role, and it is one segment of a path.
+// HasPlainRole reports whether Vault has told the name of the token's role, and it is one segment
+// of a path.
 func (t *Token) HasPlainRole() bool {
 	return t.Role != "" && t.Role != "." && t.Role != ".." && !strings.Contains(t.Role, "/")
 }

@@ -26,7 +26,8 @@ const (
 	CallMount CallKind = "mount"
 	// CallLookup asks when the secret_id expires.
 	CallLookup CallKind = "lookup"
-	// CallProbe asks, during an outage in which nobody asks for secrets, whether Vault is well again.
+	// CallProbe asks, during an outage in which nobody asks for secrets, whether Vault is well
+	// again.
 	CallProbe CallKind = "probe"
 	// CallRevoke gives a token back.
 	CallRevoke CallKind = "revoke"
@@ -41,20 +42,23 @@ type Call struct {
 	Method string
 	// Status is the HTTP status of the answer; 0 when there was none.
 	Status int
-	// ErrorType is error.type of the semantic conventions for HTTP clients, from a small set: the status when it is 400
-	// or more, else "timeout", "canceled" (the sidecar gave up first), "unreachable", "redirect", "too_large" or
-	// "invalid_answer". Empty when Vault answered and all is well.
+	// ErrorType is error.type of the semantic conventions for HTTP clients, from a small set: the
+	// status when it is 400 or more, else "timeout", "canceled" (the sidecar gave up first),
+	// "unreachable", "redirect", "too_large" or "invalid_answer". Empty when Vault answered and all
+	// is well.
 	ErrorType string
 	// Took is the time from the request to the end of the answer's body.
 	Took time.Duration
 }
 
 // endedCall describes a request that was sent and ended with the answer and the error.
-func (c *Client) endedCall(ctx context.Context, r request, ans *answer, err error, took time.Duration) Call {
+func (c *Client) endedCall(ctx context.Context, r request, ans *answer, err error,
+	took time.Duration) Call {
 	if ans == nil {
 		ans = &answer{}
 	}
-	return Call{Kind: c.kindOf(r), Method: r.method, Status: ans.status, ErrorType: errorType(ctx, ans, err), Took: took}
+	return Call{Kind: c.kindOf(r), Method: r.method, Status: ans.status,
+		ErrorType: errorType(ctx, ans, err), Took: took}
 }
 
 func (c *Client) kindOf(r request) CallKind {
@@ -76,7 +80,8 @@ func errorType(ctx context.Context, ans *answer, err error) string {
 		return "too_large"
 	case ans.status >= http.StatusMultipleChoices:
 		return "redirect"
-	case errors.Is(context.Cause(ctx), ErrTimeout), isCall && errors.As(call.Cause, &network) && network.Timeout():
+	case errors.Is(context.Cause(ctx), ErrTimeout), isCall && errors.As(call.Cause, &network) &&
+		network.Timeout():
 		return "timeout"
 	case ctx.Err() != nil:
 		return "canceled"

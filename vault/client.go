@@ -1,7 +1,8 @@
-// Package vault speaks to one HashiCorp Vault: it logs in by AppRole, renews and revokes tokens, reads KV version 2
-// secrets, and asks for mounts and health. Each answer is decoded once, and decided once into a sentinel error. A
-// Client keeps nothing but its connections, and which token Vault has honoured last: tokens, budgets and circuit breakers
-// are the callers' business. The package knows nothing of caches, callers or gRPC.
+// Package vault speaks to one HashiCorp Vault: it logs in by AppRole, renews and revokes tokens,
+// reads KV version 2 secrets, and asks for mounts and health. Each answer is decoded once, and
+// decided once into a sentinel error. A Client keeps nothing but its connections, and which token
+// Vault has honoured last: tokens, budgets and circuit breakers are the callers' business. The
+// package knows nothing of caches, callers or gRPC.
 package vault
 
 import (
@@ -26,18 +27,20 @@ import (
 const MaxAnswerBytes = 4 << 20
 
 const (
-	// firstLagPause is how long a node that lags is left alone before it is asked again; the pauses double.
+	// firstLagPause is how long a node that lags is left alone before it is asked again; the pauses
+	// double.
 	firstLagPause = 50 * time.Millisecond
 	// lagPatience bounds those pauses together.
 	lagPatience = 2 * time.Second
 )
 
-// ErrTimeout is the cause of a context whose end says that Vault did not answer in time: make one with
-// context.WithDeadlineCause. A context that ends for another reason says only that the caller went away.
+// ErrTimeout is the cause of a context whose end says that Vault did not answer in time: make one
+// with context.WithDeadlineCause. A context that ends for another reason says only that the caller
+// went away.
 var ErrTimeout = errors.New("vault did not answer in time")
 
-// Config says which Vault to talk to. New clears what the environment's VAULT_* variables would change, but for one
-// thing: a malformed one makes New fail.
+// Config says which Vault to talk to. New clears what the environment's VAULT_* variables would
+// change, but for one thing: a malformed one makes New fail.
 type Config struct {
 	Endpoint
 	Options
@@ -45,11 +48,11 @@ type Config struct {
 
 // Options say how a Client goes about its requests. They may change without a new login.
 type Options struct {
-	// AllowedHosts lists the names, addresses and networks (CIDR) that may be connected to, and then no proxy of the
-	// environment is used. Nil is any.
+	// AllowedHosts lists the names, addresses and networks (CIDR) that may be connected to, and
+	// then no proxy of the environment is used. Nil is any.
 	AllowedHosts []string
-	// OnCall is told of every request that went out to Vault, after its end, by the goroutine that made it. It must
-	// return at once. Nil is told nothing.
+	// OnCall is told of every request that went out to Vault, after its end, by the goroutine that
+	// made it. It must return at once. Nil is told nothing.
 	OnCall func(Call)
 	// Tracer makes a span of every request. Nil makes none.
 	Tracer trace.Tracer
@@ -57,7 +60,8 @@ type Options struct {
 	SpanAttributes []attribute.KeyValue
 	// TracePaths puts the paths of secrets into the spans.
 	TracePaths bool
-	// Transport is for tests in a synctest bubble, where sockets do not work. Nil is a pool of connections.
+	// Transport is for tests in a synctest bubble, where sockets do not work. Nil is a pool of
+	// connections.
 	Transport http.RoundTripper
 }
 
@@ -70,8 +74,9 @@ type Client struct {
 	tracer     *tracer     // nil: no spans
 	onCall     func(Call)  // never nil
 	answeredAt *atomic.Int64
-	honoured   *atomic.Pointer[redact.String] // the last token with which a read was answered, or refused by its policies
-	forTest    bool                           // every request is a connection test's
+	// the last token with which a read was answered, or refused by its policies
+	honoured *atomic.Pointer[redact.String]
+	forTest  bool // every request is a connection test's
 }
 
 // New checks cfg; it does not connect. Its errors are mistakes in cfg; ErrAddressNotAllowed is one.
@@ -80,8 +85,9 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{address: address, tracer: newTracer(cfg), onCall: cfg.OnCall, answeredAt: new(atomic.Int64),
-		honoured: new(atomic.Pointer[redact.String])}
+	c := &Client{address: address, tracer: newTracer(cfg), onCall: cfg.OnCall,
+		answeredAt: new(atomic.Int64),
+		honoured:   new(atomic.Pointer[redact.String])}
 	if c.onCall == nil {
 		c.onCall = func(Call) {}
 	}
@@ -95,24 +101,31 @@ func New(cfg Config) (*Client, error) {
 	httpClient := &http.Client{
 		Transport: bounded{transport},
 		// Following a redirect would carry the token to another host.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		CheckRedirect: func(*http.Request, []*http.Request) error {
+			return http.ErrUseLastResponse
+		},
 	}
 	if c.root, err = newAPIClient(address, "", httpClient); err != nil {
 		return nil, err
 	}
-	if c.api, err = newAPIClient(address, strings.Trim(cfg.Namespace, "/"), httpClient); err != nil {
+	if c.api, err = newAPIClient(address, strings.Trim(cfg.Namespace, "/"),
+		httpClient); err != nil {
 		return nil, err
 	}
 	return c, nil
 }
 
-// newAPIClient makes a client of vault/api that does not retry, follows no redirect, and keeps nothing of what it has
-// read from the environment.
-func newAPIClient(address *url.URL, namespace string, httpClient *http.Client) (*api.Client, error) {
+// newAPIClient makes a client of vault/api that does not retry, follows no redirect, and keeps
+// nothing of what it has read from the environment.
+func newAPIClient(address *url.URL, namespace string,
+	httpClient *http.Client) (*api.Client, error) {
 	c, err := api.NewClient(&api.Config{
 		Address: address.String(), HttpClient: httpClient, DisableRedirects: true,
-		// Decided by those who call: a retry costs an outage more requests, and a login may cost the role.
-		CheckRetry: func(context.Context, *http.Response, error) (bool, error) { return false, nil },
+		// Decided by those who call: a retry costs an outage more requests, and a login may cost
+		// the role.
+		CheckRetry: func(context.Context, *http.Response, error) (bool, error) {
+			return false, nil
+		},
 	})
 	if err != nil {
 		return nil, errors.New("a VAULT_* variable of the environment is malformed: unset it")
@@ -121,7 +134,8 @@ func newAPIClient(address *url.URL, namespace string, httpClient *http.Client) (
 		return nil, errors.New("address: write it as https://host:port or http://host:port")
 	}
 	c.ClearToken()
-	c.SetHeaders(http.Header{api.RequestHeaderName: {"true"}}) // Vault's guard against requests forged by a browser
+	// Vault's guard against requests forged by a browser
+	c.SetHeaders(http.Header{api.RequestHeaderName: {"true"}})
 	c.SetWrappingLookupFunc(func(string, string) string { return "" })
 	c.ClearNamespace()
 	if namespace != "" {
@@ -138,8 +152,8 @@ func (c *Client) ForTest() *Client {
 	return &test
 }
 
-// LastAnswerAt is when Vault last did what it was asked, or said that a secret is not there; zero is never. Refusals
-// and the calls of a connection test do not count.
+// LastAnswerAt is when Vault last did what it was asked, or said that a secret is not there; zero
+// is never. Refusals and the calls of a connection test do not count.
 func (c *Client) LastAnswerAt() time.Time {
 	if nanos := c.answeredAt.Load(); nanos != 0 {
 		return time.Unix(0, nanos)
@@ -147,8 +161,8 @@ func (c *Client) LastAnswerAt() time.Time {
 	return time.Time{}
 }
 
-// Reconnect makes the next requests use new connections, and so resolve the name of the address anew. Requests under
-// way go on.
+// Reconnect makes the next requests use new connections, and so resolve the name of the address
+// anew. Requests under way go on.
 func (c *Client) Reconnect() {
 	if c.pool != nil {
 		c.pool.renew(c.pool.current.Load())
@@ -175,9 +189,9 @@ type request struct {
 	rootLevel bool // sent without the namespace
 }
 
-// do sends r and returns Vault's answer, which is no outage. A node that only lags behind the others is asked again
-// for a while. Errors: *CallError with ErrUnreachable, ErrSealed, ErrRateLimited or ErrTooLarge, or ctx's own when the
-// caller went away.
+// do sends r and returns Vault's answer, which is no outage. A node that only lags behind the
+// others is asked again for a while. Errors: *CallError with ErrUnreachable, ErrSealed,
+// ErrRateLimited or ErrTooLarge, or ctx's own when the caller went away.
 func (c *Client) do(ctx context.Context, r request) (*answer, error) {
 	waited, pause := time.Duration(0), firstLagPause
 	for {
@@ -202,7 +216,8 @@ func Wait(ctx context.Context, pause time.Duration) bool {
 }
 
 // UntilClosed returns a ctx that ends when closed does, too. Call cancel.
-func UntilClosed(ctx context.Context, closed <-chan struct{}) (context.Context, context.CancelFunc) {
+func UntilClosed(ctx context.Context,
+	closed <-chan struct{}) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
 	go func() { // ends with ctx, by cancel at the latest
 		select {
@@ -214,14 +229,16 @@ func UntilClosed(ctx context.Context, closed <-chan struct{}) (context.Context, 
 	return ctx, cancel
 }
 
-// send makes one request. Beside an error the answer has at most its status; it is nil when there was none.
+// send makes one request. Beside an error the answer has at most its status; it is nil when there
+// was none.
 func (c *Client) send(ctx context.Context, r request) (*answer, error) {
 	ctx, span := c.tracer.begin(ctx, c, r)
 	began := time.Now()
 	ans, err := c.exchange(ctx, r)
 	call := c.endedCall(ctx, r, ans, err, time.Since(began))
 	span.end(ctx, call)
-	if err == nil && ans.isGood(r.kind) && !c.forTest { // a test asks on in an outage, and a sealed Vault answers it
+	// a test asks on in an outage, and a sealed Vault answers it
+	if err == nil && ans.isGood(r.kind) && !c.forTest {
 		c.answeredAt.Store(time.Now().UnixNano())
 	}
 	c.onCall(call)
@@ -294,8 +311,11 @@ func (c *Client) proxy() string {
 	return c.pool.proxy
 }
 
-// withSent returns a ctx for a request, and sent, which reports whether a part of it may have reached the peer.
+// withSent returns a ctx for a request, and sent, which reports whether a part of it may have
+// reached the peer.
 func withSent(ctx context.Context) (with context.Context, sent func() bool) {
 	var wrote atomic.Bool
-	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { wrote.Store(true) }}), wrote.Load
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() {
+		wrote.Store(true)
+	}}), wrote.Load
 }

@@ -9,11 +9,13 @@ import (
 	"syscall"
 )
 
-// ErrAddressNotAllowed is wrapped by Open's and TestConfig's error when Config.AllowedHosts does not cover the address.
+// ErrAddressNotAllowed is wrapped by Open's and TestConfig's error when Config.AllowedHosts does
+// not cover the address.
 var ErrAddressNotAllowed = errors.New("the address is not among those that may be connected to")
 
-// destinations are where a client may connect to. A host that is listed by name may resolve to anything. Any other
-// one is judged by what it resolves to, at the moment of connecting: so a name cannot change its mind in between.
+// destinations are where a client may connect to. A host that is listed by name may resolve to
+// anything. Any other one is judged by what it resolves to, at the moment of connecting: so a name
+// cannot change its mind in between.
 type destinations struct {
 	hosts    []string // lower case
 	networks []netip.Prefix
@@ -45,7 +47,8 @@ func (d destinations) guardDialer(dialer *net.Dialer, address *url.URL) error {
 			return nil
 		}
 	}
-	if literal, err := netip.ParseAddr(host); err == nil && !d.covers(literal) || len(d.networks) == 0 {
+	if literal, err := netip.ParseAddr(host); err == nil && !d.covers(literal) ||
+		len(d.networks) == 0 {
 		return ErrAddressNotAllowed
 	}
 	dialer.Control = func(_, resolved string, _ syscall.RawConn) error {

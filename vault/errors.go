@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// What can go wrong between the sidecar and Vault. Errors of this package, and of those below it, wrap exactly one of
-// these; callers decide with errors.Is. None of them, and nothing that wraps them, holds Vault's own error text, a
-// credential or a secret value.
+// What can go wrong between the sidecar and Vault. Errors of this package, and of those below it,
+// wrap exactly one of these; callers decide with errors.Is. None of them, and nothing that wraps
+// them, holds Vault's own error text, a credential or a secret value.
 var (
 	// ErrNotFound: Vault has no such secret, or the version never was.
 	ErrNotFound = errors.New("secret not found")
@@ -15,7 +15,8 @@ var (
 	ErrVersionDeleted = errors.New("secret version is deleted")
 	// ErrVersionDestroyed: the version is destroyed for good.
 	ErrVersionDestroyed = errors.New("secret version is destroyed")
-	// ErrPermissionDenied: the token's policies do not allow the read, a fresh login included where one was due.
+	// ErrPermissionDenied: the token's policies do not allow the read, a fresh login included where
+	// one was due.
 	ErrPermissionDenied = errors.New("vault denied the read")
 	// ErrNotKVv2: no KV version 2 secrets engine answers at the path.
 	ErrNotKVv2 = errors.New("not a KV version 2 path")
@@ -25,8 +26,8 @@ var (
 	ErrTooLarge = errors.New("vault's answer is too large")
 	// ErrInvalidToken: Vault does not know the token, or no longer.
 	ErrInvalidToken = errors.New("vault does not know the token")
-	// ErrUnreachable: network error, time-out, 5xx, redirect, an answer that is not Vault's JSON, or one that a node
-	// gives for a moment only, while it lags or a mount is upgraded.
+	// ErrUnreachable: network error, time-out, 5xx, redirect, an answer that is not Vault's JSON,
+	// or one that a node gives for a moment only, while it lags or a mount is upgraded.
 	ErrUnreachable = errors.New("vault cannot be reached")
 	// ErrSealed: Vault itself answered that it is sealed or not initialised.
 	ErrSealed = errors.New("vault is sealed")
@@ -36,7 +37,8 @@ var (
 	ErrLoginPending = errors.New("vault login is pending")
 	// ErrLoginRejected: Vault refused the credentials, or granted a token that cannot be used.
 	ErrLoginRejected = errors.New("vault rejected the login")
-	// ErrNotRenewable: the token cannot be renewed, or its policies do not allow it to renew itself.
+	// ErrNotRenewable: the token cannot be renewed, or its policies do not allow it to renew
+	// itself.
 	ErrNotRenewable = errors.New("the token cannot be renewed")
 	// ErrNotAllowed: the token's policies do not allow a question on the side.
 	ErrNotAllowed = errors.New("vault does not tell")
@@ -44,25 +46,27 @@ var (
 	ErrClosed = errors.New("vault connection is closed")
 )
 
-// Outage reports whether err says that Vault is out: it cannot be reached, is sealed, or answers 429 or 5xx.
-// These are the errors in which a stale copy may be served.
+// Outage reports whether err says that Vault is out: it cannot be reached, is sealed, or answers
+// 429 or 5xx. These are the errors in which a stale copy may be served.
 func Outage(err error) bool {
-	return errors.Is(err, ErrUnreachable) || errors.Is(err, ErrSealed) || errors.Is(err, ErrRateLimited)
+	return errors.Is(err, ErrUnreachable) || errors.Is(err, ErrSealed) ||
+		errors.Is(err, ErrRateLimited)
 }
 
-// CallError is the type of every error of this package but ErrInvalidReference's: a sentinel above, with what
-// a person needs to act on it.
+// CallError is the type of every error of this package but ErrInvalidReference's: a sentinel above,
+// with what a person needs to act on it.
 type CallError struct {
 	// Sentinel is one of the Err variables above, or wraps one with a text that says more.
 	Sentinel error
 	// Doing says what was being done, for example "log in".
 	Doing string
-	// Remedy tells the person what to do next; safe to show to anybody. Empty where the sentinel says it all.
+	// Remedy tells the person what to do next; safe to show to anybody. Empty where the sentinel
+	// says it all.
 	Remedy string
 	// RetryAfter is when trying again makes sense, counted from the error; 0 is unknown.
 	RetryAfter time.Duration
-	// Cause is for logs at debug level only: it may name addresses and ports, never credentials or Vault's
-	// own error text. May be nil. It is not part of Error's text.
+	// Cause is for logs at debug level only: it may name addresses and ports, never credentials or
+	// Vault's own error text. May be nil. It is not part of Error's text.
 	Cause error
 	// Status is the HTTP status of the answer; 0 when there was none.
 	Status int
@@ -78,11 +82,13 @@ const (
 	ReachNothing Reach = iota
 	// ReachPath is a failure of this path, and perhaps of no other.
 	ReachPath
-	// ReachNode is a failure of the node that has answered: another one, by a new connection, may do better.
+	// ReachNode is a failure of the node that has answered: another one, by a new connection, may
+	// do better.
 	ReachNode
 	// ReachNetwork is that no answer came, whatever was asked.
 	ReachNetwork
-	// ReachTime is that no answer came in time, or that the connection ended before it: the path may be to blame.
+	// ReachTime is that no answer came in time, or that the connection ended before it: the path
+	// may be to blame.
 	ReachTime
 	// ReachUnasked is that Vault was not even asked: it says nothing.
 	ReachUnasked

@@ -19,13 +19,15 @@ const (
 	idleTimeout         = 90 * time.Second
 	// maxIdle is how many connections are kept for the next requests.
 	maxIdle = 64
-	// pingAfter and pingTimeout find an HTTP/2 connection that died silently while requests are under way on it.
+	// pingAfter and pingTimeout find an HTTP/2 connection that died silently while requests are
+	// under way on it.
 	pingAfter   = 15 * time.Second
 	pingTimeout = 5 * time.Second
-	// troubledFor is how long after an answer that speaks of a node that fails each request remembers its connection,
-	// which costs a little.
+	// troubledFor is how long after an answer that speaks of a node that fails each request
+	// remembers its connection, which costs a little.
 	troubledFor = time.Minute
-	// servedLately is how long ago Vault has served at most when the answer that a node does not serve is doubted.
+	// servedLately is how long ago Vault has served at most when the answer that a node does not
+	// serve is doubted.
 	servedLately = 2 * time.Second
 	// longestPatience bounds how long a request waits on a connection that may have died.
 	longestPatience = 3 * time.Second
@@ -34,8 +36,9 @@ const (
 // errDeadConnection ends a request on a connection that has probably died.
 var errDeadConnection = errors.New("nothing came from a connection that was used before")
 
-// pool is the connections to one Vault; nothing is shared with another. It can leave all of them behind at once: a
-// connection may die without a word, lead to a node that is sealed, or to an address that the name no longer has.
+// pool is the connections to one Vault; nothing is shared with another. It can leave all of them
+// behind at once: a connection may die without a word, lead to a node that is sealed, or to an
+// address that the name no longer has.
 //
 // It has no CloseIdleConnections: vault/api would call it at each failure.
 type pool struct {
@@ -44,15 +47,16 @@ type pool struct {
 	files   TLS
 	tls     atomic.Pointer[tls.Config]
 	current atomic.Pointer[http.Transport]
-	// troubledAt is when an answer came last that speaks of a node that fails, in nanoseconds since 1970.
+	// troubledAt is when an answer came last that speaks of a node that fails, in nanoseconds since
+	// 1970.
 	troubledAt atomic.Int64
-	// answeredAt is when an answer came last, and servedAt when one came that does not speak of a node that fails; in
-	// nanoseconds since 1970. usual is how long the last one took.
+	// answeredAt is when an answer came last, and servedAt when one came that does not speak of a
+	// node that fails; in nanoseconds since 1970. usual is how long the last one took.
 	answeredAt, servedAt, usual atomic.Int64
 }
 
-// newPool makes the pool of one Client. Proxies come from HTTPS_PROXY, HTTP_PROXY and NO_PROXY as in every Go program,
-// unless the hosts are limited: a proxy would connect to any.
+// newPool makes the pool of one Client. Proxies come from HTTPS_PROXY, HTTP_PROXY and NO_PROXY as
+// in every Go program, unless the hosts are limited: a proxy would connect to any.
 func newPool(files TLS, address *url.URL, allowedHosts []string) (*pool, error) {
 	config, err := files.config()
 	if err != nil {
@@ -80,7 +84,8 @@ func newPool(files TLS, address *url.URL, allowedHosts []string) (*pool, error) 
 			IdleConnTimeout:        idleTimeout,
 			DisableCompression:     true,
 			ForceAttemptHTTP2:      true,
-			HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
+			HTTP2: &http.HTTP2Config{SendPingTimeout: pingAfter,
+				PingTimeout: pingTimeout},
 		}
 	}
 	p.tls.Store(config)
@@ -88,15 +93,17 @@ func newPool(files TLS, address *url.URL, allowedHosts []string) (*pool, error) 
 	return p, nil
 }
 
-// renew replaces the connections by none, unless somebody has just done so. Requests that run on old ones go on.
+// renew replaces the connections by none, unless somebody has just done so. Requests that run on
+// old ones go on.
 func (p *pool) renew(old *http.Transport) {
 	if p.current.CompareAndSwap(old, p.build(p.tls.Load())) {
 		old.CloseIdleConnections()
 	}
 }
 
-// RoundTrip implements http.RoundTripper. A read that gets nothing from connections that were used before, while there is
-// still time, or meets a node that serves nobody, is made once more on a new one.
+// RoundTrip implements http.RoundTripper. A read that gets nothing from connections that were used
+// before, while there is still time, or meets a node that serves nobody, is made once more on a new
+// one.
 func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
 	transport := p.current.Load()
 	patience := p.patience(req)
@@ -104,7 +111,8 @@ func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
 		return p.roundTrip(req.Context(), transport, req)
 	}
 	began := time.Now().UnixNano()
-	ctx, giveUp := context.WithCancelCause(req.Context()) // the body needs it; it ends with its parent, an operation's
+	// the body needs it; it ends with its parent, an operation's
+	ctx, giveUp := context.WithCancelCause(req.Context())
 	timer := time.AfterFunc(patience, func() {
 		if p.answeredAt.Load() < began {
 			giveUp(errDeadConnection)
@@ -124,8 +132,8 @@ func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
 	return p.roundTrip(req.Context(), p.current.Load(), req)
 }
 
-// mayBeTheNode reports whether the answer says that its node serves nobody, though Vault has served a moment ago: then a
-// new connection may lead to a better one.
+// mayBeTheNode reports whether the answer says that its node serves nobody, though Vault has served
+// a moment ago: then a new connection may lead to a better one.
 func (p *pool) mayBeTheNode(resp *http.Response) bool {
 	switch status := resp.StatusCode; {
 	case status == http.StatusServiceUnavailable, isRedirect(status), status == 472, status == 473:
@@ -135,11 +143,15 @@ func (p *pool) mayBeTheNode(resp *http.Response) bool {
 }
 
 // roundTrip makes the request under ctx.
-func (p *pool) roundTrip(ctx context.Context, transport *http.Transport, req *http.Request) (*http.Response, error) {
+func (p *pool) roundTrip(ctx context.Context, transport *http.Transport,
+	req *http.Request) (*http.Response, error) {
 	began := time.Now()
 	var used net.Conn
 	if began.UnixNano()-p.troubledAt.Load() < int64(troubledFor) {
-		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { used = info.Conn }})
+		ctx = httptrace.WithClientTrace(ctx,
+			&httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
+				used = info.Conn
+			}})
 	}
 	if ctx != req.Context() {
 		req = req.WithContext(ctx)
@@ -166,11 +178,13 @@ func isRedirect(status int) bool { return status >= 300 && status < 400 }
 
 // speaksOfTheNode reports whether another node might answer better than with the status.
 func speaksOfTheNode(status int) bool {
-	return status >= 500 || isRedirect(status) || status == http.StatusPreconditionFailed || status == 472 || status == 473
+	return status >= 500 || isRedirect(status) || status == http.StatusPreconditionFailed ||
+		status == 472 || status == 473
 }
 
-// lastBody is the last one that its connection brings: the next request goes over another one. At its end the connection
-// is everybody's again, so that it is closed at once: a read that has just taken it is repeated by net/http.
+// lastBody is the last one that its connection brings: the next request goes over another one. At
+// its end the connection is everybody's again, so that it is closed at once: a read that has just
+// taken it is repeated by net/http.
 type lastBody struct {
 	io.ReadCloser
 	conn net.Conn
@@ -192,8 +206,8 @@ func (b lastBody) Close() error {
 	return err
 }
 
-// patience is how long to wait for an answer before the connection counts as dead; 0 is for ever. A Vault that is known
-// to be slow is given more time, and who has a new connection all of it.
+// patience is how long to wait for an answer before the connection counts as dead; 0 is for ever. A
+// Vault that is known to be slow is given more time, and who has a new connection all of it.
 func (p *pool) patience(req *http.Request) time.Duration {
 	deadline, bounded := req.Context().Deadline()
 	if req.Method != http.MethodGet || !bounded || p.answeredAt.Load() == 0 {
@@ -220,8 +234,8 @@ func refusedByProxy(_ context.Context, _ *url.URL, _ *http.Request, resp *http.R
 	return nil
 }
 
-// bounded is a RoundTripper whose answers end with ErrTooLarge after MaxAnswerBytes: vault/api reads those that it
-// takes for errors whole.
+// bounded is a RoundTripper whose answers end with ErrTooLarge after MaxAnswerBytes: vault/api
+// reads those that it takes for errors whole.
 type bounded struct{ http.RoundTripper }
 
 // RoundTrip implements http.RoundTripper.

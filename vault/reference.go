@@ -12,12 +12,12 @@ import (
 // maxReferenceBytes is the contract's limit on the length of a reference.
 const maxReferenceBytes = 1024
 
-// ErrInvalidReference is wrapped by every error of ParseReference and ParsePrefix. The error's text never
-// quotes the reference: flows put user input there.
+// ErrInvalidReference is wrapped by every error of ParseReference and ParsePrefix. The error's text
+// never quotes the reference: flows put user input there.
 var ErrInvalidReference = errors.New("invalid secret reference")
 
-// Reference points to one key of one KV v2 secret. The zero value is no reference; ParseReference makes
-// them. It is comparable.
+// Reference points to one key of one KV v2 secret. The zero value is no reference; ParseReference
+// makes them. It is comparable.
 type Reference struct {
 	// Path is the KV v2 API path of the secret, `mount/data/path/to/secret`.
 	Path string
@@ -25,9 +25,10 @@ type Reference struct {
 	Key string
 }
 
-// ParseReference parses `mount/data/path/to/secret/key`, or, with a key given, `mount/data/path/to/secret`.
-// Which `data` segment ends the mount is Vault's business: a mount may hold several segments, and a segment
-// of the secret's path may itself be called `data`. Errors wrap ErrInvalidReference and say what to change.
+// ParseReference parses `mount/data/path/to/secret/key`, or, with a key given,
+// `mount/data/path/to/secret`. Which `data` segment ends the mount is Vault's business: a mount may
+// hold several segments, and a segment of the secret's path may itself be called `data`. Errors
+// wrap ErrInvalidReference and say what to change.
 func ParseReference(path, key string) (Reference, error) {
 	if err := checkText("key", key); err != nil {
 		return Reference{}, err
@@ -57,14 +58,16 @@ func ParseOptionalReference(path string) (*Reference, error) {
 	return &reference, nil
 }
 
-// cutLastSegment returns what stands before the last slash, nothing when there is none, and what stands after it.
+// cutLastSegment returns what stands before the last slash, nothing when there is none, and what
+// stands after it.
 func cutLastSegment(path string) (before, last string) {
 	i := strings.LastIndexByte(path, '/')
 	return path[:max(i, 0)], path[i+1:]
 }
 
-// ParsePrefix checks a prefix of references: it ends in "/" and what stands before obeys the rules of a
-// reference, except that it may be shorter. Errors wrap ErrInvalidReference and say what to change.
+// ParsePrefix checks a prefix of references: it ends in "/" and what stands before obeys the rules
+// of a reference, except that it may be shorter. Errors wrap ErrInvalidReference and say what to
+// change.
 func ParsePrefix(prefix string) (string, error) {
 	path, ok := strings.CutSuffix(prefix, "/")
 	if !ok {
@@ -95,7 +98,8 @@ func checkPath(path string) error {
 	return nil
 }
 
-// checkSegments refuses empty segments, "." and "..", each of which begins the path, ends it, or stands behind a slash.
+// checkSegments refuses empty segments, "." and "..", each of which begins the path, ends it, or
+// stands behind a slash.
 func checkSegments(path string) error {
 	ends := path[0] == '/' || path[0] == '.' || path[len(path)-1] == '/'
 	if !ends && !strings.Contains(path, "//") && !strings.Contains(path, "/.") {
@@ -145,31 +149,35 @@ func isPrintableASCII(text string) bool {
 	return true
 }
 
-// holdsDataSegment reports whether a `data` segment stands after at least one mount segment and before at
-// least one secret segment. No segment of the path is empty.
+// holdsDataSegment reports whether a `data` segment stands after at least one mount segment and
+// before at least one secret segment. No segment of the path is empty.
 func holdsDataSegment(path string) bool { return strings.Contains(path, "/data/") }
 
-// missingPart says what a path lacks whose secret holdsDataSegment refuses. endsInKey says that its last segment
-// was taken for the key.
+// missingPart says what a path lacks whose secret holdsDataSegment refuses. endsInKey says that its
+// last segment was taken for the key.
 func missingPart(path string, endsInKey bool) error {
 	segments := strings.Split(path, "/")
 	after := slices.Index(segments[1:], "data") + 2 // where the path of the secret begins
 	switch {
 	case strings.ContainsRune(segments[len(segments)-1], '#'):
-		return invalid("the key stands behind a slash, and not behind #: write mount/data/path/to/secret/key")
+		return invalid("the key stands behind a slash, and not behind #: write " +
+			"mount/data/path/to/secret/key")
 	case after < 2 && slices.Contains(segments[1:], "metadata"):
-		return invalid("it is the path of metadata: write data in the place of metadata, mount/data/path/to/secret/key")
+		return invalid("it is the path of metadata: write data in the place of metadata, " +
+			"mount/data/path/to/secret/key")
 	case after < 2 && strings.Contains(path, `\`):
 		return invalid(`write / between the segments, and not \: mount/data/path/to/secret/key`)
 	case after < 2 && strings.Contains(strings.ToLower(path), "%2f"):
 		return invalid("send it as it is, not percent-encoded: mount/data/path/to/secret/key")
 	case after < 2:
-		return invalid("there is no data segment after the mount: write mount/data/path/to/secret/key " +
+		return invalid("there is no data segment after the mount: write " +
+			"mount/data/path/to/secret/key " +
 			"(vault kv paths leave data out)")
 	case endsInKey && len(segments) == after+1:
 		return invalid("the key is missing at the end: write mount/data/path/to/secret/key")
 	}
-	return invalid("the secret is missing after the data segment: write mount/data/path/to/secret/key")
+	return invalid("the secret is missing after the data segment: write " +
+		"mount/data/path/to/secret/key")
 }
 
 func invalid(remedy string) error {

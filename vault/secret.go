@@ -12,15 +12,16 @@ import (
 const (
 	// secretOverhead is about what a secret costs in memory besides its keys.
 	secretOverhead = 56
-	// keyOverhead is about what a key costs besides its texts: two string headers, and the rounding up of the
-	// allocations.
+	// keyOverhead is about what a key costs besides its texts: two string headers, and the rounding
+	// up of the allocations.
 	keyOverhead = 48
 )
 
-// Secret is one version of a KV v2 secret. It is immutable and safe for concurrent use. It prints no value.
+// Secret is one version of a KV v2 secret. It is immutable and safe for concurrent use. It prints
+// no value.
 type Secret struct {
-	// fields are the texts by key, then the other values by key. They stand behind a pointer, where fmt does not look
-	// when it prints what holds a Secret.
+	// fields are the texts by key, then the other values by key. They stand behind a pointer, where
+	// fmt does not look when it prints what holds a Secret.
 	fields    *[]field
 	createdAt int64 // in nanoseconds since 1970, or notDated: a time.Time is three times as large
 	deletedAt int64 // likewise
@@ -38,7 +39,8 @@ type field struct {
 
 // Value is the value of one key.
 type Value struct {
-	// Text is a JSON string's text verbatim, or any other JSON value as the JSON text that Vault sent.
+	// Text is a JSON string's text verbatim, or any other JSON value as the JSON text that Vault
+	// sent.
 	Text redact.Text
 	// JSON is false for a string and true for any other JSON value.
 	JSON bool
@@ -89,7 +91,9 @@ func sortByKey(fields []field) {
 
 // find returns the field with the key of those that are sorted by key; nil when there is none.
 func find(fields []field, key string) *field {
-	i, ok := slices.BinarySearchFunc(fields, key, func(f field, key string) int { return cmp.Compare(f.key, key) })
+	i, ok := slices.BinarySearchFunc(fields, key, func(f field, key string) int {
+		return cmp.Compare(f.key, key)
+	})
 	if !ok {
 		return nil
 	}
@@ -99,12 +103,12 @@ func find(fields []field, key string) *field {
 // Version returns the version's number, counted from 1.
 func (s *Secret) Version() uint32 { return s.version }
 
-// CreatedAt returns when the version was written, by Vault's clock; the zero time when Vault named none, or one that is
-// more than 250 years from now.
+// CreatedAt returns when the version was written, by Vault's clock; the zero time when Vault named
+// none, or one that is more than 250 years from now.
 func (s *Secret) CreatedAt() time.Time { return undated(s.createdAt) }
 
-// DeletedAt returns when Vault deletes the version by itself (delete_version_after), by Vault's clock; the zero time when
-// Vault named no such time, or one that is more than 250 years from now.
+// DeletedAt returns when Vault deletes the version by itself (delete_version_after), by Vault's
+// clock; the zero time when Vault named no such time, or one that is more than 250 years from now.
 func (s *Secret) DeletedAt() time.Time { return undated(s.deletedAt) }
 
 // Len returns the number of the secret's keys.
@@ -119,8 +123,8 @@ func (s *Secret) Size() int {
 	return size
 }
 
-// Format prints a Secret without its values, whatever the verb: fmt does not ask unexported fields how they
-// want to be printed.
+// Format prints a Secret without its values, whatever the verb: fmt does not ask unexported fields
+// how they want to be printed.
 func (s *Secret) Format(f fmt.State, _ rune) {
 	_, _ = fmt.Fprintf(f, "secret version %d with %d keys", s.version, len(*s.fields))
 }

@@ -24,7 +24,8 @@ type Token struct {
 	Batch bool
 	// Renewable is what Vault says; the token's policies may still not allow it.
 	Renewable bool
-	// FirstTTL is what the login granted, TTL what the last renewal did; 0 is a token that never expires.
+	// FirstTTL is what the login granted, TTL what the last renewal did; 0 is a token that never
+	// expires.
 	FirstTTL, TTL time.Duration
 	// Granted is when the request was sent that granted TTL, and Since when the login was.
 	Granted, Since time.Time
@@ -70,19 +71,21 @@ func (t *Token) Valid(now time.Time) bool {
 	return t != nil && (t.TTL == 0 || now.Before(t.Expires()))
 }
 
-// Renew asks Vault for a new life of the token. Errors: ErrInvalidToken when Vault does not know or honour it, ErrNotRenewable
-// when it may not be renewed, an outage, or ctx's own. Vault answers 500, an outage, to a renewal past the token's
-// max_ttl too, or when the role is gone.
+// Renew asks Vault for a new life of the token. Errors: ErrInvalidToken when Vault does not know or
+// honour it, ErrNotRenewable when it may not be renewed, an outage, or ctx's own. Vault answers
+// 500, an outage, to a renewal past the token's max_ttl too, or when the role is gone.
 func (c *Client) Renew(ctx context.Context, t *Token) (*Token, error) {
 	sent := time.Now()
-	ans, err := c.do(ctx, request{doing: doingRenew, kind: CallRenew, method: http.MethodPost, path: "auth/token/renew-self",
+	ans, err := c.do(ctx, request{doing: doingRenew, kind: CallRenew, method: http.MethodPost,
+		path:  "auth/token/renew-self",
 		token: t.ID, body: struct{}{}})
 	if err != nil {
 		return nil, err
 	}
 	auth := ans.body.Auth
 	switch {
-	case ans.knowsNoToken(), ans.deniesPlainly(), ans.status == http.StatusBadRequest && ans.mentions(goneTokens...):
+	case ans.knowsNoToken(), ans.deniesPlainly(), ans.status == http.StatusBadRequest &&
+		ans.mentions(goneTokens...):
 		return nil, &CallError{Sentinel: ErrInvalidToken, Doing: doingRenew, Status: ans.status}
 	case ans.status != http.StatusOK || auth == nil || auth.ClientToken == "":
 		return nil, &CallError{Sentinel: ErrNotRenewable, Doing: doingRenew, Status: ans.status,
@@ -97,7 +100,8 @@ func (c *Client) Renew(ctx context.Context, t *Token) (*Token, error) {
 }
 
 // goneTokens are what Vault says to the renewal of a token that has ended, or is about to.
-var goneTokens = []string{"lease expired", "lease is expired", "lease not found", "invalid lease ID", "token not found"}
+var goneTokens = []string{"lease expired", "lease is expired", "lease not found",
+	"invalid lease ID", "token not found"}
 
 // RevokeTimeout bounds Revoke: a token that nobody gives back expires by itself.
 const RevokeTimeout = 2 * time.Second
@@ -111,7 +115,8 @@ func (c *Client) Revoke(ctx context.Context, t *Token) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, RevokeTimeout, ErrTimeout)
 	defer cancel()
-	ans, err := c.do(ctx, request{doing: doingRevoke, kind: CallRevoke, method: http.MethodPost, path: "auth/token/revoke-self", token: t.ID})
+	ans, err := c.do(ctx, request{doing: doingRevoke, kind: CallRevoke, method: http.MethodPost,
+		path: "auth/token/revoke-self", token: t.ID})
 	if err != nil {
 		return err
 	}

@@ -13,8 +13,9 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// callKey is the attribute for the CallKind of a span. The others are those that the semantic conventions
-// give to HTTP clients; see https://opentelemetry.io/docs/specs/semconv/http/http-spans/.
+// callKey is the attribute for the CallKind of a span. The others are those that the semantic
+// conventions give to HTTP clients; see
+// https://opentelemetry.io/docs/specs/semconv/http/http-spans/.
 const callKey = attribute.Key("vault.call")
 
 // tracer makes a span of each request. Nil makes none. It is immutable and safe for concurrent use.
@@ -32,7 +33,8 @@ func newTracer(cfg Config) *tracer {
 	return &tracer{Tracer: cfg.Tracer, paths: cfg.TracePaths, base: cfg.SpanAttributes}
 }
 
-// begin starts the span of a request; nil without a tracer. Call its end with what became of the request.
+// begin starts the span of a request; nil without a tracer. Call its end with what became of the
+// request.
 func (t *tracer) begin(ctx context.Context, c *Client, r request) (context.Context, *callSpan) {
 	if t == nil {
 		return ctx, nil
@@ -95,8 +97,8 @@ type links struct {
 	all []trace.Link // guarded by mu
 }
 
-// WithCallers returns a ctx for a read that others may come to wait for: see JoinCaller. Without a span that is
-// recorded it returns ctx.
+// WithCallers returns a ctx for a read that others may come to wait for: see JoinCaller. Without a
+// span that is recorded it returns ctx.
 func WithCallers(ctx context.Context) context.Context {
 	if !trace.SpanFromContext(ctx).IsRecording() {
 		return ctx
@@ -104,8 +106,9 @@ func WithCallers(ctx context.Context) context.Context {
 	return context.WithValue(ctx, linksKey{}, &links{})
 }
 
-// JoinCaller links two spans: that of the caller who waits for a read, and the spans of the calls of Vault that the
-// read makes from here on, whose ctx comes from WithCallers. It links the first 128 callers.
+// JoinCaller links two spans: that of the caller who waits for a read, and the spans of the calls
+// of Vault that the read makes from here on, whose ctx comes from WithCallers. It links the first
+// 128 callers.
 func JoinCaller(caller, read context.Context) {
 	waiting, ok := read.Value(linksKey{}).(*links)
 	span := trace.SpanFromContext(caller)

@@ -32,7 +32,8 @@ func (a *auditing) reopen(log *slog.Logger) {
 		return
 	}
 	if err := a.log.Reopen(); err != nil {
-		log.Error("the audit log cannot be opened again, lines go on into the old file", "error", err)
+		log.Error("the audit log cannot be opened again, lines go on into the old file", "error",
+			err)
 	}
 }
 

@@ -37,7 +37,9 @@ type client struct {
 func (a *app) dial() (*client, error) {
 	c := &client{socket: a.socketPath()}
 	if len(c.socket) > unixsocket.MaxPath {
-		return nil, usagef("the socket path is longer than %d bytes: name a shorter one with --socket", unixsocket.MaxPath)
+		return nil,
+			usagef("the socket path is longer than %d bytes: name a shorter one with --socket",
+				unixsocket.MaxPath)
 	}
 	// A dialer of our own takes every path as it is; gRPC's unix: targets are URLs.
 	conn, err := grpc.NewClient("passthrough:///localhost",
@@ -67,7 +69,8 @@ func (c *client) Close() { _ = c.conn.Close() } // fails only when closed alread
 func ask[Request, Response any](
 	ctx context.Context,
 	a *app,
-	method func(secretsidecarv1.SecretServiceClient, context.Context, *Request, ...grpc.CallOption) (*Response, error),
+	method func(secretsidecarv1.SecretServiceClient, context.Context, *Request,
+		...grpc.CallOption) (*Response, error),
 	request *Request,
 ) (*Response, error) {
 	c, err := a.dial()
@@ -91,8 +94,8 @@ var hints = map[string]string{
 	"PROJECT_REQUIRED":     ": add --project",
 }
 
-// explain turns the error of a call into one line for a person: the sidecar's reason and message, or why there
-// was no answer.
+// explain turns the error of a call into one line for a person: the sidecar's reason and message,
+// or why there was no answer.
 func (c *client) explain(err error, timeout time.Duration) error {
 	c.mu.Lock()
 	dialErr := c.dialErr
@@ -106,7 +109,8 @@ func (c *client) explain(err error, timeout time.Duration) error {
 	case reason != "":
 		return fmt.Errorf("%s: %s%s", reason, message, hints[reason])
 	case answer.Code() == codes.DeadlineExceeded:
-		return fmt.Errorf("the sidecar at %s did not answer within %v: try again, or wait longer with --timeout", c.socket, timeout)
+		return fmt.Errorf("the sidecar at %s did not answer within %v: try again, or wait longer "+
+			"with --timeout", c.socket, timeout)
 	case answer.Code() == codes.Canceled:
 		return errors.New("interrupted before the sidecar answered")
 	case answer.Code() == codes.Unavailable:
@@ -117,10 +121,13 @@ func (c *client) explain(err error, timeout time.Duration) error {
 
 func (c *client) explainDial(err error) error {
 	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOTDIR):
-		return fmt.Errorf("no sidecar answers at %s: start it with `secret-sidecar serve`, or name its socket with --socket or %s", c.socket, socketEnv)
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED),
+		errors.Is(err, syscall.ENOTDIR):
+		return fmt.Errorf("no sidecar answers at %s: start it with `secret-sidecar serve`, or "+
+			"name its socket with --socket or %s", c.socket, socketEnv)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("this user may not open the socket %s: run as its owner, or see `socket` in the configuration for mode and group", c.socket)
+		return fmt.Errorf("this user may not open the socket %s: run as its owner, or see "+
+			"`socket` in the configuration for mode and group", c.socket)
 	}
 	return fmt.Errorf("cannot open the socket %s: %w", c.socket, err)
 }

@@ -21,12 +21,13 @@ func (a *app) configCheckCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Report every mistake in the configuration, with its place",
-		Long: `Reads the configuration as serve would, opens every file that it names, and looks the socket's group up. Exit 2 when there are
-mistakes. No message shows the value of a credential.`,
+		Long: `Reads the configuration as serve would, opens every file that it names, and looks the
+socket's group up. Exit 2 when there are mistakes. No message shows the value of a credential.`,
 		Example: "  secret-sidecar config check --config config.yaml",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
-				return fmt.Errorf("%q takes no arguments: did you mean --config %s", cmd.CommandPath(), args[0])
+				return fmt.Errorf("%q takes no arguments: did you mean --config %s",
+					cmd.CommandPath(), args[0])
 			}
 			return noArgs(cmd, args)
 		},
@@ -41,7 +42,8 @@ mistakes. No message shows the value of a credential.`,
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(a.out, "OK: %s, %s\n", source, plural(len(loaded.Connections), "connection"))
+		_, err = fmt.Fprintf(a.out, "OK: %s, %s\n", source,
+			plural(len(loaded.Connections), "connection"))
 		return err
 	}
 	return cmd

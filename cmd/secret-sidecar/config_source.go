@@ -12,8 +12,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/filewatch"
 )
 
-// configSource is where the configuration comes from: a file, or, when there is none at the default place, the
-// VAULT_* variables.
+// configSource is where the configuration comes from: a file, or, when there is none at the default
+// place, the VAULT_* variables.
 type configSource struct {
 	path   string // of the file; empty when the variables are used
 	getenv lookup
@@ -29,17 +29,21 @@ func addConfigFlag(cmd *cobra.Command) *string {
 
 // findConfig decides between the file and the variables. A file that was named has to be there.
 func (a *app) findConfig(path string, named bool) (configSource, error) {
-	source := configSource{path: path, getenv: a.getenv, socket: a.givenSocket(), socketFromEnv: a.socket == ""}
+	source := configSource{path: path, getenv: a.getenv, socket: a.givenSocket(),
+		socketFromEnv: a.socket == ""}
 	_, err := os.Stat(path)
 	switch {
 	case !errors.Is(err, fs.ErrNotExist):
 		return source, nil // what else may be wrong with it, load finds out
 	case named:
-		return configSource{}, usagef("there is no configuration file %s: write it, or name another with --config", path)
+		return configSource{},
+			usagef("there is no configuration file %s: write it, or name another with --config",
+				path)
 	}
 	if address, _ := a.getenv("VAULT_ADDR"); address == "" {
-		return configSource{}, usagef("nothing is configured: write %s, name another file with --config, "+
-			"or set VAULT_ADDR, VAULT_ROLE_ID and VAULT_SECRET_ID_FILE", path)
+		return configSource{},
+			usagef("nothing is configured: write %s, name another file with --config, "+
+				"or set VAULT_ADDR, VAULT_ROLE_ID and VAULT_SECRET_ID_FILE", path)
 	}
 	source.path = ""
 	return source, nil
@@ -65,8 +69,8 @@ func (s configSource) watcher() *filewatch.Watcher {
 	return filewatch.New([]string{s.path})
 }
 
-// warnOfSocket says that a forgotten variable wins over what the file says. The flag is there for everybody to
-// see.
+// warnOfSocket says that a forgotten variable wins over what the file says. The flag is there for
+// everybody to see.
 func (s configSource) warnOfSocket(log *slog.Logger, loaded *config.Config) {
 	inFile := loaded.FileSocketPath()
 	if s.socketFromEnv && s.socket != "" && inFile != "" && inFile != s.socket {

@@ -28,17 +28,21 @@ func (a *app) devCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dev",
 		Short: "Run the sidecar on an embedded development Vault, without any set-up",
-		Long: `Starts an in-memory Vault on the loopback interface, sets up an AppRole and the given secrets, runs the
-sidecar on it, and prints what to try. Everything is gone when it ends. For development and tests only.`,
+		Long: `Starts an in-memory Vault on the loopback interface, sets up an AppRole and the given
+secrets, runs the sidecar on it, and prints what to try. Everything is gone when it ends. For
+development and tests only.`,
 		Example: `  secret-sidecar dev
   secret-sidecar dev --secret secret/data/mysec/api_key=supersecret --secret secret/data/db/password=hunter2`,
 		Args: noArgs,
 	}
-	cmd.Flags().StringArrayVar(&flags.secrets, "secret", []string{"secret/data/mysec/api_key=supersecret"},
+	cmd.Flags().StringArrayVar(&flags.secrets, "secret",
+		[]string{"secret/data/mysec/api_key=supersecret"},
 		"secret to put into the Vault, REF=VALUE; may be given several times")
-	cmd.Flags().StringVar(&flags.vaultListen, "vault-listen", "127.0.0.1:0", "loopback address for the development Vault; port 0 takes a free one")
+	cmd.Flags().StringVar(&flags.vaultListen, "vault-listen", "127.0.0.1:0",
+		"loopback address for the development Vault; port 0 takes a free one")
 	cmd.Flags().StringVar(&a.socket, "socket", "",
-		fmt.Sprintf("Unix socket of the sidecar (default $%s, else one in a private folder of its own)", socketEnv))
+		fmt.Sprintf("Unix socket of the sidecar (default $%s, else one in a private folder of "+
+			"its own)", socketEnv))
 	logs := addLogFlags(cmd, "warn", "debug", "info", "error")
 	drain := addDrainTimeout(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -86,7 +90,8 @@ func (a *app) dev(ctx context.Context, flags devFlags, options server.Options) e
 }
 
 // serveDev answers on the listener, and says what to try as soon as the login is there.
-func (a *app) serveDev(ctx context.Context, listener net.Listener, settings *config.Config, vault *devVault, options server.Options) error {
+func (a *app) serveDev(ctx context.Context, listener net.Listener, settings *config.Config,
+	vault *devVault, options server.Options) error {
 	sidecar, err := server.New(options)
 	if err != nil {
 		return err
@@ -110,8 +115,8 @@ func (a *app) serveDev(ctx context.Context, listener net.Listener, settings *con
 	return sidecar.Serve(ctx, listener)
 }
 
-// devSocket returns the socket that was asked for, or one in a private folder of its own, and what removes that
-// folder.
+// devSocket returns the socket that was asked for, or one in a private folder of its own, and what
+// removes that folder.
 func (a *app) devSocket() (path string, remove func(), err error) {
 	if path := a.givenSocket(); path != "" {
 		absolute, err := filepath.Abs(path)
@@ -123,7 +128,8 @@ func (a *app) devSocket() (path string, remove func(), err error) {
 	}
 	folder, err := os.MkdirTemp(parent, "secret-sidecar-dev-")
 	if err != nil {
-		return "", nil, fmt.Errorf("make a folder for the socket: %w: name a socket with --socket", err)
+		return "", nil, fmt.Errorf("make a folder for the socket: %w: name a socket with --socket",
+			err)
 	}
 	return filepath.Join(folder, "sidecar.sock"), func() { _ = os.RemoveAll(folder) }, nil
 }

@@ -35,9 +35,10 @@ func limitMemory(log *slog.Logger, getenv lookup) server.Protection {
 
 const memoryLimited = "memory_limited"
 
-// hardenAsAsked applies what the configuration asks for. Its error means that it requires what cannot be had. Call it
-// when everything is open that the process opens once.
-func hardenAsAsked(log *slog.Logger, settings *config.Config, source configSource) ([]server.Protection, error) {
+// hardenAsAsked applies what the configuration asks for. Its error means that it requires what
+// cannot be had. Call it when everything is open that the process opens once.
+func hardenAsAsked(log *slog.Logger, settings *config.Config,
+	source configSource) ([]server.Protection, error) {
 	var protections []server.Protection
 	for _, one := range []struct {
 		key    string
@@ -45,7 +46,9 @@ func hardenAsAsked(log *slog.Logger, settings *config.Config, source configSourc
 		apply  func() harden.Step
 	}{
 		{"hardening.lock_memory", settings.Hardening.LockMemory, harden.LockMemory},
-		{"hardening.landlock", settings.Hardening.Landlock, func() harden.Step { return harden.RestrictFiles(foldersOf(settings, source)) }},
+		{"hardening.landlock", settings.Hardening.Landlock, func() harden.Step {
+			return harden.RestrictFiles(foldersOf(settings, source))
+		}},
 	} {
 		if one.demand == config.DemandNone {
 			continue
@@ -68,13 +71,14 @@ func protection(log *slog.Logger, step harden.Step) server.Protection {
 	return server.Protection(step)
 }
 
-// foldersOf returns the folders of all files that the configuration names. Links count twice: a secret of Kubernetes'
-// is a link into another folder.
+// foldersOf returns the folders of all files that the configuration names. Links count twice: a
+// secret of Kubernetes' is a link into another folder.
 func foldersOf(c *config.Config, source configSource) harden.Directories {
 	files := []string{source.path}
 	for _, connection := range c.Connections {
 		tls := connection.Vault.TLS
-		files = append(files, connection.Vault.RoleID.File, connection.Vault.SecretID.File, tls.CAFile, tls.ClientCertFile, tls.ClientKeyFile)
+		files = append(files, connection.Vault.RoleID.File, connection.Vault.SecretID.File,
+			tls.CAFile, tls.ClientCertFile, tls.ClientKeyFile)
 	}
 	folders := harden.Directories{Write: []string{filepath.Dir(c.Socket.Path)}}
 	for _, file := range files {

@@ -19,9 +19,11 @@ type logFlags struct {
 // addLogFlags defines them; the first level is the default.
 func addLogFlags(cmd *cobra.Command, levels ...string) logFlags {
 	return logFlags{
-		cmd:    cmd,
-		level:  addChoice(cmd, "log-level", "the least important lines to log; wins over log.level in the file", levels...),
-		format: addChoice(cmd, "log-format", "how to write the log, on standard error", "json", "text"),
+		cmd: cmd,
+		level: addChoice(cmd, "log-level",
+			"the least important lines to log; wins over log.level in the file", levels...),
+		format: addChoice(cmd, "log-format", "how to write the log, on standard error", "json",
+			"text"),
 	}
 }
 
@@ -36,7 +38,8 @@ type sidecarLog struct {
 
 // open makes the log. Close it.
 func (f logFlags) open(w io.Writer) *sidecarLog {
-	log := &sidecarLog{repeats: logging.NewRepeats(), level: new(slog.LevelVar), given: f.cmd.Flags().Changed("log-level")}
+	log := &sidecarLog{repeats: logging.NewRepeats(), level: new(slog.LevelVar),
+		given: f.cmd.Flags().Changed("log-level")}
 	if err := log.initial.UnmarshalText([]byte(f.level.value)); err != nil {
 		panic(err) // the flag takes slog's names only
 	}

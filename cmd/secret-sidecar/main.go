@@ -1,5 +1,5 @@
-// Command secret-sidecar resolves references to secrets in HashiCorp Vault for the workers beside it, over a
-// Unix socket. See `secret-sidecar --help`.
+// Command secret-sidecar resolves references to secrets in HashiCorp Vault for the workers beside
+// it, over a Unix socket. See `secret-sidecar --help`.
 package main
 
 import (
@@ -12,6 +12,7 @@ import (
 func main() {
 	getenv := takeEnvironment()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // the first signal asks for an orderly end; a second one then kills at once
+	// the first signal asks for an orderly end; a second one then kills at once
+	context.AfterFunc(ctx, stop)
 	os.Exit(run(ctx, os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}, getenv))
 }

@@ -19,7 +19,8 @@ func reportError(name string, report conn.Report) error {
 			return fmt.Errorf("connection %q cannot be used: the report says what to do", name)
 		}
 	}
-	return fmt.Errorf("connection %q works, but the path check failed: the report says what to do", name)
+	return fmt.Errorf("connection %q works, but the path check failed: the report says what to do",
+		name)
 }
 
 // printReport prints one line a check, what to do about it below, and what the login gave.
@@ -27,7 +28,8 @@ func printReport(w io.Writer, name string, report conn.Report) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(table, "connection %s\n", name)
 	for _, check := range report.Checks {
-		fmt.Fprintf(table, "  %s\t%s\t%s\t%s\n", check.Name, checkStatusName(check.Status), tookText(check.Took), check.Message)
+		fmt.Fprintf(table, "  %s\t%s\t%s\t%s\n", check.Name, checkStatusName(check.Status),
+			tookText(check.Took), check.Message)
 		if check.Remedy != "" {
 			fmt.Fprintf(table, "  \t\t\t-> %s\n", check.Remedy)
 		}
@@ -89,7 +91,9 @@ func reportFromAnswer(answer *secretsidecarv1.TestConnectionResponse) conn.Repor
 		})
 	}
 	for _, mount := range answer.GetMounts() {
-		report.Mounts = append(report.Mounts, vault.Mount{Path: mount.GetPath(), Type: mount.GetType(), KVVersion: mount.GetKvVersion()})
+		report.Mounts = append(report.Mounts,
+			vault.Mount{Path: mount.GetPath(), Type: mount.GetType(),
+				KVVersion: mount.GetKvVersion()})
 	}
 	return report
 }

@@ -15,7 +15,8 @@ import (
 // socketEnv names the socket where --socket does not.
 const socketEnv = "SECRET_SIDECAR_SOCKET"
 
-// streams are the standard streams of the process. Data goes to out, everything said about it to err.
+// streams are the standard streams of the process. Data goes to out, everything said about it to
+// err.
 type streams struct {
 	in       io.Reader
 	out, err io.Writer
@@ -29,7 +30,8 @@ type app struct {
 	timeout time.Duration // --timeout of the commands that ask a sidecar or Vault
 }
 
-// run executes the command line and returns the exit code: 0 done, 1 failed, 2 usage or configuration.
+// run executes the command line and returns the exit code: 0 done, 1 failed, 2 usage or
+// configuration.
 func run(ctx context.Context, args []string, std streams, getenv lookup) int {
 	a := &app{streams: std, getenv: getenv}
 	root := a.rootCommand()
@@ -81,7 +83,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
 	root.SetFlagErrorFunc(flagError)
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.PersistentFlags().StringVar(&a.socket, "socket", "",
-		fmt.Sprintf("Unix socket of the sidecar (default $%s, else %s)", socketEnv, config.DefaultSocketPath))
+		fmt.Sprintf("Unix socket of the sidecar (default $%s, else %s)", socketEnv,
+			config.DefaultSocketPath))
 	root.AddCommand(
 		a.serveCommand(), a.devCommand(),
 		a.resolveCommand(), a.invalidateCommand(), a.connectionsCommand(), a.healthCommand(),
@@ -103,7 +106,8 @@ func helpCommand(root *cobra.Command) *cobra.Command {
 		RunE: func(_ *cobra.Command, args []string) error {
 			topic, rest, err := root.Find(args)
 			if err != nil || len(rest) > 0 {
-				return usagef("there is no help about %q: see `secret-sidecar --help`", strings.Join(args, " "))
+				return usagef("there is no help about %q: see `secret-sidecar --help`",
+					strings.Join(args, " "))
 			}
 			return topic.Help()
 		},
@@ -119,12 +123,14 @@ func group(cmd *cobra.Command) *cobra.Command {
 			return fmt.Errorf("a command is missing after %q", cmd.CommandPath())
 		}
 		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-			return fmt.Errorf("unknown command %q for %q, did you mean %s", args[0], cmd.CommandPath(), strings.Join(near, " or "))
+			return fmt.Errorf("unknown command %q for %q, did you mean %s", args[0],
+				cmd.CommandPath(), strings.Join(near, " or "))
 		}
 		return fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath())
 	}
 	cmd.SuggestionsMinimumDistance = 2
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() } // makes cobra look at Args; never reached
+	// makes cobra look at Args; never reached
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	return cmd
 }
 
@@ -136,8 +142,8 @@ func (a *app) addTimeout(cmd *cobra.Command, usage string) {
 	cmd.Flags().DurationVar(&a.timeout, "timeout", 30*time.Second, usage)
 }
 
-// givenSocket returns the socket path that the command line or the environment names; empty when neither does.
-// gRPC's forms unix:///path and unix:path are paths too.
+// givenSocket returns the socket path that the command line or the environment names; empty when
+// neither does. gRPC's forms unix:///path and unix:path are paths too.
 func (a *app) givenSocket() string {
 	path := a.socket
 	if path == "" {

@@ -28,7 +28,8 @@ func TestDevLeavesNothingBehindWhenItEnds(t *testing.T) {
 	code := make(chan int, 1)
 	go func() {
 		defer func() { _ = in.Close() }()
-		code <- run(ctx, []string{"dev"}, streams{out: in, err: io.Discard}, only("XDG_RUNTIME_DIR", folder))
+		code <- run(ctx, []string{"dev"}, streams{out: in, err: io.Discard},
+			only("XDG_RUNTIME_DIR", folder))
 	}()
 	welcome := bufio.NewScanner(out)
 	for welcome.Scan() {
@@ -48,7 +49,8 @@ func TestServeEndsItsGoroutinesWhileVaultIsAway(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	folder := shortFolder(t)
 	file := filepath.Join(folder, "config.yaml")
-	text := "connections: [{name: away, scope: platform, address: 'http://127.0.0.1:1', role_id: r, secret_id: s}]\n"
+	text := "connections: [{name: away, scope: platform, address: 'http://127.0.0.1:1', role_id: " +
+		"r, secret_id: s}]\n"
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +59,8 @@ func TestServeEndsItsGoroutinesWhileVaultIsAway(t *testing.T) {
 	getenv := only(socketEnv, filepath.Join(folder, "s.sock"))
 	code := make(chan int, 1)
 	go func() {
-		code <- run(ctx, []string{"serve", "--config", file}, streams{out: io.Discard, err: io.Discard}, getenv)
+		code <- run(ctx, []string{"serve", "--config", file},
+			streams{out: io.Discard, err: io.Discard}, getenv)
 	}()
 	awaitExit(t, exitDone, []string{"health", "--service", "liveness"}, getenv)
 	awaitExit(t, exitFailed, []string{"health"}, getenv)
@@ -73,13 +76,16 @@ func TestAMissingPermissionForTheSocketSaysWhatToDo(t *testing.T) {
 		"open":  "let this user write in the socket's folder",
 		"chown": "choose another one with socket.group",
 	} {
-		err := withSocketHint(fmt.Errorf("%w: %w", unixsocket.ErrConfig, &fs.PathError{Op: op, Path: "/p", Err: syscall.EACCES}))
+		err := withSocketHint(fmt.Errorf("%w: %w", unixsocket.ErrConfig,
+			&fs.PathError{Op: op, Path: "/p", Err: syscall.EACCES}))
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", op, err)
 		}
 	}
-	exists := fmt.Errorf("%w: %w", unixsocket.ErrConfig, &fs.PathError{Op: "mkdir", Path: "/p", Err: syscall.ENOTDIR})
-	if got := withSocketHint(exists); !errors.Is(got, syscall.ENOTDIR) || got.Error() != exists.Error() {
+	exists := fmt.Errorf("%w: %w", unixsocket.ErrConfig,
+		&fs.PathError{Op: "mkdir", Path: "/p", Err: syscall.ENOTDIR})
+	if got := withSocketHint(exists); !errors.Is(got, syscall.ENOTDIR) ||
+		got.Error() != exists.Error() {
 		t.Errorf("a hint about permissions where none is missing: %v", got)
 	}
 }

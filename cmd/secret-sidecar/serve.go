@@ -26,15 +26,16 @@ func (a *app) serveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the sidecar",
-		Long: `Runs the sidecar until SIGTERM or SIGINT, which let requests in progress finish; a second one ends it at
-once. The socket answers from the start, health says when the logins are there.
+		Long: `Runs the sidecar until SIGTERM or SIGINT, which let requests in progress finish; a second
+one ends it at once. The socket answers from the start, health says when the logins are there.
 
 Without a configuration file, VAULT_ADDR, VAULT_NAMESPACE, VAULT_CACERT, VAULT_ROLE_ID(_FILE) and
-VAULT_SECRET_ID(_FILE) make one connection called "default". The file is watched, and SIGHUP re-reads it:
-a valid change takes effect without dropping a request, an invalid one is refused and logged.
+VAULT_SECRET_ID(_FILE) make one connection called "default". The file is watched, and SIGHUP
+re-reads it: a valid change takes effect without dropping a request, an invalid one is refused and
+logged.
 
-The socket is that of --socket, else of SECRET_SIDECAR_SOCKET, else of socket.path in the file, else
-` + config.DefaultSocketPath + `.`,
+The socket is that of --socket, else of SECRET_SIDECAR_SOCKET, else of socket.path in the file,
+else ` + config.DefaultSocketPath + `.`,
 		Example: `  secret-sidecar serve
   secret-sidecar serve --config config.yaml --socket /tmp/sidecar.sock --log-format text`,
 		Args: noArgs,
@@ -53,13 +54,15 @@ The socket is that of --socket, else of SECRET_SIDECAR_SOCKET, else of socket.pa
 		}
 		log := logs.open(a.err)
 		defer log.close()
-		return serve(cmd.Context(), source, hangups, log, server.Options{Logger: log.Logger, DrainTimeout: *drain})
+		return serve(cmd.Context(), source, hangups, log,
+			server.Options{Logger: log.Logger, DrainTimeout: *drain})
 	}
 	return cmd
 }
 
 func addDrainTimeout(cmd *cobra.Command) *time.Duration {
-	return cmd.Flags().Duration("drain-timeout", 10*time.Second, "how long requests in progress may take to finish at the end")
+	return cmd.Flags().Duration("drain-timeout", 10*time.Second,
+		"how long requests in progress may take to finish at the end")
 }
 
 func checkDrainTimeout(drain time.Duration) error {
@@ -69,9 +72,10 @@ func checkDrainTimeout(drain time.Duration) error {
 	return nil
 }
 
-// serve runs the sidecar until ctx is done: harden, read the configuration, listen, then answer and log in side
-// by side.
-func serve(ctx context.Context, source configSource, hangups chan os.Signal, levels *sidecarLog, options server.Options) error {
+// serve runs the sidecar until ctx is done: harden, read the configuration, listen, then answer and
+// log in side by side.
+func serve(ctx context.Context, source configSource, hangups chan os.Signal, levels *sidecarLog,
+	options server.Options) error {
 	log := options.Logger
 	slog.SetDefault(log) // for OpenTelemetry's errors, which know no logger
 	protections := hardenProcess(log, source.getenv)
@@ -105,7 +109,8 @@ func serve(ctx context.Context, source configSource, hangups chan os.Signal, lev
 		return err
 	}
 	options.Version, options.Protections = describeVersion(), slices.Concat(protections, asked)
-	log.Info("configuration read", "from", source.String(), "connections", len(settings.Connections))
+	log.Info("configuration read", "from", source.String(), "connections",
+		len(settings.Connections))
 	return serveOn(ctx, listener, settings, options, &reloader{
 		source: source, log: log, levels: levels, atStart: settings.AtStart,
 		watcher: watcher, auditing: auditing, triggers: hangups,
@@ -113,13 +118,15 @@ func serve(ctx context.Context, source configSource, hangups chan os.Signal, lev
 }
 
 // serveOn answers on the listener and keeps the configuration up to date.
-func serveOn(ctx context.Context, listener net.Listener, settings *config.Config, options server.Options, r *reloader) error {
+func serveOn(ctx context.Context, listener net.Listener, settings *config.Config,
+	options server.Options, r *reloader) error {
 	sidecar, err := server.New(options)
 	if err != nil {
 		return err
 	}
 	if err := sidecar.Apply(settings.Settings); err != nil {
-		return usageError{fmt.Errorf("set up the connections: %w", err)} // nothing has been tried over the network yet
+		// nothing has been tried over the network yet
+		return usageError{fmt.Errorf("set up the connections: %w", err)}
 	}
 	options.Logger.Info("serving", "socket", settings.Socket.Path)
 	r.sidecar = sidecar
@@ -129,9 +136,11 @@ func serveOn(ctx context.Context, listener net.Listener, settings *config.Config
 }
 
 // exported adds what telemetry wants of the server.
-func exported(options server.Options, exports *telemetry.Telemetry, settings *config.Config) server.Options {
+func exported(options server.Options, exports *telemetry.Telemetry,
+	settings *config.Config) server.Options {
 	options.ServerOptions = exports.ServerOptions()
-	options.Meter, options.Tracer, options.TracePaths = exports.Meter(), exports.Tracer(), settings.TracePaths
+	options.Meter, options.Tracer, options.TracePaths = exports.Meter(), exports.Tracer(),
+		settings.TracePaths
 	return options
 }
 
@@ -151,11 +160,14 @@ func withSocketHint(err error) error {
 	case !ok || !errors.Is(err, fs.ErrPermission):
 		return err
 	case failed.Op == "mkdir":
-		return fmt.Errorf("%w: create it for this user, or choose another socket with --socket or socket.path", err)
+		return fmt.Errorf("%w: create it for this user, or choose another socket with --socket "+
+			"or socket.path", err)
 	case failed.Op == "chown":
-		return fmt.Errorf("%w: make this user a member of the group, or choose another one with socket.group", err)
+		return fmt.Errorf("%w: make this user a member of the group, or choose another one with "+
+			"socket.group", err)
 	}
-	return fmt.Errorf("%w: let this user write in the socket's folder, or choose another socket with --socket or socket.path", err)
+	return fmt.Errorf("%w: let this user write in the socket's folder, or choose another socket "+
+		"with --socket or socket.path", err)
 }
 
 // flush exports what telemetry still holds. It runs after ctx is done.

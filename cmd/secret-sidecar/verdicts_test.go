@@ -25,7 +25,8 @@ type oddConnection struct {
 
 func (d oddConnection) file(t *testing.T) string {
 	t.Helper()
-	text := fmt.Sprintf("connections: [{name: c, scope: platform, address: %q, role_id: %q, secret_id_file: %q}]\n",
+	text := fmt.Sprintf(
+		"connections: [{name: c, scope: platform, address: %q, role_id: %q, secret_id_file: %q}]\n",
 		d.address, d.roleID, d.secretIDFile)
 	return d.written(t, "config.yaml", text)
 }
@@ -40,7 +41,8 @@ func (d oddConnection) written(t *testing.T, name, text string) string {
 }
 
 func (d oddConnection) flags() []string {
-	return []string{"--address", d.address, "--role-id", d.roleID, "--secret-id-file", d.secretIDFile}
+	return []string{"--address", d.address, "--role-id", d.roleID, "--secret-id-file",
+		d.secretIDFile}
 }
 
 // commands are those that take a connection, by the words that begin them.
@@ -114,8 +116,10 @@ func TestEveryCommandTakesTheSameAddresses(t *testing.T) {
 			problem := vault.AddressProblem(address)
 			for command, args := range commands {
 				code, said := ran(stopped, args, only(socketEnv, filepath.Join(d.folder, "s.sock")))
-				if refused := code == exitUsage; refused != (problem != "") || !strings.Contains(said, problem) {
-					t.Errorf("%s: exit code %d, want the verdict %q\n%s", command, code, problem, said)
+				if refused := code == exitUsage; refused != (problem != "") ||
+					!strings.Contains(said, problem) {
+					t.Errorf("%s: exit code %d, want the verdict %q\n%s", command, code, problem,
+						said)
 				}
 			}
 		})
@@ -126,7 +130,8 @@ func TestEveryCommandTakesTheSameCredentialFiles(t *testing.T) {
 	dev := devvault.New(devvault.Options{})
 	web := httptest.NewServer(dev)
 	t.Cleanup(web.Close)
-	roleID, secretID, err := dev.SetupAppRole("test", `path "secret/data/*" { capabilities = ["read"] }`)
+	roleID, secretID, err := dev.SetupAppRole("test",
+		`path "secret/data/*" { capabilities = ["read"] }`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,14 +196,16 @@ func (d oddConnection) fileWith(t *testing.T, content string) string {
 	return d.written(t, "secret_id", content)
 }
 
-// served returns whether the running sidecar logs in, and what its list of connections says when it does not.
+// served returns whether the running sidecar logs in, and what its list of connections says when it
+// does not.
 func (d oddConnection) served(t *testing.T) (good bool, said string) {
 	t.Helper()
 	getenv := only(socketEnv, filepath.Join(d.folder, "s.sock"))
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan int, 1)
 	go func() {
-		ended <- run(ctx, []string{"serve", "--config", d.file(t)}, streams{out: io.Discard, err: io.Discard}, getenv)
+		ended <- run(ctx, []string{"serve", "--config", d.file(t)},
+			streams{out: io.Discard, err: io.Discard}, getenv)
 	}()
 	defer func() { stop(); <-ended }()
 	tick := time.NewTicker(20 * time.Millisecond)

@@ -1,7 +1,8 @@
-// Package image_test looks at the container image that the Dockerfile makes, and runs it. `make test-image` builds what
-// it looks at, in the folder that SECRET_SIDECAR_IMAGE names: the image twice, as OCI layouts, in first and second, and
-// in built/ARCH what `make sbom` makes of the same sources, program and SBOM. VERSION, REVISION and SOURCE_DATE_EPOCH
-// say what was built. COSIGN is the program that signs; without it nothing is signed.
+// Package image_test looks at the container image that the Dockerfile makes, and runs it. `make
+// test-image` builds what it looks at, in the folder that SECRET_SIDECAR_IMAGE names: the image
+// twice, as OCI layouts, in first and second, and in built/ARCH what `make sbom` makes of the same
+// sources, program and SBOM. VERSION, REVISION and SOURCE_DATE_EPOCH say what was built. COSIGN is
+// the program that signs; without it nothing is signed.
 package image_test
 
 import (
@@ -78,7 +79,8 @@ func unpack(t *testing.T, image v1.Image) string {
 	must(t, os.Chmod(root, 0o755)) // #nosec G302 -- its user has to get into it
 	content := mutate.Extract(image)
 	defer func() { _ = content.Close() }()
-	tar := exec.CommandContext(t.Context(), "tar", "-x", "--same-owner", "--same-permissions", "--numeric-owner", "-C", root)
+	tar := exec.CommandContext(t.Context(), "tar", "-x", "--same-owner", "--same-permissions",
+		"--numeric-owner", "-C", root)
 	tar.Stdin = content
 	if out, err := tar.CombinedOutput(); err != nil {
 		t.Fatalf("unpack: %v\n%s", err, out)
@@ -117,28 +119,35 @@ func TestTheImageSaysWhatItIs(t *testing.T) {
 			file, err := openImage(t, first, arch).ConfigFile()
 			must(t, err)
 			config := file.Config
-			if config.User != "65532:65532" || !slices.Equal(config.Entrypoint, []string{"/secret-sidecar"}) || !slices.Equal(config.Cmd, []string{"serve"}) {
+			if config.User != "65532:65532" ||
+				!slices.Equal(config.Entrypoint, []string{"/secret-sidecar"}) ||
+				!slices.Equal(config.Cmd, []string{"serve"}) {
 				t.Errorf("it runs %q %q as %q", config.Entrypoint, config.Cmd, config.User)
 			}
 			if len(config.ExposedPorts) != 0 || len(config.Volumes) != 0 {
 				t.Errorf("it has ports %v and volumes %v", config.ExposedPorts, config.Volumes)
 			}
 			if file.Architecture != arch || file.OS != "linux" || !file.Created.Equal(committed) {
-				t.Errorf("it is for %s/%s, of %v, want %v", file.OS, file.Architecture, file.Created, committed)
+				t.Errorf("it is for %s/%s, of %v, want %v", file.OS, file.Architecture,
+					file.Created, committed)
 			}
-			want := map[string]string{"version": os.Getenv("VERSION"), "revision": os.Getenv("REVISION"), "created": committed.Format(time.RFC3339),
+			want := map[string]string{"version": os.Getenv("VERSION"),
+				"revision": os.Getenv("REVISION"), "created": committed.Format(time.RFC3339),
 				"title": "secret-sidecar", "licenses": "Apache-2.0", "source": "https://github.com/secret-sidecar/secret-sidecar"}
 			for name, value := range want {
-				if got := config.Labels["org.opencontainers.image."+name]; got != value || value == "" {
+				if got := config.Labels["org.opencontainers.image."+name]; got != value ||
+					value == "" {
 					t.Errorf("label %s is %q, want %q", name, got, value)
 				}
 			}
-			if config.Labels["org.opencontainers.image.description"] == "" || len(config.Labels) != len(want)+1 {
+			if config.Labels["org.opencontainers.image.description"] == "" ||
+				len(config.Labels) != len(want)+1 {
 				t.Errorf("the labels are %v", config.Labels)
 			}
 			text, err := json.Marshal(file)
 			must(t, err)
-			if bytes.Contains(text, []byte("GOPROXY=")) || bytes.Contains(text, []byte("file:///modules")) {
+			if bytes.Contains(text, []byte("GOPROXY=")) ||
+				bytes.Contains(text, []byte("file:///modules")) {
 				t.Errorf("it tells where its modules came from: %s", text)
 			}
 		})
@@ -183,7 +192,8 @@ func TestTheImageHoldsTheProgramItsCertificatesAndTheSocketsFolder(t *testing.T)
 				t.Errorf("it has %d bytes, %d at most are wanted", size, most)
 			}
 			requireStatic(t, filepath.Join(root, "secret-sidecar"), machine)
-			certificates, err := os.ReadFile(filepath.Join(root, "etc", "ssl", "certs", "ca-certificates.crt"))
+			certificates, err := os.ReadFile(filepath.Join(root, "etc", "ssl", "certs",
+				"ca-certificates.crt"))
 			must(t, err)
 			if !x509.NewCertPool().AppendCertsFromPEM(certificates) {
 				t.Error("it has no certificate authority")
@@ -233,8 +243,8 @@ func requireStatic(t *testing.T, path string, machine elf.Machine) {
 	}
 }
 
-// The second image is built from the caches of the first; what shows that the program itself can be reproduced is the one
-// that make builds, in another folder, with caches of its own.
+// The second image is built from the caches of the first; what shows that the program itself can be
+// reproduced is the one that make builds, in another folder, with caches of its own.
 func TestTwoBuildsOfOneCommitAreTheSame(t *testing.T) {
 	built := folder(t)
 	digest := func(name string) string {

@@ -37,7 +37,8 @@ func newSigner(t *testing.T) *signer {
 func (s *signer) run(args ...string) (string, error) {
 	command := exec.CommandContext(s.t.Context(), s.program, args...)
 	command.Dir = s.folder
-	command.Env = []string{"HOME=" + s.folder, "COSIGN_PASSWORD=of-the-test", "PATH=" + os.Getenv("PATH")}
+	command.Env = []string{"HOME=" + s.folder, "COSIGN_PASSWORD=of-the-test",
+		"PATH=" + os.Getenv("PATH")}
 	out, err := command.CombinedOutput()
 	return string(out), err
 }
@@ -54,7 +55,8 @@ func push(t *testing.T, path string) string {
 	t.Helper()
 	server := httptest.NewServer(registry.New(registry.WithReferrersSupport(true)))
 	t.Cleanup(server.Close)
-	repository, err := name.NewRepository(strings.TrimPrefix(server.URL, "http://") + "/secret-sidecar")
+	repository, err := name.NewRepository(strings.TrimPrefix(server.URL, "http://") +
+		"/secret-sidecar")
 	must(t, err)
 	index := openIndex(t, path)
 	digest, err := index.Digest()
@@ -76,7 +78,8 @@ func TestTheImageIsSignedWithAKeyAndVerified(t *testing.T) {
 	if verify("ours.pub") == nil {
 		t.Error("an image that nobody has signed is verified")
 	}
-	s.cosign("sign", "--yes", "--recursive", "--key", "ours.key", "--signing-config", "no-services.json", image)
+	s.cosign("sign", "--yes", "--recursive", "--key", "ours.key", "--signing-config",
+		"no-services.json", image)
 	if err := verify("ours.pub"); err != nil {
 		t.Errorf("the signed image is not verified: %v", err)
 	}
@@ -103,7 +106,8 @@ func TestTheCommandsOfTheDocumentSignAndVerifyWithAKey(t *testing.T) {
 	}
 	bash := exec.CommandContext(t.Context(), "bash", "-euc", commands[1])
 	bash.Dir = s.folder
-	bash.Env = []string{"HOME=" + s.folder, "COSIGN_PASSWORD=of-the-test", "PATH=" + s.folder + ":" + os.Getenv("PATH"),
+	bash.Env = []string{"HOME=" + s.folder, "COSIGN_PASSWORD=of-the-test",
+		"PATH=" + s.folder + ":" + os.Getenv("PATH"),
 		"IMAGE=" + image, "AMD64=" + strings.Split(image, "@")[0] + "@" + amd64.String()}
 	if out, err := bash.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s\n%s", err, commands[1], out)
@@ -115,8 +119,10 @@ func TestTheProgramIsSignedWithAKeyAndVerified(t *testing.T) {
 	program, err := filepath.Abs(filepath.Join(folder(t), "built", "amd64", "secret-sidecar"))
 	must(t, err)
 	s.cosign("generate-key-pair")
-	s.cosign("sign-blob", "--yes", "--key", "cosign.key", "--signing-config", "no-services.json", "--bundle", "program.sigstore.json", program)
-	verify := []string{"verify-blob", "--key", "cosign.pub", "--insecure-ignore-tlog", "--bundle", "program.sigstore.json"}
+	s.cosign("sign-blob", "--yes", "--key", "cosign.key", "--signing-config", "no-services.json",
+		"--bundle", "program.sigstore.json", program)
+	verify := []string{"verify-blob", "--key", "cosign.pub", "--insecure-ignore-tlog", "--bundle",
+		"program.sigstore.json"}
 	s.cosign(append(verify, program)...)
 	if _, err := s.run(append(verify, program+".cdx.json")...); err == nil {
 		t.Error("another file is verified by its signature")

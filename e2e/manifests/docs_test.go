@@ -16,7 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// reader follows docs/kubernetes.md and its further pages in a folder that holds what the page says there is.
+// reader follows docs/kubernetes.md and its further pages in a folder that holds what the page says
+// there is.
 type reader struct {
 	folder  string
 	secret  string           // that the page has made
@@ -48,7 +49,8 @@ var credentials = []string{"role_id", "secret_id"}
 func newReader(t *testing.T) *reader {
 	t.Helper()
 	r := &reader{folder: t.TempDir()}
-	if err := os.CopyFS(filepath.Join(r.folder, "secret-sidecar", "deploy"), os.DirFS(deploy)); err != nil {
+	if err := os.CopyFS(filepath.Join(r.folder, "secret-sidecar", "deploy"),
+		os.DirFS(deploy)); err != nil {
 		t.Fatal(err)
 	}
 	r.write(t, "base/worker.yaml", workerOfTheReader)
@@ -139,14 +141,17 @@ func TestTheFirstFiveMinutesStartWithCredentialsAndEndWithASecret(t *testing.T) 
 			t.Errorf("vault.md#%s makes no %s", link[1], credential)
 		}
 	}
-	if private, create := strings.Index(steps, "`umask 077`"), strings.Index(steps, "create secret"); private < 0 || private > create {
+	if private, create := strings.Index(steps, "`umask 077`"),
+		strings.Index(steps, "create secret"); private < 0 || private > create {
 		t.Error("whoever is on the machine may read the secret_id")
 	}
-	read := regexp.MustCompile(`connections test prod --path (\w+)/data/(\w+)/(\w+)\n`).FindStringSubmatch(steps)
+	read := regexp.MustCompile(
+		`connections test prod --path (\w+)/data/(\w+)/(\w+)\n`).FindStringSubmatch(steps)
 	if read == nil {
 		t.Fatal("no step reads a secret")
 	}
-	if put := "kv put -mount=" + read[1] + " " + read[2] + " " + read[3] + "="; !strings.Contains(made, put) {
+	if put := "kv put -mount=" + read[1] + " " + read[2] + " " + read[3] +
+		"="; !strings.Contains(made, put) {
 		t.Errorf("vault.md#%s puts no such secret: %s", link[1], put)
 	}
 }
@@ -164,7 +169,8 @@ func section(t *testing.T, page, heading string) string {
 	return ""
 }
 
-// command runs a command as far as it needs no cluster, and checks what it names against what was applied.
+// command runs a command as far as it needs no cluster, and checks what it names against what was
+// applied.
 func (r *reader) command(t *testing.T, words []string) {
 	t.Helper()
 	line := strings.Join(words, " ")
@@ -235,7 +241,8 @@ func (r *reader) createSecret(t *testing.T, called string, arguments []string) {
 	}
 }
 
-// The page's patch gives the socket to every container that it names with it, and leaves all containers in their order.
+// The page's patch gives the socket to every container that it names with it, and leaves all
+// containers in their order.
 func TestThePatchOfThePageReachesInitContainersAndOthers(t *testing.T) {
 	t.Parallel()
 	r := newReader(t)
@@ -253,13 +260,15 @@ func TestThePatchOfThePageReachesInitContainersAndOthers(t *testing.T) {
 		if c.Name == "first" { // it does not ask
 			continue
 		}
-		if m := mount(&c, socketVolume); m.MountPath != "/run/secret-sidecar" || !m.ReadOnly || !slices.Contains(c.Env, want) {
+		if m := mount(&c, socketVolume); m.MountPath != "/run/secret-sidecar" || !m.ReadOnly ||
+			!slices.Contains(c.Env, want) {
 			t.Errorf("%s cannot ask: mounts %v, variables %v", c.Name, c.VolumeMounts, c.Env)
 		}
 	}
 }
 
-// requireMounted checks that a pod mounts the Secret and the ConfigMap that the page makes, and fits them.
+// requireMounted checks that a pod mounts the Secret and the ConfigMap that the page makes, and
+// fits them.
 func (r *reader) requireMounted(t *testing.T, objects []runtime.Object) {
 	t.Helper()
 	pod := &only[*appsv1.Deployment](t, objects).Spec.Template.Spec
@@ -292,15 +301,16 @@ func (r *reader) remove(t *testing.T, command string) {
 	}
 }
 
-// onCluster checks a command that needs a cluster: the Deployment and the container that it names are there, and what it
-// runs in the container is a command of the sidecar's.
+// onCluster checks a command that needs a cluster: the Deployment and the container that it names
+// are there, and what it runs in the container is a command of the sidecar's.
 func (r *reader) onCluster(t *testing.T, words []string) {
 	t.Helper()
 	worker := only[*appsv1.Deployment](t, r.applied)
 	if !slices.Contains(words, "deployment/"+worker.Name) || worker.Namespace != "flows" {
 		t.Errorf("%q names no Deployment that was applied", words)
 	}
-	if at := slices.Index(words, "-c"); at >= 0 && sidecar(&worker.Spec.Template.Spec).Name != words[at+1] {
+	if at := slices.Index(words, "-c"); at >= 0 &&
+		sidecar(&worker.Spec.Template.Spec).Name != words[at+1] {
 		t.Errorf("there is no container %s", words[at+1])
 	}
 	if at := slices.Index(words, "--"); at >= 0 {
@@ -325,7 +335,9 @@ patches:
 `)
 	pod := &workload(t, r.render(t, "metrics")).Spec
 	for _, want := range []string{"HTTPS_PROXY", "OTEL_METRICS_EXPORTER"} {
-		if !slices.ContainsFunc(sidecar(pod).Env, func(v corev1.EnvVar) bool { return v.Name == want }) {
+		if !slices.ContainsFunc(sidecar(pod).Env, func(v corev1.EnvVar) bool {
+			return v.Name == want
+		}) {
 			t.Errorf("the sidecar has no %s: %v", want, sidecar(pod).Env)
 		}
 	}
@@ -337,7 +349,8 @@ patches:
 // Patches by index know nothing of a sidecar that comes before their own containers and volumes.
 func TestAnOverlayWithPatchesByIndexIsListedUnderResources(t *testing.T) {
 	t.Parallel()
-	if said := "An overlay that you have already goes under `resources`"; !strings.Contains(section(t, kubernetesPage(t), "In five minutes"), said) {
+	if said := "An overlay that you have already goes under `resources`"; !strings.Contains(
+		section(t, kubernetesPage(t), "In five minutes"), said) {
 		t.Errorf("the page does not say %q", said)
 	}
 	const patches = `patches:

@@ -14,7 +14,8 @@ import (
 // deploy is the folder under test.
 const deploy = "../../deploy"
 
-// tool returns the program that an environment variable names. make test-manifests installs it and sets it.
+// tool returns the program that an environment variable names. make test-manifests installs it and
+// sets it.
 func tool(t *testing.T, variable string) string {
 	t.Helper()
 	program := os.Getenv(variable)
@@ -49,8 +50,8 @@ func example(t *testing.T, name string) []byte {
 	return kustomize(t, filepath.Join(deploy, "kubernetes", "examples", name))
 }
 
-// helmCharts is a copy of the charts in which the example's dependency is in place, as `helm dependency update`
-// leaves it.
+// helmCharts is a copy of the charts in which the example's dependency is in place, as `helm
+// dependency update` leaves it.
 func helmCharts(t *testing.T) (folder string) {
 	t.Helper()
 	folder = t.TempDir()
@@ -65,14 +66,17 @@ func helmCharts(t *testing.T) (folder string) {
 func helm(t *testing.T, arguments ...string) []byte {
 	t.Helper()
 	chart := filepath.Join(helmCharts(t), "worker")
-	return run(t, tool(t, "HELM"), append([]string{"template", "worker", chart, "--namespace", "flows"}, arguments...)...)
+	return run(t, tool(t, "HELM"),
+		append([]string{"template", "worker", chart, "--namespace", "flows"}, arguments...)...)
 }
 
-// overlay writes files into a new folder, from where ../kubernetes is a copy of deploy/kubernetes, and returns it.
+// overlay writes files into a new folder, from where ../kubernetes is a copy of deploy/kubernetes,
+// and returns it.
 func overlay(t *testing.T, files map[string]string) string {
 	t.Helper()
 	top := t.TempDir()
-	if err := os.CopyFS(filepath.Join(top, "kubernetes"), os.DirFS(filepath.Join(deploy, "kubernetes"))); err != nil {
+	if err := os.CopyFS(filepath.Join(top, "kubernetes"),
+		os.DirFS(filepath.Join(deploy, "kubernetes"))); err != nil {
 		t.Fatal(err)
 	}
 	folder := filepath.Join(top, "overlay")
@@ -91,8 +95,10 @@ func overlay(t *testing.T, files map[string]string) string {
 // knows asks the sidecar for its help on a command and its flags: it refuses what it does not know.
 func knows(t *testing.T, words []string) error {
 	t.Helper()
-	command := exec.CommandContext(t.Context(), "go", slices.Concat([]string{"run", "./cmd/secret-sidecar"}, words, []string{"--help"})...)
-	command.Dir, command.Env = "../..", append(os.Environ(), "GOWORK=") // this module alone stands outside of go.work
+	command := exec.CommandContext(t.Context(), "go",
+		slices.Concat([]string{"run", "./cmd/secret-sidecar"}, words, []string{"--help"})...)
+	// this module alone stands outside of go.work
+	command.Dir, command.Env = "../..", append(os.Environ(), "GOWORK=")
 	out, err := command.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("secret-sidecar %q: %w\n%s", words, err, out)

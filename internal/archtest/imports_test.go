@@ -47,10 +47,12 @@ var rooms = map[string][]string{
 		"./internal/smallfile", "./internal/unixsocket", "github.com/goccy/go-yaml/...",
 	},
 	"vault": slices.Concat(otel, []string{
-		"./internal/breaker", "./internal/redact", "./internal/smallfile", "github.com/hashicorp/vault/api",
+		"./internal/breaker", "./internal/redact", "./internal/smallfile",
+		"github.com/hashicorp/vault/api",
 	}),
 	"vault/login": {
-		"./vault", "./internal/breaker", "./internal/filewatch", "./internal/redact", "./internal/smallfile",
+		"./vault", "./internal/breaker", "./internal/filewatch", "./internal/redact",
+		"./internal/smallfile",
 		"golang.org/x/sync/semaphore", "golang.org/x/time/rate",
 	},
 	"vault/conn": {
@@ -68,7 +70,8 @@ var rooms = map[string][]string{
 	"internal/filewatch": {"github.com/fsnotify/fsnotify"},
 	"internal/redact":    {},
 	"internal/unixsocket": {
-		"google.golang.org/grpc/credentials", "google.golang.org/grpc/peer", "golang.org/x/sys/unix",
+		"google.golang.org/grpc/credentials", "google.golang.org/grpc/peer",
+		"golang.org/x/sys/unix",
 	},
 	"internal/vaulttest": {"./internal/devvault"},
 	"e2e":                {"..."},

@@ -77,7 +77,8 @@ func TestLinesOfManyWritersDoNotMix(t *testing.T) {
 		group.Go(func() {
 			for range 50 {
 				write(t, log,
-					audit.Entry{Path: strings.Repeat("x", 500)}, audit.Entry{Path: strings.Repeat("y", 500)})
+					audit.Entry{Path: strings.Repeat("x", 500)},
+					audit.Entry{Path: strings.Repeat("y", 500)})
 			}
 		})
 	}
@@ -124,7 +125,8 @@ func TestTextsOfACallerAreBounded(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "audit.log")
 	log := open(t, name, false)
 	write(t, log, audit.Entry{
-		Connection: strings.Repeat("é", 1000), Path: strings.Repeat("x", 1<<20), Project: "\xff\x00",
+		Connection: strings.Repeat("é", 1000), Path: strings.Repeat("x", 1<<20),
+		Project: "\xff\x00",
 	})
 	for _, entry := range lines(t, name) {
 		if len(entry.Connection) > 1030 || len(entry.Path) > 1030 {

@@ -1,6 +1,7 @@
-// Package breaker is a circuit breaker for the many kinds of calls to one service. What fails alone stays alone: a key
-// that fails is tried again at its own pace and does not hold up the others, and neither does a group of keys that fail
-// together. What says that the whole service is out opens the circuit for all, and the first good answer closes it.
+// Package breaker is a circuit breaker for the many kinds of calls to one service. What fails alone
+// stays alone: a key that fails is tried again at its own pace and does not hold up the others, and
+// neither does a group of keys that fail together. What says that the whole service is out opens
+// the circuit for all, and the first good answer closes it.
 package breaker
 
 import (
@@ -10,11 +11,12 @@ import (
 )
 
 const (
-	// doubtFor is how long after somebody was served a failure that speaks of the whole service counts as the key's alone:
-	// others may be served still.
+	// doubtFor is how long after somebody was served a failure that speaks of the whole service
+	// counts as the key's alone: others may be served still.
 	doubtFor = 2 * time.Second
-	// manyKeys of a group are how many fail in a row, without a good answer between, before that counts as a failure of
-	// them all. Groups that fail together stay apart: one of them may be well again before the others.
+	// manyKeys of a group are how many fail in a row, without a good answer between, before that
+	// counts as a failure of them all. Groups that fail together stay apart: one of them may be
+	// well again before the others.
 	manyKeys = 5
 	// maxKeys and maxGroups bound the memory: keys come from callers.
 	maxKeys, maxGroups = 1024, 256
@@ -32,11 +34,13 @@ type Outcome int
 const (
 	// Succeeded means that the service did what it was asked, or refused to: it is well.
 	Succeeded Outcome = iota + 1
-	// Failed means that the service answered, and that the failure may be the key's, its group's or everybody's.
+	// Failed means that the service answered, and that the failure may be the key's, its group's or
+	// everybody's.
 	Failed
 	// FailedAll means that the service answered that it serves nobody.
 	FailedAll
-	// Silent means that no answer came, and that it could not have been the key's fault: no connection, for example.
+	// Silent means that no answer came, and that it could not have been the key's fault: no
+	// connection, for example.
 	Silent
 	// TimedOut means that no answer came in time, or only a part of it. It may be the key's fault.
 	TimedOut
@@ -51,7 +55,8 @@ type Result struct {
 	Err error
 	// Alone says that the failure says nothing about other keys, whatever it is.
 	Alone bool
-	// RetryAfter is how long the service asks to be left alone; it is honoured up to 8 s. Zero: it does not say.
+	// RetryAfter is how long the service asks to be left alone; it is honoured up to 8 s. Zero: it
+	// does not say.
 	RetryAfter time.Duration
 }
 
@@ -61,10 +66,11 @@ type OpenError struct {
 	Err error
 	// RetryAfter is when a call may be let through, counted from now.
 	RetryAfter time.Duration
-	// Trial is closed at the end of a call that may close the circuit, and whose answer is worth waiting for: the service
-	// does answer. Nil: there is none.
+	// Trial is closed at the end of a call that may close the circuit, and whose answer is worth
+	// waiting for: the service does answer. Nil: there is none.
 	Trial <-chan struct{}
-	// Soon says that the service does answer, and that RetryAfter is so short that it is worth waiting for.
+	// Soon says that the service does answer, and that RetryAfter is so short that it is worth
+	// waiting for.
 	Soon bool
 }
 
@@ -89,8 +95,8 @@ type Breaker struct {
 	failedAt time.Time
 }
 
-// New returns a Breaker that lets everything through. Changed is called after a circuit has opened or closed, with
-// no lock held; it must return at once. Nil is nothing.
+// New returns a Breaker that lets everything through. Changed is called after a circuit has opened
+// or closed, with no lock held; it must return at once. Nil is nothing.
 func New(changed func()) *Breaker {
 	if changed == nil {
 		changed = func() {}
@@ -127,11 +133,13 @@ func (b *Breaker) Allow(key Key) (Call, error) {
 	return call, nil
 }
 
-// Check returns what Allow would return now, but for a call that may wait for its turn. It lets nothing through.
+// Check returns what Allow would return now, but for a call that may wait for its turn. It lets
+// nothing through.
 func (b *Breaker) Check(key Key) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if err := b.refusal(b.keys[key], b.groups[key.Group], time.Now()); err != nil && err.Trial == nil && !err.Soon {
+	if err := b.refusal(b.keys[key], b.groups[key.Group], time.Now()); err != nil &&
+		err.Trial == nil && !err.Soon {
 		return err
 	}
 	return nil
@@ -219,7 +227,8 @@ func (b *Breaker) answeredBadly(c Call, r Result, now time.Time) (changed bool) 
 	return b.openGroup(c.key, r, now) || changed
 }
 
-// servedLately reports whether somebody was served a moment ago, so that others may be still. mu must be held.
+// servedLately reports whether somebody was served a moment ago, so that others may be still. mu
+// must be held.
 func (b *Breaker) servedLately(now time.Time) bool { return now.Sub(b.served) < doubtFor }
 
 // openGroup opens the circuit of a group of which many keys fail. mu must be held.
@@ -250,8 +259,8 @@ func (b *Breaker) succeed(key Key, now time.Time) (changed bool) {
 	return changed
 }
 
-// closeGroup closes the circuit of a group whose keys have failed together. What has failed as they all did may be tried
-// at once. mu must be held.
+// closeGroup closes the circuit of a group whose keys have failed together. What has failed as they
+// all did may be tried at once. mu must be held.
 func (b *Breaker) closeGroup(name string) {
 	delete(b.groups, name)
 	for key, one := range b.keys {
@@ -261,8 +270,8 @@ func (b *Breaker) closeGroup(name string) {
 	}
 }
 
-// closeAll closes the circuit of the whole service. What has failed as everything did may be tried at once. mu must be
-// held.
+// closeAll closes the circuit of the whole service. What has failed as everything did may be tried
+// at once. mu must be held.
 func (b *Breaker) closeAll() {
 	if b.all.isOpen() {
 		for key, one := range b.keys {
@@ -313,8 +322,8 @@ func (b *Breaker) Failure() (at time.Time, failure error) {
 	return b.failedAt, b.failure
 }
 
-// Recovered notes that the service has said that it is well, on another way than by a call that was let through.
-// The circuits of keys and groups stay.
+// Recovered notes that the service has said that it is well, on another way than by a call that was
+// let through. The circuits of keys and groups stay.
 func (b *Breaker) Recovered() {
 	b.mu.Lock()
 	changed := b.succeed(Key{}, time.Now())

@@ -8,22 +8,24 @@ import (
 
 const (
 	firstPause = 200 * time.Millisecond
-	// maxPause and retryAfterLimit keep a service that is well again from being avoided for longer than 10 s: a name that
-	// has moved may be known only 5 s later, and the pause comes on top.
+	// maxPause and retryAfterLimit keep a service that is well again from being avoided for longer
+	// than 10 s: a name that has moved may be known only 5 s later, and the pause comes on top.
 	maxPause        = 4 * time.Second
 	retryAfterLimit = 8 * time.Second
-	// healthyFirst is how much longer those wait who have failed: as long as others ask, the turns are theirs.
+	// healthyFirst is how much longer those wait who have failed: as long as others ask, the turns
+	// are theirs.
 	healthyFirst = time.Second
 	// eldestFirst is how much longer those wait who have had a turn since another one of them had.
 	eldestFirst = time.Second
-	// eagerTurns are how many turns come after eagerPause each when many have failed that the service has answered: those
-	// who fail as well must not use up the turns of those who would not.
+	// eagerTurns are how many turns come after eagerPause each when many have failed that the
+	// service has answered: those who fail as well must not use up the turns of those who would
+	// not.
 	eagerTurns = 4
 	eagerPause = 20 * time.Millisecond
 )
 
-// circuit is that of one key, of a group of keys, or of all. The zero value and a nil one are closed. Its owner is the
-// Breaker, whose mu guards it.
+// circuit is that of one key, of a group of keys, or of all. The zero value and a nil one are
+// closed. Its owner is the Breaker, whose mu guards it.
 type circuit struct {
 	// failure is why it is open; nil while it is closed.
 	failure error
@@ -33,16 +35,19 @@ type circuit struct {
 	general bool
 	// answers says that the service does answer, those who have failed at least.
 	answers bool
-	// failing are those below that have failed since the last good answer; as many as open it at most.
+	// failing are those below that have failed since the last good answer; as many as open it at
+	// most.
 	failing map[string]bool
-	// healthy lets those through one by one that have not failed, and troubled those that have: who keeps failing does not
-	// take the turn of one that might succeed.
+	// healthy lets those through one by one that have not failed, and troubled those that have: who
+	// keeps failing does not take the turn of one that might succeed.
 	healthy, troubled pace
-	// trial is a healthy call under way on which others may wait; nil is none. tried says that there was one.
+	// trial is a healthy call under way on which others may wait; nil is none. tried says that
+	// there was one.
 	trial *trial
 	tried bool
-	// turnAt is when it last took a turn of the troubled above it. eldest is the one below it, of those refused since the
-	// last turn, whose own is the longest ago: the next one is its, or who asks most often would take them all.
+	// turnAt is when it last took a turn of the troubled above it. eldest is the one below it, of
+	// those refused since the last turn, whose own is the longest ago: the next one is its, or who
+	// asks most often would take them all.
 	turnAt time.Time
 	eldest *circuit
 }
@@ -55,7 +60,8 @@ type trial struct {
 
 func (c *circuit) isOpen() bool { return c != nil && c.failure != nil }
 
-// fails notes that one of those below has failed, and reports whether as many have as open the circuit.
+// fails notes that one of those below has failed, and reports whether as many have as open the
+// circuit.
 func (c *circuit) fails(name string, many int) bool {
 	if c.failing == nil {
 		c.failing = map[string]bool{}
@@ -93,8 +99,8 @@ func (c *circuit) openForMany(r Result, now time.Time) (opened bool) {
 	return true
 }
 
-// refusal returns why a call may not go out now. Below is the open circuit below this one that the call belongs to; nil
-// says that it has not failed before.
+// refusal returns why a call may not go out now. Below is the open circuit below this one that the
+// call belongs to; nil says that it has not failed before.
 func (c *circuit) refusal(now time.Time, below *circuit) *OpenError {
 	if !c.isOpen() {
 		return nil
@@ -129,8 +135,8 @@ func (c *circuit) turnOf(below *circuit) time.Time {
 	return at
 }
 
-// take uses the turn of a call that goes out, and returns the trial that it is; nil when others need not wait for it.
-// Below is as for refusal.
+// take uses the turn of a call that goes out, and returns the trial that it is; nil when others
+// need not wait for it. Below is as for refusal.
 func (c *circuit) take(now time.Time, below *circuit) *trial {
 	switch {
 	case !c.isOpen():

@@ -38,7 +38,8 @@ func TestOnlyRegularFilesWithinTheBoundAreRead(t *testing.T) {
 	} {
 		content, err := smallfile.Read(test.file, 8)
 		if len(content) != test.size || !errors.Is(err, test.want) {
-			t.Errorf("%s: %d bytes, %v; want %d, %v", test.file, len(content), err, test.size, test.want)
+			t.Errorf("%s: %d bytes, %v; want %d, %v", test.file, len(content), err, test.size,
+				test.want)
 		}
 	}
 }

@@ -173,7 +173,8 @@ func meterOptions(about *resource.Resource) []sdkmetric.Option {
 // OTEL_RESOURCE_ATTRIBUTES, and the rest of the variable counts.
 func describeService(ctx context.Context, version string) (*resource.Resource, error) {
 	about, err := resource.New(ctx,
-		resource.WithService(), // its service.instance.id tells the series of several sidecars apart
+		// its service.instance.id tells the series of several sidecars apart
+		resource.WithService(),
 		resource.WithAttributes(semconv.ServiceName(serviceName), semconv.ServiceVersion(version)),
 		resource.WithTelemetrySDK(),
 		resource.WithFromEnv(), // last, so that the environment wins

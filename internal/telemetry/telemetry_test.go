@@ -97,7 +97,8 @@ func TestEachSignalIsWantedByItsOwnVariables(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			if got := wantedSignals(environment(test.variables)); !reflect.DeepEqual(got, test.want) {
+			if got := wantedSignals(environment(test.variables)); !reflect.DeepEqual(got,
+				test.want) {
 				t.Errorf("wanted %+v, want %+v", got, test.want)
 			}
 		})
@@ -142,7 +143,8 @@ func TestConsoleExportersPrintWhatWasRecorded(t *testing.T) {
 		recordSomething(t)
 		return
 	}
-	again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.count=1")
+	again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$",
+		"-test.count=1")
 	again.Env = append(os.Environ(), printingEnv+"=1")
 	text, err := again.CombinedOutput()
 	if err != nil {
@@ -330,7 +332,8 @@ func TestAWarningAboutAVariableDoesNotQuoteIt(t *testing.T) {
 			t.Setenv("OTEL_METRICS_EXPORTER", "prometheus")
 			t.Setenv("OTEL_EXPORTER_PROMETHEUS_PORT", "0")
 			setUpAndStop(t)
-			if text := log.String(); strings.Contains(text, "supersecret") || strings.Contains(text, "%zz") {
+			if text := log.String(); strings.Contains(text, "supersecret") ||
+				strings.Contains(text, "%zz") {
 				t.Errorf("logged %s", text)
 			}
 			if warnings := strings.Count(log.String(), "warns of its variables"); warnings != 1 {
@@ -342,7 +345,8 @@ func TestAWarningAboutAVariableDoesNotQuoteIt(t *testing.T) {
 
 func TestAttributesBesideAMistakeAreKept(t *testing.T) {
 	captureLog(t)
-	setEnvironment(t, map[string]string{"OTEL_RESOURCE_ATTRIBUTES": "mistake,k8s.pod.name=worker-0,"})
+	setEnvironment(t,
+		map[string]string{"OTEL_RESOURCE_ATTRIBUTES": "mistake,k8s.pod.name=worker-0,"})
 	if about := describe(t).String(); !strings.Contains(about, "k8s.pod.name=worker-0") {
 		t.Errorf("resource is %s", about)
 	}

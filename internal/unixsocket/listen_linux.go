@@ -59,7 +59,8 @@ func Listen(socket Socket) (net.Listener, error) {
 	}
 	bound, err := os.Lstat(socket.Path)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("look at the new socket: %w", err), listener.Close(), lock.Close())
+		return nil, errors.Join(fmt.Errorf("look at the new socket: %w", err), listener.Close(),
+			lock.Close())
 	}
 	return &socketListener{UnixListener: listener, path: socket.Path, bound: bound, lock: lock}, nil
 }
@@ -70,11 +71,13 @@ func (s Socket) check() (gid int, err error) {
 	case s.Path == "":
 		return 0, fmt.Errorf("%w: the path is empty", ErrConfig)
 	case s.Path[0] == '@' || s.Path[0] == 0:
-		return 0, fmt.Errorf("%w: abstract sockets have no permissions: give a path in a folder", ErrConfig)
+		return 0, fmt.Errorf("%w: abstract sockets have no permissions: give a path in a folder",
+			ErrConfig)
 	case strings.HasSuffix(s.Path, "/"):
 		return 0, fmt.Errorf("%w: %s names a folder: add the socket's name", ErrConfig, s.Path)
 	case len(s.Path) > MaxPath:
-		return 0, fmt.Errorf("%w: the path has %d bytes, Linux allows %d: choose a shorter one", ErrConfig, len(s.Path), MaxPath)
+		return 0, fmt.Errorf("%w: the path has %d bytes, Linux allows %d: choose a shorter one",
+			ErrConfig, len(s.Path), MaxPath)
 	case s.Mode&^fs.ModePerm != 0:
 		return 0, fmt.Errorf("%w: mode %v holds more than permission bits", ErrConfig, s.Mode)
 	}
@@ -86,7 +89,9 @@ func (s Socket) check() (gid int, err error) {
 	}
 	group, err := user.LookupGroup(s.Group)
 	if err != nil {
-		return 0, fmt.Errorf("%w: group %q does not exist on this machine: name one that does, or its number", ErrConfig, s.Group)
+		return 0,
+			fmt.Errorf("%w: group %q does not exist on this machine: name one that does, or its "+
+				"number", ErrConfig, s.Group)
 	}
 	return strconv.Atoi(group.Gid)
 }
@@ -143,7 +148,8 @@ func ignoreExisting(err error) error {
 // and so never outlives the process. The file itself stays: removing it could take it from under a
 // successor.
 func lockSocket(path string) (*os.File, error) {
-	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC,
+		0o600)
 	if err != nil {
 		return nil, fmt.Errorf("%w: open the lock beside the socket: %w", ErrConfig, err)
 	}
@@ -158,7 +164,8 @@ func lockSocket(path string) (*os.File, error) {
 }
 
 func inUse(path string) error {
-	return fmt.Errorf("%w: another sidecar serves %s: stop it, or choose another socket", ErrInUse, path)
+	return fmt.Errorf("%w: another sidecar serves %s: stop it, or choose another socket", ErrInUse,
+		path)
 }
 
 // bind makes the socket with no permissions at all and opens it up when it has its group.
@@ -188,7 +195,8 @@ func clearLeftover(path string) error {
 	case err != nil:
 		return fmt.Errorf("%w: look at the socket's path: %w", ErrConfig, err)
 	case info.Mode()&fs.ModeSocket == 0:
-		return fmt.Errorf("%w: %s exists and is no socket: remove it, or choose another path", ErrConfig, path)
+		return fmt.Errorf("%w: %s exists and is no socket: remove it, or choose another path",
+			ErrConfig, path)
 	}
 	conn, err := tryConnect(path)
 	if err == nil {

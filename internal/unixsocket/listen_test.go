@@ -49,7 +49,8 @@ func TestListenLeavesAnExistingFolderAsItIs(t *testing.T) {
 	if err := os.Mkdir(folder, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	listener, err := unixsocket.Listen(unixsocket.Socket{Path: filepath.Join(folder, "s"), Group: "0", Mode: 0o660})
+	listener, err := unixsocket.Listen(unixsocket.Socket{Path: filepath.Join(folder, "s"),
+		Group: "0", Mode: 0o660})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +65,8 @@ func TestInAFolderThatHandsItsGroupOnTheSocketHasThatGroup(t *testing.T) {
 	}
 	const gid = 65532
 	folder := filepath.Join(shortTempDir(t), "run")
-	if err := errors.Join(os.Mkdir(folder, 0o777), os.Chown(folder, -1, gid), os.Chmod(folder, 0o777|fs.ModeSetgid)); err != nil {
+	if err := errors.Join(os.Mkdir(folder, 0o777), os.Chown(folder, -1, gid),
+		os.Chmod(folder, 0o777|fs.ModeSetgid)); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(folder, "s")
@@ -117,7 +119,8 @@ func TestListenLeavesALiveSocketAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = first.Close() }()
-	if _, err := unixsocket.Listen(unixsocket.Socket{Path: path}); !errors.Is(err, unixsocket.ErrInUse) {
+	if _, err := unixsocket.Listen(unixsocket.Socket{Path: path}); !errors.Is(err,
+		unixsocket.ErrInUse) {
 		t.Fatalf("got %v, want ErrInUse", err)
 	}
 	wantAlive(t, path)
@@ -130,7 +133,8 @@ func TestListenLeavesAnotherProgramsSocketAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = other.Close() }()
-	if _, err := unixsocket.Listen(unixsocket.Socket{Path: path}); !errors.Is(err, unixsocket.ErrInUse) {
+	if _, err := unixsocket.Listen(unixsocket.Socket{Path: path}); !errors.Is(err,
+		unixsocket.ErrInUse) {
 		t.Fatalf("got %v, want ErrInUse", err)
 	}
 	wantAlive(t, path)
@@ -158,7 +162,8 @@ func TestClosingLeavesWhatTookTheSocketsPlace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(os.Remove(path), os.WriteFile(path, []byte("precious"), 0o600), listener.Close()); err != nil {
+	if err := errors.Join(os.Remove(path), os.WriteFile(path, []byte("precious"), 0o600),
+		listener.Close()); err != nil {
 		t.Fatal(err)
 	}
 	if kept, err := os.ReadFile(path); err != nil || string(kept) != "precious" {
@@ -200,7 +205,8 @@ func TestOfManyStartsOnAnAbsentFolderOneServesAndTheOthersSayInUse(t *testing.T)
 // needed.
 func TestListenLeavesTheUmaskAsItWas(t *testing.T) {
 	dir := shortTempDir(t)
-	listener, err := unixsocket.Listen(unixsocket.Socket{Path: filepath.Join(dir, "s"), Mode: 0o666})
+	listener, err := unixsocket.Listen(unixsocket.Socket{Path: filepath.Join(dir, "s"),
+		Mode: 0o666})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -88,7 +88,8 @@ func readPeerGroups(fd int) ([]uint32, error) {
 	groups := make([]uint32, 32)
 	for {
 		length := uint32(len(groups) * 4) // #nosec G115 -- at most maxGroups*4
-		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_PEERGROUPS,
+		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET,
+			unix.SO_PEERGROUPS,
 			uintptr(unsafe.Pointer(&groups[0])), uintptr(unsafe.Pointer(&length)), 0) // #nosec G103 -- what getsockopt(2) takes
 		switch {
 		case errno == 0:

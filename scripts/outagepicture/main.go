@@ -22,7 +22,8 @@ const (
 func main() {
 	binary := flag.String("binary", "bin/secret-sidecar", "the sidecar")
 	file := flag.String("picture", "docs/observability/outage.svg", "the file to draw into")
-	redraw := flag.Bool("draw", false, "draw the numbers of an earlier play again, and play nothing")
+	redraw := flag.Bool("draw", false,
+		"draw the numbers of an earlier play again, and play nothing")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	var err error

@@ -1,5 +1,6 @@
-// Package conn is one connection to one Vault: it reads secrets with the token that vault/login keeps, through one
-// circuit breaker, tells how it is, and tests itself. It knows nothing of caches, callers or gRPC.
+// Package conn is one connection to one Vault: it reads secrets with the token that vault/login
+// keeps, through one circuit breaker, tells how it is, and tests itself. It knows nothing of
+// caches, callers or gRPC.
 package conn
 
 import (
@@ -25,8 +26,8 @@ const (
 	maxConcurrentReads = 64
 )
 
-// Settings say which Vault to talk to, and as whom. They are comparable: connections with equal Settings may share one
-// token and what was read with it, and those with different ones may not.
+// Settings say which Vault to talk to, and as whom. They are comparable: connections with equal
+// Settings may share one token and what was read with it, and those with different ones may not.
 type Settings struct {
 	vault.Endpoint
 	login.Role
@@ -41,18 +42,19 @@ type Config struct {
 	Name string
 	// Timeout bounds one whole operation against Vault, waiting for a login included; 0 is 10 s.
 	Timeout time.Duration
-	// Logger gets state changes at info, warn and error, and calls at debug level; never a credential or a
-	// secret. Nil discards.
+	// Logger gets state changes at info, warn and error, and calls at debug level; never a
+	// credential or a secret. Nil discards.
 	Logger *slog.Logger
 	// Budget is the login budget; share one in a process. Nil is one of the connection's own.
 	Budget *login.Budget
-	// OnChange is called after the Status changed, from one goroutine, with no lock held. It must return soon
-	// and must not call Close. Nil is nothing.
+	// OnChange is called after the Status changed, from one goroutine, with no lock held. It must
+	// return soon and must not call Close. Nil is nothing.
 	OnChange func()
-	// OnLoginRejected is told when Vault has rejected a login of the connection's own, or the login budget has refused
-	// one. It must return at once. Nil is told nothing.
+	// OnLoginRejected is told when Vault has rejected a login of the connection's own, or the login
+	// budget has refused one. It must return at once. Nil is told nothing.
 	OnLoginRejected func()
-	// LookUpSecretID makes the connection ask Vault once when a new secret_id expires: see Status.SecretIDExpiresAt.
+	// LookUpSecretID makes the connection ask Vault once when a new secret_id expires: see
+	// Status.SecretIDExpiresAt.
 	LookUpSecretID bool
 
 	// For tests in a bubble, where inotify does not work.
@@ -86,13 +88,14 @@ type Connection struct {
 	loops     sync.WaitGroup     // the board, the idle probe, the TLS files' watch, tests
 }
 
-// Format prints a Connection as its name, whatever the verb: fmt would print the credentials in its fields.
+// Format prints a Connection as its name, whatever the verb: fmt would print the credentials in its
+// fields.
 func (c *Connection) Format(f fmt.State, _ rune) {
 	_, _ = fmt.Fprintf(f, "vault connection %q", c.name)
 }
 
-// Open checks cfg and starts to log in; it does not wait for Vault. Its errors are mistakes in cfg, and
-// hold no credential; vault.ErrAddressNotAllowed is one.
+// Open checks cfg and starts to log in; it does not wait for Vault. Its errors are mistakes in cfg,
+// and hold no credential; vault.ErrAddressNotAllowed is one.
 func Open(cfg Config) (*Connection, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -163,14 +166,15 @@ func (c *Connection) SetTimeout(timeout time.Duration) {
 	c.timeout.Store(int64(timeout))
 }
 
-// Reload reads the credential and TLS files anew: nobody may have told of a change. It does not wait.
+// Reload reads the credential and TLS files anew: nobody may have told of a change. It does not
+// wait.
 func (c *Connection) Reload() {
 	c.login.Reload()
 	notify(c.tlsChanged)
 }
 
-// WaitReady returns nil after the first login. Errors: vault.ErrLoginRejected as soon as Vault rejects the
-// credentials, vault.ErrClosed, or ctx's.
+// WaitReady returns nil after the first login. Errors: vault.ErrLoginRejected as soon as Vault
+// rejects the credentials, vault.ErrClosed, or ctx's.
 func (c *Connection) WaitReady(ctx context.Context) error { return c.login.WaitReady(ctx) }
 
 // RenewLogin logs in anew, with the newest credentials and TLS files: see login.Source.Renew.
@@ -179,9 +183,10 @@ func (c *Connection) RenewLogin(ctx context.Context) error {
 	return c.login.Renew(ctx)
 }
 
-// Close stops the connection: Reads that wait for a login fail with vault.ErrClosed, Tests are cut off, tokens are revoked,
-// idle HTTP connections are closed. What is not done when ctx ends is given up. Afterwards none of the connection's
-// goroutines runs. Let Reads end first: their token is revoked. Further calls do nothing and return nil.
+// Close stops the connection: Reads that wait for a login fail with vault.ErrClosed, Tests are cut
+// off, tokens are revoked, idle HTTP connections are closed. What is not done when ctx ends is
+// given up. Afterwards none of the connection's goroutines runs. Let Reads end first: their token
+// is revoked. Further calls do nothing and return nil.
 func (c *Connection) Close(ctx context.Context) error {
 	var err error
 	c.closeOnce.Do(func() { err = c.shutdown(ctx) })
@@ -220,8 +225,9 @@ func isClosed(done <-chan struct{}) bool {
 	}
 }
 
-// operation bounds ctx by the connection's timeout, with a cause that tells it from the caller's own deadline. A
-// caller that allows about the same time gets ours just before its own, so that a silent Vault is seen as one.
+// operation bounds ctx by the connection's timeout, with a cause that tells it from the caller's
+// own deadline. A caller that allows about the same time gets ours just before its own, so that a
+// silent Vault is seen as one.
 func (c *Connection) operation(ctx context.Context) (context.Context, context.CancelFunc) {
 	timeout := c.Timeout()
 	end := time.Now().Add(timeout)

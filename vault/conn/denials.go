@@ -17,7 +17,8 @@ const (
 	denialLoggedEvery = time.Minute
 )
 
-// denials remember that Vault denies reads, for people who look at the connection: only the workers see the errors.
+// denials remember that Vault denies reads, for people who look at the connection: only the workers
+// see the errors.
 type denials struct {
 	mu     sync.Mutex
 	path   string    // of the last denial; empty is none. Guarded by mu, like all below.

@@ -12,8 +12,8 @@ const (
 	maxVersioned = 1024
 )
 
-// mountMemory knows mounts of KV version 2, so that a secret that is missing in one costs no question. That a mount is
-// of another kind is not remembered: it may be upgraded at any time.
+// mountMemory knows mounts of KV version 2, so that a secret that is missing in one costs no
+// question. That a mount is of another kind is not remembered: it may be upgraded at any time.
 type mountMemory struct {
 	mu    sync.Mutex
 	until map[string]time.Time // by mount path with a trailing slash; guarded by mu

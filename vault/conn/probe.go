@@ -7,12 +7,13 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
-// idleProbePause is how long after the last sign of an outage the connection asks by itself. While somebody asks for
-// secrets, there are signs more often, and their reads are the probes: those say more.
+// idleProbePause is how long after the last sign of an outage the connection asks by itself. While
+// somebody asks for secrets, there are signs more often, and their reads are the probes: those say
+// more.
 const idleProbePause = 10 * time.Second
 
-// probeIdle asks Vault whether it is well again in an outage in which nobody asks for secrets, so that the state shows
-// the end of it. It runs until ctx ends.
+// probeIdle asks Vault whether it is well again in an outage in which nobody asks for secrets, so
+// that the state shows the end of it. It runs until ctx ends.
 func (c *Connection) probeIdle(ctx context.Context) {
 	for {
 		select {

@@ -13,11 +13,13 @@ import (
 
 const (
 	doingRead = "read the secret"
-	// lagAge is how old a token is before no node of Vault lags so far behind that it does not know it yet.
+	// lagAge is how old a token is before no node of Vault lags so far behind that it does not know
+	// it yet.
 	lagAge = 10 * time.Second
 	// maxReplacements bounds a Read whose token is replaced under it; one is usual.
 	maxReplacements = 3
-	// lagPatience is how long a read waits for a node to know a new token; firstLagPause begins the pauses, which double.
+	// lagPatience is how long a read waits for a node to know a new token; firstLagPause begins the
+	// pauses, which double.
 	lagPatience   = time.Second
 	firstLagPause = 50 * time.Millisecond
 	// mountPatience bounds a question on the side.
@@ -26,7 +28,8 @@ const (
 	trialPatience = time.Second
 )
 
-// Admit returns nil when a Read of the path may go out now, and while it would fail fast its error, with RetryAfter.
+// Admit returns nil when a Read of the path may go out now, and while it would fail fast its error,
+// with RetryAfter.
 func (c *Connection) Admit(path string) error {
 	state := c.login.State()
 	now := time.Now()
@@ -42,12 +45,12 @@ func (c *Connection) Admit(path string) error {
 	return nil // there is a login to wait for, or a reason that Read gives
 }
 
-// Read reads one version of the KV v2 secret at a Reference's Path; version 0 is the latest. A token that
-// Vault does not know costs one login shared by all who met it, and a denial one fresh login, at most one a
-// minute, before it is final.
+// Read reads one version of the KV v2 secret at a Reference's Path; version 0 is the latest. A
+// token that Vault does not know costs one login shared by all who met it, and a denial one fresh
+// login, at most one a minute, before it is final.
 //
-// Errors: those of vault.Client.Read but vault.ErrInvalidToken; those of login.Source.Token when there is no token;
-// ctx's own when it ended before Config.Timeout.
+// Errors: those of vault.Client.Read but vault.ErrInvalidToken; those of login.Source.Token when
+// there is no token; ctx's own when it ended before Config.Timeout.
 func (c *Connection) Read(ctx context.Context, path string, version uint32) (*vault.Secret, error) {
 	ctx, cancel := c.operation(ctx)
 	defer cancel()
@@ -65,7 +68,8 @@ func (c *Connection) Read(ctx context.Context, path string, version uint32) (*va
 	return secret, err
 }
 
-// readAgain reads with a token that Vault has not known a moment ago, for the node may only lag, and then with others.
+// readAgain reads with a token that Vault has not known a moment ago, for the node may only lag,
+// and then with others.
 func (c *Connection) readAgain(ctx context.Context, token *vault.Token, path string, version uint32) (*vault.Secret, error) {
 	for range maxReplacements {
 		secret, err := c.readPatiently(ctx, token, path, version)
@@ -86,8 +90,8 @@ func (c *Connection) readAgain(ctx context.Context, token *vault.Token, path str
 		"several Vaults or a standby that lags perhaps: the tokens that it grants are not known to it"}
 }
 
-// readPatiently reads with a token that Vault has not known a moment ago; its first try comes after a pause. A token that
-// Vault has known before was more likely revoked.
+// readPatiently reads with a token that Vault has not known a moment ago; its first try comes after
+// a pause. A token that Vault has known before was more likely revoked.
 func (c *Connection) readPatiently(ctx context.Context, token *vault.Token, path string, version uint32) (*vault.Secret, error) {
 	err := error(&vault.CallError{Sentinel: vault.ErrInvalidToken, Doing: doingRead})
 	patience := lagPatience
@@ -106,7 +110,8 @@ func (c *Connection) readPatiently(ctx context.Context, token *vault.Token, path
 	return nil, err
 }
 
-// readAfterDenial reads once more when there is, or comes to be, a newer token: its role may have got another policy.
+// readAfterDenial reads once more when there is, or comes to be, a newer token: its role may have
+// got another policy.
 func (c *Connection) readAfterDenial(ctx context.Context, token *vault.Token, path string, version uint32, denial error) (*vault.Secret, error) {
 	switch err := c.login.Reject(ctx, token, true); {
 	case vault.Outage(err):
@@ -155,7 +160,8 @@ func (c *Connection) readInTurn(ctx context.Context, token *vault.Token, path st
 	return secret, err
 }
 
-// allow asks the breaker to let a read through. While a read is under way that may close the circuit it waits a moment.
+// allow asks the breaker to let a read through. While a read is under way that may close the
+// circuit it waits a moment.
 func (c *Connection) allow(ctx context.Context, path string) (breaker.Call, error) {
 	for end := time.Now().Add(trialPatience); ; {
 		call, err := c.breaker.Allow(keyOf(path))
@@ -185,13 +191,15 @@ func awaitTrial(ctx context.Context, open *breaker.OpenError, patience time.Dura
 	return false
 }
 
-// keyOf groups paths by their mount, as well as it can be told: a mount may hold several segments called data.
+// keyOf groups paths by their mount, as well as it can be told: a mount may hold several segments
+// called data.
 func keyOf(path string) breaker.Key {
 	mount, _, _ := strings.Cut(path, "/data/")
 	return breaker.Key{Group: mount, Name: path}
 }
 
-// explainNotFound returns vault.ErrNotKVv2 when Vault says that the path is another engine's, and else err.
+// explainNotFound returns vault.ErrNotKVv2 when Vault says that the path is another engine's, and
+// else err.
 func (c *Connection) explainNotFound(ctx context.Context, token *vault.Token, path string, err error) error {
 	if err != vault.ErrNothing || c.mounts.isVersioned(path) { //nolint:errorlint // the very same: what wraps it says more
 		return err
@@ -210,8 +218,8 @@ func (c *Connection) explainNotFound(ctx context.Context, token *vault.Token, pa
 	return err
 }
 
-// awaitTurn waits until fewer than maxConcurrentReads are under way, for half of the timeout at most: a read that
-// goes out has the other half, and its time-out says something about Vault.
+// awaitTurn waits until fewer than maxConcurrentReads are under way, for half of the timeout at
+// most: a read that goes out has the other half, and its time-out says something about Vault.
 func (c *Connection) awaitTurn(ctx context.Context) error {
 	if c.reads.TryAcquire(1) {
 		return nil

@@ -50,22 +50,24 @@ type Status struct {
 	TokenExpiresAt time.Time
 	// TokenValid says that there is a token that has not expired.
 	TokenValid bool
-	// LastError is why the state is not ready. When it is, LastError is what needs a person all the same: credential
-	// files that cannot be read (vault.ErrLoginPending), logins that fail while the token lives (an outage), or reads that Vault denies
-	// (vault.ErrPermissionDenied, for 5 minutes after the last one). Else it is nil.
+	// LastError is why the state is not ready. When it is, LastError is what needs a person all the
+	// same: credential files that cannot be read (vault.ErrLoginPending), logins that fail while
+	// the token lives (an outage), or reads that Vault denies (vault.ErrPermissionDenied, for 5
+	// minutes after the last one). Else it is nil.
 	LastError error
-	// LastAnswerAt is when Vault last did what it was asked, or said that a secret is not there; zero is never. Refusals
-	// and the calls of a Test do not count.
+	// LastAnswerAt is when Vault last did what it was asked, or said that a secret is not there;
+	// zero is never. Refusals and the calls of a Test do not count.
 	LastAnswerAt time.Time
-	// SecretIDExpiresAt is when the secret_id in use expires. Zero: never, or it is not known, because
-	// Config.LookUpSecretID is not set or the role's policies do not allow it.
+	// SecretIDExpiresAt is when the secret_id in use expires. Zero: never, or it is not known,
+	// because Config.LookUpSecretID is not set or the role's policies do not allow it.
 	SecretIDExpiresAt time.Time
 }
 
 // Status returns the state of the connection now.
 func (c *Connection) Status() Status { return c.board.now() }
 
-// board works out the state from the login, the breaker and the denials, and tells of changes, once each.
+// board works out the state from the login, the breaker and the denials, and tells of changes, once
+// each.
 type board struct {
 	c        *Connection
 	onChange func()

@@ -14,11 +14,12 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
-// Test tries the connection step by step, with the credentials that the connection uses and a token of the test's
-// own, revoked afterwards; with a ref also whether that key can be read. It asks Vault even in an outage, each
-// step within Config.Timeout, and counts against the login budget. Tests that run at the same time, or within 10 s of a
-// login of a test that has succeeded, share that login. A bad connection is a report that is not
-// OK, never an error; so is one that is closed meanwhile.
+// Test tries the connection step by step, with the credentials that the connection uses and a token
+// of the test's own, revoked afterwards; with a ref also whether that key can be read. It asks
+// Vault even in an outage, each step within Config.Timeout, and counts against the login budget.
+// Tests that run at the same time, or within 10 s of a login of a test that has succeeded, share
+// that login. A bad connection is a report that is not OK, never an error; so is one that is closed
+// meanwhile.
 func (c *Connection) Test(ctx context.Context, ref *vault.Reference) Report {
 	t := &stagedTest{
 		client: c.vault.ForTest(), ref: ref, timeout: c.Timeout(), closed: c.closed,
@@ -31,8 +32,8 @@ func (c *Connection) Test(ctx context.Context, ref *vault.Reference) Report {
 	return t.run(ctx)
 }
 
-// TestConfig does what Test does for a configuration that is not running. Its error is Open's, a mistake in
-// cfg.
+// TestConfig does what Test does for a configuration that is not running. Its error is Open's, a
+// mistake in cfg.
 func TestConfig(ctx context.Context, cfg Config, ref *vault.Reference) (Report, error) {
 	if err := cfg.check(); err != nil {
 		return Report{}, err
@@ -70,7 +71,8 @@ type testLogin struct {
 	err   error
 }
 
-// joinTestLogin returns the token of a test's login, and leave, to be called when it is no longer needed.
+// joinTestLogin returns the token of a test's login, and leave, to be called when it is no longer
+// needed.
 func (c *Connection) joinTestLogin(ctx context.Context) (token *vault.Token, leave func(), err error) {
 	one := c.currentTestLogin()
 	if one == nil {
@@ -85,7 +87,8 @@ func (c *Connection) joinTestLogin(ctx context.Context) (token *vault.Token, lea
 	}
 }
 
-// currentTestLogin returns the one to join, of which the caller is a user from here on; nil after Close.
+// currentTestLogin returns the one to join, of which the caller is a user from here on; nil after
+// Close.
 func (c *Connection) currentTestLogin() *testLogin {
 	c.testing.Lock()
 	defer c.testing.Unlock()
@@ -143,7 +146,8 @@ type stagedTest struct {
 	closed  <-chan struct{} // nil: never
 	// logIn takes a token, and returns what to call when it is no longer needed.
 	logIn func(context.Context) (*vault.Token, func(), error)
-	// newerRejected reports whether newer credentials than those that the test uses are known to be bad.
+	// newerRejected reports whether newer credentials than those that the test uses are known to be
+	// bad.
 	newerRejected func() bool
 
 	token  *vault.Token // nil before the login
@@ -218,7 +222,8 @@ func (t *stagedTest) reach(ctx context.Context) Check {
 }
 
 func (t *stagedTest) tryLogin(ctx context.Context) Check {
-	// The caller's going away must not hide a rejected login from the budget, or leave a token behind.
+	// The caller's going away must not hide a rejected login from the budget, or leave a token
+	// behind.
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), t.timeout, vault.ErrTimeout)
 	defer cancel()
 	ctx, stop := vault.UntilClosed(ctx, t.closed)

@@ -25,7 +25,8 @@ func (c *Connection) watchTLS(ctx context.Context, cfg Config) {
 	c.loops.Go(func() { c.reloadTLS(ctx) })
 }
 
-// reloadTLS tries changed files until they work: one of a pair may not be replaced yet, or Vault may be out.
+// reloadTLS tries changed files until they work: one of a pair may not be replaced yet, or Vault
+// may be out.
 func (c *Connection) reloadTLS(ctx context.Context) {
 	for c.awaitTLSChange(ctx) {
 		for warned := false; ctx.Err() == nil && !c.takeUpTLS(ctx, &warned); {

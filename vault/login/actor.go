@@ -17,7 +17,8 @@ import (
 
 const (
 	doingRenew = "renew the token"
-	// retryPause is how often a login or a renewal is tried again that failed for no fault of Vault's.
+	// retryPause is how often a login or a renewal is tried again that failed for no fault of
+	// Vault's.
 	retryPause = 5 * time.Second
 	// minPause is the least time between two calls of the token's upkeep, however short its life.
 	minPause = 250 * time.Millisecond
@@ -25,8 +26,8 @@ const (
 	keyGroup, loginKey, renewKey = "auth", "log in", "renew"
 )
 
-// actor owns the token and the credentials of a Source. Its run goroutine is the only one that logs in, renews and
-// publishes; everybody else asks it. All its fields are run's.
+// actor owns the token and the credentials of a Source. Its run goroutine is the only one that logs
+// in, renews and publishes; everybody else asks it. All its fields are run's.
 type actor struct {
 	*Source
 	log *slog.Logger
@@ -34,8 +35,9 @@ type actor struct {
 	token    *vault.Token
 	loggedIn bool
 	failure  error // why the last login that was due has failed
-	// renewAt and loginAt are when the token is to be renewed or replaced; the zero time is never. Both may be due: a
-	// renewal that failed is tried again beside the logins that are to replace it.
+	// renewAt and loginAt are when the token is to be renewed or replaced; the zero time is never.
+	// Both may be due: a renewal that failed is tried again beside the logins that are to replace
+	// it.
 	renewAt, loginAt time.Time
 	cannotRenew      []string      // policies whose tokens may not renew themselves
 	onInvalid        *rate.Limiter // logins because of tokens that Vault does not know
@@ -58,8 +60,8 @@ func newActor(s *Source) *actor {
 	return a
 }
 
-// run is the login loop. It ends when loop does; calls outlives it, so that a login under way can end and its
-// token be revoked.
+// run is the login loop. It ends when loop does; calls outlives it, so that a login under way can
+// end and its token be revoked.
 func (a *actor) run(loop, calls context.Context) {
 	defer func() { a.unprotect() }()
 	for loop.Err() == nil {
@@ -103,7 +105,8 @@ func earliest(first time.Time, others ...time.Time) time.Time {
 
 func isDue(at, now time.Time) bool { return !at.IsZero() && !at.After(now) }
 
-// hurry makes due what an outage has put off, now that the breaker has changed. It still asks the breaker.
+// hurry makes due what an outage has put off, now that the breaker has changed. It still asks the
+// breaker.
 func (a *actor) hurry() {
 	now := time.Now()
 	for _, at := range []*time.Time{&a.renewAt, &a.loginAt} {
@@ -133,8 +136,8 @@ func (a *actor) upkeep(ctx context.Context) {
 	}
 }
 
-// serve answers a request for another token. It returns nil when there is one, or when the asker must do with what
-// there is.
+// serve answers a request for another token. It returns nil when there is one, or when the asker
+// must do with what there is.
 func (a *actor) serve(ctx context.Context, r renewal) error {
 	if r.reason == operatorAsks {
 		a.cannotRenew = nil
@@ -152,8 +155,8 @@ func (a *actor) serve(ctx context.Context, r renewal) error {
 	return a.logIn(ctx, false)
 }
 
-// replaceInvalid drops a token that Vault does not know, and logs in anew: at once, unless that was so often
-// the case lately that something else is wrong.
+// replaceInvalid drops a token that Vault does not know, and logs in anew: at once, unless that was
+// so often the case lately that something else is wrong.
 func (a *actor) replaceInvalid(ctx context.Context) error {
 	a.token, a.renewAt = nil, time.Time{}
 	pause := a.onInvalid.Reserve().Delay()
@@ -167,9 +170,9 @@ func (a *actor) replaceInvalid(ctx context.Context) error {
 	return a.failure
 }
 
-// logIn logs in with the newest credentials, or with the current ones where Vault rejects the newest. When
-// there is no new token the old one stays, and the next try is planned. An operator also learns that the
-// newest were rejected, and does not wait for the end of a hold.
+// logIn logs in with the newest credentials, or with the current ones where Vault rejects the
+// newest. When there is no new token the old one stays, and the next try is planned. An operator
+// also learns that the newest were rejected, and does not wait for the end of a hold.
 func (a *actor) logIn(ctx context.Context, operator bool) error {
 	defer a.publish()
 	a.readCredentials()
@@ -263,8 +266,8 @@ func (a *actor) swap(ctx context.Context, granted *vault.Token, creds credential
 	a.giveBack(ctx, old)
 }
 
-// upkeepAt returns when to renew or replace the token: at about two thirds of what is left of its life after
-// from, with jitter.
+// upkeepAt returns when to renew or replace the token: at about two thirds of what is left of its
+// life after from, with jitter.
 func upkeepAt(t *vault.Token, from time.Time) time.Time {
 	share := 0.63 + 0.07*rand.Float64() //nolint:gosec // jitter needs no secrecy
 	return from.Add(max(time.Duration(share*float64(t.Expires().Sub(from))), minPause))
@@ -279,8 +282,8 @@ func (a *actor) giveBack(ctx context.Context, old *vault.Token) {
 	})
 }
 
-// renew renews the token. As long as it lives and may be renewed that is tried again, whatever becomes of the logins that
-// may be due beside it.
+// renew renews the token. As long as it lives and may be renewed that is tried again, whatever
+// becomes of the logins that may be due beside it.
 func (a *actor) renew(ctx context.Context) {
 	now := time.Now()
 	if !a.token.Valid(now) {

@@ -21,10 +21,11 @@ const (
 
 // What can be wrong with a credential. Each error of Read wraps ErrUnreadable or ErrMalformed.
 var (
-	// ErrUnreadable means: the file is missing, may not be read, is no regular file, or is empty. It may be in the
-	// middle of a rotation.
+	// ErrUnreadable means: the file is missing, may not be read, is no regular file, or is empty.
+	// It may be in the middle of a rotation.
 	ErrUnreadable = errors.New("the credential cannot be read")
-	// ErrMalformed means: what is there cannot be a credential. Vault would reject it, and count that.
+	// ErrMalformed means: what is there cannot be a credential. Vault would reject it, and count
+	// that.
 	ErrMalformed = errors.New("the credential cannot be right")
 	// ErrPath is the ErrMalformed of a literal that is the path of a file.
 	ErrPath error = pathError{}
@@ -37,8 +38,8 @@ func (pathError) Error() string { return "the credential is the path of a file" 
 // Unwrap returns ErrMalformed.
 func (pathError) Unwrap() error { return ErrMalformed }
 
-// Credential is a role_id or secret_id: a literal, or a file that holds it. The zero value is no credential; a File
-// wins over a Value. It is comparable.
+// Credential is a role_id or secret_id: a literal, or a file that holds it. The zero value is no
+// credential; a File wins over a Value. It is comparable.
 type Credential struct {
 	// Value is the credential itself.
 	Value redact.String
@@ -73,9 +74,9 @@ func (e *CredentialError) Error() string {
 // Unwrap returns the kind.
 func (e *CredentialError) Unwrap() error { return e.Kind }
 
-// Read returns the credential without the byte order mark and the blank space around it. No credential at all reads as
-// the empty one. Read never blocks, and refuses what cannot be right, so that Vault is not asked about it. Its error is
-// a *CredentialError, with setting as its Setting.
+// Read returns the credential without the byte order mark and the blank space around it. No
+// credential at all reads as the empty one. Read never blocks, and refuses what cannot be right, so
+// that Vault is not asked about it. Its error is a *CredentialError, with setting as its Setting.
 func (c Credential) Read(setting string) (redact.String, error) {
 	text, fault := c.read(setting)
 	if fault != nil {
@@ -135,8 +136,8 @@ func credentialIn(content []byte) (string, *CredentialError) {
 	return text, nil
 }
 
-// isBlank reports whether a character does not count at the ends of a credential: blank space, and what editors and
-// clipboards add that nobody sees, the byte order mark above all.
+// isBlank reports whether a character does not count at the ends of a credential: blank space, and
+// what editors and clipboards add that nobody sees, the byte order mark above all.
 func isBlank(r rune) bool {
 	return unicode.IsSpace(r) || r == '\ufeff' || r == '\u200b' || r == '\u2060'
 }
@@ -149,7 +150,8 @@ func endsLine(r rune) bool {
 	return false
 }
 
-// looksLikeUTF16 goes by the byte order mark, or by a NUL in every other byte, as plain letters have it.
+// looksLikeUTF16 goes by the byte order mark, or by a NUL in every other byte, as plain letters
+// have it.
 func looksLikeUTF16(content []byte) bool {
 	if bytes.HasPrefix(content, []byte{0xff, 0xfe}) || bytes.HasPrefix(content, []byte{0xfe, 0xff}) {
 		return true
@@ -170,10 +172,12 @@ func looksLikeUTF16(content []byte) bool {
 	return even == half && odd == 0 || odd == half && even == 0
 }
 
-// isInvisible reports whether a character has no place in a credential: a control character, or one that only formats.
+// isInvisible reports whether a character has no place in a credential: a control character, or one
+// that only formats.
 func isInvisible(char rune) bool { return unicode.IsControl(char) || unicode.Is(unicode.Cf, char) }
 
-// looksLikePath goes by the beginning. Base64 may begin with a slash too: its own characters tell it.
+// looksLikePath goes by the beginning. Base64 may begin with a slash too: its own characters tell
+// it.
 func looksLikePath(text string) bool {
 	for _, start := range []string{"/", "./", "../", "~/", "file:", `C:\`} {
 		if strings.HasPrefix(text, start) {

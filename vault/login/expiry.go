@@ -23,8 +23,9 @@ func (s *Source) SecretIDExpiresAt() time.Time {
 	return time.Time{}
 }
 
-// lookUpSecretID finds out, beside the loop, when the secret_id expires that a login has just used. It does so once for
-// each; after an outage, the next login tries again. What this path answers says nothing about reads.
+// lookUpSecretID finds out, beside the loop, when the secret_id expires that a login has just used.
+// It does so once for each; after an outage, the next login tries again. What this path answers
+// says nothing about reads.
 func (a *actor) lookUpSecretID(ctx context.Context, token *vault.Token, creds credentials) {
 	known := a.secretIDExpiry.Load()
 	if !a.cfg.LookUpSecretID || known != nil && known.creds == creds || creds.secretID.IsEmpty() || !token.HasPlainRole() {

@@ -41,8 +41,8 @@ func (a *actor) takeUpFiles() {
 	a.publish()
 }
 
-// readCredentials reads the files anew. While they cannot be read, in the middle of a rotation perhaps, what was
-// read before stays.
+// readCredentials reads the files anew. While they cannot be read, in the middle of a rotation
+// perhaps, what was read before stays.
 func (a *actor) readCredentials() {
 	newest, err := loadCredentials(a.cfg.RoleID, a.cfg.SecretID)
 	news := err != nil && (a.unreadable == nil || remedyOf(err) != remedyOf(a.unreadable)) // a file that is written in two steps may be empty first
@@ -114,8 +114,8 @@ func (a *actor) untilNextTry(err error, until time.Time) error {
 	return &told
 }
 
-// problem returns what is wrong with the newest credentials. That Vault has rejected them weighs more than that their
-// file cannot be read since.
+// problem returns what is wrong with the newest credentials. That Vault has rejected them weighs
+// more than that their file cannot be read since.
 func (a *actor) problem() error {
 	if hold, ok := a.held.byCredentials[a.newest]; ok {
 		return hold.err

@@ -22,13 +22,15 @@ type Role struct {
 	AuthMount string
 	// RoleID is required. SecretID may be zero for a role with bind_secret_id=false.
 	RoleID, SecretID Credential
-	// SecretIDWrapped says that SecretID is a response-wrapping token. It is unwrapped once for all that share a Budget.
+	// SecretIDWrapped says that SecretID is a response-wrapping token. It is unwrapped once for all
+	// that share a Budget.
 	SecretIDWrapped bool
 }
 
 // Config says where to log in, and as whom.
 type Config struct {
-	// Client asks the Vault, and Breaker lets its calls through. Both are shared with whoever reads. Required.
+	// Client asks the Vault, and Breaker lets its calls through. Both are shared with whoever
+	// reads. Required.
 	Client  *vault.Client
 	Breaker *breaker.Breaker
 	// Budget is what logins may cost; share one in a process. Required.
@@ -42,13 +44,13 @@ type Config struct {
 	Timeout func() time.Duration
 	// Logger is required.
 	Logger *slog.Logger
-	// OnChange is called after a State was published, and OnRejected when Vault or the Budget has refused a login. They
-	// must return at once. Required.
+	// OnChange is called after a State was published, and OnRejected when Vault or the Budget has
+	// refused a login. They must return at once. Required.
 	OnChange, OnRejected func()
 	// LookUpSecretID makes the Source ask Vault once when a new secret_id expires.
 	LookUpSecretID bool
-	// Watch is for tests in a bubble, where inotify does not work: it calls changed when a file may have changed, until
-	// ctx ends. Nil watches the files.
+	// Watch is for tests in a bubble, where inotify does not work: it calls changed when a file may
+	// have changed, until ctx ends. Nil watches the files.
 	Watch func(ctx context.Context, changed func())
 }
 
@@ -137,8 +139,8 @@ func notify(ch chan<- struct{}) {
 	}
 }
 
-// Close ends the logins, gives the token back, and waits until none of the Source's goroutines runs. What is not done
-// when ctx ends is given up. Further calls do nothing and return nil.
+// Close ends the logins, gives the token back, and waits until none of the Source's goroutines
+// runs. What is not done when ctx ends is given up. Further calls do nothing and return nil.
 func (s *Source) Close(ctx context.Context) error {
 	var err error
 	s.closeOnce.Do(func() { err = s.shutdown(ctx) })

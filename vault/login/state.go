@@ -16,10 +16,11 @@ type State struct {
 	Token *vault.Token
 	// LoggedIn says that a login has succeeded, whatever has become of its token since.
 	LoggedIn bool
-	// Problem is vault.ErrLoginRejected or vault.ErrLoginPending when the newest credentials do not work or cannot be
-	// read, else nil. There may be a good Token all the same.
+	// Problem is vault.ErrLoginRejected or vault.ErrLoginPending when the newest credentials do not
+	// work or cannot be read, else nil. There may be a good Token all the same.
 	Problem error
-	// Failure is why the last login that was due has failed, and nil after one that has not, or before the first.
+	// Failure is why the last login that was due has failed, and nil after one that has not, or
+	// before the first.
 	Failure error
 
 	retryAt     time.Time     // when the next login is due after Failure
@@ -30,7 +31,8 @@ type State struct {
 // Replaced is closed when there is a newer State.
 func (s *State) Replaced() <-chan struct{} { return s.replaced }
 
-// Refusal returns why there is no token now; nil while there is one, or a login is under way that may bring one.
+// Refusal returns why there is no token now; nil while there is one, or a login is under way that
+// may bring one.
 func (s *State) Refusal(now time.Time) error {
 	if s.Failure == nil || s.Token.Valid(now) {
 		return nil
@@ -47,16 +49,17 @@ func (s *State) Refusal(now time.Time) error {
 // minRetryAfter is what callers are told when a login is due or under way.
 const minRetryAfter = 200 * time.Millisecond
 
-// credentials are what a login takes. They are compared by value. A wrapped secret_id stands here as its
-// wrapping token.
+// credentials are what a login takes. They are compared by value. A wrapped secret_id stands here
+// as its wrapping token.
 type credentials struct{ roleID, secretID redact.String }
 
 // State returns the present one.
 func (s *Source) State() *State { return s.state.Load() }
 
-// Token returns a valid token. While a login is under way it waits for it; why there is no token it says at once. Errors:
-// those of vault.Client.Login, vault.ErrLoginPending when the credentials cannot be read, or the timeout of ctx (see
-// vault.ErrTimeout) passes before the first login is done, vault.ErrClosed, or ctx's own.
+// Token returns a valid token. While a login is under way it waits for it; why there is no token it
+// says at once. Errors: those of vault.Client.Login, vault.ErrLoginPending when the credentials
+// cannot be read, or the timeout of ctx (see vault.ErrTimeout) passes before the first login is
+// done, vault.ErrClosed, or ctx's own.
 func (s *Source) Token(ctx context.Context) (*vault.Token, error) {
 	for {
 		state := s.State()
@@ -77,8 +80,8 @@ func (s *Source) Token(ctx context.Context) (*vault.Token, error) {
 	}
 }
 
-// WaitReady returns nil after the first login. Errors: vault.ErrLoginRejected as soon as Vault rejects the
-// credentials, vault.ErrClosed, or ctx's own.
+// WaitReady returns nil after the first login. Errors: vault.ErrLoginRejected as soon as Vault
+// rejects the credentials, vault.ErrClosed, or ctx's own.
 func (s *Source) WaitReady(ctx context.Context) error {
 	for {
 		state := s.State()
@@ -98,8 +101,8 @@ func (s *Source) WaitReady(ctx context.Context) error {
 	}
 }
 
-// endedWaiting is what a caller gets that waited for a login until ctx ended. When it is a later login, Vault
-// has fallen silent.
+// endedWaiting is what a caller gets that waited for a login until ctx ended. When it is a later
+// login, Vault has fallen silent.
 func (s *Source) endedWaiting(ctx context.Context) error {
 	if errors.Is(context.Cause(ctx), vault.ErrTimeout) && !s.State().LoggedIn {
 		return &vault.CallError{Sentinel: vault.ErrLoginPending, Doing: doingLogin, RetryAfter: minRetryAfter,

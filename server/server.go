@@ -36,6 +36,9 @@ const (
 	// Resolve. A request that finds them all busy, with reads of Vault for example, gets a
 	// goroutine of its own.
 	streamWorkers = 32
+	// maxHeaderBytes bounds the headers of one request, each counted with 32 bytes more, as HTTP/2
+	// does. gRPC suggests as much; its default in Go is 16 MiB, held for as long as the request.
+	maxHeaderBytes = 8 << 10
 	// handshakeTimeout bounds how long a client may take to finish the HTTP/2 handshake.
 	handshakeTimeout = 10 * time.Second
 	// minPingInterval is how often a client may ping; gRPC's default of 5 minutes disconnects eager
@@ -196,6 +199,7 @@ func (s *Server) newGRPCServer(extra []grpc.ServerOption) *grpc.Server {
 	options := append([]grpc.ServerOption{
 		grpc.Creds(unixsocket.Credentials()),
 		grpc.MaxRecvMsgSize(maxRequestBytes),
+		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.MaxConcurrentStreams(maxConcurrentStreams),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.NumStreamWorkers(streamWorkers),

@@ -13,7 +13,6 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
@@ -106,7 +105,7 @@ type Server struct {
 	specTests     *rate.Limiter                  // of all callers together
 	serverOptions []grpc.ServerOption
 	grpc          *grpc.Server // set by Serve: it has goroutines from the beginning
-	health        *health.Server
+	health        *healthService
 	cache         *cache.Cache[*vault.Secret]
 	current       atomic.Pointer[snapshot]
 
@@ -156,7 +155,6 @@ func New(opts Options) (*Server, error) {
 		process:   processStatus(opts),
 		meter:     newCallerMeter(),
 		specTests: rate.NewLimiter(rate.Every(specTestEvery), specTestBurst),
-		health:    health.NewServer(),
 		cache:     secrets,
 
 		serverOptions: opts.ServerOptions,
@@ -175,7 +173,7 @@ func New(opts Options) (*Server, error) {
 		s.drainTimeout = 10 * time.Second
 	}
 	s.show(&snapshot{})
-	s.initHealth()
+	s.health = newHealthService(func() []CallerRule { return s.current.Load().callers })
 	if opts.Meter == nil {
 		return s, nil
 	}

@@ -84,6 +84,13 @@ func (r CallerRule) matches(caller unixsocket.Peer) bool {
 	return true
 }
 
+// mayKnow reports whether the caller may learn that the connection exists.
+func mayKnow(rules []CallerRule, caller unixsocket.Peer, connection string) bool {
+	return rules == nil || slices.ContainsFunc(rules, func(r CallerRule) bool {
+		return r.matches(caller) && (len(r.Connections) == 0 || slices.Contains(r.Connections, connection))
+	})
+}
+
 func (r CallerRule) covers(want access) bool {
 	if want.method == methodTestConnectionSpec {
 		return slices.Contains(r.Methods, want.method)

@@ -13,7 +13,6 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
@@ -36,6 +35,9 @@ const (
 	// Resolve. A request that finds them all busy, with reads of Vault for example, gets a
 	// goroutine of its own.
 	streamWorkers = 32
+	// maxHeaderBytes bounds the headers of one request, each counted with 32 bytes more, as HTTP/2
+	// does. gRPC suggests as much; its default in Go is 16 MiB, held for as long as the request.
+	maxHeaderBytes = 8 << 10
 	// handshakeTimeout bounds how long a client may take to finish the HTTP/2 handshake.
 	handshakeTimeout = 10 * time.Second
 	// minPingInterval is how often a client may ping; gRPC's default of 5 minutes disconnects eager
@@ -103,7 +105,7 @@ type Server struct {
 	specTests     *rate.Limiter                  // of all callers together
 	serverOptions []grpc.ServerOption
 	grpc          *grpc.Server // set by Serve: it has goroutines from the beginning
-	health        *health.Server
+	health        *healthService
 	cache         *cache.Cache[*vault.Secret]
 	current       atomic.Pointer[snapshot]
 
@@ -153,7 +155,6 @@ func New(opts Options) (*Server, error) {
 		process:   processStatus(opts),
 		meter:     newCallerMeter(),
 		specTests: rate.NewLimiter(rate.Every(specTestEvery), specTestBurst),
-		health:    health.NewServer(),
 		cache:     secrets,
 
 		serverOptions: opts.ServerOptions,
@@ -172,7 +173,7 @@ func New(opts Options) (*Server, error) {
 		s.drainTimeout = 10 * time.Second
 	}
 	s.show(&snapshot{})
-	s.initHealth()
+	s.health = newHealthService(func() []CallerRule { return s.current.Load().callers })
 	if opts.Meter == nil {
 		return s, nil
 	}
@@ -196,6 +197,7 @@ func (s *Server) newGRPCServer(extra []grpc.ServerOption) *grpc.Server {
 	options := append([]grpc.ServerOption{
 		grpc.Creds(unixsocket.Credentials()),
 		grpc.MaxRecvMsgSize(maxRequestBytes),
+		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.MaxConcurrentStreams(maxConcurrentStreams),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.NumStreamWorkers(streamWorkers),

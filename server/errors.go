@@ -86,6 +86,9 @@ const (
 	reasonOverloaded  = "OVERLOADED"
 )
 
+// reasonCancelled says that the client gave up.
+const reasonCancelled = "CANCELLED"
+
 // reasonOf is the contract's error table for what Vault's client and the cache report.
 var reasonOf = []struct {
 	err     error
@@ -125,7 +128,7 @@ func problemOf(err error) *problem {
 	case errors.Is(err, context.DeadlineExceeded):
 		return &problem{code: codes.DeadlineExceeded, reason: "DEADLINE_EXCEEDED", message: "the caller's deadline passed", cause: err}
 	case errors.Is(err, context.Canceled):
-		return &problem{code: codes.Canceled, reason: "CANCELLED", message: "the caller cancelled the request", cause: err}
+		return &problem{code: codes.Canceled, reason: reasonCancelled, message: "the caller cancelled the request", cause: err}
 	default:
 		return errInternal(err)
 	}

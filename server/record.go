@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
@@ -43,6 +44,9 @@ func (o *outcome) settle(key string, found cache.Result[*vault.Secret], err erro
 func (s *Server) record(
 	ctx context.Context, caller unixsocket.Peer, method string, outcomes []outcome,
 ) *problem {
+	if ctx.Err() != nil {
+		tellDeadlines(ctx, outcomes)
+	}
 	unwritten := s.audit(ctx, caller, method, outcomes)
 	for i := range outcomes {
 		if unwritten != nil {
@@ -59,6 +63,23 @@ func (s *Server) record(
 		return outcomes[i].request
 	})
 	return unwritten
+}
+
+// deadlineMargin is how much earlier than here a deadline may pass at the client, whose
+// cancellation then arrives first.
+const deadlineMargin = 100 * time.Millisecond
+
+// tellDeadlines tells the requests whose time was up from those that the client gave up.
+func tellDeadlines(ctx context.Context, outcomes []outcome) {
+	deadline, ok := ctx.Deadline()
+	if !ok || time.Until(deadline) > deadlineMargin {
+		return
+	}
+	for i := range outcomes {
+		if p := outcomes[i].problem; p != nil && p.reason == reasonCancelled {
+			outcomes[i].fail(context.DeadlineExceeded)
+		}
+	}
 }
 
 // recordUnhandled counts the secrets of a request that failed as a whole, and describes it in its

@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unique"
 
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
 )
@@ -172,8 +171,7 @@ func (m *kvMetadata) deletedAt() time.Time {
 // decodeFields returns the strings and the other values of a secret.
 func decodeFields(raw map[string]json.RawMessage) (texts, others []field, err error) {
 	for key, text := range raw {
-		// most secrets have the same few keys: one copy of each is enough
-		key = unique.Make(key).Value()
+		key = keysOfAll.share(key)
 		if len(text) == 0 || text[0] != '"' {
 			others = append(others, field{key: key, text: string(text)})
 			continue

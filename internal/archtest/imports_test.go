@@ -135,6 +135,19 @@ func TestNothingReachesWhatItMustNotKnow(t *testing.T) {
 			[]string{"./cmd/..."},
 			[]string{"github.com/hashicorp/vault", "github.com/hashicorp/vault/sdk/..."},
 		},
+		{
+			// autoexport and the bridge bring what no documented variable turns on.
+			"the product links no exporter that nobody can turn on",
+			[]string{"./cmd/...", "./internal/telemetry"},
+			[]string{
+				"go.opentelemetry.io/contrib/bridges/...",
+				"go.opentelemetry.io/contrib/exporters/...",
+				"go.opentelemetry.io/otel/exporters/otlp/otlplog/...",
+				"go.opentelemetry.io/otel/exporters/stdout/stdoutlog",
+				"go.opentelemetry.io/otel/exporters/zipkin",
+				"go.opentelemetry.io/otel/sdk/log/...",
+			},
+		},
 	}
 	packages := listPackages(t)
 	for _, c := range cases {

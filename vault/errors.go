@@ -78,18 +78,19 @@ type CallError struct {
 type Reach int
 
 const (
-	// ReachNothing: Vault answered, so this is no failure of Vault's, and other calls may expect an
-	// answer too.
+	// ReachNothing means that Vault answered: other calls may expect an answer too.
 	ReachNothing Reach = iota
-	// ReachPath: this path failed, and perhaps no other.
+	// ReachPath means that this path failed, and perhaps no other.
 	ReachPath
-	// ReachNode: the node that answered failed. Another node, over a new connection, may do better.
+	// ReachNode means that the node which answered failed. Another node, over a new connection, may
+	// do better.
 	ReachNode
-	// ReachNetwork: no answer came, whatever the path.
+	// ReachNetwork means that no answer came, whatever the path.
 	ReachNetwork
-	// ReachTime: no answer came in time, or the connection ended first. The path may be to blame.
+	// ReachTime means that no answer came in time, or that the connection ended first. The path may
+	// be to blame.
 	ReachTime
-	// ReachUnasked: Vault was not asked, so this says nothing about it.
+	// ReachUnasked means that Vault was not asked, so that this says nothing about it.
 	ReachUnasked
 )
 

@@ -94,15 +94,19 @@ func (r *results) draw(page string) error {
 	return r.drawCharts(charts)
 }
 
+// shownCallers is the number of callers whose load the page lists. The charts and the JSON have the
+// others too.
+const shownCallers = 16
+
 func (r *results) writePage(w io.Writer, charts string) {
-	fmt.Fprintf(w, "# Benchmarks\n\nMade by `make bench` on %s: %s.\n"+
-		"Every number is the median of %d rounds of %s, interleaved; the load and the servers "+
-		"share the\n"+
-		"machine. Compare within this page: every machine has its own numbers, and they are in\n"+
-		"[benchmarks.json](benchmarks.json) too. [performance.md](performance.md) says what the "+
-		"measures\n"+
-		"mean, and what was done for them.\n\n",
-		r.Made, r.Machine, r.Rounds, r.Each)
+	fmt.Fprintf(w, `# Benchmarks
+
+Made by `+"`make bench`"+` on %s: %s.
+Every number is the median of %d rounds of %s, interleaved. The load and the servers share the
+machine, so compare within this page only. [benchmarks.json](benchmarks.json) has every number.
+[performance.md](performance.md) says what they mean.
+
+`, r.Made, r.Machine, r.Rounds, r.Each)
 	fmt.Fprint(w, "## Targets\n\n| measure | value | target | |\n|---|---|---|---|\n")
 	for _, one := range r.Targets {
 		verdict := "met"
@@ -117,10 +121,15 @@ func (r *results) writePage(w io.Writer, charts string) {
 	}
 	fmt.Fprintf(w, "\n## Load\n\n![%[2]s](%[1]s/throughput.svg)\n\n![%[3]s](%[1]s/p99.svg)\n\n",
 		charts, altThroughput, altTail)
-	fmt.Fprint(w,
-		"| what | callers | secrets a second (least to most) | p50 | p99 | server CPU for "+
-			"100,000 | server resident |\n|---|---|---|---|---|---|---|\n")
+	fmt.Fprintf(w, `With %d callers:
+
+| what | secrets a second (least to most) | p50 | p99 | server CPU for 100,000 | server resident |
+|---|---|---|---|---|---|
+`, shownCallers)
 	for _, one := range r.Load {
+		if one.Callers != shownCallers {
+			continue
+		}
 		var rates []float64
 		for _, m := range one.Rounds {
 			rates = append(rates, m.PerSecond)
@@ -131,8 +140,8 @@ func (r *results) writePage(w io.Writer, charts string) {
 			cpu = median(cpuTime, one.Rounds).Round(10 * time.Millisecond).String()
 			memory = withUnit(number(median(resident, one.Rounds)), "MB")
 		}
-		fmt.Fprintf(w, "| %s | %d | %s (%s to %s) | %v | %v | %s | %s |\n", one.Subject,
-			one.Callers, number(rate.Median), number(rate.Least), number(rate.Most),
+		fmt.Fprintf(w, "| %s | %s (%s to %s) | %v | %v | %s | %s |\n", one.Subject,
+			number(rate.Median), number(rate.Least), number(rate.Most),
 			median(p50, one.Rounds).Round(time.Microsecond),
 			median(p99, one.Rounds).Round(time.Microsecond), cpu, memory)
 	}

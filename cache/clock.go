@@ -10,9 +10,9 @@ type instant struct {
 	mono time.Duration // since the Cache was made
 }
 
-// since returns how much time has passed from then to i: what the clock says that saw more of it.
-// So neither a suspended machine nor a clock that was set back makes anything younger. Whatever the
-// Cache does by age goes by this.
+// since returns how much time passed from then to i, by the clock that saw more of it. So neither a
+// suspended machine nor a clock that was set back makes anything younger. Everything that the Cache
+// does by age uses this.
 func (i instant) since(then instant) time.Duration {
 	return max(i.mono-then.mono, time.Duration(i.wall-then.wall))
 }

@@ -10,20 +10,20 @@ import (
 const (
 	// maxJitter is the share of the ttl by which a copy may expire early.
 	maxJitter = 0.1
-	// refreshPause is how long an entry is left alone after a load of its key failed.
+	// refreshPause is how long an entry is not refreshed after a load of its key failed.
 	refreshPause = time.Second
 	// refreshing is an entry's nextRefresh while its refresh runs.
 	refreshing = int64(math.MaxInt64)
 	// never is the age at which an entry ends whose value does not expire.
 	never = time.Duration(math.MaxInt64)
-	// entryOverhead is what an entry costs beside its key and its value, here, in the index and in
-	// ristretto, in bytes: with maps that have churned, which take up to a third more than fresh
-	// ones. TestMemoryStaysWithinTheBound holds it against the heap.
+	// entryOverhead is what an entry costs beside its key and its value, in bytes, here, in the
+	// index and in ristretto. It assumes maps that have churned, which take up to a third more than
+	// fresh ones. TestMemoryStaysWithinTheBound checks it against the heap.
 	entryOverhead = 512
 )
 
-// generation is shared by the entries that a space took in between two DropSpace calls. It drops
-// them all at once, however many they are.
+// generation is shared by the entries that a space admitted between two DropSpace calls, so that
+// one flag drops them all, however many they are.
 type generation struct {
 	space   string // Key.Space of its entries
 	dropped atomic.Bool
@@ -33,15 +33,14 @@ type generation struct {
 type absence struct{ err error }
 
 // entry is what is known of a key: a copy of its value, or the error that says it is absent. All
-// fields but the atomic ones are set before it is published and never change: what answers readers
-// is never overwritten. There may be millions: with a pointer for its value it fills an allocation
-// of 96 bytes.
+// fields but the atomic ones are set before it is published and never change, so readers need no
+// lock. There may be millions: with a pointer for its value it fills an allocation of 96 bytes.
 type entry[V any] struct {
 	name      string
 	value     V
 	absence   *absence // nil in a copy
 	fetchedAt instant
-	// the age at which it is over whatever the policy says: when its value expires
+	// the age at which it ends whatever the policy says: when its value expires
 	end time.Duration
 	// how long, from fetchedAt on, it was of use by the policy of the Get that caused the load
 	retention   time.Duration
@@ -53,8 +52,8 @@ type entry[V any] struct {
 	dropped     atomic.Bool
 }
 
-// newCopy returns the entry of a value that a load began at fetchedAt has brought, and that expires
-// at expiresAt.
+// newCopy returns the entry for a value that expires at expiresAt and was brought by a load that
+// began at fetchedAt.
 func newCopy[V any](key Key, value V, size int, fetchedAt instant, expiresAt time.Time,
 	p *Policy) *entry[V] {
 	end := never
@@ -78,16 +77,17 @@ func newAbsence[V any](key Key, err error, fetchedAt instant, p *Policy) *entry[
 	}
 }
 
-// left is for how long the entry is still of use to anybody.
+// left is how much longer the entry is of use to anybody.
 func (e *entry[V]) left(now instant) time.Duration { return e.retention - now.since(e.fetchedAt) }
 
-// cost is what an entry counts, with a value of size bytes; more than 4 GiB count as 4 GiB.
+// cost is the size at which an entry counts, given the size of its value. More than 4 GiB count as
+// 4 GiB.
 func cost(key Key, size int) uint32 {
 	return uint32(min(int64(entryOverhead+len(key.Space)+len(key.Name))+int64(max(size, 0)), math.MaxUint32)) // #nosec G115 -- bounded
 }
 
-// key returns the whole key, by which a hash collision is told apart. The entry must have entered
-// the index.
+// key returns the whole key, which tells hash collisions apart. The entry must have entered the
+// index.
 func (e *entry[V]) key() Key {
 	return Key{Space: e.generation.space, Name: e.name, Version: e.version}
 }
@@ -99,7 +99,7 @@ func addSaturating(a, b time.Duration) time.Duration {
 	return math.MaxInt64
 }
 
-// isDropped reports whether the entry may answer nobody any more.
+// isDropped reports whether the entry may no longer answer anybody.
 func (e *entry[V]) isDropped() bool {
 	return e.dropped.Load() || (e.generation != nil && e.generation.dropped.Load())
 }
@@ -123,7 +123,7 @@ func (e *entry[V]) isFresh(arrival instant, l *Lookup[V]) bool {
 	return bound > 0 && age <= bound && age < e.end && !e.isDropped()
 }
 
-// isServable reports whether the entry may stand in for a value during an outage.
+// isServable reports whether the entry may answer in an outage.
 func (e *entry[V]) isServable(now instant, l *Lookup[V]) bool {
 	maxStale, age := tighten(l.Policy.MaxStale, l.MaxStale), now.since(e.fetchedAt)
 	return e.isCopy() && maxStale > 0 && age-max(l.Policy.TTL, 0) <= maxStale && age < e.end &&
@@ -131,8 +131,7 @@ func (e *entry[V]) isServable(now instant, l *Lookup[V]) bool {
 }
 
 // isRefreshDue reports whether a hit on the entry should start a load in the background. It never
-// should when the value expires before the copy would: what a load brings until then expires at the
-// same time.
+// is when the value expires before the copy would: a load would bring the same end.
 func (e *entry[V]) isRefreshDue(now instant, p *Policy) bool {
 	window, life := min(p.RefreshAhead, p.TTL/4), e.lifetime(p)
 	age := now.since(e.fetchedAt)
@@ -146,7 +145,7 @@ func (e *entry[V]) claimRefresh(now instant) bool {
 	return int64(now.since(e.fetchedAt)) >= next && e.nextRefresh.CompareAndSwap(next, refreshing)
 }
 
-// postponeRefresh ends a claim and keeps the entry alone for a while.
+// postponeRefresh ends a claim and leaves the entry alone for a while.
 func (e *entry[V]) postponeRefresh(now instant) {
 	e.nextRefresh.Store(int64(now.since(e.fetchedAt) + refreshPause))
 }

@@ -3,9 +3,9 @@ package cache
 import "context"
 
 // Get answers the lookup from the cache or by a load. Errors: the load's own, or the same one
-// remembered; Admit's; ctx's when it ends while the Get waits (the load goes on); ErrOverloaded;
-// ErrClosed; ErrPanicked. A cached answer is returned whatever the state of ctx, without a lock
-// shared with loads and without an allocation.
+// remembered; Admit's; ctx's when it ends while the Get waits (the load continues); ErrOverloaded;
+// ErrClosed; ErrPanicked. A cached answer is returned whatever the state of ctx, without an
+// allocation or a lock shared with loads.
 func (c *Cache[V]) Get(ctx context.Context, l Lookup[V]) (Result[V], error) {
 	arrival := c.clock()
 	e, open := c.fresh(ctx, &l, arrival)
@@ -18,9 +18,8 @@ func (c *Cache[V]) Get(ctx context.Context, l Lookup[V]) (Result[V], error) {
 	return e.answer(SourceCache, &l.Policy)
 }
 
-// GetCached is Get for a caller that has something else to do than to wait: it reports false, and
-// does nothing, where Get would wait for a load or fail by itself. An absence that is remembered is
-// an answer, and its error comes with it.
+// GetCached is Get for a caller that cannot wait now. Where Get would wait for a load, or fail, it
+// returns false and does nothing. A remembered absence is an answer, and comes with its error.
 func (c *Cache[V]) GetCached(ctx context.Context, l Lookup[V]) (Result[V], bool, error) {
 	e, _ := c.fresh(ctx, &l, c.clock())
 	if e == nil {
@@ -71,9 +70,8 @@ func (c *Cache[V]) miss(ctx context.Context, l Lookup[V], arrival instant) (Resu
 	return f.outcome.entry.answer(SourceLoad, &l.Policy)
 }
 
-// join returns the flight to wait for, of which the caller is a waiter from here on; or the fresh
-// entry that the store does not have yet; or nothing, when a flight is needed and the caller was
-// refused.
+// join returns the flight to wait for, with the caller as a waiter; or the fresh entry that the
+// store does not have yet; or nothing, when a flight is needed and Admit refused the caller.
 func (c *Cache[V]) join(
 	ctx context.Context, l Lookup[V], arrival instant, refusal error,
 ) (*flight[V], *entry[V], error) {
@@ -104,7 +102,7 @@ func (c *Cache[V]) join(
 	return f, nil, nil
 }
 
-// refused answers a caller whom Admit has refused with err.
+// refused answers a caller whom Admit refused with err.
 func (c *Cache[V]) refused(l *Lookup[V], err error) (Result[V], error) {
 	now := c.clock()
 	o := c.failure(ownKey(l.Key), err, now, &l.Policy)

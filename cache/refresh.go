@@ -2,8 +2,8 @@ package cache
 
 import "context"
 
-// refresh loads the entry's key in the background, unless that is being done, was tried in vain a
-// moment ago, or there is no room for it.
+// refresh loads the entry's key in the background, unless a refresh is running, failed a moment
+// ago, or has no room.
 func (c *Cache[V]) refresh(ctx context.Context, l Lookup[V], e *entry[V], arrival instant) {
 	if !e.claimRefresh(arrival) {
 		return

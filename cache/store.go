@@ -11,16 +11,16 @@ import (
 )
 
 const (
-	// laneCount spreads readers over locks, so that they do not meet on one cache line.
+	// laneCount spreads readers over locks, so that they do not fight for one cache line.
 	laneCount = 64
-	// removeChunk bounds how many entries are removed before a writer that waits gets its turn.
+	// removeChunk bounds how many entries are removed before a waiting writer gets its turn.
 	removeChunk = 2048
-	// clockLeap is by how much the clocks must move apart before it matters: ristretto sorts what
-	// expires by five seconds.
+	// clockLeap is how far the clocks must move apart before it matters: ristretto sorts expiries
+	// into buckets of five seconds.
 	clockLeap = 5 * time.Second
 	// bytesPerCounter sizes ristretto's sketch and filter: about three counters, at 4 bytes, for
-	// each entry of the usual size. Two entries then share their counters in all of the four rows
-	// one time in a hundred.
+	// each entry of the usual size. Two entries then share all four of their counters one time in a
+	// hundred.
 	bytesPerCounter = 256
 	minCounters     = 1 << 12
 	maxCounters     = 1 << 24
@@ -39,7 +39,7 @@ type store[V any] struct {
 	hash  func(Key) uint64 // replaced by the collision test only
 	lanes [laneCount]lane
 
-	// mu is held by whoever writes. It is never taken by a reader, or while Cache.mu is held.
+	// mu is held by every writer. No reader takes it, and nobody takes it while holding Cache.mu.
 	mu     sync.Mutex
 	closed bool          // guarded by mu
 	last   Stats         // guarded by mu; set when closed is
@@ -54,7 +54,7 @@ type store[V any] struct {
 	release sync.Once // closes ristretto
 }
 
-// lane keeps readers out of a ristretto that is being closed: its Get would panic.
+// lane keeps readers out of a ristretto that is being closed, whose Get would panic.
 type lane struct {
 	mu     sync.RWMutex
 	closed bool     // guarded by mu
@@ -128,9 +128,9 @@ func (s *store[V]) get(key Key) (e *entry[V], open bool) {
 	return e, true
 }
 
-// put takes in the entry, unless it was dropped meanwhile, and keeps it until it is as old as its
-// retention. When it returns, the entry is visible or has left through onExit. It reports false
-// when the entry was not even tried.
+// put adds the entry, unless it was dropped meanwhile, and keeps it until it is as old as its
+// retention. When it returns true, the entry is visible or has left through onExit. False means
+// that it was not even tried.
 func (s *store[V]) put(e *entry[V], now instant) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -144,7 +144,7 @@ func (s *store[V]) put(e *entry[V], now instant) bool {
 	}
 	hash := s.hash(e.key())
 	if held, _ := s.cache.Get(hash); held == nil || held.cost < e.cost {
-		// Ristretto makes no room for what replaces something smaller, only for what is new.
+		// Ristretto evicts to make room for what is new, not for what replaces something smaller.
 		s.cache.Del(hash)
 	}
 	tried := s.cache.SetWithTTL(hash, e, int64(e.cost), left)
@@ -167,7 +167,7 @@ func (s *store[V]) remove(entries []*entry[V]) bool {
 	return true
 }
 
-// removeAll does what remove does, and gives other writers a turn every so often.
+// removeAll is remove, with a pause for other writers every so often.
 func (s *store[V]) removeAll(entries iter.Seq[*entry[V]]) {
 	chunk := make([]*entry[V], 0, removeChunk)
 	for e := range entries {
@@ -192,10 +192,10 @@ func (s *store[V]) removeLocked(entries []*entry[V]) {
 	s.cache.Wait()
 }
 
-// followClock makes the entries leave in time after the wall clock was set, or the machine
-// suspended. Ristretto times them by both clocks: it looks at each once, when the wall clock says
-// so, and lets it go only if the monotonic clock agrees. So after a leap ahead those that were
-// taken in before would stay for ever, and after a leap back for as long as that. mu must be held.
+// followClock makes the entries leave in time after the wall clock was set or the machine
+// suspended. Ristretto uses both clocks: it looks at an entry once, when the wall clock says so,
+// and removes it only if the monotonic clock agrees. So after a leap ahead the entries from before
+// would stay for ever, and after a leap back for as long as the leap. mu must be held.
 func (s *store[V]) followClock(now instant) {
 	if leap := now.skew() - s.skew; leap.Abs() < clockLeap {
 		return // what ristretto's own precision covers
@@ -227,8 +227,8 @@ func (s *store[V]) retime(e *entry[V], left time.Duration) {
 	}
 }
 
-// resize changes the bound. Ristretto itself would shrink only at the next Set; so take is asked to
-// drop entries that cost so many bytes, until it has none or the rest fits.
+// resize changes the bound. Ristretto itself would shrink only at the next Set, so take is called
+// to drop entries of the given cost, until it has none or the rest fits.
 func (s *store[V]) resize(maxBytes int64, take func(bytes int64) []*entry[V]) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -9,19 +9,19 @@ import (
 	"syscall"
 )
 
-// ErrAddressNotAllowed is wrapped by Open's and TestConfig's error when Config.AllowedHosts does
+// ErrAddressNotAllowed is wrapped by the error of Open and TestConfig when Config.AllowedHosts does
 // not cover the address.
 var ErrAddressNotAllowed = errors.New("the address is not among those that may be connected to")
 
-// destinations are where a client may connect to. A host that is listed by name may resolve to
-// anything. Any other one is judged by what it resolves to, at the moment of connecting: so a name
-// cannot change its mind in between.
+// destinations are the hosts that a client may connect to. A host listed by name may resolve to
+// anything. Any other host is judged by the address that it resolves to at connection time, so that
+// a name cannot change between check and use.
 type destinations struct {
 	hosts    []string // lower case
 	networks []netip.Prefix
 }
 
-// newDestinations takes names, addresses and networks in CIDR notation.
+// newDestinations parses names, addresses and networks in CIDR notation.
 func newDestinations(allowed []string) destinations {
 	var d destinations
 	for _, text := range allowed {
@@ -39,7 +39,7 @@ func newDestinations(allowed []string) destinations {
 	return d
 }
 
-// guardDialer makes the dialer refuse what is not allowed for an address of Vault's.
+// guardDialer makes the dialer refuse every address that is not allowed.
 func (d destinations) guardDialer(dialer *net.Dialer, address *url.URL) error {
 	host := canonicalHost(address.Hostname())
 	for _, allowed := range d.hosts {

@@ -2,8 +2,8 @@ package vault
 
 import "strings"
 
-// foreignForm says what a text is that other tools and platforms call a reference, and what to send
-// instead; "" for anything else. It goes by the beginning alone: everything behind it may be a name
+// foreignForm recognises what other tools and platforms call a reference, and says what to send
+// instead; "" for anything else. It looks at the beginning alone: the rest may legally be the name
 // of a mount, a secret or a key.
 func foreignForm(text string) string {
 	switch {
@@ -22,8 +22,8 @@ func foreignForm(text string) string {
 	return ""
 }
 
-// isURL reports whether a text begins with a scheme and two slashes, as https:// and ref+vault://
-// do.
+// isURL reports whether a text begins with a scheme and two slashes, such as https:// or
+// ref+vault://.
 func isURL(text string) bool {
 	scheme, _, found := strings.Cut(text, "://")
 	if !found || scheme == "" {

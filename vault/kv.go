@@ -15,15 +15,15 @@ import (
 
 const doingRead = "read the secret"
 
-// ErrNothing wraps ErrNotFound: Vault's 404 without a word, which KV version 1 and 2 both give for
-// a missing secret.
+// ErrNothing wraps ErrNotFound. It is Vault's 404 without a message, which KV version 1 and 2 both
+// give for a missing secret.
 var ErrNothing = &CallError{Sentinel: ErrNotFound, Doing: doingRead,
 	Remedy: "check the path and the version: Vault has no such secret"}
 
 // Read reads one version of the KV v2 secret at a Reference's Path; version 0 is the latest.
 // Errors: ErrNotFound, ErrVersionDeleted, ErrVersionDestroyed, ErrPermissionDenied,
 // ErrInvalidToken, ErrNotKVv2, ErrInvalidPath, ErrTooLarge; an outage (see Outage); ctx's own.
-// ErrNothing leaves open whether the mount is of KV version 2: ask Mount.
+// After ErrNothing the mount may still be KV version 1: ask Mount.
 func (c *Client) Read(ctx context.Context, token redact.String, path string,
 	version uint32) (*Secret, error) {
 	r := request{doing: doingRead, kind: CallRead, method: http.MethodGet, path: path,
@@ -42,29 +42,28 @@ func (c *Client) Read(ctx context.Context, token redact.String, path string,
 	return decideRead(ans, was)
 }
 
-// knowsToken reports whether the answer to a read shows that Vault knows the token: its policies
-// have been asked.
+// knowsToken reports whether the answer to a read proves that Vault knows the token: it got as far
+// as its policies.
 func (a *answer) knowsToken() bool {
 	return a.isGood(CallRead) || a.status == http.StatusForbidden && !a.deniesPlainly() &&
 		!a.knowsNoToken()
 }
 
-// Honours reports whether the token is the last one that Vault has shown to know, by its answer to
-// a Read.
+// Honours reports whether the token is the last one that Vault proved to know in answer to a Read.
 func (c *Client) Honours(token redact.String) bool {
 	last := c.honoured.Load()
 	return last != nil && *last == token
 }
 
-// asked is what a read has asked for.
+// asked describes a read.
 type asked struct {
 	path string
-	// honoured says that Vault has answered a read with the same token before.
+	// honoured means that Vault has answered a read with the same token before.
 	honoured bool
 }
 
-// decideRead turns Vault's answer to a read into the secret or the sentinel that it means; it is
-// the only place that does.
+// decideRead turns Vault's answer to a read into a secret or a sentinel. No other code decides
+// that.
 func decideRead(ans *answer, was asked) (*Secret, error) {
 	switch ans.status {
 	case http.StatusOK:
@@ -90,7 +89,7 @@ func decideFound(ans *answer) (*Secret, error) {
 	if ans.misshaped || found == nil || found.Metadata == nil || found.Metadata.Version == 0 {
 		return nil, NotKVv2()
 	}
-	// only version 1 leases: its secret looks like one of version 2
+	// Only version 1 sets a lease: its secret may look like one of version 2.
 	if ans.body.LeaseDuration != 0 {
 		return nil, NotKVv2()
 	}
@@ -127,9 +126,9 @@ func decideNotFound(ans *answer) error {
 	return ErrNothing
 }
 
-// decideForbidden tells a token that Vault does not know from a read that it does not allow. A
-// plain denial is OpenBao's answer to a token that is no more, but also the answer to one from a
-// network that it is not bound to: the first has been honoured before.
+// decideForbidden tells a token that Vault does not know from a read that it does not allow.
+// OpenBao denies plainly when a token is gone, but also when the token is bound to another network.
+// Only a token that is gone was honoured before.
 func decideForbidden(ans *answer, was asked) error {
 	if ans.knowsNoToken() || ans.deniesPlainly() && was.honoured {
 		return &CallError{Sentinel: ErrInvalidToken, Doing: doingRead, Status: ans.status,
@@ -146,8 +145,8 @@ func decideForbidden(ans *answer, was asked) error {
 	return denied
 }
 
-// gone returns why a version without data has none, and nil when its data is null though nobody
-// deleted it.
+// gone returns why a version has no data: deleted or destroyed. It returns nil when the data is
+// null and nobody deleted it.
 func (m *kvMetadata) gone(now time.Time) error {
 	switch {
 	case m.Destroyed:
@@ -158,8 +157,8 @@ func (m *kvMetadata) gone(now time.Time) error {
 	return nil
 }
 
-// deletedAt is when the version's deletion comes, or came; delete_version_after sets a time ahead.
-// The zero time is that none is set, or one that nobody can read.
+// deletedAt is when the version's deletion comes, or came: delete_version_after sets a time ahead.
+// The zero time means that none is set, or that it cannot be parsed.
 func (m *kvMetadata) deletedAt() time.Time {
 	at, err := time.Parse(time.RFC3339Nano, m.DeletionTime)
 	if err != nil {
@@ -168,7 +167,7 @@ func (m *kvMetadata) deletedAt() time.Time {
 	return at
 }
 
-// decodeFields returns the strings and the other values of a secret.
+// decodeFields decodes the strings and the other values of a secret.
 func decodeFields(raw map[string]json.RawMessage) (texts, others []field, err error) {
 	for key, text := range raw {
 		key = keysOfAll.share(key)
@@ -185,7 +184,7 @@ func decodeFields(raw map[string]json.RawMessage) (texts, others []field, err er
 	return texts, others, nil
 }
 
-// decodeString decodes a JSON string, which nearly always holds no escapes.
+// decodeString decodes a JSON string, on a fast path when it has no escapes, as nearly always.
 func decodeString(text json.RawMessage) (string, error) {
 	inner := string(text[1 : len(text)-1])
 	if !strings.Contains(inner, `\`) && isPrintableASCII(inner) {

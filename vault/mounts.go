@@ -23,7 +23,7 @@ type Mount struct {
 	KVVersion uint32
 }
 
-// MountOf asks whose path it is: Vault tells every token that may read there. Errors:
+// MountOf asks which engine serves the path. Vault tells every token that may read there. Errors:
 // ErrNotAllowed, an outage, or ctx's own.
 func (c *Client) MountOf(ctx context.Context, token redact.String, path string) (Mount, error) {
 	ans, err := c.do(ctx, request{doing: "ask for the mount", kind: CallMount,

@@ -17,7 +17,7 @@ import (
 )
 
 // transportError turns an error of net/http into ErrUnreachable, or into ctx's error when the
-// caller gave up.
+// caller left.
 func (c *Client) transportError(ctx context.Context, doing string, err error) error {
 	if urlErr, ok := errors.AsType[*url.Error](err); ok {
 		err = urlErr.Err // without the URL
@@ -32,15 +32,15 @@ func (c *Client) transportError(ctx context.Context, doing string, err error) er
 	return fmt.Errorf("%s: %w", doing, ctx.Err())
 }
 
-// TimeoutError is what a call ends with that Vault has not answered in time.
+// TimeoutError is the error of a call that Vault did not answer in time.
 func TimeoutError(doing string) error {
 	return &CallError{Sentinel: ErrUnreachable, Doing: doing, Cause: ErrTimeout, Reach: ReachTime,
 		Remedy: "check that Vault is up and that a firewall lets the connection through, or " +
 			"raise the timeout"}
 }
 
-// reachOf tells a connection that could not be made, which is nobody's own fault, from an answer
-// that did not come.
+// reachOf tells a connection that could not be made, which no path causes, from an answer that did
+// not come.
 func reachOf(err error) Reach {
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
 		return ReachNetwork
@@ -52,8 +52,8 @@ func reachOf(err error) Reach {
 	return ReachNetwork
 }
 
-// isCut reports whether the connection ended before the answer did: whoever cut it may have done so
-// because of the path.
+// isCut reports whether the connection ended before the answer did. A proxy may cut it because of
+// the path.
 func isCut(err error) bool {
 	for _, cut := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {
 		if errors.Is(err, cut) {
@@ -63,8 +63,8 @@ func isCut(err error) bool {
 	return false
 }
 
-// loggable returns err when it is the network's, the system's or TLS's, and else only its type:
-// net/http quotes in some errors what the peer sent.
+// loggable returns err when it comes from the network, the system or TLS. Of any other it returns
+// the type alone: net/http quotes the peer in some errors.
 func loggable(err error) error {
 	var (
 		network net.Error
@@ -136,20 +136,19 @@ func networkRemedy(err error, proxy string) string {
 	return "check the address, the network and that Vault runs"
 }
 
-// isTLSAlert reports whether the peer has ended the handshake by an alert. A tls.AlertError is only
-// QUIC's.
+// isTLSAlert reports whether the peer ended the handshake with an alert. It does not look for
+// tls.AlertError, which crypto/tls returns for QUIC only.
 func isTLSAlert(err error) bool {
 	op, ok := errors.AsType[*net.OpError](err)
 	return ok && op.Op == "remote error"
 }
 
-// alertRemedy says what to change after a peer's alert, whose description is one of crypto/tls's
-// own texts.
+// alertRemedy says what to change after an alert, whose description is crypto/tls's own text.
 func alertRemedy(err error) string {
 	text := err.Error()
 	switch {
 	case strings.Contains(text, "certificate required"):
-		// A certificate of a CA that the server does not name is not even shown to it.
+		// Go does not even send a certificate whose CA the server does not name.
 		return "the server wants a client certificate: set tls.client_cert_file and " +
 			"tls.client_key_file, or, if they are set, replace " +
 			"them by a pair that is signed by a CA that the server trusts"
@@ -173,7 +172,7 @@ func isProxyConnect(err error) bool {
 	return ok && op.Op == "proxyconnect"
 }
 
-// proxyRemedy says what to change when a proxy does not connect to Vault.
+// proxyRemedy says what to change when a proxy does not connect us to Vault.
 func proxyRemedy(status int, proxy string) string {
 	answered := "the proxy of the environment, " + proxy + ", answered HTTP " + strconv.Itoa(status)
 	switch {

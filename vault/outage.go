@@ -5,9 +5,8 @@ import (
 	"net/http"
 )
 
-// outage returns the outage that the answer to a call of the kind reports, and nil for an answer of
-// a Vault that works. It is the one place that decides: docs/vault-answers.md has the table. A
-// proxy is that of the environment, empty without one.
+// outage returns the outage that an answer means, or nil when Vault works. No other code decides
+// that; docs/vault-answers.md has the table. proxy is the environment's, empty without one.
 func (a *answer) outage(doing string, kind CallKind, proxy string) error {
 	out := a.classify(kind, proxy)
 	if out == nil {
@@ -35,7 +34,7 @@ func (a *answer) classify(kind CallKind, proxy string) *CallError {
 				"Vault itself, with its scheme and port"}
 	case a.broken:
 		return a.notVaults(proxy)
-	// a login has been granted: it may have cost one of the secret_id's uses
+	// Vault granted the login: it may have used up one of the secret_id's uses.
 	case a.body.WrapInfo != nil && kind != CallLogin:
 		return &CallError{Reach: ReachPath, Remedy: wrappedRemedy}
 	case a.status >= 500, a.status == 472, a.status == 473, a.status == 474:
@@ -49,9 +48,9 @@ func (a *answer) classify(kind CallKind, proxy string) *CallError {
 const wrappedRemedy = "Vault wraps its answer, which nobody asked for: keep what stands in front " +
 	"of Vault from adding X-Vault-Wrap-TTL"
 
-// unwell is what sys/health says of a node that serves nobody, however it is asked; nil for any
-// other. Its status is not to be trusted else: a proxy may drop the parameters that ask for 200,
-// and then a standby's is 429.
+// unwell returns the outage when sys/health describes a node that serves nobody, else nil. It looks
+// at the body, not at the status: a proxy may drop the parameters that ask for 200, and then a
+// standby answers 429.
 func (a *answer) unwell() *CallError {
 	switch a.status {
 	case 472:
@@ -62,7 +61,7 @@ func (a *answer) unwell() *CallError {
 	return nil
 }
 
-// limited is an answer that asks for fewer requests.
+// limited is the outage when an answer asks for fewer requests.
 func (a *answer) limited(proxy string) *CallError {
 	out := &CallError{Sentinel: ErrRateLimited, Reach: ReachPath,
 		Remedy: "wait, or raise the rate limit quota in Vault"}
@@ -81,8 +80,8 @@ func (a *answer) limited(proxy string) *CallError {
 	return out
 }
 
-// serverError is an answer of Vault's own that it cannot do what it is asked; nil when it is a
-// login's, and never will be.
+// serverError returns the outage when Vault itself cannot do what it was asked. It returns nil for
+// a login that Vault will never accept.
 func (a *answer) serverError(kind CallKind) *CallError {
 	switch {
 	case a.status == http.StatusServiceUnavailable && a.saysSealed():
@@ -110,20 +109,19 @@ func (a *answer) serverError(kind CallKind) *CallError {
 			"): look into Vault's log"}
 }
 
-// leaderlessTexts are those of a node that steps down, or cannot pass a request on to the leader.
-// None of them may stand in the name of a role or a mount, which some errors hold.
+// leaderlessTexts come from a node that steps down or cannot forward a request to the leader. None
+// of them can be part of a role's or mount's name, which some errors quote.
 var leaderlessTexts = []string{"node not active", "node is not active", "no active Vault instance",
 	"in standby mode", "o cluster leader",
 	"active context canceled", "forward to the active node", "in HA cluster membership",
 	"error during forwarding", "rpc error: ",
 	"write to readonly storage", "errors from both primary and secondary"}
 
-// hopelessLogins are those of a 500 with which Vault refuses credentials or a role that will never
-// do.
+// hopelessLogins are texts of a 500 by which Vault refuses credentials or a role for good.
 var hopelessLogins = []string{"failed to determine alias name", "missing role_id",
 	"failed to create HMAC", cidrBlocks, "Field validation failed"}
 
-// cidrBlocks stands in a 500: a secret_id's networks are no part of its role's.
+// cidrBlocks is part of a 500: the secret_id's networks are not a subset of its role's.
 const cidrBlocks = "CIDR blocks on the role"
 
 func (a *answer) leaderless() *CallError {
@@ -141,15 +139,15 @@ func secondaryForRecovery() *CallError {
 			"nobody: send requests to the primary, or promote it"}
 }
 
-// saysSealed reports whether Vault itself says that it, or the namespace, is sealed, or that it is
-// not initialised.
+// saysSealed reports whether Vault itself says that it, or the namespace, is sealed or not
+// initialised.
 func (a *answer) saysSealed() bool {
 	return a.mentions("Vault is sealed", "Namespace is sealed", "Vault is not initialized") ||
 		a.body.Initialized != nil && (a.body.Sealed || !*a.body.Initialized)
 }
 
-// passing is an answer with which Vault refuses a good request because of its own state or its
-// set-up, and nil for any other.
+// passing returns the outage when Vault refuses a good request because of its own state or set-up,
+// else nil.
 func (a *answer) passing() *CallError {
 	switch {
 	case a.says("errors from both primary and secondary"):
@@ -163,7 +161,7 @@ func (a *answer) passing() *CallError {
 	case http.StatusBadRequest:
 		return a.passingBadRequest()
 	case http.StatusForbidden:
-		// of whatever kind the error is: the token may be good
+		// Whatever the fault is, the token may be good.
 		if a.says("error validating wrapping token") {
 			return &CallError{Reach: ReachNode,
 				Remedy: "Vault cannot look at the wrapping token now: look into Vault's log"}
@@ -188,7 +186,7 @@ func (a *answer) passing() *CallError {
 	return nil
 }
 
-// lags reports whether the node that answers has not yet got what another one has written.
+// lags reports whether the node has not yet received what another one has written.
 func (a *answer) lags() bool {
 	return a.status == http.StatusPreconditionFailed && !a.broken && !a.mentions("X-Vault-Request")
 }
@@ -216,7 +214,7 @@ func (a *answer) passingBadRequest() *CallError {
 	return nil
 }
 
-// notVaults says what to do about an answer that is not Vault's.
+// notVaults says what to do about an answer that does not come from Vault.
 func (a *answer) notVaults(proxy string) *CallError {
 	out := &CallError{Reach: ReachPath}
 	who := "a gateway, a mesh or a load balancer in front of Vault answers"
@@ -250,8 +248,8 @@ func (a *answer) notVaults(proxy string) *CallError {
 	return out
 }
 
-// wantsTLS and wantsCertificate are pages of a server that has not looked at the request: Go's and
-// nginx's.
+// wantsTLS and wantsCertificate are phrases of Go's and nginx's pages that refuse a connection
+// before they look at the request.
 func (a *answer) wantsTLS() bool {
 	return a.status == http.StatusBadRequest &&
 		(bytes.Contains(a.text, []byte("HTTP request to an HTTPS server")) ||

@@ -12,16 +12,16 @@ import (
 const (
 	// secretOverhead is about what a secret costs in memory besides its keys.
 	secretOverhead = 56
-	// keyOverhead is about what a key costs besides its texts: two string headers, and the rounding
-	// up of the allocations.
+	// keyOverhead is about what a key costs beside its texts: two string headers, and the
+	// allocator's rounding up.
 	keyOverhead = 48
 )
 
-// Secret is one version of a KV v2 secret. It is immutable and safe for concurrent use. It prints
-// no value.
+// Secret is one version of a KV v2 secret. It is immutable, safe for concurrent use, and prints no
+// value.
 type Secret struct {
-	// fields are the texts by key, then the other values by key. They stand behind a pointer, where
-	// fmt does not look when it prints what holds a Secret.
+	// fields hold the texts sorted by key, then the other values sorted by key. They are behind a
+	// pointer, because fmt does not follow it when it prints a struct that contains a Secret.
 	fields    *[]field
 	createdAt int64 // in nanoseconds since 1970, or notDated: a time.Time is three times as large
 	deletedAt int64 // likewise
@@ -29,7 +29,7 @@ type Secret struct {
 	texts     uint32 // how many fields are texts
 }
 
-// notDated stands for the zero time, and for every time that nanoseconds since 1970 cannot hold.
+// notDated represents the zero time, and every time outside nanoseconds since 1970.
 const notDated = -1 << 63
 
 // field is one key with its value.
@@ -46,7 +46,7 @@ type Value struct {
 	JSON bool
 }
 
-// newSecret makes a secret of strings and of other JSON values. No key may stand in them twice.
+// newSecret builds a secret from strings and other JSON values. No key may occur in both.
 func newSecret(texts, others []field, version uint32, createdAt, deletedAt time.Time) *Secret {
 	sortByKey(texts)
 	sortByKey(others)
@@ -89,7 +89,7 @@ func sortByKey(fields []field) {
 	slices.SortFunc(fields, func(a, b field) int { return cmp.Compare(a.key, b.key) })
 }
 
-// find returns the field with the key of those that are sorted by key; nil when there is none.
+// find returns the field with this key; nil when there is none. The fields are sorted by key.
 func find(fields []field, key string) *field {
 	i, ok := slices.BinarySearchFunc(fields, key, func(f field, key string) int {
 		return cmp.Compare(f.key, key)

@@ -10,7 +10,7 @@ import (
 
 const doingUnwrap = "unwrap the secret_id"
 
-// UnwrapSecretID opens a response-wrapping token, which can be done once, and returns the secret_id
+// UnwrapSecretID opens a response-wrapping token, which works only once, and returns the secret_id
 // inside. Errors: ErrLoginRejected when the token is spent or was not made for a secret_id, an
 // outage, or ctx's own.
 func (c *Client) UnwrapSecretID(ctx context.Context,
@@ -40,8 +40,8 @@ func (c *Client) UnwrapSecretID(ctx context.Context,
 	return redact.New(ans.body.Data.SecretID), nil
 }
 
-// checkWrapping refuses a wrapping token that Vault did not make for a secret_id: somebody may have
-// opened the right one and put another in its place.
+// checkWrapping refuses a wrapping token that Vault did not make for a secret_id: an attacker may
+// have opened the right one and put another in its place.
 func (c *Client) checkWrapping(ctx context.Context, wrappingToken redact.String) error {
 	ans, err := c.do(ctx, request{doing: doingUnwrap, kind: CallUnwrap, method: http.MethodPost,
 		path: "sys/wrapping/lookup",
@@ -52,7 +52,7 @@ func (c *Client) checkWrapping(ctx context.Context, wrappingToken redact.String)
 	case ans.saysSpent():
 		return spentWrappingToken()
 	case ans.status != http.StatusOK:
-		return nil // the lookup is a precaution; the unwrapping decides
+		return nil // the lookup is a precaution; unwrapping decides
 	case ans.body.Data == nil || !strings.HasSuffix(ans.body.Data.CreationPath, "/secret-id"):
 		return unwrapRejected(
 			"the wrapping token was not made for a secret_id: treat it as an attack, and issue a " +
@@ -62,7 +62,7 @@ func (c *Client) checkWrapping(ctx context.Context, wrappingToken redact.String)
 }
 
 // saysSpent reports whether Vault says for certain that a wrapping token is used, expired, or never
-// was.
+// existed.
 func (a *answer) saysSpent() bool {
 	return a.mentions("wrapping token is not valid", "no information found")
 }

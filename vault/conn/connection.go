@@ -1,5 +1,5 @@
 // Package conn is one connection to one Vault: it reads secrets with the token that vault/login
-// keeps, through one circuit breaker, tells how it is, and tests itself. It knows nothing of
+// keeps, through one circuit breaker, reports its state, and tests itself. It knows nothing of
 // caches, callers or gRPC.
 package conn
 
@@ -22,18 +22,19 @@ import (
 const (
 	// DefaultTimeout is what a Timeout of zero stands for.
 	DefaultTimeout = 10 * time.Second
-	// maxConcurrentReads is how many reads are on their way to one Vault at once; more wait.
+	// maxConcurrentReads bounds the reads in progress at one Vault; more wait in a queue of ours,
+	// where they cost Vault nothing.
 	maxConcurrentReads = 64
 )
 
 // Settings say which Vault to talk to, and as whom. They are comparable: connections with equal
-// Settings may share one token and what was read with it, and those with different ones may not.
+// Settings may share a token and what was read with it, connections with different ones may not.
 type Settings struct {
 	vault.Endpoint
 	login.Role
 }
 
-// Config is Settings, and how to go about it.
+// Config is Settings and how to use them.
 type Config struct {
 	Settings
 	vault.Options
@@ -48,16 +49,16 @@ type Config struct {
 	// Budget is the login budget; share one in a process. Nil is one of the connection's own.
 	Budget *login.Budget
 	// OnChange is called after the Status changed, from one goroutine, with no lock held. It must
-	// return soon and must not call Close. Nil is nothing.
+	// return soon and must not call Close. Nil is allowed.
 	OnChange func()
-	// OnLoginRejected is told when Vault has rejected a login of the connection's own, or the login
-	// budget has refused one. It must return at once. Nil is told nothing.
+	// OnLoginRejected is called when Vault rejects a login of this connection, or the login budget
+	// refuses one. It must return at once. Nil is allowed.
 	OnLoginRejected func()
 	// LookUpSecretID makes the connection ask Vault once when a new secret_id expires: see
 	// Status.SecretIDExpiresAt.
 	LookUpSecretID bool
 
-	// For tests in a bubble, where inotify does not work.
+	// For tests in a synctest bubble, where inotify does not work.
 	watch func(ctx context.Context, changed func())
 }
 
@@ -94,8 +95,8 @@ func (c *Connection) Format(f fmt.State, _ rune) {
 	_, _ = fmt.Fprintf(f, "vault connection %q", c.name)
 }
 
-// Open checks cfg and starts to log in; it does not wait for Vault. Its errors are mistakes in cfg,
-// and hold no credential; vault.ErrAddressNotAllowed is one.
+// Open checks cfg and starts to log in, without waiting for Vault. Its errors are mistakes in cfg,
+// such as vault.ErrAddressNotAllowed, and hold no credential.
 func Open(cfg Config) (*Connection, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -148,7 +149,7 @@ func (c *Connection) loginConfig(cfg Config) login.Config {
 	}
 }
 
-// breakerChanged lets the login try what an outage has put off, and the status show an outage.
+// breakerChanged makes the login try what an outage has delayed, and the status show an outage.
 func (c *Connection) breakerChanged() {
 	c.login.Wake()
 	c.board.wake()
@@ -166,7 +167,7 @@ func (c *Connection) SetTimeout(timeout time.Duration) {
 	c.timeout.Store(int64(timeout))
 }
 
-// Reload reads the credential and TLS files anew: nobody may have told of a change. It does not
+// Reload reads the credential and TLS files again, in case no watch reported a change. It does not
 // wait.
 func (c *Connection) Reload() {
 	c.login.Reload()
@@ -177,16 +178,16 @@ func (c *Connection) Reload() {
 // rejects the credentials, vault.ErrClosed, or ctx's.
 func (c *Connection) WaitReady(ctx context.Context) error { return c.login.WaitReady(ctx) }
 
-// RenewLogin logs in anew, with the newest credentials and TLS files: see login.Source.Renew.
+// RenewLogin logs in again, with the newest credentials and TLS files: see login.Source.Renew.
 func (c *Connection) RenewLogin(ctx context.Context) error {
 	notify(c.tlsChanged)
 	return c.login.Renew(ctx)
 }
 
 // Close stops the connection: Reads that wait for a login fail with vault.ErrClosed, Tests are cut
-// off, tokens are revoked, idle HTTP connections are closed. What is not done when ctx ends is
-// given up. Afterwards none of the connection's goroutines runs. Let Reads end first: their token
-// is revoked. Further calls do nothing and return nil.
+// off, tokens are revoked, idle HTTP connections are closed. It gives up what is not done when ctx
+// ends. Afterwards none of the connection's goroutines runs. Let Reads end first, because their
+// token is revoked. Further calls do nothing and return nil.
 func (c *Connection) Close(ctx context.Context) error {
 	var err error
 	c.closeOnce.Do(func() { err = c.shutdown(ctx) })
@@ -200,11 +201,11 @@ func (c *Connection) shutdown(ctx context.Context) error {
 	c.stop()
 	defer c.vault.CloseIdle()
 	err := c.login.Close(ctx)
-	c.loops.Wait() // tests end at once and give their token back, within 2 s
+	c.loops.Wait() // tests end at once and revoke their token, within 2 s
 	return err
 }
 
-// begin runs a loop that Close waits for; it reports false, and does not, after Close.
+// begin runs a loop that Close waits for. After Close it does nothing and returns false.
 func (c *Connection) begin(loop func()) bool {
 	c.closing.Lock()
 	defer c.closing.Unlock()
@@ -226,8 +227,8 @@ func isClosed(done <-chan struct{}) bool {
 }
 
 // operation bounds ctx by the connection's timeout, with a cause that tells it from the caller's
-// own deadline. A caller that allows about the same time gets ours just before its own, so that a
-// silent Vault is seen as one.
+// own deadline. When the caller allows about the same time, ours ends just before, so that a silent
+// Vault is recognised as one.
 func (c *Connection) operation(ctx context.Context) (context.Context, context.CancelFunc) {
 	timeout := c.Timeout()
 	end := time.Now().Add(timeout)

@@ -38,7 +38,7 @@ func (s CheckStatus) String() string {
 }
 
 // Report is the outcome of a connection test. Its texts hold no credential, no secret value and
-// nothing that Vault wrote, and are fit to be shown to anybody who may ask for a test.
+// nothing that Vault wrote, so anybody who may ask for a test may see them.
 type Report struct {
 	// Checks are "reach", "login", "mounts" and "path", always all four and in this order.
 	Checks []Check

@@ -11,8 +11,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
-// unwrapped is what came out of a wrapping token. It is kept as long as the process runs: the token
-// cannot be used again, and a reload or a test must not try.
+// unwrapped is what a wrapping token held. It is kept as long as the process runs: the token cannot
+// be used again, and a reload or a test must not try.
 type unwrapped struct {
 	busy     *semaphore.Weighted // weight 1; guards secretID
 	secretID redact.String       // empty until unwrapped

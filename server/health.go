@@ -12,6 +12,7 @@ const (
 	healthOverall    = ""
 	healthLiveness   = "liveness"
 	healthConnection = "connection/"
+	healthAudit      = "audit"
 )
 
 var healthAPI = secretsidecarv1.SecretService_ServiceDesc.ServiceName
@@ -20,6 +21,15 @@ func (s *Server) initHealth() {
 	s.health.SetServingStatus(healthOverall, healthpb.HealthCheckResponse_NOT_SERVING)
 	s.health.SetServingStatus(healthAPI, healthpb.HealthCheckResponse_NOT_SERVING)
 	s.health.SetServingStatus(healthLiveness, healthpb.HealthCheckResponse_SERVING)
+	if s.auditLog != nil {
+		s.auditLog.OnChange(s.reportAudit)
+		s.reportAudit(s.auditLog.Err())
+	}
+}
+
+// reportAudit is told why the audit log cannot be written, and nil when it can again.
+func (s *Server) reportAudit(err error) {
+	s.health.SetServingStatus(healthAudit, servingWhen(err == nil))
 }
 
 // sessionChanged is told by each session that its status has changed.

@@ -80,6 +80,8 @@ func (p *problem) resolveError() *secretsidecarv1.ResolveError {
 	}
 }
 
+const reasonCallerNotAllowed = "CALLER_NOT_ALLOWED"
+
 // The reasons of RESOURCE_EXHAUSTED that pass by themselves.
 const (
 	reasonRateLimited = "RATE_LIMITED"
@@ -209,7 +211,7 @@ func errCallerNotAllowed(caller unixsocket.Peer, want access) *problem {
 		on = " on every connection"
 	}
 	return &problem{
-		code: codes.PermissionDenied, reason: "CALLER_NOT_ALLOWED",
+		code: codes.PermissionDenied, reason: reasonCallerNotAllowed,
 		message: fmt.Sprintf("no rule lets uid %d (gid %d) call %s%s: extend its rule, or add one, under callers in the sidecar's configuration",
 			caller.UID, caller.GID, want.method, on),
 	}
@@ -217,7 +219,7 @@ func errCallerNotAllowed(caller unixsocket.Peer, want access) *problem {
 
 func errUnknownCaller() *problem {
 	return &problem{
-		code: codes.PermissionDenied, reason: "CALLER_NOT_ALLOWED",
+		code: codes.PermissionDenied, reason: reasonCallerNotAllowed,
 		message: "the kernel did not say who is calling: connect over the Unix socket",
 	}
 }
@@ -237,7 +239,7 @@ func errRateLimited(message string, retryAfter time.Duration) *problem {
 
 func errAddressNotAllowed() *problem {
 	return &problem{
-		code: codes.PermissionDenied, reason: "CALLER_NOT_ALLOWED",
+		code: codes.PermissionDenied, reason: reasonCallerNotAllowed,
 		message: "spec.address is not among those that may be tested: add its host or network to test_connection.allow in the sidecar's configuration",
 	}
 }
@@ -245,7 +247,7 @@ func errAddressNotAllowed() *problem {
 func errAuditFailed(cause error) *problem {
 	return &problem{
 		code: codes.Unavailable, reason: "AUDIT_FAILED", cause: cause, retryAfter: auditRetryAfter,
-		message: "the request cannot be written to the audit log, which is required: see the sidecar's log",
+		message: "the request cannot be written to the audit log, which is required: see secret-sidecar connections list, or the sidecar's log",
 	}
 }
 

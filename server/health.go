@@ -20,6 +20,7 @@ const (
 	healthOverall    = ""
 	healthLiveness   = "liveness"
 	healthConnection = "connection/"
+	healthAudit      = "audit"
 )
 
 var healthAPI = secretsidecarv1.SecretService_ServiceDesc.ServiceName
@@ -160,6 +161,20 @@ func (h *healthService) Watch(
 			return status.FromContextError(ctx.Err()).Err()
 		}
 	}
+}
+
+// watchAudit makes the audit log's state known by health.
+func (s *Server) watchAudit() {
+	if s.auditLog == nil {
+		return
+	}
+	s.auditLog.OnChange(s.reportAudit)
+	s.reportAudit(s.auditLog.Err())
+}
+
+// reportAudit is told why the audit log cannot be written, and nil when it can again.
+func (s *Server) reportAudit(err error) {
+	s.health.set(healthAudit, servingWhen(err == nil))
 }
 
 // sessionChanged is told by each session that its status has changed.

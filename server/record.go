@@ -83,15 +83,17 @@ func tellDeadlines(ctx context.Context, outcomes []outcome) {
 }
 
 // recordUnhandled counts the secrets of a request that failed as a whole, and describes it in its
-// span. Requests for anything else have no secrets to count.
+// span. Requests for anything else have no secrets to count, and tell the audit log by themselves.
 func (s *Server) recordUnhandled(ctx context.Context, request any, p *problem) {
 	switch request := request.(type) {
 	case *secretsidecarv1.ResolveRequest:
+		s.auditRefusal(ctx, methodResolve, p, 1)
 		one := outcome{request: request, problem: p}
 		s.count(ctx, &one)
 		s.describe(ctx, &one)
 	case *secretsidecarv1.BatchResolveRequest:
 		items := request.GetRequests()
+		s.auditRefusal(ctx, methodBatchResolve, p, len(items))
 		for _, item := range items {
 			s.count(ctx, &outcome{request: item, problem: p})
 		}
@@ -114,7 +116,7 @@ func (s *Server) count(ctx context.Context, o *outcome) {
 
 // refusalReasons are the reasons that have to do with who asks, or how often.
 var refusalReasons = []string{
-	"CALLER_NOT_ALLOWED", "PROJECT_REQUIRED", "PROJECT_NOT_ALLOWED", reasonRateLimited,
+	reasonCallerNotAllowed, "PROJECT_REQUIRED", "PROJECT_NOT_ALLOWED", reasonRateLimited,
 }
 
 // refusal is what refused callers are counted by.

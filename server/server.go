@@ -64,11 +64,9 @@ type Options struct {
 	Budget *login.Budget
 	// DrainTimeout is how long Serve waits for requests in progress when it stops. Zero is 10 s.
 	DrainTimeout time.Duration
-	// Audit is where every secret that is asked for is written down. Nil is nowhere. The caller
-	// closes it after Serve.
+	// Audit is where every secret that is asked for, and every call that changes or tries something,
+	// is written down. Nil is nowhere. The caller closes it after Serve.
 	Audit *audit.Log
-	// AuditRequired refuses a request that cannot be written down.
-	AuditRequired bool
 	// Version and Protections are what ListConnections says of the process.
 	Version     string
 	Protections []Protection
@@ -97,9 +95,7 @@ type Server struct {
 	log           *slog.Logger
 	budget        *login.Budget
 	drainTimeout  time.Duration
-	auditLog      *audit.Log // nil: there is none
-	auditRequired bool
-	auditFailing  atomic.Bool                    // the last write has failed
+	auditLog      *audit.Log                     // nil: there is none
 	process       *secretsidecarv1.ProcessStatus // never changed
 	meter         *callerMeter                   // of every caller
 	specTests     *rate.Limiter                  // of all callers together
@@ -151,11 +147,11 @@ func New(opts Options) (*Server, error) {
 		log:          opts.Logger,
 		budget:       opts.Budget,
 		drainTimeout: opts.DrainTimeout,
-		auditLog:     opts.Audit, auditRequired: opts.AuditRequired,
-		process:   processStatus(opts),
-		meter:     newCallerMeter(),
-		specTests: rate.NewLimiter(rate.Every(specTestEvery), specTestBurst),
-		cache:     secrets,
+		auditLog:     opts.Audit,
+		process:      processStatus(opts),
+		meter:        newCallerMeter(),
+		specTests:    rate.NewLimiter(rate.Every(specTestEvery), specTestBurst),
+		cache:        secrets,
 
 		serverOptions: opts.ServerOptions,
 		unmatched:     &counters{},
@@ -174,6 +170,7 @@ func New(opts Options) (*Server, error) {
 	}
 	s.show(&snapshot{})
 	s.health = newHealthService(func() []CallerRule { return s.current.Load().callers })
+	s.watchAudit()
 	if opts.Meter == nil {
 		return s, nil
 	}

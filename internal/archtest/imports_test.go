@@ -63,7 +63,7 @@ var rooms = map[string][]string{
 	"gen":                grpc,
 	"proto":              {},
 	"internal":           {"..."},
-	"internal/audit":     {},
+	"internal/audit":     {"golang.org/x/sync/semaphore"},
 	"internal/breaker":   {"github.com/cenkalti/backoff/v5"},
 	"internal/chart":     {},
 	"internal/devvault":  {},

@@ -8,7 +8,7 @@ import (
 )
 
 // hasNodeClient reports whether there is Node.js 20 or later, and `make test-node` has built the
-// client. With SECRET_SIDECAR_REQUIRE_NODE=1 the test fails where there is not.
+// client. With SECRET_SIDECAR_REQUIRE_CLIENTS=1 the test fails where there is not.
 func hasNodeClient(t *testing.T) bool {
 	t.Helper()
 	why := ""
@@ -18,7 +18,7 @@ func hasNodeClient(t *testing.T) bool {
 	} else if _, err := os.Stat(repository(t) + "/client/node/dist/esm"); err != nil {
 		why = "the Node client is not built: make test-node"
 	}
-	if why != "" && os.Getenv("SECRET_SIDECAR_REQUIRE_NODE") == "1" {
+	if why != "" && os.Getenv("SECRET_SIDECAR_REQUIRE_CLIENTS") == "1" {
 		t.Fatal(why)
 	}
 	if why != "" {

@@ -40,6 +40,7 @@ func (s *Server) Apply(settings Settings) error {
 	s.logWaiting(opened)
 	s.forgetHealth(before, next)
 	s.reportHealth()
+	s.admission.Reload()
 	s.health.wake() // the rules may have changed
 	return nil
 }

@@ -125,15 +125,12 @@ type refusal struct{ method, reason string }
 // refusals counts refused callers. It is safe for concurrent use.
 type refusals struct {
 	mu    sync.Mutex
-	count map[refusal]uint64 // guarded by mu; every method and reason from the start
+	count map[refusal]uint64 // guarded by mu; every method of the API and reason from the start
 }
 
 func newRefusals() *refusals {
-	methods := []string{
-		methodResolve, methodBatchResolve, methodTestConnection, methodInvalidate, methodListConnections,
-	}
 	count := map[refusal]uint64{}
-	for _, method := range methods {
+	for _, method := range apiMethods {
 		for _, reason := range refusalReasons {
 			count[refusal{method, reason}] = 0
 		}
@@ -149,7 +146,9 @@ func (r *refusals) add(method string, p *problem, times int) bool {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.count[refusal{method, p.reason}] += uint64(times) // #nosec G115 -- a length
+	if key := (refusal{method, p.reason}); slices.Contains(apiMethods, method) {
+		r.count[key] += uint64(times) // #nosec G115 -- a length
+	}
 	return true
 }
 

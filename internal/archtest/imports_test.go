@@ -38,7 +38,8 @@ var (
 var rooms = map[string][]string{
 	"cmd/secret-sidecar": {"..."},
 	"server": slices.Concat(grpc, otel, []string{
-		"./gen/...", "./cache", "./vault", "./vault/conn", "./vault/login", "./internal/audit",
+		"./gen/...", "./cache", "./vault", "./vault/conn", "./vault/login", "./internal/admission",
+		"./internal/audit",
 		"./internal/redact", "./internal/unixsocket", "golang.org/x/time/rate",
 	}),
 	"cache": {"github.com/dgraph-io/ristretto/v2"},
@@ -63,6 +64,7 @@ var rooms = map[string][]string{
 	"gen":                grpc,
 	"proto":              {},
 	"internal":           {"..."},
+	"internal/admission": {"./internal/unixsocket", "golang.org/x/sys/unix", "golang.org/x/time/rate"},
 	"internal/audit":     {"golang.org/x/sync/semaphore"},
 	"internal/breaker":   {"github.com/cenkalti/backoff/v5"},
 	"internal/chart":     {},

@@ -97,6 +97,7 @@ type Server struct {
 	process       *secretsidecarv1.ProcessStatus // never changed
 	meter         *callerMeter                   // of every caller
 	specTests     *rate.Limiter                  // of all callers together
+	readMemory    *vault.AnswerMemory            // of all connections together
 	serverOptions []grpc.ServerOption
 	grpc          *grpc.Server // set by Serve: it has goroutines from the beginning
 	health        *health.Server
@@ -150,6 +151,7 @@ func New(opts Options) (*Server, error) {
 		meter:        newCallerMeter(),
 		specTests:    rate.NewLimiter(rate.Every(specTestEvery), specTestBurst),
 		health:       health.NewServer(),
+		readMemory:   vault.NewAnswerMemory(readMemory),
 		cache:        secrets,
 
 		serverOptions: opts.ServerOptions,

@@ -19,7 +19,9 @@ type answer struct {
 	status int
 	header http.Header
 	text   []byte
-	body   body
+	// release gives back the memory that is taken for the answer. Call it once.
+	release func()
+	body    body
 	// broken says that Vault sends no such answer to the call; misshaped that the body is a JSON object of Vault's, but that
 	// a part of it has another type than a KV version 2 secret, a login or the like has.
 	broken, misshaped bool

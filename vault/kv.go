@@ -30,6 +30,7 @@ func (c *Client) Read(ctx context.Context, token redact.String, path string, ver
 	if err != nil {
 		return nil, err
 	}
+	defer ans.release()
 	was := asked{path: path, honoured: c.Honours(token)}
 	if !was.honoured && ans.knowsToken() {
 		c.honoured.Store(&token)

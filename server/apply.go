@@ -132,6 +132,7 @@ func (s *Server) openSession(wanted Connection, counts *counters) (*session, err
 	if recorder != nil {
 		config.OnCall = recorder.call
 	}
+	config.Memory = s.readMemory
 	config.Tracer, config.TracePaths, config.LookUpSecretID = s.tracer, s.tracePaths, s.instruments != nil
 	config.SpanAttributes = append(serverAttributes(wanted.Vault.Address), named(wanted.Name))
 	client, err := conn.Open(config)

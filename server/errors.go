@@ -105,6 +105,7 @@ var reasonOf = []struct {
 	{vault.ErrNotKVv2, codes.FailedPrecondition, "NOT_KV_V2", "no KV version 2 secrets engine answers at this path: check the mount, or upgrade it to version 2"},
 	{vault.ErrInvalidPath, codes.InvalidArgument, "INVALID_PATH", "Vault refuses this path as malformed: check it for unusual characters"},
 	{vault.ErrTooLarge, codes.ResourceExhausted, "SECRET_TOO_LARGE", "the secret is larger than 4 MiB: split it in Vault"},
+	{vault.ErrOverloaded, codes.ResourceExhausted, reasonOverloaded, "too many large secrets are read at once: retry later"},
 	{vault.ErrUnreachable, codes.Unavailable, "VAULT_UNREACHABLE", "Vault cannot be reached: check its address, the network and Vault itself"},
 	{vault.ErrSealed, codes.Unavailable, "VAULT_SEALED", "Vault is sealed or not initialised: unseal it"},
 	{vault.ErrRateLimited, codes.Unavailable, "VAULT_RATE_LIMITED", "Vault limits the rate of requests: retry later, or raise its quota"},

@@ -103,6 +103,7 @@ type Server struct {
 	process       *secretsidecarv1.ProcessStatus // never changed
 	meter         *callerMeter                   // of every caller
 	specTests     *rate.Limiter                  // of all callers together
+	readMemory    *vault.AnswerMemory            // of all connections together
 	serverOptions []grpc.ServerOption
 	admission     *admission.Admission
 	grpc          *grpc.Server  // set by Serve: it has goroutines from the beginning
@@ -158,6 +159,7 @@ func New(opts Options) (*Server, error) {
 		process:      processStatus(opts),
 		meter:        newCallerMeter(),
 		specTests:    rate.NewLimiter(rate.Every(specTestEvery), specTestBurst),
+		readMemory:   vault.NewAnswerMemory(readMemory),
 		cache:        secrets,
 
 		idleTimeout: idleTimeout,

@@ -104,6 +104,7 @@ func (s *Server) testSpec(
 		Settings: specSettings(spec),
 		Options: vault.Options{
 			AllowedHosts: running.testHosts,
+			Memory:       s.readMemory,
 			Tracer:       s.tracer, // without attributes: the caller chooses name and address
 		},
 		Name:   spec.GetName(),

@@ -35,6 +35,7 @@ func (c *Client) Read(ctx context.Context, token redact.String, path string,
 	if err != nil {
 		return nil, err
 	}
+	defer ans.release()
 	was := asked{path: path, honoured: c.Honours(token)}
 	if !was.honoured && ans.knowsToken() {
 		c.honoured.Store(&token)

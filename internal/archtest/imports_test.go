@@ -49,7 +49,7 @@ var rooms = map[string][]string{
 	},
 	"vault": slices.Concat(otel, []string{
 		"./internal/breaker", "./internal/redact", "./internal/smallfile",
-		"github.com/hashicorp/vault/api",
+		"github.com/hashicorp/vault/api", "golang.org/x/sync/semaphore",
 	}),
 	"vault/login": {
 		"./vault", "./internal/breaker", "./internal/filewatch", "./internal/redact",

@@ -7,10 +7,10 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/audit"
 )
 
-// auditing is the audit log of a running sidecar, or that there is none.
+// auditing is the audit log of a running sidecar, if it has one.
 type auditing struct {
 	config config.Audit // the zero value: there is none
-	log    *audit.Log   // nil likewise
+	log    *audit.Log   // nil: there is none
 }
 
 func openAudit(c config.Audit) (*auditing, error) {

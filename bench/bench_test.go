@@ -73,14 +73,14 @@ func TestAReportHasItsPageItsNumbersAndItsCharts(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Targets = []target{{Measure: "something", Value: 2, AtMost: 1}}
-	folder := t.TempDir()
-	if err := r.write(filepath.Join(folder, "benchmarks.md")); err != nil {
+	directory := t.TempDir()
+	if err := r.write(filepath.Join(directory, "benchmarks.md")); err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{
 		"benchmarks.md": "| something | 2 | at most 1 | **not met** |", "benchmarks.json": `"Measure": "something"`, "benchmarks/bytes.svg": "<svg",
 	} {
-		text, err := os.ReadFile(filepath.Join(folder, name))
+		text, err := os.ReadFile(filepath.Join(directory, name))
 		if err != nil || !strings.Contains(string(text), want) {
 			t.Errorf("%s lacks %q: %v", name, want, err)
 		}
@@ -93,11 +93,12 @@ func TestTheKeptReportIsDrawnFromTheKeptNumbers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	folder := t.TempDir()
-	if err := os.WriteFile(filepath.Join(folder, "benchmarks.json"), numbers, 0o600); err != nil {
+	directory := t.TempDir()
+	if err := os.WriteFile(filepath.Join(directory, "benchmarks.json"), numbers,
+		0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := redraw(filepath.Join(folder, "benchmarks.md")); err != nil {
+	if err := redraw(filepath.Join(directory, "benchmarks.md")); err != nil {
 		t.Fatal(err)
 	}
 	charts, err := filepath.Glob("../docs/benchmarks/*")
@@ -109,7 +110,7 @@ func TestTheKeptReportIsDrawnFromTheKeptNumbers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		drawn, err := os.ReadFile(filepath.Join(folder, strings.TrimPrefix(file, "../docs/")))
+		drawn, err := os.ReadFile(filepath.Join(directory, strings.TrimPrefix(file, "../docs/")))
 		if err != nil || !bytes.Equal(drawn, kept) {
 			t.Errorf("%s is not what make pictures draws: %v", file, err)
 		}

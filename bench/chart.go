@@ -32,7 +32,7 @@ var charted = map[string]chart.Line{
 }
 
 // drawCharts draws one chart for the throughput, one for the p99, and one for each growth.
-func (r *results) drawCharts(folder string) error {
+func (r *results) drawCharts(directory string) error {
 	pictures := map[string]chart.Picture{
 		"throughput": r.loadChart(altThroughput, "Throughput", "secrets a second, more is better",
 			func(m []measurement) float64 { return median(perSecond, m) }),
@@ -46,7 +46,7 @@ func (r *results) drawCharts(folder string) error {
 		if len(picture.Panels[0].Lines) == 0 { // nothing was measured
 			continue
 		}
-		file := filepath.Join(folder, name+".svg")
+		file := filepath.Join(directory, name+".svg")
 		if err := os.WriteFile(file, picture.SVG(), 0o644); err != nil {
 			return fmt.Errorf("write a chart: %w", err)
 		}

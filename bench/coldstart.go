@@ -88,7 +88,7 @@ func (s *stage) startsToMeasure(ctx context.Context, p plan) ([]start, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.binary = filepath.Join(s.folder, "secret-sidecar")
+	s.binary = filepath.Join(s.directory, "secret-sidecar")
 	if err := os.WriteFile(s.binary, text, 0o755); err != nil {
 		return nil, err
 	}
@@ -140,7 +140,7 @@ func (s *stage) coldStart(ctx context.Context,
 
 	began = time.Now()
 	health := exec.CommandContext(ctx, s.binary, "health", "--socket", socket)
-	health.Env = []string{"HOME=" + s.folder}
+	health.Env = []string{"HOME=" + s.directory}
 	if output, err := health.CombinedOutput(); err != nil {
 		return coldStart{}, 0, fmt.Errorf("%w: %s", err, output)
 	}

@@ -24,7 +24,7 @@ type plan struct {
 	each    time.Duration // one measurement
 	callers []int
 	report  string // the file of the report
-	profile string // the folder of the profiles; empty: measure instead
+	profile string // the directory of the profiles; empty: measure instead
 
 	profileFor time.Duration // the CPU's
 
@@ -52,7 +52,7 @@ func main() {
 	flag.BoolVar(&p.draw, "draw", false,
 		"draw the report again from its kept numbers, and measure nothing")
 	flag.StringVar(&p.profile, "profile", "",
-		"folder to write profiles of the server to, instead of measuring")
+		"directory to write profiles of the server to, instead of measuring")
 	flag.DurationVar(&p.profileFor, "profile-for", 10*time.Second,
 		"how long to profile the CPU, in full seconds")
 	flag.BoolVar(&p.coldStart, "coldstart", false,

@@ -44,7 +44,7 @@ func (s *stage) startRealVault(ctx context.Context, binary string) (vaultReady, 
 	command := exec.Command(binary, "server", "-dev", "-dev-no-store-token", "-dev-root-token-id",
 		token,
 		"-dev-listen-address", address, "-log-level", "error")
-	command.Env = []string{"HOME=" + s.folder}
+	command.Env = []string{"HOME=" + s.directory}
 	if _, err := s.keep(startProcess(command)); err != nil {
 		return vaultReady{}, err
 	}
@@ -100,8 +100,8 @@ func setUpRealVault(ctx context.Context, client *api.Client) (roleID, secretID s
 func (s *stage) startProxy(ctx context.Context, binary string,
 	v vaultReady) (*process, *api.Client, error) {
 	socket := s.socket()
-	folder := filepath.Dir(socket)
-	if err := os.Mkdir(folder, 0o700); err != nil {
+	directory := filepath.Dir(socket)
+	if err := os.Mkdir(directory, 0o700); err != nil {
 		return nil, nil, err
 	}
 	config := fmt.Sprintf(`
@@ -116,16 +116,16 @@ listener "unix" {
   address     = %q
   tls_disable = true
 }
-`, v.Address, filepath.Join(folder, "role_id"), filepath.Join(folder, "secret_id"), socket)
+`, v.Address, filepath.Join(directory, "role_id"), filepath.Join(directory, "secret_id"), socket)
 	for name, text := range map[string]string{"role_id": v.RoleID, "secret_id": v.SecretID,
 		"proxy.hcl": config} {
-		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(directory, name), []byte(text), 0o600); err != nil {
 			return nil, nil, err
 		}
 	}
-	command := exec.Command(binary, "proxy", "-config", filepath.Join(folder, "proxy.hcl"),
+	command := exec.Command(binary, "proxy", "-config", filepath.Join(directory, "proxy.hcl"),
 		"-log-level", "error")
-	command.Env = []string{"HOME=" + folder}
+	command.Env = []string{"HOME=" + directory}
 	p, err := s.keep(startProcess(command))
 	if err != nil {
 		return nil, nil, err

@@ -21,7 +21,7 @@ import (
 
 // stage is all that runs during a benchmark.
 type stage struct {
-	folder    string
+	directory string
 	started   int // how many processes there were
 	processes []*process
 	channels  []*grpc.ClientConn
@@ -39,11 +39,11 @@ type stage struct {
 const usualChannels = 4
 
 func newStage(p plan) (*stage, error) {
-	folder, err := os.MkdirTemp("", "bench")
+	directory, err := os.MkdirTemp("", "bench")
 	if err != nil {
 		return nil, err
 	}
-	s := &stage{folder: folder, binary: p.binary}
+	s := &stage{directory: directory, binary: p.binary}
 	s.collector = httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	return s, nil
 }
@@ -143,12 +143,12 @@ func (s *stage) startSidecar(ctx context.Context, config string,
 // launch starts the product and does not wait.
 func (s *stage) launch(config string, env ...string) (p *process, socket string, err error) {
 	socket = s.socket()
-	file := filepath.Join(s.folder, fmt.Sprintf("config%d.yaml", s.started))
+	file := filepath.Join(s.directory, fmt.Sprintf("config%d.yaml", s.started))
 	if err := os.WriteFile(file, []byte("socket: {path: "+socket+"}\n"+config), 0o600); err != nil {
 		return nil, "", err
 	}
 	command := exec.Command(s.binary, "serve", "--log-level", "error", "--config", file)
-	command.Env = append([]string{"HOME=" + s.folder}, env...)
+	command.Env = append([]string{"HOME=" + s.directory}, env...)
 	p, err = s.keep(startProcess(command))
 	return p, socket, err
 }
@@ -223,10 +223,10 @@ func (s *stage) close() {
 		p.stop()
 	}
 	s.collector.Close()
-	_ = os.RemoveAll(s.folder)
+	_ = os.RemoveAll(s.directory)
 }
 
 // lastSocket returns the socket of the process that was started last.
 func (s *stage) lastSocket() string {
-	return filepath.Join(s.folder, fmt.Sprintf("run%d", s.started), "s.sock")
+	return filepath.Join(s.directory, fmt.Sprintf("run%d", s.started), "s.sock")
 }

@@ -51,7 +51,7 @@ func (r *reader) connection(m mapping, c server.Connection) server.Connection {
 
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
-// name reads a connection's name and notes one that another connection has.
+// name reads a connection's name and reports one that another connection has.
 func (r *reader) name(v value) string {
 	name := v.requiredText()
 	switch line, taken := r.names[name]; {
@@ -150,7 +150,7 @@ func (r *reader) file(v value) string {
 	}
 	r.origins[v.path] = v.origin()
 	if !filepath.IsAbs(name) {
-		name = filepath.Join(r.folder, name)
+		name = filepath.Join(r.directory, name)
 	}
 	return name
 }

@@ -127,7 +127,7 @@ func TestAddConnectionKnowsFlowLists(t *testing.T) {
 }
 
 func TestAddConnectionMakesAPrivateFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "folder", "config.yaml")
+	path := filepath.Join(t.TempDir(), "directory", "config.yaml")
 	connection := newConnection("new")
 	connection.Scope, connection.ProjectIDs = server.ScopeProject, []string{"1", "p2"}
 	connection.Vault.Namespace, connection.Vault.AuthMount, connection.Vault.SecretIDWrapped = "team", "mount", true
@@ -161,8 +161,8 @@ func TestAddConnectionMakesAPrivateFile(t *testing.T) {
 }
 
 func TestEditsMakeTheModePrivateAndKeepTheLink(t *testing.T) {
-	folder := t.TempDir()
-	target, link := filepath.Join(folder, "target.yaml"), filepath.Join(folder, "config.yaml")
+	directory := t.TempDir()
+	target, link := filepath.Join(directory, "target.yaml"), filepath.Join(directory, "config.yaml")
 	if err := os.WriteFile(target, []byte(minimal), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -179,7 +179,7 @@ func TestEditsMakeTheModePrivateAndKeepTheLink(t *testing.T) {
 	if info, err = os.Stat(target); err != nil || info.Mode() != 0o600 {
 		t.Errorf("mode %v, error %v", info.Mode(), err)
 	}
-	if entries, _ := os.ReadDir(folder); len(entries) != 2 {
+	if entries, _ := os.ReadDir(directory); len(entries) != 2 {
 		t.Errorf("files left behind: %v", entries)
 	}
 }
@@ -242,13 +242,13 @@ func TestANewConnectionIsCheckedWithoutAChange(t *testing.T) {
 	if read(t, path) != minimal {
 		t.Error("the file changed")
 	}
-	absent := filepath.Join(t.TempDir(), "folder", "config.yaml")
+	absent := filepath.Join(t.TempDir(), "directory", "config.yaml")
 	if already, err := config.CheckNewConnection(absent, newConnection("new")); already != 0 ||
 		err != nil {
 		t.Errorf("an absent file: %d, %v", already, err)
 	}
 	if _, err := os.Stat(filepath.Dir(absent)); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("the check made the folder: %v", err)
+		t.Errorf("the check made the directory: %v", err)
 	}
 }
 
@@ -280,13 +280,13 @@ func TestRemoveConnectionKeepsTheRestOfTheFile(t *testing.T) {
 }
 
 func TestRemoveConnectionTellsAnAbsentFile(t *testing.T) {
-	folder := filepath.Join(t.TempDir(), "absent")
-	if err := config.RemoveConnection(filepath.Join(folder, "config.yaml"), "a"); !errors.Is(err,
+	directory := filepath.Join(t.TempDir(), "absent")
+	if err := config.RemoveConnection(filepath.Join(directory, "config.yaml"), "a"); !errors.Is(err,
 		fs.ErrNotExist) {
 		t.Errorf("error %v", err)
 	}
-	if _, err := os.Stat(folder); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("the folder was made: %v", err)
+	if _, err := os.Stat(directory); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the directory was made: %v", err)
 	}
 }
 

@@ -21,12 +21,12 @@ func TestTheExampleFileIsValid(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := write(t, strings.ReplaceAll(string(text), "/etc/secret-sidecar/", ""))
-	folder := filepath.Dir(path)
+	directory := filepath.Dir(path)
 	certificate, key := selfSigned(t)
 	for name, content := range map[string]string{
 		"prod-secret-id": "secret\n", "vault-ca.pem": certificate, "client.pem": certificate, "client-key.pem": key,
 	} {
-		if err := writeFile(filepath.Join(folder, name), content); err != nil {
+		if err := writeFile(filepath.Join(directory, name), content); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -17,11 +17,11 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
-// CheckFiles opens the files that the connections name and returns, in their order, those that
-// cannot be used now: credentials that are unreadable or cannot be right, certificates and keys
-// that are not in PEM format or do not belong together. A socket group that this machine does not
-// know is first. It is apart from Load because files may be mounted after the start: then the
-// sidecar waits for them. Nil is no mistake.
+// CheckFiles opens the files that the connections name and reports those that cannot be used now:
+// credentials that are unreadable or cannot be right, certificates and keys that are not PEM or do
+// not belong together. First it reports a socket group that this machine does not know. It is
+// separate from Load because files may be mounted after the start; the sidecar waits for them. Nil
+// means no mistake.
 func CheckFiles(cfg *Config) Mistakes {
 	files := fileCheck{origins: cfg.origins}
 	files.group(cfg.Socket.Group)
@@ -103,7 +103,7 @@ func (f *fileCheck) clientCertificate(certFile, keyFile string) {
 	}
 }
 
-// insteadOfCertificate says what a file holds in the place of a certificate in PEM format.
+// insteadOfCertificate says what a file holds instead of a PEM certificate.
 func insteadOfCertificate(content []byte) string {
 	_, err := x509.ParseCertificate(content)
 	switch {
@@ -117,8 +117,8 @@ func insteadOfCertificate(content []byte) string {
 	return ": name a file that begins with -----BEGIN CERTIFICATE-----"
 }
 
-// holdsBlock reports whether a block of PEM has a type that ends as given: there are several kinds
-// of private keys.
+// holdsBlock reports whether a PEM block has a type with this ending: there are several kinds of
+// private keys.
 func holdsBlock(content []byte, kind string) bool {
 	for block, rest := pem.Decode(content); block != nil; block, rest = pem.Decode(rest) {
 		if strings.HasSuffix(block.Type, kind) {

@@ -28,7 +28,7 @@ func FuzzLoad(f *testing.F) {
 			t.Skip()
 		}
 		text := []byte(before + secret + after)
-		_, mistakes := parse(source{name: "config.yaml", folder: "/", text: text},
+		_, mistakes := parse(source{name: "config.yaml", directory: "/", text: text},
 			func(string) (string, bool) {
 				return "", false
 			})

@@ -119,7 +119,7 @@ connections:
 	if err != nil {
 		t.Fatal(err)
 	}
-	folder := filepath.Dir(path)
+	directory := filepath.Dir(path)
 	want := server.Connection{
 		Name: "prod", Scope: server.ScopeProject, ProjectIDs: []string{"p1"},
 		Timeout: 5 * time.Second,
@@ -127,12 +127,12 @@ connections:
 			Endpoint: vault.Endpoint{Address: "https://vault.example:8200", Namespace: "team-a/sub",
 				TLS: vault.TLS{
 					CAFile: "/ca.pem", ServerName: "vault",
-					ClientCertFile: filepath.Join(folder, "c.pem"),
-					ClientKeyFile:  filepath.Join(folder, "k.pem"),
+					ClientCertFile: filepath.Join(directory, "c.pem"),
+					ClientKeyFile:  filepath.Join(directory, "k.pem"),
 				}},
 			Role: login.Role{
 				AuthMount: "team/approle", RoleID: login.Credential{Value: redact.New("role")},
-				SecretID: login.Credential{File: filepath.Join(folder, "creds",
+				SecretID: login.Credential{File: filepath.Join(directory, "creds",
 					"secret_id")},
 				SecretIDWrapped: true,
 			},
@@ -202,7 +202,7 @@ func TestLoadTellsAnAbsentFile(t *testing.T) {
 		t.Errorf("error %v, want fs.ErrNotExist that names %s", err, path)
 	}
 	if _, err := config.Load(t.TempDir(), noEnv); err == nil || errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a folder: error %v", err)
+		t.Errorf("a directory: error %v", err)
 	}
 }
 

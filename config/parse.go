@@ -47,10 +47,10 @@ var methods = []string{"Resolve", "BatchResolve", "TestConnection", "TestConnect
 // reader makes one Config out of one file.
 type reader struct {
 	notes
-	folder  string
-	getenv  LookupEnv
-	origins origins
-	names   map[string]int // line of each connection's name
+	directory string
+	getenv    LookupEnv
+	origins   origins
+	names     map[string]int // line of each connection's name
 }
 
 func newConfig() *Config {
@@ -65,7 +65,7 @@ func parse(src source, getenv LookupEnv) (*Config, Mistakes) {
 	if mistake != nil {
 		return cfg, Mistakes{*mistake}
 	}
-	r := &reader{notes: notes{file: src.name}, folder: src.folder, getenv: getenv,
+	r := &reader{notes: notes{file: src.name}, directory: src.directory, getenv: getenv,
 		origins: origins{}, names: map[string]int{}}
 	top := value{notes: &r.notes, node: node}
 	if node == nil || top.isNull() {

@@ -12,14 +12,14 @@ import (
 // editFile replaces the content of the file at path by what change makes of it, in one step and
 // with mode
 // 0600. A symlink stays: the file that it points to is replaced. While change runs, other edits in
-// the same folder wait.
+// the same directory wait.
 func editFile(path string, change func(text string, exists bool) (string, error)) error {
 	target, err := followLinks(path)
 	if err != nil {
 		return err
 	}
-	folder := filepath.Dir(target)
-	lock, err := lockFolder(folder)
+	directory := filepath.Dir(target)
+	lock, err := lockDirectory(directory)
 	if err != nil {
 		return err
 	}
@@ -58,16 +58,17 @@ func followLinks(path string) (string, error) {
 	return "", fmt.Errorf("find the config file behind the link %s: %w", path, err)
 }
 
-// lockFolder waits for the folder's lock, which ends when the folder is closed. Locking the folder
-// leaves no lock file behind.
-func lockFolder(folder string) (*os.File, error) {
-	lock, err := os.Open(folder) // #nosec G304 -- the operator names the file
+// lockDirectory waits for the directory's lock, which ends when the directory is closed. Locking
+// the directory leaves no lock file behind.
+func lockDirectory(directory string) (*os.File, error) {
+	lock, err := os.Open(directory) // #nosec G304 -- the operator names the file
 	if errors.Is(err, fs.ErrPermission) {
 		return nil,
-			fmt.Errorf("open the folder of the config file: %w: run the command as its owner", err)
+			fmt.Errorf("open the directory of the config file: %w: run the command as its owner",
+				err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open the folder of the config file: %w", err)
+		return nil, fmt.Errorf("open the directory of the config file: %w", err)
 	}
 	for {
 		err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX)
@@ -76,7 +77,7 @@ func lockFolder(folder string) (*os.File, error) {
 		}
 		if !errors.Is(err, syscall.EINTR) {
 			_ = lock.Close()
-			return nil, fmt.Errorf("lock the folder of the config file: %w", err)
+			return nil, fmt.Errorf("lock the directory of the config file: %w", err)
 		}
 	}
 }
@@ -104,7 +105,7 @@ func replaceFile(target, text string) (err error) {
 	if err := os.Rename(file.Name(), target); err != nil {
 		return err
 	}
-	return syncFolder(filepath.Dir(target))
+	return syncDirectory(filepath.Dir(target))
 }
 
 // keepOwner gives the new file to the old one's owner. Only root can; for others the owner is the
@@ -119,8 +120,8 @@ func keepOwner(file *os.File, target string) {
 	}
 }
 
-func syncFolder(folder string) error {
-	file, err := os.Open(folder) // #nosec G304 -- the operator names the file
+func syncDirectory(directory string) error {
+	file, err := os.Open(directory) // #nosec G304 -- the operator names the file
 	if err != nil {
 		return err
 	}
@@ -133,7 +134,8 @@ func writeError(path string, err error) error {
 		return fmt.Errorf("%s is on a read-only file system, as a Kubernetes ConfigMap or Secret "+
 			"is: change it at its source: %w", path, err)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("write %s: no permission: run the command as the owner of its folder: %w",
+		return fmt.Errorf("write %s: no permission: run the command as the owner of its "+
+			"directory: %w",
 			path, err)
 	}
 	return fmt.Errorf("write %s: %w", path, err)

@@ -23,9 +23,9 @@ var byteOrderMark = []byte("\xef\xbb\xbf")
 
 // source is the text of one configuration file.
 type source struct {
-	name   string // for messages
-	folder string // relative file names count from here
-	text   []byte
+	name      string // for messages
+	directory string // relative file names count from here
+	text      []byte
 }
 
 // root parses the text into the mapping or whatever else is at its top; nil is an empty file. A

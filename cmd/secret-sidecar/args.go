@@ -8,15 +8,14 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// wantedOf says what to write behind a flag, by the type of its value. Other types say it
-// themselves.
+// wantedOf is what to write as a flag's value, by its type. Other types say so themselves.
 var wantedOf = map[string]string{
 	"bool":     "write true or false",
 	"duration": "write a time such as 500ms, 10s or 1h30m",
 	"uint32":   "write a whole number from 0 to 4294967295",
 }
 
-// flagError says what to write where a flag's value cannot be read. The parser's own text is for
+// flagError explains a flag's value that cannot be parsed. The parser's own text is for
 // programmers.
 func flagError(_ *cobra.Command, err error) error {
 	wrong, ok := errors.AsType[*pflag.InvalidValueError](err)

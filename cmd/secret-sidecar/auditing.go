@@ -7,7 +7,7 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/audit"
 )
 
-// auditing is the audit log of a running sidecar, or that there is none.
+// auditing is the audit log of a running sidecar, if it has one.
 type auditing struct {
 	log *audit.Log // nil: there is none
 }

@@ -21,7 +21,7 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 )
 
-// maxAnswerBytes leaves room for a secret as large as the sidecar takes from Vault (4 MiB).
+// maxAnswerBytes leaves room for a secret as large as the sidecar accepts from Vault (4 MiB).
 const maxAnswerBytes = 8 << 20
 
 // client is a connection to the running sidecar. It is safe for concurrent use.
@@ -41,7 +41,8 @@ func (a *app) dial() (*client, error) {
 			usagef("the socket path is longer than %d bytes: name a shorter one with --socket",
 				unixsocket.MaxPath)
 	}
-	// A dialer of our own takes every path as it is; gRPC's unix: targets are URLs.
+	// Our own dialer takes every path as it is; gRPC's unix: targets are URLs, which some paths
+	// break.
 	conn, err := grpc.NewClient("passthrough:///localhost",
 		grpc.WithContextDialer(c.open),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -65,7 +66,7 @@ func (c *client) open(ctx context.Context, _ string) (net.Conn, error) {
 // Close closes the connection.
 func (c *client) Close() { _ = c.conn.Close() } // fails only when closed already
 
-// ask sends one request to the running sidecar. Errors are ready to be shown.
+// ask sends one request to the running sidecar. Its errors are ready to be shown.
 func ask[Request, Response any](
 	ctx context.Context,
 	a *app,
@@ -87,7 +88,7 @@ func ask[Request, Response any](
 	return response, nil
 }
 
-// hints say in the command line's terms what the sidecar says in the API's.
+// hints translate what the sidecar says about the API into flags of the command line.
 var hints = map[string]string{
 	"CONNECTION_REQUIRED":  ": add --connection",
 	"CONNECTION_NOT_FOUND": ", or run `secret-sidecar connections list`",
@@ -142,7 +143,7 @@ func reasonOf(answer *status.Status) string {
 	return ""
 }
 
-// codeName writes a code as the API's documents do, for example NOT_FOUND.
+// codeName writes a code as the API's documents do, such as NOT_FOUND.
 func codeName(code codes.Code) string {
 	var name strings.Builder
 	for i, letter := range code.String() {

@@ -13,7 +13,7 @@ import (
 )
 
 // connectionFlags describe a connection on the command line. There is none for the secret_id
-// itself: every user of the machine can read command lines.
+// itself, because every user of the machine can read command lines.
 type connectionFlags struct {
 	vault        conn.Settings
 	roleID       string
@@ -41,7 +41,8 @@ func addConnectionFlags(cmd *cobra.Command) *connectionFlags {
 	return f
 }
 
-// connection returns what the flags describe, checked as a connection of the configuration file is.
+// connection returns what the flags describe, checked by the same rules as a connection of the
+// configuration file.
 func (f *connectionFlags) connection(name string, scope server.Scope,
 	projects []string) (server.Connection, error) {
 	if err := f.check(); err != nil {

@@ -56,7 +56,7 @@ var scopes = map[string]server.Scope{"platform": server.ScopePlatform,
 
 func (a *app) addConnection(ctx context.Context, file string, connection server.Connection,
 	reference string) error {
-	// before the login, which costs an attempt
+	// before the login, which costs one of Vault's few attempts
 	already, err := config.CheckNewConnection(file, connection)
 	if err != nil {
 		return editError(file, connection.Name, err)
@@ -80,7 +80,7 @@ func (a *app) addConnection(ctx context.Context, file string, connection server.
 	return err
 }
 
-// note says something about the answer, apart from it.
+// note prints a remark about the answer to standard error, so that the output stays clean.
 func (a *app) note(format string, args ...any) {
 	fmt.Fprintf(a.err, "secret-sidecar: "+format+"\n", args...)
 }
@@ -94,7 +94,7 @@ func modeOf(file string) fs.FileMode {
 	return info.Mode().Perm()
 }
 
-// noteMode says that an edit took permissions away that the file had before.
+// noteMode says that an edit removed permissions that the file had before.
 func (a *app) noteMode(file string, before fs.FileMode) {
 	if before&^0o600 != 0 {
 		a.note("the mode of %s is 0600 now, it was %04o: the sidecar's user must own it", file,
@@ -124,8 +124,8 @@ func (a *app) connectionsRemoveCommand() *cobra.Command {
 	return cmd
 }
 
-// editError is the error of an edit of the configuration file. A file that was wrong before, or
-// would be afterwards, is a mistake of the configuration.
+// editError classifies the error of an edit. A file that was wrong before, or would be wrong
+// afterwards, is a mistake of the configuration.
 func editError(file, name string, err error) error {
 	var mistakes config.Mistakes
 	switch {

@@ -16,7 +16,7 @@ import (
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 )
 
-// minWatchInterval keeps a mistyped interval from becoming a load.
+// minWatchInterval keeps a mistyped interval from loading the sidecar.
 const minWatchInterval = 100 * time.Millisecond
 
 func (a *app) connectionsListCommand() *cobra.Command {
@@ -74,8 +74,8 @@ func (l connectionList) ask(ctx context.Context) (*secretsidecarv1.ListConnectio
 		&secretsidecarv1.ListConnectionsRequest{})
 }
 
-// watch prints the connections every so often until ctx is done, which is its orderly end. Wrong
-// usage ends it at once.
+// watch prints the connections every so often until ctx is done, which is a success. Wrong usage
+// ends it at once.
 func (l connectionList) watch(ctx context.Context, interval time.Duration) error {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
@@ -98,7 +98,7 @@ func (l connectionList) watch(ctx context.Context, interval time.Duration) error
 	}
 }
 
-// refresh prints one look of a watch: over the last one on a terminal, else below it.
+// refresh prints one round of a watch: over the last one on a terminal, else below it.
 func (l connectionList) refresh(answer *secretsidecarv1.ListConnectionsResponse, failure error,
 	now time.Time) error {
 	if l.json {
@@ -108,7 +108,7 @@ func (l connectionList) refresh(answer *secretsidecarv1.ListConnectionsResponse,
 		}
 		return printJSONLine(l.out, answer)
 	}
-	const clearScreen = "\x1b[H\x1b[2J" // what was scrolled away stays
+	const clearScreen = "\x1b[H\x1b[2J" // keeps what was scrolled away
 	var screen strings.Builder
 	if isTerminal(l.out) {
 		screen.WriteString(clearScreen)
@@ -167,7 +167,7 @@ func printConnections(w io.Writer, connections []*secretsidecarv1.ConnectionStat
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	// The errors are long: in the table they would widen a column.
+	// Errors are long: in the table they would widen a column.
 	lines := strings.SplitAfter(rows.String(), "\n")
 	text := lines[0]
 	for i, c := range connections {
@@ -184,7 +184,7 @@ func stateName(state secretsidecarv1.ConnectionState) string {
 	return strings.TrimPrefix(state.String(), "CONNECTION_STATE_")
 }
 
-// sinceText is how long the state has lasted; "-" where the sidecar does not tell.
+// sinceText is how long the state has lasted; "-" when the sidecar does not say.
 func sinceText(c *secretsidecarv1.ConnectionStatus, now time.Time) string {
 	if c.GetStateSince() == nil {
 		return "-"
@@ -207,8 +207,8 @@ func shortDuration(d time.Duration) string {
 	return fmt.Sprintf("%ds", d/time.Second)
 }
 
-// hitRatio is the share of values that were answered without waiting for Vault; those that were not
-// answered count against it. "-" before the first one.
+// hitRatio is the share of values that did not wait for Vault; errors count against it. "-" before
+// the first value.
 func hitRatio(counts *secretsidecarv1.ResolveCounts) string {
 	hits := counts.GetCache() + counts.GetStale()
 	all := hits + counts.GetVault() + failures(counts)
@@ -218,14 +218,13 @@ func hitRatio(counts *secretsidecarv1.ResolveCounts) string {
 	return fmt.Sprintf("%.1f%%", 100*float64(hits)/float64(all))
 }
 
-// failures is how many values were not answered, remembered absences among them: a flow that asks
+// failures counts the values that were not answered, remembered absences included: a flow that asks
 // for them fails.
 func failures(counts *secretsidecarv1.ResolveCounts) uint64 {
 	return counts.GetErrors() + counts.GetNegative()
 }
 
-// scopeName names two projects at most, so that a connection of many does not widen the table. JSON
-// has them all.
+// scopeName names at most two projects, so that many do not widen the table. JSON has them all.
 func scopeName(c *secretsidecarv1.ConnectionStatus) string {
 	const most = 2
 	if c.GetScope() == secretsidecarv1.Scope_SCOPE_PROJECT {

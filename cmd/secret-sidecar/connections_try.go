@@ -74,7 +74,7 @@ func (a *app) testConnections(ctx context.Context, test connectionTest) error {
 		"connections test --help`")
 }
 
-// testRunning lets the running sidecar test one of its connections.
+// testRunning asks the running sidecar to test one of its connections.
 func (a *app) testRunning(ctx context.Context, name, path string) error {
 	answer, err := ask(ctx, a, secretsidecarv1.SecretServiceClient.TestConnection,
 		&secretsidecarv1.TestConnectionRequest{

@@ -54,7 +54,7 @@ func startDevVault(flags devFlags) (*devVault, error) {
 	return v, nil
 }
 
-// environment has the variables that make the connection to this Vault.
+// environment returns the variables that configure a connection to this Vault.
 func (v *devVault) environment(name string) (string, bool) {
 	value, found := map[string]string{
 		"VAULT_ADDR":      v.address,
@@ -99,8 +99,8 @@ func (v *devVault) putSecrets(pairs []string) error {
 	return nil
 }
 
-// listenLoopback refuses addresses that other machines can reach: the root token travels in the
-// clear.
+// listenLoopback refuses addresses that other machines can reach, because the root token travels in
+// the clear.
 func listenLoopback(address string) (net.Listener, error) {
 	tcp, err := net.ResolveTCPAddr("tcp", address)
 	if err != nil || !tcp.IP.IsLoopback() {

@@ -33,7 +33,7 @@ type sidecarLog struct {
 	repeats *logging.Repeats
 	level   *slog.LevelVar
 	initial slog.Level // the flag's, given or not
-	given   bool       // the flag was given: the file does not change the level
+	given   bool       // the flag was given, so the file does not change the level
 }
 
 // open makes the log. Close it.
@@ -53,10 +53,10 @@ func (f logFlags) open(w io.Writer) *sidecarLog {
 	return log
 }
 
-// close writes what the log still holds back.
+// close writes the repeats that the log still holds back.
 func (l *sidecarLog) close() { l.repeats.Close() }
 
-// follow makes the file's level the log's, unless the command line names one.
+// follow sets the log's level to the file's, unless the command line names one.
 func (l *sidecarLog) follow(settings *config.Config) {
 	wanted := l.initial
 	if settings.LogLevel != nil {
@@ -67,7 +67,7 @@ func (l *sidecarLog) follow(settings *config.Config) {
 	case l.given:
 		l.Warn("--log-level overrides log.level", "level", l.level.Level(), "file", wanted)
 	default:
-		l.level.Set(min(wanted, l.level.Level())) // either of the two lets the line out
+		l.level.Set(min(wanted, l.level.Level())) // the more talkative of the two, so that this line is logged
 		l.Info("the log level has changed", "level", wanted)
 		l.level.Set(wanted)
 	}

@@ -12,7 +12,7 @@ import (
 func main() {
 	getenv := takeEnvironment()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// the first signal asks for an orderly end; a second one then kills at once
+	// The first signal asks for an orderly end; a second one then kills at once.
 	context.AfterFunc(ctx, stop)
 	os.Exit(run(ctx, os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}, getenv))
 }

@@ -34,14 +34,14 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// setUp gives each script a Vault of its own with an AppRole and a secret, and a folder for
+// setUp gives each script a Vault of its own with an AppRole and a secret, and a directory for
 // sockets: $WORK is too long for their paths.
 func setUp(env *testscript.Env) error {
-	folder, err := os.MkdirTemp("", "sidecar")
+	directory, err := os.MkdirTemp("", "sidecar")
 	if err != nil {
 		return err
 	}
-	env.Defer(func() { _ = os.RemoveAll(folder) })
+	env.Defer(func() { _ = os.RemoveAll(directory) })
 	vault := devvault.New(devvault.Options{})
 	web := httptest.NewServer(vault)
 	env.Defer(web.Close)
@@ -51,7 +51,7 @@ func setUp(env *testscript.Env) error {
 		return err
 	}
 	for name, value := range map[string]string{
-		"SOCKETS": folder, "XDG_RUNTIME_DIR": folder,
+		"SOCKETS": directory, "XDG_RUNTIME_DIR": directory,
 		"TEST_VAULT": web.URL, "TEST_ROLE_ID": roleID, "TEST_SECRET_ID": secretID,
 		"GORACE": "atexit_sleep_ms=0", // else each program sleeps for a second at its end
 	} {

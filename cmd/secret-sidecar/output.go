@@ -10,8 +10,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// printJSON prints a message with the field names of the proto file, indented. Empty fields are
-// printed too, so that a script can tell the empty value from none.
+// printJSON prints a message indented, with the field names of the proto file. It prints empty
+// fields too, so that a script can tell an empty value from none.
 func printJSON(w io.Writer, message proto.Message) error {
 	return printSpaced(w, message, func(into *bytes.Buffer, text []byte) error {
 		return json.Indent(into, text, "", "  ")
@@ -23,7 +23,8 @@ func printJSONLine(w io.Writer, message proto.Message) error {
 	return printSpaced(w, message, json.Compact)
 }
 
-// printSpaced prints a message with spaces of its own: protojson's differ from build to build.
+// printSpaced prints a message with its own spacing: protojson's differs from build to build on
+// purpose.
 func printSpaced(w io.Writer, message proto.Message,
 	space func(into *bytes.Buffer, text []byte) error) error {
 	text, err := protojson.MarshalOptions{UseProtoNames: true,

@@ -13,8 +13,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/server"
 )
 
-// catchHangups makes SIGHUP a request to reload for the rest of the process: never again its end,
-// neither while it starts nor while it stops. One pending request covers all that came before it.
+// catchHangups makes SIGHUP a request to reload for the rest of the process. It never ends the
+// process, not even while that starts or stops. One pending request covers all earlier ones.
 func catchHangups() chan os.Signal {
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
@@ -76,8 +76,8 @@ func (r *reloader) fileChanged() {
 	}
 }
 
-// reload makes the configuration the running one, or refuses it and changes nothing. Vault is not
-// waited for: what needs a login takes effect by itself once there is one.
+// reload applies the configuration, or refuses it and changes nothing. It does not wait for Vault:
+// what needs a login takes effect by itself once there is one.
 func (r *reloader) reload(ctx context.Context) {
 	r.auditing.reopen(r.log)
 	next, err := r.source.load()

@@ -12,7 +12,7 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault/conn"
 )
 
-// reportError is what `connections test` fails with after it has printed a report that is not OK.
+// reportError is the error of `connections test` after it printed a report that is not OK.
 func reportError(name string, report conn.Report) error {
 	for _, check := range report.Checks {
 		if check.Status == conn.CheckFailed && check.Name != "path" {
@@ -23,7 +23,7 @@ func reportError(name string, report conn.Report) error {
 		name)
 }
 
-// printReport prints one line a check, what to do about it below, and what the login gave.
+// printReport prints one line per check with its remedy below, and what the login gave.
 func printReport(w io.Writer, name string, report conn.Report) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(table, "connection %s\n", name)

@@ -66,7 +66,7 @@ secret alone then. With --output json the whole answer is printed, the value exa
 	return cmd
 }
 
-// warnIfStale says that the value comes from before an outage, which the value alone does not show.
+// warnIfStale warns that the value is from before an outage, which the value alone does not show.
 func warnIfStale(w io.Writer, answer *secretsidecarv1.ResolveResponse, now time.Time) {
 	if answer.GetSource() != secretsidecarv1.Source_SOURCE_STALE {
 		return

@@ -15,8 +15,7 @@ import (
 // socketEnv names the socket where --socket does not.
 const socketEnv = "SECRET_SIDECAR_SOCKET"
 
-// streams are the standard streams of the process. Data goes to out, everything said about it to
-// err.
+// streams are the standard streams of the process. Data goes to out, every remark about it to err.
 type streams struct {
 	in       io.Reader
 	out, err io.Writer
@@ -98,7 +97,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
 	return root
 }
 
-// helpCommand is cobra's, but an unknown topic is wrong usage.
+// helpCommand is cobra's, except that an unknown topic is wrong usage.
 func helpCommand(root *cobra.Command) *cobra.Command {
 	return &cobra.Command{
 		Use:   "help [COMMAND]",
@@ -114,7 +113,7 @@ func helpCommand(root *cobra.Command) *cobra.Command {
 	}
 }
 
-// group makes a command that only holds others: without one of them it is wrong usage.
+// group makes a command that only holds others: using it alone is wrong usage.
 func group(cmd *cobra.Command) *cobra.Command {
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
@@ -129,12 +128,12 @@ func group(cmd *cobra.Command) *cobra.Command {
 		return fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath())
 	}
 	cmd.SuggestionsMinimumDistance = 2
-	// makes cobra look at Args; never reached
+	// cobra checks Args only for a command that runs; this one never does
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	return cmd
 }
 
-// waitForAnswer is what --timeout means to the commands that only ask a running sidecar.
+// waitForAnswer is the meaning of --timeout for commands that only ask a running sidecar.
 const waitForAnswer = "how long to wait for the sidecar's answer"
 
 // addTimeout gives a command its --timeout.

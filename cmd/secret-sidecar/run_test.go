@@ -21,7 +21,7 @@ import (
 
 func TestDevLeavesNothingBehindWhenItEnds(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
-	folder := shortFolder(t)
+	directory := shortDirectory(t)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	out, in := io.Pipe()
@@ -29,7 +29,7 @@ func TestDevLeavesNothingBehindWhenItEnds(t *testing.T) {
 	go func() {
 		defer func() { _ = in.Close() }()
 		code <- run(ctx, []string{"dev"}, streams{out: in, err: io.Discard},
-			only("XDG_RUNTIME_DIR", folder))
+			only("XDG_RUNTIME_DIR", directory))
 	}()
 	welcome := bufio.NewScanner(out)
 	for welcome.Scan() {
@@ -40,15 +40,15 @@ func TestDevLeavesNothingBehindWhenItEnds(t *testing.T) {
 	if got := <-code; got != exitDone {
 		t.Errorf("exit code %d, want 0", got)
 	}
-	if left, err := os.ReadDir(folder); err != nil || len(left) > 0 {
+	if left, err := os.ReadDir(directory); err != nil || len(left) > 0 {
 		t.Errorf("files left behind: %v, %v", left, err)
 	}
 }
 
 func TestServeEndsItsGoroutinesWhileVaultIsAway(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
-	folder := shortFolder(t)
-	file := filepath.Join(folder, "config.yaml")
+	directory := shortDirectory(t)
+	file := filepath.Join(directory, "config.yaml")
 	text := "connections: [{name: away, scope: platform, address: 'http://127.0.0.1:1', role_id: " +
 		"r, secret_id: s}]\n"
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
@@ -56,7 +56,7 @@ func TestServeEndsItsGoroutinesWhileVaultIsAway(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	getenv := only(socketEnv, filepath.Join(folder, "s.sock"))
+	getenv := only(socketEnv, filepath.Join(directory, "s.sock"))
 	code := make(chan int, 1)
 	go func() {
 		code <- run(ctx, []string{"serve", "--config", file},
@@ -73,7 +73,7 @@ func TestServeEndsItsGoroutinesWhileVaultIsAway(t *testing.T) {
 func TestAMissingPermissionForTheSocketSaysWhatToDo(t *testing.T) {
 	for op, want := range map[string]string{
 		"mkdir": "create it for this user, or choose another socket with --socket or socket.path",
-		"open":  "let this user write in the socket's folder",
+		"open":  "let this user write in the socket's directory",
 		"chown": "choose another one with socket.group",
 	} {
 		err := withSocketHint(fmt.Errorf("%w: %w", unixsocket.ErrConfig,
@@ -108,15 +108,15 @@ func awaitExit(t *testing.T, want int, args []string, getenv lookup) {
 	}
 }
 
-// shortFolder is t.TempDir with a path that leaves room for a socket's name.
-func shortFolder(t *testing.T) string {
+// shortDirectory is t.TempDir with a path that leaves room for a socket's name.
+func shortDirectory(t *testing.T) string {
 	t.Helper()
-	folder, err := os.MkdirTemp("", "sidecar")
+	directory, err := os.MkdirTemp("", "sidecar")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(folder) })
-	return folder
+	t.Cleanup(func() { _ = os.RemoveAll(directory) })
+	return directory
 }
 
 // only is an environment of one variable.

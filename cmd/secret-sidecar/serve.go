@@ -19,7 +19,7 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/server"
 )
 
-// flushTimeout bounds how long the end waits for the last metrics and traces to be exported.
+// flushTimeout bounds how long shutdown waits for the last metrics and traces to be exported.
 const flushTimeout = 3 * time.Second
 
 func (a *app) serveCommand() *cobra.Command {
@@ -125,7 +125,7 @@ func serveOn(ctx context.Context, listener net.Listener, settings *config.Config
 		return err
 	}
 	if err := sidecar.Apply(settings.Settings); err != nil {
-		// nothing has been tried over the network yet
+		// Nothing was tried over the network yet, so this is a mistake in the configuration.
 		return usageError{fmt.Errorf("set up the connections: %w", err)}
 	}
 	options.Logger.Info("serving", "socket", settings.Socket.Path)
@@ -135,7 +135,7 @@ func serveOn(ctx context.Context, listener net.Listener, settings *config.Config
 	return sidecar.Serve(ctx, listener)
 }
 
-// exported adds what telemetry wants of the server.
+// exported adds what telemetry needs of the server.
 func exported(options server.Options, exports *telemetry.Telemetry,
 	settings *config.Config) server.Options {
 	options.ServerOptions = exports.ServerOptions()
@@ -153,7 +153,7 @@ func listen(socket unixsocket.Socket) (net.Listener, error) {
 	return listener, err
 }
 
-// withSocketHint says what to do where this user lacks a permission for the socket.
+// withSocketHint says what to do when this user lacks a permission for the socket.
 func withSocketHint(err error) error {
 	failed, ok := errors.AsType[*fs.PathError](err)
 	switch {
@@ -166,11 +166,12 @@ func withSocketHint(err error) error {
 		return fmt.Errorf("%w: make this user a member of the group, or choose another one with "+
 			"socket.group", err)
 	}
-	return fmt.Errorf("%w: let this user write in the socket's folder, or choose another socket "+
+	return fmt.Errorf("%w: let this user write in the socket's directory, or choose another socket "+
 		"with --socket or socket.path", err)
 }
 
-// flush exports what telemetry still holds. It runs after ctx is done.
+// flush exports what telemetry still holds. It runs after ctx is done, so it has a bound of its
+// own.
 func flush(ctx context.Context, exports *telemetry.Telemetry, log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
 	defer cancel()

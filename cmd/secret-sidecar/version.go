@@ -24,9 +24,9 @@ func (a *app) versionCommand() *cobra.Command {
 	}
 }
 
-// What the build names itself; the linker sets both (-X main.version=... -X main.revision=...). An
-// empty version is the module's, an empty revision the one that the Go toolchain found in the work
-// tree.
+// The version and revision of the build; the linker sets both (-X main.version=... -X
+// main.revision=...). An empty version means the module's, an empty revision the one that the Go
+// toolchain found in the work tree.
 var version, revision string
 
 // versionNumber is the build's version alone.

@@ -123,7 +123,7 @@ func TestCIAsksForAStaticBusybox(t *testing.T) {
 		"\nscripts/image-static.sh busybox || missing+=(busybox-static)\n") {
 		t.Error("another busybox will do")
 	}
-	program := filepath.Join(folder(t), "built", "amd64", "secret-sidecar")
+	program := filepath.Join(directory(t), "built", "amd64", "secret-sidecar")
 	if out, err := exec.CommandContext(t.Context(), "../../scripts/image-static.sh",
 		program).CombinedOutput(); err != nil {
 		t.Errorf("a static program is not taken for one: %v\n%s", err, out)

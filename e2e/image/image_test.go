@@ -1,5 +1,5 @@
 // Package image_test looks at the container image that the Dockerfile makes, and runs it. `make
-// test-image` builds what it looks at, in the folder that SECRET_SIDECAR_IMAGE names: the image
+// test-image` builds what it looks at, in the directory that SECRET_SIDECAR_IMAGE names: the image
 // twice, as OCI layouts, in first and second, and in built/ARCH what `make sbom` makes of the same
 // sources, program and SBOM. VERSION, REVISION and SOURCE_DATE_EPOCH say what was built. COSIGN is
 // the program that signs; without it nothing is signed.
@@ -34,8 +34,8 @@ const sidecarUser = 65532
 // machines are the processors that the image is for.
 var machines = map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}
 
-// folder returns what `make test-image` has built, and skips the test where it has not.
-func folder(t *testing.T) string {
+// directory returns what `make test-image` has built, and skips the test where it has not.
+func directory(t *testing.T) string {
 	t.Helper()
 	built := os.Getenv("SECRET_SIDECAR_IMAGE")
 	if built == "" {
@@ -96,7 +96,7 @@ func must(t *testing.T, err error) {
 }
 
 func TestTheImageIsForBothProcessors(t *testing.T) {
-	index := openIndex(t, filepath.Join(folder(t), "first"))
+	index := openIndex(t, filepath.Join(directory(t), "first"))
 	must(t, validate.Index(index)) // every digest, every size
 	manifest, err := index.IndexManifest()
 	must(t, err)
@@ -110,7 +110,7 @@ func TestTheImageIsForBothProcessors(t *testing.T) {
 }
 
 func TestTheImageSaysWhatItIs(t *testing.T) {
-	first := filepath.Join(folder(t), "first")
+	first := filepath.Join(directory(t), "first")
 	seconds, err := strconv.ParseInt(os.Getenv("SOURCE_DATE_EPOCH"), 10, 64)
 	must(t, err)
 	committed := time.Unix(seconds, 0).UTC()
@@ -160,8 +160,8 @@ type entry struct {
 	uid, gid uint32
 }
 
-func TestTheImageHoldsTheProgramItsCertificatesAndTheSocketsFolder(t *testing.T) {
-	first := filepath.Join(folder(t), "first")
+func TestTheImageHoldsTheProgramItsCertificatesAndTheSocketsDirectory(t *testing.T) {
+	first := filepath.Join(directory(t), "first")
 	if os.Geteuid() != 0 {
 		t.Fatal("only root can unpack files with their owners")
 	}
@@ -191,7 +191,7 @@ func TestTheImageHoldsTheProgramItsCertificatesAndTheSocketsFolder(t *testing.T)
 				}
 			}
 			if len(found) != len(want) {
-				t.Errorf("it holds %d files and folders, want %d", len(found), len(want))
+				t.Errorf("it holds %d files and directories, want %d", len(found), len(want))
 			}
 			const most = 40_000_000
 			t.Logf("%.1f MB", float64(size)/1e6)
@@ -209,7 +209,7 @@ func TestTheImageHoldsTheProgramItsCertificatesAndTheSocketsFolder(t *testing.T)
 	}
 }
 
-// list returns the files and folders below a root, and the bytes that they take.
+// list returns the files and directories below a root, and the bytes that they take.
 func list(t *testing.T, root string) (found map[string]entry, size int64) {
 	t.Helper()
 	found = map[string]entry{}
@@ -251,9 +251,9 @@ func requireStatic(t *testing.T, path string, machine elf.Machine) {
 }
 
 // The second image is built from the caches of the first; what shows that the program itself can be
-// reproduced is the one that make builds, in another folder, with caches of its own.
+// reproduced is the one that make builds, in another directory, with caches of its own.
 func TestTwoBuildsOfOneCommitAreTheSame(t *testing.T) {
-	built := folder(t)
+	built := directory(t)
 	digest := func(name string) string {
 		hash, err := openIndex(t, filepath.Join(built, name)).Digest()
 		must(t, err)

@@ -20,7 +20,7 @@ import (
 // page is what docs/image.md says about running the image.
 type page struct {
 	config  string // config.yaml
-	install string // the commands that put the files into their folder
+	install string // the commands that put the files into their directory
 	volume  string // the options of the socket's volume
 	// sidecar and worker are the two commands `docker run`.
 	sidecar, worker []string
@@ -61,7 +61,7 @@ func readPage(t *testing.T) page {
 	return p
 }
 
-// configure makes the folder of the configuration with the document's text and commands, and
+// configure makes the directory of the configuration with the document's text and commands, and
 // returns it. Only Vault's address and the role are the test's own.
 func (p page) configure(t *testing.T, v *vaulttest.Vault) string {
 	t.Helper()
@@ -90,11 +90,11 @@ func (p page) inMemory(t *testing.T) string {
 	return dir
 }
 
-// host is where the document's containers run: the image's file system, and the folders behind the
-// names of volumes.
+// host is where the document's containers run: the image's file system, and the directories behind
+// the names of volumes.
 type host struct {
-	root    string
-	folders map[string]string
+	root        string
+	directories map[string]string
 }
 
 // container is what a `docker run` of the document asks for. Capabilities, new privileges and the
@@ -139,7 +139,7 @@ func (h host) container(t *testing.T, command []string) containertest.Spec {
 func (h host) volume(t *testing.T, text string) containertest.Volume {
 	t.Helper()
 	parts := strings.Split(text+":", ":")
-	source, ok := h.folders[parts[0]]
+	source, ok := h.directories[parts[0]]
 	if !ok {
 		t.Fatalf("%s is no volume of the document's", parts[0])
 	}

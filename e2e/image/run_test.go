@@ -41,7 +41,7 @@ func (l *logs) String() string {
 }
 
 func TestTheImageServesAsItsUserOnAReadOnlyRoot(t *testing.T) {
-	first := filepath.Join(folder(t), "first")
+	first := filepath.Join(directory(t), "first")
 	containertest.Require(t)
 	v := vaulttest.Dev(t)
 	v.Mount(t, "flows", "kv", "2")
@@ -49,7 +49,7 @@ func TestTheImageServesAsItsUserOnAReadOnlyRoot(t *testing.T) {
 	page := readPage(t)
 	docker := host{
 		root: unpack(t, openImage(t, first, runtime.GOARCH)),
-		folders: map[string]string{"/etc/secret-sidecar": page.configure(t, v),
+		directories: map[string]string{"/etc/secret-sidecar": page.configure(t, v),
 			"sidecar-socket": page.inMemory(t)},
 	}
 	c := containertest.New(t, docker.container(t, page.sidecar))

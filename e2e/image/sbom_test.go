@@ -31,7 +31,7 @@ func readBOM(t *testing.T, path string) bom {
 }
 
 func TestTheSBOMListsEveryModuleOfTheImagesProgram(t *testing.T) {
-	built := folder(t)
+	built := directory(t)
 	for arch := range machines {
 		t.Run(arch, func(t *testing.T) {
 			b := readBOM(t, filepath.Join(built, "built", arch, "secret-sidecar.cdx.json"))

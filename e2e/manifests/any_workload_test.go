@@ -69,9 +69,9 @@ func TestTheComponentTurnsAnyPodIntoOneWithTheSidecar(t *testing.T) {
 					"before/app.yaml":           fmt.Sprintf(manifest, spec),
 					"after/kustomization.yaml":  "resources: [../before]\ncomponents: [../../kubernetes/component]\nimages: [{name: secret-sidecar, newTag: v1.0.0}]\n",
 				}
-				folder := overlay(t, files)
-				before := mustDecode(t, kustomize(t, folder+"/before"))
-				after := mustDecode(t, kustomize(t, folder+"/after"))
+				directory := overlay(t, files)
+				before := mustDecode(t, kustomize(t, directory+"/before"))
+				after := mustDecode(t, kustomize(t, directory+"/after"))
 				for _, complaint := range append(breaches(&workload(t, after).Spec),
 					invalid(after[0])...) {
 					t.Error(complaint)
@@ -98,17 +98,18 @@ func TestAPodWithAnFsGroupOfItsOwnKeepsIt(t *testing.T) {
 			for _, component := range []string{"component", "node-wide-worker"} {
 				t.Run(component+", "+kind+" with "+shape, func(t *testing.T) {
 					t.Parallel()
-					folder := overlay(t, map[string]string{
+					directory := overlay(t, map[string]string{
 						"before/kustomization.yaml":  "resources: [app.yaml]\n",
 						"before/app.yaml":            withPod(kind, "securityContext: "+context+", containers: [{name: app, image: app}]"),
 						"changed/kustomization.yaml": "resources: [../before]\ncomponents: [../../kubernetes/" + component + "]\n",
 						"kept/kustomization.yaml":    "resources: [../before]\ncomponents: [../../kubernetes/" + component + "-with-own-fs-group]\n",
 					})
-					if said := refused(t, folder+"/changed"); !strings.Contains(said, "fsGroup") {
+					if said := refused(t, directory+"/changed"); !strings.Contains(said,
+						"fsGroup") {
 						t.Errorf("it is refused, but not for its fsGroup: %s", said)
 					}
-					before, after := mustDecode(t, kustomize(t, folder+"/before")),
-						mustDecode(t, kustomize(t, folder+"/kept"))
+					before, after := mustDecode(t, kustomize(t, directory+"/before")),
+						mustDecode(t, kustomize(t, directory+"/kept"))
 					requireSame(t, workload(t, before).Spec.SecurityContext,
 						workload(t, after).Spec.SecurityContext)
 					if volume(&workload(t, after).Spec, socketVolume).Name == "" {
@@ -124,11 +125,11 @@ func TestAPodWithAnFsGroupOfItsOwnKeepsIt(t *testing.T) {
 	}
 }
 
-// refused renders a folder that must not build, and returns why.
-func refused(t *testing.T, folder string) string {
+// refused renders a directory that must not build, and returns why.
+func refused(t *testing.T, directory string) string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), tool(t, "KUSTOMIZE"), "build",
-		folder).CombinedOutput()
+		directory).CombinedOutput()
 	if err == nil {
 		t.Errorf("it builds:\n%s", out)
 	}
@@ -223,12 +224,12 @@ func TestSameNamedKindsOfOtherGroupsStayAsTheyAre(t *testing.T) {
 		for _, component := range components {
 			t.Run(component+", "+name, func(t *testing.T) {
 				t.Parallel()
-				folder := overlay(t, map[string]string{
+				directory := overlay(t, map[string]string{
 					"before/kustomization.yaml": "resources: [app.yaml]\n",
 					"before/app.yaml":           manifest,
 					"after/kustomization.yaml":  "resources: [../before]\ncomponents: [../../kubernetes/" + component + "]\n",
 				})
-				before, after := kustomize(t, folder+"/before"), kustomize(t, folder+"/after")
+				before, after := kustomize(t, directory+"/before"), kustomize(t, directory+"/after")
 				if !bytes.Equal(before, after) {
 					t.Errorf("it was\n%s\nand is\n%s", before, after)
 				}

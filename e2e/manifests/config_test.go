@@ -56,7 +56,7 @@ func requireFits(t *testing.T, settings *config.Config, pod *corev1.PodSpec) {
 		t.Errorf("the socket is %s, in the pod it is %s", settings.Socket.Path, socket)
 	}
 	if settings.Socket.Mode != fs.FileMode(0o660) || settings.Socket.Group != "" {
-		t.Errorf("mode %v and group %q: the group is the folder's, and it needs 0660",
+		t.Errorf("mode %v and group %q: the group is the directory's, and it needs 0660",
 			settings.Socket.Mode, settings.Socket.Group)
 	}
 	for _, connection := range settings.Connections {
@@ -81,7 +81,7 @@ func TestANodesSidecarListsWhoMayAsk(t *testing.T) {
 	objects := mustDecode(t, example(t, "node-wide/sidecar"))
 	settings := load(t, only[*corev1.ConfigMap](t, objects).Data["config.yaml"])
 	if len(settings.Callers) == 0 {
-		t.Fatal("every pod that reaches the folder may ask for anything")
+		t.Fatal("every pod that reaches the directory may ask for anything")
 	}
 	own := *sidecar(&workload(t, objects).Spec).SecurityContext.RunAsUser
 	seen := false

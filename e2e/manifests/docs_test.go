@@ -16,12 +16,12 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// reader follows docs/kubernetes.md and its further pages in a folder that holds what the page says
-// there is.
+// reader follows docs/kubernetes.md and its further pages in a directory that holds what the page
+// says there is.
 type reader struct {
-	folder  string
-	secret  string           // that the page has made
-	applied []runtime.Object // by the last `kubectl apply -k`
+	directory string
+	secret    string           // that the page has made
+	applied   []runtime.Object // by the last `kubectl apply -k`
 }
 
 // workerOfTheReader is the Deployment that the page takes for granted.
@@ -48,8 +48,8 @@ var credentials = []string{"role_id", "secret_id"}
 
 func newReader(t *testing.T) *reader {
 	t.Helper()
-	r := &reader{folder: t.TempDir()}
-	if err := os.CopyFS(filepath.Join(r.folder, "secret-sidecar", "deploy"),
+	r := &reader{directory: t.TempDir()}
+	if err := os.CopyFS(filepath.Join(r.directory, "secret-sidecar", "deploy"),
 		os.DirFS(deploy)); err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +67,7 @@ func (r *reader) makeCredentials(t *testing.T) {
 
 func (r *reader) write(t *testing.T, name, text string) {
 	t.Helper()
-	path := filepath.Join(r.folder, name)
+	path := filepath.Join(r.directory, name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		t.Fatal(err)
 	}
@@ -76,10 +76,11 @@ func (r *reader) write(t *testing.T, name, text string) {
 	}
 }
 
-// knowingly lists what a folder of the page breaks on purpose, by a part of the complaint.
+// knowingly lists what a directory of the page breaks on purpose, by a part of the complaint.
 var knowingly = map[string]string{"wait-for-login": "the startup probe runs"}
 
-// judgedElsewhere holds the folders that are not pods with a sidecar: they have tests of their own.
+// judgedElsewhere holds the directories that are not pods with a sidecar: they have tests of their
+// own.
 const judgedElsewhere = "examples/node-wide/"
 
 var (
@@ -196,16 +197,16 @@ func (r *reader) command(t *testing.T, words []string) {
 	}
 }
 
-func (r *reader) render(t *testing.T, folder string) []runtime.Object {
+func (r *reader) render(t *testing.T, directory string) []runtime.Object {
 	t.Helper()
-	objects := mustDecode(t, kustomize(t, filepath.Join(r.folder, folder)))
-	if strings.Contains(folder, judgedElsewhere) {
+	objects := mustDecode(t, kustomize(t, filepath.Join(r.directory, directory)))
+	if strings.Contains(directory, judgedElsewhere) {
 		return objects
 	}
-	excused, some := knowingly[folder]
+	excused, some := knowingly[directory]
 	for _, complaint := range judge(t, objects) {
 		if !some || !strings.Contains(complaint, excused) {
-			t.Errorf("%s: %s", folder, complaint)
+			t.Errorf("%s: %s", directory, complaint)
 		}
 	}
 	return objects
@@ -214,7 +215,7 @@ func (r *reader) render(t *testing.T, folder string) []runtime.Object {
 func (r *reader) helm(t *testing.T, arguments []string) {
 	t.Helper()
 	command := exec.CommandContext(t.Context(), tool(t, "HELM"), arguments...)
-	command.Dir = r.folder
+	command.Dir = r.directory
 	out, err := command.Output()
 	if err != nil {
 		t.Fatalf("helm %q: %v", arguments, err)
@@ -235,7 +236,7 @@ func (r *reader) createSecret(t *testing.T, called string, arguments []string) {
 	r.secret = called
 	for _, argument := range arguments {
 		file, ok := strings.CutPrefix(argument, "--from-file=")
-		if _, err := os.Stat(filepath.Join(r.folder, file)); !ok || err != nil {
+		if _, err := os.Stat(filepath.Join(r.directory, file)); !ok || err != nil {
 			t.Errorf("%s: %v", argument, err)
 		}
 	}
@@ -290,12 +291,12 @@ func (r *reader) remove(t *testing.T, command string) {
 		t.Errorf("%q does not remove the credentials", command)
 	}
 	for _, file := range strings.Fields(files) {
-		if err := os.Remove(filepath.Join(r.folder, file)); err != nil {
+		if err := os.Remove(filepath.Join(r.directory, file)); err != nil {
 			t.Error(err)
 		}
 	}
 	for _, credential := range credentials {
-		if _, err := os.Stat(filepath.Join(r.folder, credential)); err == nil {
+		if _, err := os.Stat(filepath.Join(r.directory, credential)); err == nil {
 			t.Errorf("the page leaves %s lying about", credential)
 		}
 	}

@@ -45,9 +45,9 @@ func TestWhatKeepsAPodOrNodeIsNoticed(t *testing.T) {
 }
 
 // keeps returns what of the sidecar's keeps a pod from being evicted, or its node from being
-// removed. The cluster autoscaler's rule is isLocalVolume in its utils/drain: a folder in memory is
-// none of its business, one on disk or of the node is, unless the pod says that it holds nothing.
-// It ignores DaemonSets.
+// removed. The cluster autoscaler's rule is isLocalVolume in its utils/drain: a directory in memory
+// is none of its business, one on disk or of the node is, unless the pod says that it holds
+// nothing. It ignores DaemonSets.
 func keeps(object runtime.Object) []string {
 	if _, budget := object.(*policyv1.PodDisruptionBudget); budget {
 		return []string{"whether a pod may go is its owner's to say"}

@@ -174,7 +174,7 @@ require (
 	sigs.k8s.io/structured-merge-diff/v6 v6.3.0 // indirect
 )
 
-// Kubernetes names its own parts v0.0.0 and replaces them by folders; these are the published ones.
+// Kubernetes names its own parts v0.0.0 and replaces them by directories; these are the published ones.
 replace (
 	k8s.io/api => k8s.io/api v0.34.2
 	k8s.io/apiextensions-apiserver => k8s.io/apiextensions-apiserver v0.34.2

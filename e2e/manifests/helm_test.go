@@ -19,9 +19,9 @@ import (
 
 func TestTheChartsPassHelmsOwnCheck(t *testing.T) {
 	t.Parallel()
-	folder := helmCharts(t)
-	run(t, tool(t, "HELM"), "lint", "--strict", filepath.Join(folder, "secret-sidecar"),
-		filepath.Join(folder, "worker"))
+	directory := helmCharts(t)
+	run(t, tool(t, "HELM"), "lint", "--strict", filepath.Join(directory, "secret-sidecar"),
+		filepath.Join(directory, "worker"))
 }
 
 func TestTheChartRefusesValuesThatAreWrong(t *testing.T) {

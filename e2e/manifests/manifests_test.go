@@ -114,13 +114,13 @@ func TestEveryCheckNoticesWhatItIsFor(t *testing.T) {
 		"may run as root": {func(pod *corev1.PodSpec) {
 			pod.SecurityContext.RunAsNonRoot, sidecar(pod).SecurityContext.RunAsNonRoot = nil, nil
 		}, "runAsNonRoot"},
-		"says that it runs as root": {context(func(c *corev1.SecurityContext) { c.RunAsNonRoot = &no }), "runAsNonRoot"},
-		"runs as uid 0":             {context(func(c *corev1.SecurityContext) { c.RunAsUser = &root }), "runAsUser=0"},
-		"may gain privileges":       {context(func(c *corev1.SecurityContext) { c.AllowPrivilegeEscalation = nil }), "allowPrivilegeEscalation"},
-		"keeps capabilities":        {context(func(c *corev1.SecurityContext) { c.Capabilities = nil }), "unrestricted capabilities"},
-		"the folder is the node's":  {replaceVolume(socketVolume, corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/run"}}), "hostPath"},
-		"shares the node's network": {func(pod *corev1.PodSpec) { pod.HostNetwork = true }, "host namespaces"},
-		"a port of the node":        {own(func(c *corev1.Container) { c.Ports = []corev1.ContainerPort{{ContainerPort: 80, HostPort: 80}} }), "hostPort"},
+		"says that it runs as root":   {context(func(c *corev1.SecurityContext) { c.RunAsNonRoot = &no }), "runAsNonRoot"},
+		"runs as uid 0":               {context(func(c *corev1.SecurityContext) { c.RunAsUser = &root }), "runAsUser=0"},
+		"may gain privileges":         {context(func(c *corev1.SecurityContext) { c.AllowPrivilegeEscalation = nil }), "allowPrivilegeEscalation"},
+		"keeps capabilities":          {context(func(c *corev1.SecurityContext) { c.Capabilities = nil }), "unrestricted capabilities"},
+		"the directory is the node's": {replaceVolume(socketVolume, corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/run"}}), "hostPath"},
+		"shares the node's network":   {func(pod *corev1.PodSpec) { pod.HostNetwork = true }, "host namespaces"},
+		"a port of the node":          {own(func(c *corev1.Container) { c.Ports = []corev1.ContainerPort{{ContainerPort: 80, HostPort: 80}} }), "hostPort"},
 		// Kubernetes' validation and warnings.
 		"a volume that is not there":       {func(pod *corev1.PodSpec) { pod.Volumes = pod.Volumes[1:] }, "volumeMounts"},
 		"a probe of a container that ends": {func(pod *corev1.PodSpec) { pod.InitContainers[0].RestartPolicy = nil }, "livenessProbe"},
@@ -152,7 +152,7 @@ func TestEveryCheckNoticesWhatItIsFor(t *testing.T) {
 			c.Ports = []corev1.ContainerPort{{ContainerPort: 8080, Protocol: corev1.ProtocolTCP}}
 		}), "has a port"},
 		"a socket on disk":           {replaceVolume(socketVolume, corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}), "no emptyDir in memory"},
-		"a folder that grows":        {func(pod *corev1.PodSpec) { volume(pod, socketVolume).EmptyDir.SizeLimit = nil }, "may grow"},
+		"a directory that grows":     {func(pod *corev1.PodSpec) { volume(pod, socketVolume).EmptyDir.SizeLimit = nil }, "may grow"},
 		"the sidecar cannot write":   {own(func(c *corev1.Container) { c.VolumeMounts[0].ReadOnly = true }), "cannot make its socket"},
 		"the worker has no mount":    {func(pod *corev1.PodSpec) { pod.Containers[0].VolumeMounts = nil }, "does not see the socket"},
 		"the worker has no variable": {func(pod *corev1.PodSpec) { pod.Containers[0].Env = nil }, "not told where the socket is"},

@@ -9,9 +9,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// A socket that pods share is a folder of the node, which the restricted standard forbids. Nothing
-// else may offend it but the container that gives the folder to the sidecar.
-func TestTheNodeWideSidecarIsRestrictedButForItsFolder(t *testing.T) {
+// A socket that pods share is a directory of the node, which the restricted standard forbids.
+// Nothing else may offend it but the container that gives the directory to the sidecar.
+func TestTheNodeWideSidecarIsRestrictedButForItsDirectory(t *testing.T) {
 	t.Parallel()
 	objects := mustDecode(t, example(t, "node-wide/sidecar"))
 	for _, object := range objects {
@@ -21,14 +21,14 @@ func TestTheNodeWideSidecarIsRestrictedButForItsFolder(t *testing.T) {
 	}
 	template := &only[*appsv1.DaemonSet](t, objects).Spec.Template
 	requireForbidden(t, template,
-		"restricted volume types",                                          // the folder
-		"runAsNonRoot != true", "runAsUser=0", "unrestricted capabilities", // give-folder
+		"restricted volume types",                                          // the directory
+		"runAsNonRoot != true", "runAsUser=0", "unrestricted capabilities", // give-directory
 	)
 	template.Spec.InitContainers = nil
 	requireForbidden(t, template, "restricted volume types")
 }
 
-func TestAWorkerOfTheNodeWideSidecarIsRestrictedButForTheFolder(t *testing.T) {
+func TestAWorkerOfTheNodeWideSidecarIsRestrictedButForTheDirectory(t *testing.T) {
 	t.Parallel()
 	objects := mustDecode(t, example(t, "node-wide/worker"))
 	for _, object := range objects {
@@ -87,7 +87,7 @@ func TestAWorkerAndItsNodesSidecarMeetAtTheSameSocket(t *testing.T) {
 	asks := &workload(t, mustDecode(t, example(t, "node-wide/worker"))).Spec
 	if serves, asks := volume(serves, socketVolume).HostPath.Path,
 		volume(asks, socketVolume).HostPath.Path; serves != asks {
-		t.Errorf("the sidecar's folder is %s, the worker's %s", serves, asks)
+		t.Errorf("the sidecar's directory is %s, the worker's %s", serves, asks)
 	}
 	if *serves.SecurityContext.FSGroup != *asks.SecurityContext.FSGroup ||
 		*sidecar(serves).SecurityContext.RunAsGroup != *asks.SecurityContext.FSGroup {

@@ -126,13 +126,13 @@ func named(t *testing.T, pattern, text string) []string {
 func templates(t *testing.T) string {
 	t.Helper()
 	all := ""
-	folder := deploy + "/helm/secret-sidecar/templates"
-	entries, err := os.ReadDir(folder)
+	directory := deploy + "/helm/secret-sidecar/templates"
+	entries, err := os.ReadDir(directory)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, entry := range entries {
-		text, err := os.ReadFile(folder + "/" + entry.Name())
+		text, err := os.ReadFile(directory + "/" + entry.Name())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -136,12 +136,12 @@ func sidecarOpensNoPort(pod *corev1.PodSpec) string {
 }
 
 func socketIsInMemory(pod *corev1.PodSpec) string {
-	folder := volume(pod, socketVolume).EmptyDir
+	directory := volume(pod, socketVolume).EmptyDir
 	switch {
-	case folder == nil || folder.Medium != corev1.StorageMediumMemory:
-		return "the socket's folder is no emptyDir in memory"
-	case folder.SizeLimit == nil || folder.SizeLimit.Value() > 1<<20:
-		return "the socket's folder may grow: it counts as memory of the pod"
+	case directory == nil || directory.Medium != corev1.StorageMediumMemory:
+		return "the socket's directory is no emptyDir in memory"
+	case directory.SizeLimit == nil || directory.SizeLimit.Value() > 1<<20:
+		return "the socket's directory may grow: it counts as memory of the pod"
 	}
 	return ""
 }
@@ -152,7 +152,7 @@ func workerReachesTheSocketAndCannotReplaceIt(pod *corev1.PodSpec) string {
 		return "the sidecar cannot make its socket"
 	}
 	if worker.MountPath == "" {
-		return "the worker does not see the socket's folder"
+		return "the worker does not see the socket's directory"
 	}
 	want := corev1.EnvVar{Name: socketVariable, Value: path.Join(worker.MountPath, socketFile)}
 	if !slices.Contains(pod.Containers[0].Env, want) {

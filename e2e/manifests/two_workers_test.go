@@ -20,7 +20,7 @@ func TestTwoWorkersOfANamespaceShareNothing(t *testing.T) {
 	second.write(t, "base/worker.yaml", strings.ReplaceAll(workerOfTheReader, "worker", "second"))
 	chart := filepath.Join(helmCharts(t), "worker")
 	for name, texts := range map[string][2][]byte{
-		"by the page":     {example(t, "worker/overlay"), kustomize(t, filepath.Join(second.folder, "overlay"))},
+		"by the page":     {example(t, "worker/overlay"), kustomize(t, filepath.Join(second.directory, "overlay"))},
 		"by the examples": {example(t, "worker/overlay"), example(t, "batch/overlay")},
 		"by Helm": {
 			run(t, tool(t, "HELM"), "template", "first", chart, "--namespace", "flows"),
@@ -43,7 +43,7 @@ func TestTwoWorkersOfANamespaceShareNothing(t *testing.T) {
 // are its own.
 func TestTwoSubchartsOfAReleaseShareNothingWhenTheyNameTheirOwn(t *testing.T) {
 	t.Parallel()
-	folder := helmCharts(t)
+	directory := helmCharts(t)
 	const first, second = "worker: {secret-sidecar: {configMap: a-config, approleSecret: " +
 		"a-approle}}\n",
 		"other: {secret-sidecar: {configMap: b-config, approleSecret: b-approle}}\n"
@@ -53,7 +53,7 @@ func TestTwoSubchartsOfAReleaseShareNothingWhenTheyNameTheirOwn(t *testing.T) {
 			"  - {name: worker, version: 1.0.0, repository: 'file://../worker', alias: other}\n",
 		"values.yaml": first + second,
 	} {
-		path := filepath.Join(folder, "both", file)
+		path := filepath.Join(directory, "both", file)
 		if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 			t.Fatal(err)
 		}
@@ -61,10 +61,10 @@ func TestTwoSubchartsOfAReleaseShareNothingWhenTheyNameTheirOwn(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	run(t, tool(t, "HELM"), "dependency", "update", filepath.Join(folder, "both"))
+	run(t, tool(t, "HELM"), "dependency", "update", filepath.Join(directory, "both"))
 	used := uses(t,
 		mustDecode(t, run(t, tool(t, "HELM"), "template", "release",
-			filepath.Join(folder, "both"))))
+			filepath.Join(directory, "both"))))
 	for _, want := range []string{"ConfigMap a-config", "Secret a-approle", "ConfigMap b-config",
 		"Secret b-approle"} {
 		if !used[want] {

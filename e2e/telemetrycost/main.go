@@ -42,11 +42,11 @@ func main() {
 }
 
 func measure(ctx context.Context) error {
-	folder, err := os.MkdirTemp("", "ss")
+	directory, err := os.MkdirTemp("", "ss")
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.RemoveAll(folder) }()
+	defer func() { _ = os.RemoveAll(directory) }()
 	connection, err := startVault(ctx)
 	if err != nil {
 		return err
@@ -63,7 +63,7 @@ func measure(ctx context.Context) error {
 		server.Settings{Connections: []server.Connection{connection}}); err != nil {
 		return err
 	}
-	socket := filepath.Join(folder, "s.sock")
+	socket := filepath.Join(directory, "s.sock")
 	listener, err := unixsocket.Listen(unixsocket.Socket{Path: socket})
 	if err != nil {
 		return err

@@ -36,7 +36,7 @@ type Socket struct {
 }
 
 // Listen opens the Unix socket, so that it never appears with wider permissions than asked for. An
-// absent folder is made, private (0700, or 0750 and of the group). A lock file beside the socket
+// absent directory is made, private (0700, or 0750 and of the group). A lock file beside the socket
 // decides who owns it: a socket that a crash left is taken over, one that is served is left alone
 // (ErrInUse), and anything else at the path too (ErrConfig). Closing the listener removes the
 // socket.
@@ -45,7 +45,7 @@ func Listen(socket Socket) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := socket.makeFolder(gid); err != nil {
+	if err := socket.makeDirectory(gid); err != nil {
 		return nil, err
 	}
 	lock, err := lockSocket(socket.Path)
@@ -71,10 +71,10 @@ func (s Socket) check() (gid int, err error) {
 	case s.Path == "":
 		return 0, fmt.Errorf("%w: the path is empty", ErrConfig)
 	case s.Path[0] == '@' || s.Path[0] == 0:
-		return 0, fmt.Errorf("%w: abstract sockets have no permissions: give a path in a folder",
+		return 0, fmt.Errorf("%w: abstract sockets have no permissions: give a path in a directory",
 			ErrConfig)
 	case strings.HasSuffix(s.Path, "/"):
-		return 0, fmt.Errorf("%w: %s names a folder: add the socket's name", ErrConfig, s.Path)
+		return 0, fmt.Errorf("%w: %s names a directory: add the socket's name", ErrConfig, s.Path)
 	case len(s.Path) > MaxPath:
 		return 0, fmt.Errorf("%w: the path has %d bytes, Linux allows %d: choose a shorter one",
 			ErrConfig, len(s.Path), MaxPath)
@@ -96,45 +96,46 @@ func (s Socket) check() (gid int, err error) {
 	return strconv.Atoi(group.Gid)
 }
 
-func (s Socket) makeFolder(gid int) error {
-	folder := filepath.Dir(s.Path)
-	if _, err := os.Stat(folder); err == nil {
+func (s Socket) makeDirectory(gid int) error {
+	directory := filepath.Dir(s.Path)
+	if _, err := os.Stat(directory); err == nil {
 		return nil
 	}
-	if err := makeParents(filepath.Dir(folder)); err != nil {
-		return fmt.Errorf("%w: make the folders above the socket's: %w", ErrConfig, err)
+	if err := makeParents(filepath.Dir(directory)); err != nil {
+		return fmt.Errorf("%w: make the directories above the socket's: %w", ErrConfig, err)
 	}
-	err := os.Mkdir(folder, 0o700)
+	err := os.Mkdir(directory, 0o700)
 	switch {
 	case errors.Is(err, fs.ErrExist):
 		return nil // another sidecar was quicker; the lock decides between the two
 	case err != nil:
-		return fmt.Errorf("%w: make the socket's folder: %w", ErrConfig, err)
+		return fmt.Errorf("%w: make the socket's directory: %w", ErrConfig, err)
 	case gid < 0:
 		return nil
 	}
-	if err := os.Chown(folder, -1, gid); err != nil {
-		return fmt.Errorf("%w: give the socket's folder to group %q: %w", ErrConfig, s.Group, err)
+	if err := os.Chown(directory, -1, gid); err != nil {
+		return fmt.Errorf("%w: give the socket's directory to group %q: %w", ErrConfig, s.Group,
+			err)
 	}
-	if err := os.Chmod(folder, 0o750); err != nil { // #nosec G302 -- the group has to reach the socket
-		return fmt.Errorf("open the socket's folder to its group: %w", err)
+	if err := os.Chmod(directory, 0o750); err != nil { // #nosec G302 -- the group has to reach the socket
+		return fmt.Errorf("open the socket's directory to its group: %w", err)
 	}
 	return nil
 }
 
-// makeParents makes what is absent of the folders above the socket's, open to all whatever the
-// umask: only the last folder is there to keep people out.
-func makeParents(folder string) error {
-	if _, err := os.Stat(folder); err == nil {
+// makeParents makes what is absent of the directories above the socket's, open to all whatever the
+// umask: only the last directory is there to keep people out.
+func makeParents(directory string) error {
+	if _, err := os.Stat(directory); err == nil {
 		return nil
 	}
-	if err := makeParents(filepath.Dir(folder)); err != nil {
+	if err := makeParents(filepath.Dir(directory)); err != nil {
 		return err
 	}
-	if err := os.Mkdir(folder, 0o755); err != nil { // #nosec G301 -- see above
+	if err := os.Mkdir(directory, 0o755); err != nil { // #nosec G301 -- see above
 		return ignoreExisting(err)
 	}
-	return os.Chmod(folder, 0o755) // #nosec G302 -- see above
+	return os.Chmod(directory, 0o755) // #nosec G302 -- see above
 }
 
 func ignoreExisting(err error) error {

@@ -42,12 +42,13 @@ func run(ctx context.Context, kind, binary string) (err error) {
 	if err != nil {
 		return err
 	}
-	folder, err := os.MkdirTemp("", "secret-sidecar-demo-")
+	directory, err := os.MkdirTemp("", "secret-sidecar-demo-")
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
-	stage := &stage{folder: folder, program: program, socket: filepath.Join(folder, "sidecar.sock")}
+	defer func() { err = errors.Join(err, os.RemoveAll(directory)) }()
+	stage := &stage{directory: directory, program: program,
+		socket: filepath.Join(directory, "sidecar.sock")}
 	defer stage.clear()
 	switch kind {
 	case "dev":

@@ -15,10 +15,10 @@ import (
 
 // stage is what the demo plays on: a Vault, and a sidecar that has logged in to it.
 type stage struct {
-	folder  string // private; for the socket and the files
-	program string // secret-sidecar
-	socket  string
-	vault   vault
+	directory string // private; for the socket and the files
+	program   string // secret-sidecar
+	socket    string
+	vault     vault
 
 	processes []*process
 }
@@ -143,11 +143,11 @@ func freeAddress() (string, error) {
 }
 
 func (s *stage) writeConfig(roleID, secretID string) (file string, err error) {
-	secretIDFile := filepath.Join(s.folder, "secret_id")
+	secretIDFile := filepath.Join(s.directory, "secret_id")
 	if err := os.WriteFile(secretIDFile, []byte(secretID+"\n"), 0o600); err != nil {
 		return "", err
 	}
-	file = filepath.Join(s.folder, "config.yaml")
+	file = filepath.Join(s.directory, "config.yaml")
 	text := fmt.Sprintf(
 		"socket: {path: %q}\nconnections:\n  - name: default\n    scope: platform\n    address: "+
 			"%s\n    role_id: %s\n    secret_id_file: %q\n",
@@ -159,7 +159,7 @@ func (s *stage) writeConfig(roleID, secretID string) (file string, err error) {
 func (s *stage) environment() []string {
 	return []string{
 		"PATH=" + os.Getenv("PATH"),
-		"HOME=" + s.folder,
+		"HOME=" + s.directory,
 		"TMPDIR=" + os.TempDir(),
 		"SECRET_SIDECAR_SOCKET=" + s.socket,
 	}

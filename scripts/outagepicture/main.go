@@ -42,17 +42,17 @@ func main() {
 
 // play runs the play, and keeps what is to be drawn of it.
 func play(ctx context.Context, binary, file string) error {
-	folder, err := os.MkdirTemp("", "ss")
+	directory, err := os.MkdirTemp("", "ss")
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.RemoveAll(folder) }()
+	defer func() { _ = os.RemoveAll(directory) }()
 	vault, err := startVault(ctx)
 	if err != nil {
 		return err
 	}
 	defer vault.leave()
-	sidecar, err := startSidecar(ctx, binary, folder, vault)
+	sidecar, err := startSidecar(ctx, binary, directory, vault)
 	if err != nil {
 		return err
 	}

@@ -79,14 +79,14 @@ type sidecar struct {
 	socket, metrics string
 }
 
-func startSidecar(ctx context.Context, binary, folder string, v *vault) (*sidecar, error) {
-	s := &sidecar{socket: filepath.Join(folder, "s.sock")}
+func startSidecar(ctx context.Context, binary, directory string, v *vault) (*sidecar, error) {
+	s := &sidecar{socket: filepath.Join(directory, "s.sock")}
 	port, err := freePort(ctx)
 	if err != nil {
 		return nil, err
 	}
 	s.metrics = "http://localhost:" + port + "/metrics"
-	config := filepath.Join(folder, "config.yaml")
+	config := filepath.Join(directory, "config.yaml")
 	text := fmt.Sprintf(`socket: {path: %s}
 connections:
   - name: prod

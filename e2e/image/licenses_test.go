@@ -12,7 +12,7 @@ import (
 // What may not be shipped alone is shipped with it: the image, and the program outside of it, have the
 // licence of every module that the linker put in.
 func TestTheImageHoldsTheLicencesOfAllThatIsLinked(t *testing.T) {
-	built := folder(t)
+	built := directory(t)
 	for arch := range machines {
 		t.Run(arch, func(t *testing.T) {
 			root := unpack(t, openImage(t, filepath.Join(built, "first"), arch))

@@ -98,6 +98,7 @@ type Server struct {
 	meter         *callerMeter                   // of every caller
 	specTests     *rate.Limiter                  // of all callers together
 	readMemory    *vault.AnswerMemory            // of all connections together
+	answers       *answers
 	serverOptions []grpc.ServerOption
 	grpc          *grpc.Server // set by Serve: it has goroutines from the beginning
 	health        *health.Server
@@ -152,6 +153,7 @@ func New(opts Options) (*Server, error) {
 		specTests:    rate.NewLimiter(rate.Every(specTestEvery), specTestBurst),
 		health:       health.NewServer(),
 		readMemory:   vault.NewAnswerMemory(readMemory),
+		answers:      newAnswers(),
 		cache:        secrets,
 
 		serverOptions: opts.ServerOptions,
@@ -192,7 +194,8 @@ func (s *Server) newGRPCServer(extra []grpc.ServerOption) *grpc.Server {
 	streams, end := context.WithCancel(context.Background())
 	s.endStreams = end
 	options := append([]grpc.ServerOption{
-		grpc.Creds(unixsocket.Credentials()),
+		grpc.Creds(answerCredentials{unixsocket.Credentials(), s.answers}),
+		grpc.ForceServerCodecV2(newAnswerCodec()),
 		grpc.MaxRecvMsgSize(maxRequestBytes),
 		grpc.MaxConcurrentStreams(maxConcurrentStreams),
 		grpc.ConnectionTimeout(handshakeTimeout),
@@ -214,6 +217,11 @@ func (s *Server) newGRPCServer(extra []grpc.ServerOption) *grpc.Server {
 // listener's; stopping is none.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	s.grpc = s.newGRPCServer(s.serverOptions)
+	watching, endWatch := context.WithCancel(context.Background())
+	var watch sync.WaitGroup
+	watch.Go(func() { s.watchUnread(watching, unreadCheck, readPatience) })
+	defer watch.Wait()
+	defer endWatch()
 	served := make(chan error, 1)
 	go func() { served <- s.grpc.Serve(listener) }() // ends when stop has stopped the gRPC server
 	var err error
@@ -244,6 +252,12 @@ func (s *Server) drain() {
 	streams := time.AfterFunc(streamGrace, s.endStreams)
 	defer streams.Stop()
 	defer s.endStreams()
+	watching, endWatch := context.WithCancel(context.Background())
+	var watch sync.WaitGroup
+	// What is not read now would hold up the stop.
+	watch.Go(func() { s.watchUnread(watching, drainPatience/2, drainPatience) })
+	defer watch.Wait()
+	defer endWatch()
 	drained := make(chan struct{})
 	go func() { s.grpc.GracefulStop(); close(drained) }() // ended by the Stop below at the latest
 	if !closedWithin(drained, s.drainTimeout) {

@@ -64,17 +64,6 @@ func (s *Server) auditTest(
 	return s.auditCall(ctx, caller, methodTestConnection, line, err)
 }
 
-func optionalReference(path string) (*vault.Reference, error) {
-	if path == "" {
-		return nil, nil
-	}
-	reference, err := vault.ParseReference(path, "")
-	if err != nil {
-		return nil, errInvalidPath(err)
-	}
-	return &reference, nil
-}
-
 func (s *Server) testConfigured(
 	ctx context.Context, caller unixsocket.Peer, name, path string,
 ) (*secretsidecarv1.TestConnectionResponse, error) {
@@ -83,9 +72,9 @@ func (s *Server) testConfigured(
 		return nil, err
 	}
 	defer c.release()
-	reference, err := optionalReference(path)
+	reference, err := vault.ParseOptionalReference(path)
 	if err != nil {
-		return nil, err
+		return nil, errInvalidPath(err)
 	}
 	report := c.client.Test(ctx, reference)
 	c.warnOfWaiting(&report)
@@ -101,9 +90,9 @@ func (s *Server) testSpec(
 	if err != nil {
 		return nil, err
 	}
-	reference, err := optionalReference(path)
+	reference, err := vault.ParseOptionalReference(path)
 	if err != nil {
-		return nil, err
+		return nil, errInvalidPath(err)
 	}
 	if mistakes := credentialMistakes(spec); len(mistakes) > 0 {
 		return nil, errInvalidRequest(mistakes...)

@@ -97,7 +97,12 @@ func (s *Server) refuseUnlisted(ctx context.Context) error {
 	method := methodOf(full)
 	refused := errCallerNotAllowed(caller, access{method: method, unnamed: true})
 	s.noteRefusal(ctx, method, refused, 1)
-	s.recordUnhandled(ctx, unread(method), refused)
+	request := unread(method)
+	s.recordUnhandled(ctx, request, refused)
+	if conn, ok := unixsocket.ConnOf(ctx).(*admission.Conn); ok && request != nil && conn.MayWrite() {
+		// Where the line cannot be written, the caller is refused all the same.
+		_ = s.audit(ctx, caller, method, []outcome{{request: &secretsidecarv1.ResolveRequest{}, problem: refused}})
+	}
 	return refused
 }
 

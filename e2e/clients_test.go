@@ -112,7 +112,7 @@ func TestEverySampleOfTheClientsPageRuns(t *testing.T) {
 	socket := filepath.Join(r.directory, "s")
 	samples := map[string]string{}
 	for _, b := range codeBlocks(string(text)) {
-		samples[b.language] = strings.ReplaceAll(b.text, docsSocket, socket)
+		samples[b.language] = ownSocket(b.text, socket)
 	}
 	var said strings.Builder
 	stop := r.background(t, "secret-sidecar dev", &said)

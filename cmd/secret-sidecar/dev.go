@@ -14,6 +14,7 @@ import (
 
 	"github.com/secret-sidecar/secret-sidecar/config"
 	"github.com/secret-sidecar/secret-sidecar/internal/telemetry"
+	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 	"github.com/secret-sidecar/secret-sidecar/server"
 )
 
@@ -81,6 +82,7 @@ func (a *app) dev(ctx context.Context, flags devFlags, options server.Options) e
 	if err != nil {
 		return err
 	}
+	warnOfExposure(options.Logger, socket)
 	defer listener.Close() //nolint:errcheck // Serve has closed it unless something failed before
 	return a.serveDev(ctx, listener, settings, vault, options)
 }
@@ -114,6 +116,9 @@ func (a *app) serveDev(ctx context.Context, listener net.Listener, settings *con
 // folder.
 func (a *app) devSocket() (path string, remove func(), err error) {
 	if path := a.givenSocket(); path != "" {
+		if err := unixsocket.CheckPath(path); err != nil {
+			return "", nil, usageError{err}
+		}
 		absolute, err := filepath.Abs(path)
 		return absolute, func() {}, err
 	}

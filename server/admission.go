@@ -97,13 +97,18 @@ func (s *Server) refuseUnlisted(ctx context.Context) error {
 	method := methodOf(full)
 	refused := errCallerNotAllowed(caller, access{method: method, unnamed: true})
 	s.noteRefusal(ctx, method, refused, 1)
-	request := unread(method)
-	s.recordUnhandled(ctx, request, refused)
-	if conn, ok := unixsocket.ConnOf(ctx).(*admission.Conn); ok && request != nil && conn.MayWrite() {
-		// Where the line cannot be written, the caller is refused all the same.
+	s.recordUnhandled(ctx, unread(method), refused)
+	s.auditUnread(ctx, caller, method, refused)
+	return refused
+}
+
+// auditUnread writes a line for a request that was refused without a look into it, unless its user
+// has written too many. Where the line cannot be written, the caller is refused all the same.
+func (s *Server) auditUnread(ctx context.Context, caller unixsocket.Peer, method string, refused *problem) {
+	conn, ok := unixsocket.ConnOf(ctx).(*admission.Conn)
+	if ok && carriesProject(method) && conn.MayWrite() {
 		_ = s.audit(ctx, caller, method, []outcome{{request: &secretsidecarv1.ResolveRequest{}, problem: refused}})
 	}
-	return refused
 }
 
 // unread stands for a request of the method that was not read.

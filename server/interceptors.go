@@ -42,7 +42,7 @@ func (s *Server) handle(
 			s.recordUnhandled(ctx, request, failed)
 		}
 	}()
-	leave, failed := s.enterMetered(ctx, request)
+	leave, failed := s.enterJudged(ctx, request, method)
 	if failed != nil {
 		s.noteRefusal(ctx, method, failed, secretsAskedFor(request))
 		s.recordUnhandled(ctx, request, failed)
@@ -56,6 +56,25 @@ func (s *Server) handle(
 	failed = problemOf(err)
 	s.noteRefusal(ctx, method, failed, 1)
 	return nil, failed
+}
+
+// enterJudged refuses a caller that may not call the method at all, before anything is made of its
+// request. It counts all others in. When it refuses none, leave must follow.
+func (s *Server) enterJudged(
+	ctx context.Context, request any, method string,
+) (leave func(), refused *problem) {
+	if rules := s.current.Load().callers; rules != nil {
+		caller, err := callerOf(ctx)
+		if err != nil {
+			return nil, problemOf(err)
+		}
+		if !mayCall(rules, caller, method) {
+			refused := errCallerNotAllowed(caller, access{method: method, unnamed: true})
+			s.auditUnread(ctx, caller, method, refused)
+			return nil, refused
+		}
+	}
+	return s.enterMetered(ctx, request)
 }
 
 // enterMetered counts a request in, within the limits of its caller. When it refuses none, leave

@@ -41,6 +41,8 @@ type Config struct {
 	AtStart
 	// LogLevel is the least important level to log; nil leaves it to the command line.
 	LogLevel *slog.Level
+	// Risks are what is valid and may do what nobody wants, with its place.
+	Risks []Mistake
 
 	defaults   server.Connection // a connection that says nothing else
 	origins    origins           // where CheckFiles' mistakes stand

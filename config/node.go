@@ -15,6 +15,7 @@ import (
 type notes struct {
 	file     string
 	mistakes Mistakes
+	risks    []Mistake
 }
 
 // value is what stands at one place of the file. Its node is nil where the key is absent.
@@ -54,6 +55,13 @@ func (v value) mistake(format string, args ...any) {
 	m := v.origin()
 	m.Message = fmt.Sprintf(format, args...)
 	v.notes.mistakes = append(v.notes.mistakes, m)
+}
+
+// risk notes what is valid and may do what nobody wants.
+func (v value) risk(message string) {
+	m := v.origin()
+	m.Message = message
+	v.notes.risks = append(v.notes.risks, m)
 }
 
 // start is where a node begins: the parser puts a block mapping at its first colon.

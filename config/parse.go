@@ -94,7 +94,7 @@ func parse(src source, getenv LookupEnv) (*Config, Mistakes) {
 	cfg.LogLevel = root.at("log").mapping(logKeys...).at("level").logLevel()
 	cfg.TracePaths = root.at("traces").mapping(traceKeys...).at("paths").boolean(false)
 	cfg.NoReflection = !root.at("reflection").boolean(true)
-	cfg.origins = r.origins
+	cfg.origins, cfg.Risks = r.origins, r.risks
 	if invalidation := root.at("invalidation"); invalidation.present() {
 		invalidation.mistake("this version has no invalidation between sidecars: remove it")
 	}
@@ -180,6 +180,9 @@ func (v value) eachUnknown(texts []string, message string, known func(string) bo
 	}
 }
 
+// unmapped is Linux's overflow id: that of every user and group which a user namespace does not map.
+const unmapped = 65534
+
 // id reads a user's or group's number, as a command prints it; nil is an absent one. The highest
 // number means "no change" to Linux.
 func (v value) id(printed string) *uint32 {
@@ -192,6 +195,9 @@ func (v value) id(printed string) *uint32 {
 		return nil
 	}
 	id := uint32(v.integer(0, 0, math.MaxUint32-1)) // #nosec G115 -- bounded
+	if id == unmapped {
+		v.risk("is also what the kernel calls everybody whom the sidecar's user namespace does not map: give the caller another id")
+	}
 	return &id
 }
 

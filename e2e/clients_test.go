@@ -185,7 +185,7 @@ func clientSamples(t *testing.T, socket string) map[string]string {
 			t.Fatal(err)
 		}
 		for _, b := range codeBlocks(string(text)) {
-			samples[b.language] = strings.ReplaceAll(b.text, docsSocket, socket)
+			samples[b.language] = ownSocket(b.text, socket)
 		}
 	}
 	return samples

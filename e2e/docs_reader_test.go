@@ -17,8 +17,12 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 
-// docsSocket is the socket that the documents name; the tests put one of their own in its place.
-const docsSocket = "/tmp/sidecar.sock"
+// ownSocket puts a test's socket in the place of the one that the documents name, in a shell's words
+// and in a program's.
+func ownSocket(text, socket string) string {
+	return strings.NewReplacer("~/.secret-sidecar/sidecar.sock", socket,
+		"/home/me/.secret-sidecar/sidecar.sock", socket).Replace(text)
+}
 
 // codeBlock is a fenced block of a document.
 type codeBlock struct{ language, text string }
@@ -59,7 +63,7 @@ var runSecret = regexp.MustCompile(`/run/secrets/([a-z-]+)`)
 
 func (r *docsReader) follow(t *testing.T, b codeBlock) {
 	t.Helper()
-	text := strings.ReplaceAll(b.text, docsSocket, filepath.Join(r.directory, "s"))
+	text := ownSocket(b.text, filepath.Join(r.directory, "s"))
 	switch b.language {
 	case "yaml":
 		if strings.Contains(text, "connections:") {

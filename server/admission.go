@@ -96,9 +96,17 @@ func (s *Server) refuseUnlisted(ctx context.Context) error {
 	full, _ := grpc.Method(ctx)
 	method := methodOf(full)
 	refused := errCallerNotAllowed(caller, access{method: method, unnamed: true})
+	s.refuseUnread(ctx, method, refused)
+	return refused
+}
+
+// refuseUnread tells of a request that is refused without a look into it.
+func (s *Server) refuseUnread(ctx context.Context, method string, refused *problem) {
 	s.noteRefusal(ctx, method, refused, 1)
 	s.recordUnhandled(ctx, unread(method), refused)
-	return refused
+	if !carriesProject(method) {
+		s.auditRefusal(ctx, method, refused, 1)
+	}
 }
 
 // unread stands for a request of the method that was not read.
@@ -133,7 +141,7 @@ func (s *Server) excess(ctx context.Context, full string) error {
 	caller, _ := unixsocket.PeerOf(ctx)
 	refused := errRateLimited(fmt.Sprintf("uid %d has too many connections to the socket: share one, and close those that are not needed", caller.UID),
 		excessRetryAfter)
-	s.noteRefusal(ctx, methodOf(full), refused, 1)
+	s.refuseUnread(ctx, methodOf(full), refused)
 	return refused
 }
 
@@ -144,7 +152,7 @@ func (s *Server) admitStream(ctx context.Context, info *tap.Info) (context.Conte
 		return ctx, nil
 	}
 	refused := errTooManyStreams(ctx)
-	s.noteRefusal(ctx, methodOf(info.FullMethodName), refused, 1)
+	s.refuseUnread(ctx, methodOf(info.FullMethodName), refused)
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) > refusedDeadline {
 		_ = conn.Close()
 	}
@@ -163,7 +171,7 @@ func (s *Server) admitLong(
 	leave, ok := conn.EnterLong()
 	if !ok {
 		refused := errTooManyStreams(stream.Context())
-		s.noteRefusal(stream.Context(), methodOf(info.FullMethod), refused, 1)
+		s.refuseUnread(stream.Context(), methodOf(info.FullMethod), refused)
 		return refused
 	}
 	defer leave()

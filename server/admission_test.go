@@ -141,3 +141,38 @@ func TestHealthWatchesOfOneConnectionAreBounded(t *testing.T) {
 		t.Errorf("a request beside them: %v", err)
 	}
 }
+
+func TestACallerIsJudgedBeforeItsRequestIsRead(t *testing.T) {
+	v := newVault(t)
+	running := start(t, server.Settings{
+		Connections: []server.Connection{v.connection("prod")},
+		Callers:     []server.CallerRule{{UID: ownUID(), Methods: []string{"ListConnections"}}},
+	})
+	for name, ask := range map[string]func() error{
+		"a reference that is none": func() error {
+			_, err := running.Resolve(t.Context(), &secretsidecarv1.ResolveRequest{Path: "none"})
+			return err
+		},
+		"a batch of nothing": func() error {
+			_, err := running.BatchResolve(t.Context(), &secretsidecarv1.BatchResolveRequest{})
+			return err
+		},
+		"a batch of nonsense": func() error {
+			_, err := running.BatchResolve(t.Context(), batchOf(256, "\x01"))
+			return err
+		},
+		"a prefix that is none": func() error {
+			_, err := running.Invalidate(t.Context(), &secretsidecarv1.InvalidateRequest{Path: "../"})
+			return err
+		},
+		"a test of nothing": func() error {
+			_, err := running.TestConnection(t.Context(), &secretsidecarv1.TestConnectionRequest{Path: "none"})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) { wantProblem(t, ask(), codes.PermissionDenied, "CALLER_NOT_ALLOWED") })
+	}
+	if _, err := running.ListConnections(t.Context(), &secretsidecarv1.ListConnectionsRequest{}); err != nil {
+		t.Errorf("what it may call: %v", err)
+	}
+}

@@ -94,6 +94,14 @@ func isListed(rules []CallerRule, caller unixsocket.Peer) bool {
 	return rules == nil || slices.ContainsFunc(rules, func(r CallerRule) bool { return r.matches(caller) })
 }
 
+// mayCall reports whether the caller may call the method on something; what, authorize decides.
+func mayCall(rules []CallerRule, caller unixsocket.Peer, method string) bool {
+	return slices.ContainsFunc(rules, func(r CallerRule) bool {
+		return r.matches(caller) && (len(r.Methods) == 0 || slices.Contains(r.Methods, method) ||
+			method == methodTestConnection && slices.Contains(r.Methods, methodTestConnectionSpec))
+	})
+}
+
 // mayKnow reports whether the caller may learn that the connection exists.
 func mayKnow(rules []CallerRule, caller unixsocket.Peer, connection string) bool {
 	return rules == nil || slices.ContainsFunc(rules, func(r CallerRule) bool {

@@ -46,7 +46,7 @@ func (s *Server) handle(
 			s.recordUnhandled(ctx, request, failed)
 		}
 	}()
-	leaveCaller, failed := s.enterMetered(ctx, request)
+	leaveCaller, failed := s.enterJudged(ctx, request, method)
 	if failed != nil {
 		s.noteRefusal(ctx, method, failed, secretsAskedFor(request))
 		s.recordUnhandled(ctx, request, failed)
@@ -86,6 +86,23 @@ func (s *Server) send(ctx context.Context, method string, message any, leave fun
 	}
 	s.auditRefusal(ctx, method, refused, 1)
 	return nil, refused
+}
+
+// enterJudged refuses a caller that may not call the method at all, before anything is made of its
+// request. It counts all others in. When it refuses none, leave must follow.
+func (s *Server) enterJudged(
+	ctx context.Context, request any, method string,
+) (leave func(), refused *problem) {
+	if rules := s.current.Load().callers; rules != nil {
+		caller, err := callerOf(ctx)
+		if err != nil {
+			return nil, problemOf(err)
+		}
+		if !mayCall(rules, caller, method) {
+			return nil, errCallerNotAllowed(caller, access{method: method, unnamed: true})
+		}
+	}
+	return s.enterMetered(ctx, request)
 }
 
 // enterMetered counts a request in, within the limits of its caller. When it refuses none, leave

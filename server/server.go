@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -253,7 +254,9 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		s.stop()
 	case <-ctx.Done():
 		s.stop()
-		err = <-served
+		if err = <-served; errors.Is(err, grpc.ErrServerStopped) {
+			err = nil // it was told to stop before it had begun
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("serve gRPC: %w", err)

@@ -36,10 +36,8 @@ type client struct {
 // dial makes a client; the connection itself is opened by the first call. The caller closes it.
 func (a *app) dial() (*client, error) {
 	c := &client{socket: a.socketPath()}
-	if len(c.socket) > unixsocket.MaxPath {
-		return nil,
-			usagef("the socket path is longer than %d bytes: name a shorter one with --socket",
-				unixsocket.MaxPath)
+	if err := unixsocket.CheckPath(c.socket); err != nil {
+		return nil, usageError{err}
 	}
 	// Our own dialer takes every path as it is; gRPC's unix: targets are URLs, which some paths
 	// break.

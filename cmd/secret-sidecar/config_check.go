@@ -4,6 +4,9 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"github.com/secret-sidecar/secret-sidecar/config"
+	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 )
 
 func (a *app) configCommand() *cobra.Command {
@@ -22,7 +25,8 @@ func (a *app) configCheckCommand() *cobra.Command {
 		Use:   "check",
 		Short: "Report every mistake in the configuration, with its place",
 		Long: `Reads the configuration as serve would, opens every file that it names, and looks the
-socket's group up. Exit 2 when there are mistakes. No message shows the value of a credential.`,
+socket's group up. Exit 2 when there are mistakes. What is valid but risky is a warning. No message
+shows the value of a credential.`,
 		Example: "  secret-sidecar config check --config config.yaml",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
@@ -42,9 +46,25 @@ socket's group up. Exit 2 when there are mistakes. No message shows the value of
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(a.out, "OK: %s, %s\n", source,
-			plural(len(loaded.Connections), "connection"))
+		for _, risk := range risksOf(loaded) {
+			if _, err := fmt.Fprintf(a.err, "warning: %s\n", risk); err != nil {
+				return err
+			}
+		}
+		_, err = fmt.Fprintf(a.out, "OK: %s, %s\n", source, plural(len(loaded.Connections), "connection"))
 		return err
 	}
 	return cmd
+}
+
+// risksOf returns what is valid and may do what nobody wants.
+func risksOf(loaded *config.Config) []string {
+	var risks []string
+	for _, risk := range loaded.Risks {
+		risks = append(risks, risk.String())
+	}
+	if err := unixsocket.Exposed(loaded.Socket.Path); err != nil {
+		risks = append(risks, "socket.path: "+err.Error())
+	}
+	return risks
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/secret-sidecar/secret-sidecar/config"
 	"github.com/secret-sidecar/secret-sidecar/internal/telemetry"
+	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 	"github.com/secret-sidecar/secret-sidecar/server"
 )
 
@@ -85,6 +86,7 @@ func (a *app) dev(ctx context.Context, flags devFlags, options server.Options) e
 	if err != nil {
 		return err
 	}
+	warnOfExposure(options.Logger, socket)
 	defer listener.Close() //nolint:errcheck // Serve has closed it unless something failed before
 	return a.serveDev(ctx, listener, settings, vault, options)
 }
@@ -119,6 +121,9 @@ func (a *app) serveDev(ctx context.Context, listener net.Listener, settings *con
 // own, and a function that removes that directory.
 func (a *app) devSocket() (path string, remove func(), err error) {
 	if path := a.givenSocket(); path != "" {
+		if err := unixsocket.CheckPath(path); err != nil {
+			return "", nil, usageError{err}
+		}
 		absolute, err := filepath.Abs(path)
 		return absolute, func() {}, err
 	}

@@ -94,6 +94,7 @@ func (r *reloader) reload(ctx context.Context) {
 		return
 	}
 	r.levels.follow(next)
+	warnOfRisks(r.log, next)
 	for _, key := range r.atStart.Changed(next.AtStart) {
 		r.log.Warn("a change takes effect at the next start only", "key", key)
 	}

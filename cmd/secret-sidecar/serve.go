@@ -37,7 +37,7 @@ logged.
 The socket is that of --socket, else of SECRET_SIDECAR_SOCKET, else of socket.path in the file,
 else ` + config.DefaultSocketPath + `.`,
 		Example: `  secret-sidecar serve
-  secret-sidecar serve --config config.yaml --socket /tmp/sidecar.sock --log-format text`,
+  secret-sidecar serve --config config.yaml --socket ~/.secret-sidecar/sidecar.sock --log-format text`,
 		Args: noArgs,
 	}
 	path := addConfigFlag(cmd)
@@ -99,10 +99,12 @@ func serve(ctx context.Context, source configSource, hangups chan os.Signal, lev
 	}
 	defer auditing.close(log)
 	options.Audit = auditing.log
+	warnOfRisks(log, settings)
 	listener, err := listen(settings.Socket)
 	if err != nil {
 		return err
 	}
+	warnOfExposure(log, settings.Socket.Path)
 	defer listener.Close() //nolint:errcheck // Serve has closed it unless something failed before
 	asked, err := hardenAsAsked(log, settings, source)
 	if err != nil {
@@ -151,6 +153,20 @@ func listen(socket unixsocket.Socket) (net.Listener, error) {
 		return nil, usageError{withSocketHint(err)}
 	}
 	return listener, err
+}
+
+// warnOfExposure says that others can take the socket's place.
+func warnOfExposure(log *slog.Logger, path string) {
+	if err := unixsocket.Exposed(path); err != nil {
+		log.Warn("the socket's directory is not private", "socket", path, "error", err)
+	}
+}
+
+// warnOfRisks says what is valid in the configuration and may do what nobody wants.
+func warnOfRisks(log *slog.Logger, settings *config.Config) {
+	for _, risk := range settings.Risks {
+		log.Warn("the configuration has a risk", "risk", risk.String())
+	}
 }
 
 // withSocketHint says what to do when this user lacks a permission for the socket.

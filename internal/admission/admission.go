@@ -13,6 +13,7 @@ package admission
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,14 +35,16 @@ const (
 	excessLife = time.Second
 	// slowBytes is what a user may send in a second where it is slowed down, at once as well.
 	slowBytes = 32 << 10
-	// connectBytes is what a new connection counts as.
-	connectBytes = 1 << 10
+	// connectsPerSecond is how often such a user may connect in a second, at once as well.
+	connectsPerSecond = 100
 	// unlistedGrace is how long a connection lives on whose user a reload has taken off the list.
 	unlistedGrace = 10 * time.Second
 	// longStreams are those streams of one user that end when the caller wants, and longOnOne those of
 	// one connection.
 	longStreams = 256
 	longOnOne   = 16
+	// reclaimEvery is how often the room of a user's connections is looked through.
+	reclaimEvery = 100 * time.Millisecond
 	// idleUser is when a user without connections is forgotten.
 	idleUser = time.Minute
 	// manyUsers is when it is worth looking for those, the first time.
@@ -75,8 +78,10 @@ type Admission struct {
 type user struct {
 	connections [Excess + 1]int // by standing
 	streams     int             // granted to its connections
+	reclaimed   time.Time       // when their room was last looked through
 	long        int
 	slow        *rate.Limiter // of bytes, for where it is slowed down; safe for concurrent use
+	connects    *rate.Limiter // of connections that are not Listed
 	last        time.Time     // when the user last came or left
 }
 
@@ -111,7 +116,7 @@ func (a *Admission) admit(c *Conn) bool {
 	switch {
 	case listed && u.connections[Listed] < min(a.config.Limits.Connections, free):
 		c.standing = Listed
-	case free <= 0 || !u.slow.AllowN(now, connectBytes):
+	case free <= 0 || !u.connects.AllowN(now, 1):
 		return false
 	case !listed && u.connections[Unlisted] < unlistedConnections && a.unlistedMayCome(c.peer.UID):
 		c.standing = Unlisted
@@ -149,7 +154,10 @@ func (a *Admission) leave(c *Conn) {
 	delete(a.open, c)
 	a.countUnlisted(c, -1)
 	c.user.connections[c.standing]--
+	c.mu.Lock()
 	c.user.streams -= c.granted
+	c.streams, c.granted = nil, 0
+	c.mu.Unlock()
 	c.user.last = time.Now()
 }
 
@@ -160,7 +168,10 @@ func (a *Admission) user(uid uint32, now time.Time) *user {
 		if len(a.users) >= a.many {
 			a.forgetIdle(now)
 		}
-		u = &user{slow: rate.NewLimiter(slowBytes, slowBytes)}
+		u = &user{
+			slow:     rate.NewLimiter(slowBytes, slowBytes),
+			connects: rate.NewLimiter(connectsPerSecond, connectsPerSecond),
+		}
 		a.users[uid] = u
 	}
 	u.last = now
@@ -224,56 +235,91 @@ func (c *Conn) EnterLong() (leave func(), ok bool) {
 	}, true
 }
 
-// grant takes so many more streams from what the user may have. When by is negative, it gives them
-// back.
-func (a *Admission) grant(c *Conn, by int) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if _, open := a.open[c]; !open || by > 0 && c.user.streams+by > a.config.Limits.Streams {
-		return false
-	}
-	c.user.streams += by
-	c.granted += by
-	return true
-}
-
 // firstStreams is what a connection is granted at a time at least.
 const firstStreams = 8
 
 // AdmitStream counts in a stream that lives until ctx is done. It returns false when the user has too
 // many. Only the goroutine that reads from the connection may call it: gRPC's tap does.
+//
+// A connection is granted room for streams, twice as much whenever it is more than half full. So a
+// stream costs the same however many there are, and takes no lock but its connection's.
 func (c *Conn) AdmitStream(ctx context.Context) bool {
-	if len(c.streams) == c.granted && !c.makeRoom() {
-		c.slow = true
+	admitted := c.take(ctx, false)
+	if !admitted {
+		c.admission.extend(c)
+		admitted = c.take(ctx, true)
+	}
+	c.slow = !admitted || c.standing != Listed
+	return admitted
+}
+
+// take puts the stream into the connection's room. It returns false when that is full, or more than
+// half full and not yet extended.
+func (c *Conn) take(ctx context.Context, extended bool) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.streams) == c.granted {
+		c.forgetEnded()
+		if !extended && 2*len(c.streams) >= c.granted {
+			return false
+		}
+	}
+	if len(c.streams) == c.granted {
 		return false
 	}
-	c.slow = c.standing != Listed
 	c.streams = append(c.streams, ctx)
 	return true
 }
 
-// makeRoom forgets the streams that have ended and takes as many more as are still there, so that a
-// stream costs the same however many there are. It takes no lock while half of them have ended.
-func (c *Conn) makeRoom() bool {
-	c.forgetEnded()
-	live := len(c.streams)
-	switch {
-	case 2*live > c.granted || c.granted == 0:
-		_ = c.admission.grant(c, max(live, firstStreams)) || c.admission.grant(c, 1)
-	case c.granted > firstStreams && 4*live < c.granted:
-		c.admission.grant(c, -c.granted/2)
-	}
-	return live < c.granted
+// forgetEnded forgets the streams that have ended, and their headers with them. mu must be held.
+func (c *Conn) forgetEnded() {
+	c.streams = slices.DeleteFunc(c.streams, func(ctx context.Context) bool { return ctx.Err() != nil })
 }
 
-// forgetEnded keeps no context of a stream that has ended: it holds the headers.
-func (c *Conn) forgetEnded() {
-	live := c.streams[:0]
-	for _, ctx := range c.streams {
-		if ctx.Err() == nil {
-			live = append(live, ctx)
+// extend grants the connection as much room again as it has, or one stream more, or nothing.
+func (a *Admission) extend(c *Conn) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, open := a.open[c]; !open {
+		return
+	}
+	c.mu.Lock()
+	by := max(c.granted, firstStreams)
+	c.mu.Unlock()
+	if c.user.streams+by > a.config.Limits.Streams {
+		a.reclaim(c.user)
+	}
+	if c.user.streams+by > a.config.Limits.Streams {
+		by = 1
+	}
+	if c.user.streams+by > a.config.Limits.Streams {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.granted += by
+	c.user.streams += by
+}
+
+// reclaim takes back the room that the user's connections do not need. It looks at all of them, so it
+// does that now and then only. a.mu must be held.
+func (a *Admission) reclaim(u *user) {
+	if now := time.Now(); now.Sub(u.reclaimed) >= reclaimEvery {
+		u.reclaimed = now
+		for c := range a.open {
+			if c.user == u {
+				u.streams -= c.giveBack()
+			}
 		}
 	}
-	clear(c.streams[len(live):])
-	c.streams = live
+}
+
+// giveBack returns how much room the connection had to spare.
+func (c *Conn) giveBack() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.forgetEnded()
+	spare := c.granted - len(c.streams)
+	c.granted = len(c.streams)
+	return spare
 }

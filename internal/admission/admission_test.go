@@ -105,7 +105,7 @@ func TestAnUnlistedUserThatConnectsInALoopIsHeldBack(t *testing.T) {
 				_ = c.Close()
 			}
 		}
-		wantCount(t, "at once", let, 1, slowBytes/connectBytes)
+		wantCount(t, "at once", let, 1, connectsPerSecond)
 		time.Sleep(time.Second)
 		wantCount(t, "a second later", len(come(a, 2000, 3)), 3, 3)
 	})
@@ -148,31 +148,51 @@ func TestTheStreamsOfOneUserAreBoundedOnAllItsConnectionsTogether(t *testing.T) 
 	if left := a.users[1].streams; left != 0 {
 		t.Errorf("%d streams are still granted to closed connections", left)
 	}
-	if in[0].granted = 0; in[0].makeRoom() {
+	if in[0].AdmitStream(more) {
 		t.Error("a closed connection is granted streams")
 	}
 }
 
-func TestAConnectionKeepsNoMoreThanItHasInProgress(t *testing.T) {
-	a := newTested(1000, Limits{Connections: 1000, Streams: 10_000})
+func TestRoomThatOtherConnectionsDoNotNeedIsTakenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const limit, connections = 1000, 300
+		a := newTested(1000, Limits{Connections: 1000, Streams: limit})
+		for _, c := range come(a, 1, connections) { // many connections of which each has had its burst
+			ctx, end := context.WithCancel(t.Context())
+			for range limit / 2 {
+				if !c.AdmitStream(ctx) {
+					t.Fatal("a stream is refused though all others have ended")
+				}
+			}
+			end()
+			time.Sleep(reclaimEvery)
+		}
+	})
+}
+
+func TestAStreamCostsTheSameHoweverManyThereAre(t *testing.T) {
+	a := newTested(1000, Limits{Connections: 1000, Streams: 100_000})
 	c := come(a, 1, 1)[0]
-	ctx, end := context.WithCancel(t.Context())
-	for range 5000 {
-		if !c.AdmitStream(ctx) {
+	looked := 0
+	for range 20_000 {
+		if !c.AdmitStream(&counted{Context: context.Background(), looked: &looked}) {
 			t.Fatal("a stream is refused")
 		}
 	}
-	end()
-	for range 10 * 10_000 { // one after the other
-		one, end := context.WithCancel(t.Context())
-		if !c.AdmitStream(one) {
-			t.Fatal("a stream is refused")
-		}
-		end()
+	if looked > 5*20_000 {
+		t.Errorf("%d looks at 20,000 streams", looked)
 	}
-	if c.granted > 4*firstStreams {
-		t.Errorf("it is still granted %d streams", c.granted)
-	}
+}
+
+// counted counts how often it is asked whether it has ended.
+type counted struct {
+	context.Context //nolint:containedctx // it is one
+	looked          *int
+}
+
+func (c *counted) Err() error {
+	*c.looked++
+	return nil
 }
 
 func TestStreamsThatLastAreBoundedForEachConnectionAndUser(t *testing.T) {

@@ -18,10 +18,11 @@ type Conn struct {
 	user      *user
 	long      int // guarded by the Admission's mu
 
-	// The goroutine that reads from the connection owns these.
-	streams []context.Context // of the streams in progress; asked only whether they have ended
-	slow    bool              // reads are slowed down
-	granted int               // how many streams it may have; written with the Admission's mu held too
+	slow bool // reads are slowed down; of the goroutine that reads
+
+	mu      sync.Mutex        // locked after the Admission's
+	streams []context.Context // guarded by mu: of the streams in progress, and some that have ended
+	granted int               // guarded by mu: how many of them there may be
 
 	closing sync.Once
 	closed  chan struct{}

@@ -10,7 +10,6 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -67,18 +66,10 @@ func Listen(socket Socket) (net.Listener, error) {
 
 // check returns the group's id, or -1 for none.
 func (s Socket) check() (gid int, err error) {
-	switch {
-	case s.Path == "":
-		return 0, fmt.Errorf("%w: the path is empty", ErrConfig)
-	case s.Path[0] == '@' || s.Path[0] == 0:
-		return 0, fmt.Errorf("%w: abstract sockets have no permissions: give a path in a directory",
-			ErrConfig)
-	case strings.HasSuffix(s.Path, "/"):
-		return 0, fmt.Errorf("%w: %s names a directory: add the socket's name", ErrConfig, s.Path)
-	case len(s.Path) > MaxPath:
-		return 0, fmt.Errorf("%w: the path has %d bytes, Linux allows %d: choose a shorter one",
-			ErrConfig, len(s.Path), MaxPath)
-	case s.Mode&^fs.ModePerm != 0:
+	if err := CheckPath(s.Path); err != nil {
+		return 0, err
+	}
+	if s.Mode&^fs.ModePerm != 0 {
 		return 0, fmt.Errorf("%w: mode %v holds more than permission bits", ErrConfig, s.Mode)
 	}
 	if s.Group == "" {

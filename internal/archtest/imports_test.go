@@ -39,7 +39,7 @@ var rooms = map[string][]string{
 	"cmd/secret-sidecar": {"..."},
 	"server": slices.Concat(grpc, otel, []string{
 		"./gen/...", "./cache", "./vault", "./vault/conn", "./vault/login", "./internal/audit",
-		"./internal/redact", "./internal/unixsocket", "golang.org/x/time/rate",
+		"./internal/leak", "./internal/redact", "./internal/unixsocket", "golang.org/x/time/rate",
 	}),
 	"cache": {"github.com/dgraph-io/ristretto/v2"},
 	"config": {
@@ -65,6 +65,7 @@ var rooms = map[string][]string{
 	"internal/audit":     {},
 	"internal/breaker":   {"github.com/cenkalti/backoff/v5"},
 	"internal/chart":     {},
+	"internal/leak":      {},
 	"internal/filewatch": {"github.com/fsnotify/fsnotify"},
 	"internal/redact":    {},
 	"internal/unixsocket": {

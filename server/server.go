@@ -101,6 +101,7 @@ type Server struct {
 	process       *secretsidecarv1.ProcessStatus // never changed
 	meter         *callerMeter                   // of every caller
 	specTests     *rate.Limiter                  // of all callers together
+	scans         *scanMeter                     // of every caller
 	serverOptions []grpc.ServerOption
 	grpc          *grpc.Server // set by Serve: it has goroutines from the beginning
 	health        *health.Server
@@ -153,6 +154,7 @@ func New(opts Options) (*Server, error) {
 		process:   processStatus(opts),
 		meter:     newCallerMeter(),
 		specTests: rate.NewLimiter(rate.Every(specTestEvery), specTestBurst),
+		scans:     newScanMeter(),
 		health:    health.NewServer(),
 		cache:     secrets,
 

@@ -24,7 +24,7 @@ const (
 type Origin struct {
 	// Connection and Project are those of the request.
 	Connection, Project string
-	// Path is the secret's, Key the one inside it.
+	// Path and Key are the reference, as the request has it.
 	Path, Key string
 }
 

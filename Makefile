@@ -106,8 +106,8 @@ test-node: client/node/node_modules/.package-lock.json ## test the Node client, 
 	cd client/node && npm test && npm run test:published
 
 .PHONY: test-overload
-test-overload: real-vault # the tests of load, alone on the machine and without -race, which would distort them
-	$(ON_REAL_VAULT) go test -timeout 10m -run '^TestOverload' ./e2e
+test-overload: real-vault # the tests of load and of a long text, alone on the machine and without -race, which would distort them
+	$(ON_REAL_VAULT) go test -timeout 10m -run '^TestOverload|^TestInAHundredMegabytes|^TestScanningALongLog' ./e2e ./internal/leak
 
 .PHONY: test-monitoring
 test-monitoring: # the dashboard and the alerts, with Prometheus's own code, in a module of its own

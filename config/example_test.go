@@ -48,9 +48,9 @@ func TestTheExampleAndTheGuideNameEveryKey(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, key := range []string{
-			"caller_limits", "in_flight", "per_second", "test_connection", "allow", "audit", "file",
-			"format", "hash_paths", "reflection", "hardening", "lock_memory", "landlock", "log",
-			"level", "traces", "paths",
+			"caller_limits", "in_flight", "per_second", "test_connection", "allow", "scan", "enabled",
+			"audit", "file", "format", "hash_paths", "reflection", "hardening", "lock_memory",
+			"landlock", "log", "level", "traces", "paths",
 			"socket", "path", "mode", "group", "callers", "uid", "gid", "projects", "methods",
 			"cache", "max_bytes", "defaults",
 			"timeout", "ttl", "max_stale", "negative_ttl", "refresh_ahead", "connections", "name",

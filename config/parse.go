@@ -16,7 +16,7 @@ import (
 var (
 	rootKeys = []string{
 		"socket", "callers", "caller_limits", "test_connection", "audit", "reflection", "hardening",
-		"log", "traces", "cache", "defaults", "connections", "invalidation",
+		"log", "traces", "scan", "cache", "defaults", "connections", "invalidation",
 	}
 	socketKeys     = []string{"path", "mode", "group"}
 	callerKeys     = []string{"uid", "gid", "connections", "projects", "methods"}
@@ -26,6 +26,7 @@ var (
 	hardeningKeys  = []string{"lock_memory", "landlock"}
 	logKeys        = []string{"level"}
 	traceKeys      = []string{"paths"}
+	scanKeys       = []string{"enabled"}
 	cacheKeys      = []string{"max_bytes"}
 	defaultsKeys   = []string{"cache", "timeout"}
 	policyKeys     = []string{"ttl", "max_stale", "negative_ttl", "refresh_ahead"}
@@ -36,13 +37,13 @@ var (
 		"secret_id_wrapped", "bind_secret_id", "tls", "required", "timeout", "max_waiting", "cache",
 	}
 	allKeys = slices.Concat(rootKeys, socketKeys, callerKeys, limitKeys, testKeys, auditKeys,
-		hardeningKeys, logKeys, traceKeys, cacheKeys, defaultsKeys, policyKeys, tlsKeys,
+		hardeningKeys, logKeys, traceKeys, scanKeys, cacheKeys, defaultsKeys, policyKeys, tlsKeys,
 		connectionKeys)
 )
 
 // methods are the RPCs that a caller rule may name. TestConnection with a spec is one of its own.
 var methods = []string{"Resolve", "BatchResolve", "TestConnection", "TestConnectionSpec",
-	"Invalidate", "ListConnections"}
+	"Invalidate", "ListConnections", "Scan"}
 
 // reader makes one Config out of one file.
 type reader struct {
@@ -93,6 +94,7 @@ func parse(src source, getenv LookupEnv) (*Config, Mistakes) {
 	cfg.Hardening = root.at("hardening").hardening()
 	cfg.LogLevel = root.at("log").mapping(logKeys...).at("level").logLevel()
 	cfg.TracePaths = root.at("traces").mapping(traceKeys...).at("paths").boolean(false)
+	cfg.Scan = root.at("scan").mapping(scanKeys...).at("enabled").boolean(false)
 	cfg.NoReflection = !root.at("reflection").boolean(true)
 	cfg.origins, cfg.Risks = r.origins, r.risks
 	if invalidation := root.at("invalidation"); invalidation.present() {
@@ -163,7 +165,7 @@ func (r *reader) caller(m mapping) server.CallerRule {
 			return known
 		})
 	m.at("methods").eachUnknown(caller.Methods,
-		`no such method: the methods are Resolve, BatchResolve, TestConnection, TestConnectionSpec, Invalidate, ListConnections`,
+		`no such method: the methods are Resolve, BatchResolve, TestConnection, TestConnectionSpec, Invalidate, ListConnections, Scan`,
 		func(name string) bool { return slices.Contains(methods, name) })
 	return caller
 }

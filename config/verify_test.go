@@ -14,6 +14,7 @@ caller_limits: {in_flight: 1}
 test_connection: {allow: [vault]}
 audit: {file: /tmp/audit}
 reflection: true
+scan: {enabled: true}
 hardening: {lock_memory: try}
 log: {level: info}
 traces: {paths: true}
@@ -34,6 +35,7 @@ func TestAnEditThatWouldChangeAnythingElseIsRefused(t *testing.T) {
 		"test_connection": {"[vault]", "[other]"},
 		"audit":           {"/tmp/audit", "/tmp/other"},
 		"reflection":      {"reflection: true", "reflection: false"},
+		"scan":            {"enabled: true", "enabled: false"},
 		"hardening":       {"lock_memory: try", "lock_memory: require"},
 		"log":             {"level: info", "level: debug"},
 		"traces":          {"paths: true", "paths: false"},

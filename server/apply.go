@@ -64,6 +64,7 @@ func (s *Server) openSnapshot(settings Settings, before *snapshot) (*snapshot, [
 	next := &snapshot{
 		connections: make(map[string]*connection, len(settings.Connections)), callers: settings.Callers,
 		limits: settings.CallerLimits, testHosts: settings.TestHosts, noReflection: settings.NoReflection,
+		leaks: before.leaksFor(settings.Scan),
 	}
 	var opened []*session
 	for _, wanted := range settings.Connections {

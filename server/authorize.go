@@ -19,11 +19,14 @@ const (
 	methodTestConnectionSpec = "TestConnectionSpec"
 	methodInvalidate         = "Invalidate"
 	methodListConnections    = "ListConnections"
+	// Scan tells references of others: only a rule that names it allows it.
+	methodScan = "Scan"
 )
 
 // apiMethods are the methods as gRPC calls them.
 var apiMethods = []string{
 	methodResolve, methodBatchResolve, methodTestConnection, methodInvalidate, methodListConnections,
+	methodScan,
 }
 
 // callerOf returns the process that sent the request.
@@ -113,6 +116,9 @@ func (r CallerRule) covers(want access) bool {
 	if want.method == methodTestConnectionSpec {
 		return slices.Contains(r.Methods, want.method)
 	}
+	if want.method == methodScan && !slices.Contains(r.Methods, methodScan) {
+		return false
+	}
 	return (len(r.Methods) == 0 || slices.Contains(r.Methods, want.method)) &&
 		(len(r.Connections) == 0 || slices.Contains(r.Connections, want.connection))
 }
@@ -128,8 +134,10 @@ func (r CallerRule) allowsProject(want access) bool {
 	}
 }
 
+// carriesProject reports whether a request says for which project it is. What a Scan finds was given
+// out for one.
 func carriesProject(method string) bool {
-	return method == methodResolve || method == methodBatchResolve
+	return method == methodResolve || method == methodBatchResolve || method == methodScan
 }
 
 // allowsSome reports whether the caller may do what it wants on at least one connection.

@@ -249,6 +249,13 @@ func errAddressNotAllowed() *problem {
 	}
 }
 
+func errScanDisabled() *problem {
+	return &problem{
+		code: codes.Unimplemented, reason: "SCAN_DISABLED",
+		message: "scanning for leaks is turned off: set scan.enabled in the sidecar's configuration",
+	}
+}
+
 func errAuditFailed(cause error) *problem {
 	return &problem{
 		code: codes.Unavailable, reason: "AUDIT_FAILED", cause: cause, retryAfter: auditRetryAfter,

@@ -38,8 +38,8 @@ func (o *outcome) settle(key string, found cache.Result[*vault.Secret], err erro
 	o.secret, o.problem = into.fill(key, found)
 }
 
-// record tells the audit log, the counters, the log and the span what became of the secrets of one
-// request. When it returns a problem, that is the outcome of them all and nothing may be answered:
+// record tells the audit log, the counters, the log, the span and the register of leaks what became
+// of the secrets of one request. When it returns a problem, that is the outcome of them all and nothing may be answered:
 // the audit log is required and cannot be written.
 func (s *Server) record(
 	ctx context.Context, caller unixsocket.Peer, method string, outcomes []outcome,
@@ -53,6 +53,7 @@ func (s *Server) record(
 			outcomes[i].fail(unwritten)
 		}
 		s.count(ctx, &outcomes[i])
+		s.remember(&outcomes[i])
 	}
 	if method == methodResolve {
 		s.describe(ctx, &outcomes[0])

@@ -106,6 +106,7 @@ type Server struct {
 	specTests     *rate.Limiter                  // of all callers together
 	readMemory    *vault.AnswerMemory            // of all connections together
 	answers       *answers
+	scans         *scanMeter // of every caller
 	serverOptions []grpc.ServerOption
 	admission     *admission.Admission
 	grpc          *grpc.Server  // set by Serve: it has goroutines from the beginning
@@ -161,6 +162,7 @@ func New(opts Options) (*Server, error) {
 		process:      processStatus(opts),
 		meter:        newCallerMeter(),
 		specTests:    rate.NewLimiter(rate.Every(specTestEvery), specTestBurst),
+		scans:        newScanMeter(),
 		readMemory:   vault.NewAnswerMemory(readMemory),
 		answers:      newAnswers(),
 		cache:        secrets,

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/secret-sidecar/secret-sidecar/cache"
+	"github.com/secret-sidecar/secret-sidecar/internal/leak"
 	"github.com/secret-sidecar/secret-sidecar/vault"
 	"github.com/secret-sidecar/secret-sidecar/vault/conn"
 )
@@ -21,6 +22,7 @@ type snapshot struct {
 	// testHosts are where a TestConnection with a spec may connect to; nil is anywhere.
 	testHosts    []string
 	noReflection bool
+	leaks        *leak.Register // of what was given out; nil: nobody may scan for it
 }
 
 // find returns the connection that a request names; an empty name is the only one there is.

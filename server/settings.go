@@ -22,6 +22,8 @@ type Settings struct {
 	TestHosts []string
 	// NoReflection turns server reflection off.
 	NoReflection bool
+	// Scan remembers by hash what is given out, and lets callers scan texts for it.
+	Scan bool
 	// CacheBytes bounds the memory of cached secrets, in bytes. Zero is 64 MiB.
 	CacheBytes int64
 }
@@ -88,7 +90,7 @@ type CallerRule struct {
 	// Projects that may be named; empty is any, and none. With projects, a request without one is
 	// refused, and so is a method that carries none, unless Methods names it.
 	Projects []string
-	// Methods that may be called, for example "Resolve"; empty is any but "TestConnectionSpec",
-	// which is TestConnection with a spec and has to be named.
+	// Methods that may be called, for example "Resolve"; empty is any but "Scan" and
+	// "TestConnectionSpec", which is TestConnection with a spec. Those have to be named.
 	Methods []string
 }

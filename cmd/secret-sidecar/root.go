@@ -86,7 +86,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
 			config.DefaultSocketPath))
 	root.AddCommand(
 		a.serveCommand(), a.devCommand(),
-		a.resolveCommand(), a.invalidateCommand(), a.connectionsCommand(), a.healthCommand(),
+		a.resolveCommand(), a.invalidateCommand(), a.scanCommand(), a.connectionsCommand(), a.healthCommand(),
 		a.configCommand(), a.versionCommand(), a.licensesCommand(),
 	)
 	root.SetHelpCommand(helpCommand(root))

@@ -39,7 +39,7 @@ var rooms = map[string][]string{
 	"cmd/secret-sidecar": {"..."},
 	"server": slices.Concat(grpc, otel, []string{
 		"./gen/...", "./cache", "./vault", "./vault/conn", "./vault/login", "./internal/admission",
-		"./internal/audit",
+		"./internal/audit", "./internal/leak",
 		"./internal/redact", "./internal/unixsocket", "golang.org/x/time/rate",
 	}),
 	"cache": {"github.com/dgraph-io/ristretto/v2"},
@@ -70,6 +70,7 @@ var rooms = map[string][]string{
 	"internal/chart":     {},
 	"internal/devvault":  {},
 	"internal/filewatch": {"github.com/fsnotify/fsnotify"},
+	"internal/leak":      {},
 	"internal/redact":    {},
 	"internal/unixsocket": {
 		"google.golang.org/grpc/credentials", "google.golang.org/grpc/peer",

@@ -21,7 +21,7 @@ const (
 // Option changes one call.
 type Option func(*call)
 
-// call is what the options of one call come to. It is comparable, for it is a key.
+// call is the sum of a call's options. It is comparable, because it is part of a key.
 type call struct {
 	connection, project, key string
 	version                  uint32
@@ -88,7 +88,7 @@ func (o call) limit(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, longest)
 }
 
-// lookup is one reference as it is asked for. It is comparable: equal ones have one answer.
+// lookup is one reference with its options. It is comparable: equal ones share an answer.
 type lookup struct {
 	connection, path, project, key string
 	version                        uint32
@@ -114,7 +114,7 @@ func (o call) lookup(reference string) (lookup, *Error) {
 	return l, nil
 }
 
-// refused is an error that no sidecar was needed for.
+// refused is an error that needed no sidecar.
 func refused(why reason, reference, message string) *Error {
 	return &Error{Reason: string(why), Message: message, Reference: reference}
 }
@@ -223,7 +223,7 @@ func (c *Client) all(ctx context.Context, o call,
 	return values, failed, nil
 }
 
-// outcome is what became of one lookup: exactly one of the two is there.
+// outcome is the result of one lookup: exactly one of its fields is set.
 type outcome struct {
 	secret *Secret
 	failed *Error
@@ -249,7 +249,7 @@ func (c *Client) many(ctx context.Context,
 	return outcomes, nil
 }
 
-// batch looks up to maxBatch references up, and those that failed for a moment again while ctx
+// batch looks up to maxBatch references up, and retries those that failed for a moment while ctx
 // leaves time.
 func (c *Client) batch(ctx context.Context, wanted []lookup, outcomes map[lookup]outcome) *Error {
 	for {
@@ -290,8 +290,8 @@ func (c *Client) batchOnce(ctx context.Context, wanted []lookup,
 	return nil
 }
 
-// itemOutcome reads one item's answer. One that did not fit into the answer of a batch is asked for
-// alone.
+// itemOutcome reads one item's answer. An item that did not fit into the batch's answer is asked
+// for alone.
 func (c *Client) itemOutcome(ctx context.Context, l lookup,
 	result *secretsidecarv1.BatchResolveResult, of int, generation uint64) outcome {
 	said := result.GetError()

@@ -12,8 +12,8 @@ import (
 // ErrCycle is the error of ResolveObject for a value that holds itself.
 var ErrCycle = errors.New("the value holds itself: resolve its parts one by one")
 
-// KeepFailed makes ResolveObject return the value with those references left in it that failed,
-// together with the *BatchError that names them.
+// KeepFailed makes ResolveObject leave failed references in the value, and return it together with
+// the *BatchError that names them.
 func KeepFailed() Option { return func(c *call) { c.keep = true } }
 
 // ResolveObject returns a copy of a value in which each stored reference is replaced by its secret.
@@ -79,7 +79,7 @@ func (f *finder) walk(value any) error {
 	return nil
 }
 
-// look never fails.
+// look records a stored reference. It never fails.
 func (f *finder) look(text string) error {
 	if _, _, stored := StoredReference(text); stored {
 		f.places[text] = append(f.places[text], f.pointer())
@@ -124,7 +124,7 @@ func at[T any](f *finder, name string, value T, walk func(T) error) error {
 	return err
 }
 
-// inside walks what a map or a slice holds, unless it is held by itself.
+// inside walks a map or a slice, unless it contains itself.
 func (f *finder) inside(holder any, walk func() error) error {
 	h := reflect.ValueOf(holder)
 	if h.Len() == 0 {

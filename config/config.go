@@ -59,7 +59,7 @@ type AtStart struct {
 	Socket unixsocket.Socket `key:"socket"`
 	// Audit is where every request for a secret is logged; the zero value means nowhere.
 	Audit Audit `key:"audit"`
-	// Hardening is what the process does without, beyond what it always does.
+	// Hardening is what the process gives up beyond what it always gives up.
 	Hardening Hardening `key:"hardening"`
 	// TracePaths puts the paths of secrets into the spans that are exported.
 	TracePaths bool `key:"traces"`
@@ -88,7 +88,7 @@ type Audit struct {
 	Required bool
 }
 
-// Hardening is what the process does without, beyond what it always does.
+// Hardening is what the process gives up beyond what it always gives up.
 type Hardening struct {
 	// LockMemory never swaps memory to disk.
 	LockMemory Demand

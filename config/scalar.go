@@ -16,7 +16,7 @@ import (
 // maxDuration keeps sums of durations far from overflow.
 const maxDuration = 10 * 365 * 24 * time.Hour
 
-// A reading method returns fallback where the key is absent. Where the value is wrong it notes why
+// A reading method returns fallback when the key is absent. When the value is wrong it reports why
 // and returns fallback too, so that reading goes on and finds the next mistake.
 
 const controlCharacter = "holds a line break or another control character: remove it"
@@ -46,7 +46,7 @@ func (v value) requiredText() string {
 	return v.filledText()
 }
 
-// filledText reads a string that must not be empty where it is present.
+// filledText reads a string that must not be empty if it is present.
 func (v value) filledText() string {
 	before := len(v.notes.mistakes)
 	text := v.text("")
@@ -56,7 +56,7 @@ func (v value) filledText() string {
 	return text
 }
 
-// rawText reads a string as it is, but for line ends at its end.
+// rawText reads a string as it is, without the line ends at its end.
 func (v value) rawText() (string, bool) {
 	switch node := v.node.(type) {
 	case *ast.StringNode:
@@ -73,8 +73,8 @@ func (v value) rawText() (string, bool) {
 	return "", false
 }
 
-// scalarText is the value as it is written, whether YAML takes it for text or a number; "" for
-// anything else.
+// scalarText is the value as written, whether YAML takes it for text or a number; "" for anything
+// else.
 func (v value) scalarText() string {
 	switch node := v.node.(type) {
 	case *ast.StringNode:
@@ -85,8 +85,7 @@ func (v value) scalarText() string {
 	return ""
 }
 
-// texts reads a list of strings that are not empty. Nil is an absent list; one that is there has
-// entries.
+// texts reads a list of non-empty strings. Nil means an absent list; a present one has entries.
 func (v value) texts() []string {
 	if !v.present() {
 		return nil
@@ -247,8 +246,8 @@ func (v value) mode(fallback fs.FileMode) fs.FileMode {
 	return mode
 }
 
-// inOctal says what a decimal number is in octal, where it can be meant for a mode: Kubernetes'
-// YAML has such ones.
+// inOctal writes a decimal number in octal if it may be a mode: Kubernetes' YAML writes modes in
+// decimal.
 func inOctal(text string) string {
 	number, err := strconv.ParseUint(text, 10, 16)
 	if err != nil || text[0] == '0' || number > 0o777 || number&0o600 != 0o600 {

@@ -23,17 +23,14 @@ func (c *Client) Invalidate(ctx context.Context, what Invalidation,
 	options ...Option) (entries int, err error) {
 	ctx, cancel := optionsOf(options).limit(ctx)
 	defer cancel()
-	request := &secretsidecarv1.InvalidateRequest{Connection: what.Connection, Path: what.Path,
-		RenewLogin: what.RenewLogin}
-	if what.Path != "" {
-		l, failed := call{connection: what.Connection}.lookup(what.Path)
-		if failed != nil {
-			return 0, failed
-		}
-		request.Connection, request.Path = l.connection, l.path
+	l, failed := call{connection: what.Connection}.lookup(what.Path)
+	if failed != nil {
+		return 0, failed
 	}
+	request := &secretsidecarv1.InvalidateRequest{Connection: l.connection, Path: l.path,
+		RenewLogin: what.RenewLogin}
 	defer c.near.drop() // what was asked for in between may be older than the sidecar's drop
-	failed := c.try(ctx, func() error {
+	failed = c.try(ctx, func() error {
 		answer, err := c.api.Invalidate(ctx, request)
 		entries = int(answer.GetEntries())
 		return err
@@ -46,12 +43,16 @@ func (c *Client) Invalidate(ctx context.Context, what Invalidation,
 
 // TestConnection tests one of the sidecar's connections, and a reference too unless that is "". The
 // answer's Ok is false when a check failed; the error, an *Error, is for a test that could not be
-// made.
+// made. A stored reference may stand for both.
 func (c *Client) TestConnection(ctx context.Context, connection, reference string,
 	options ...Option) (*secretsidecarv1.TestConnectionResponse, error) {
+	l, failed := call{connection: connection}.lookup(reference)
+	if failed != nil {
+		return nil, failed
+	}
 	return c.test(ctx, &secretsidecarv1.TestConnectionRequest{
-		Target: &secretsidecarv1.TestConnectionRequest_Connection{Connection: connection},
-		Path:   reference,
+		Target: &secretsidecarv1.TestConnectionRequest_Connection{Connection: l.connection},
+		Path:   l.path,
 	}, options)
 }
 

@@ -119,6 +119,11 @@ func (c *Client) Close() error {
 	return c.conn.Close()
 }
 
+// isClosed reports whether Close was called on a connection of the client's own.
+func (c *Client) isClosed() bool {
+	return c.conn != nil && c.conn.GetState() == connectivity.Shutdown
+}
+
 func (c *Client) dial(socket string) error {
 	path, err := socketPath(socket)
 	if err != nil {

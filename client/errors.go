@@ -49,7 +49,11 @@ const (
 	ErrVaultSealed           = reason("VAULT_SEALED")
 	ErrVaultRateLimited      = reason("VAULT_RATE_LIMITED")
 	ErrLoginPending          = reason("LOGIN_PENDING")
+	ErrAuditFailed           = reason("AUDIT_FAILED")
 	ErrShuttingDown          = reason("SHUTTING_DOWN")
+	ErrDeadlineExceeded      = reason("DEADLINE_EXCEEDED")
+	ErrCancelled             = reason("CANCELLED")
+	ErrInternal              = reason("INTERNAL")
 	ErrSidecarUnreachable    = reason(SidecarUnreachable)
 )
 
@@ -151,25 +155,31 @@ func (c *Client) errorOf(ctx context.Context, err error) *Error {
 			}
 		}
 	}
-	if e.Reason != "" {
-		return e
+	switch {
+	case e.Reason == "":
+		return c.withoutReason(ctx, e)
+	case e.code == codes.DeadlineExceeded:
+		// The sidecar's clock may say so a moment before ours does.
+		e.cause = errors.Join(context.DeadlineExceeded, err)
 	}
-	return c.withoutReason(ctx, e)
+	return e
 }
 
 // withoutReason explains an error that the sidecar did not send.
 func (c *Client) withoutReason(ctx context.Context, e *Error) *Error {
 	ended := ctx.Err()
 	switch {
+	case c.isClosed():
+		e.Message = "the client is closed: open another one"
+	case errors.Is(ended, context.Canceled):
+		e.Reason, e.cause = string(ErrCancelled), ended
+		e.Message = "the caller gave up before the sidecar answered"
 	case e.code == codes.Unavailable, ended != nil && c.dialError() != nil:
 		return c.unreachable(errors.Join(ended, e.cause))
 	case ended != nil:
-		e.cause = ended
+		e.Reason, e.cause = string(ErrDeadlineExceeded), ended
 		e.Message = "the sidecar did not answer in time: give the call more time, or look at the " +
 			"sidecar's log"
-		if errors.Is(ended, context.Canceled) {
-			e.Message = "the caller gave up before the sidecar answered"
-		}
 	}
 	return e
 }

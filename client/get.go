@@ -2,8 +2,12 @@ package client
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -16,12 +20,14 @@ const (
 	defaultTimeout = 15 * time.Second
 	// maxBatch is how many references one BatchResolve takes.
 	maxBatch = 256
+	// longestPath is the longest reference that the sidecar takes, in bytes.
+	longestPath = 1024
 )
 
 // Option changes one call.
 type Option func(*call)
 
-// call is the sum of a call's options. It is comparable, because it is part of a key.
+// call is what the options of one call come to. It is comparable, for it is a key.
 type call struct {
 	connection, project, key string
 	version                  uint32
@@ -88,7 +94,7 @@ func (o call) limit(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, longest)
 }
 
-// lookup is one reference with its options. It is comparable: equal ones share an answer.
+// lookup is one reference as it is asked for. It is comparable: equal ones have one answer.
 type lookup struct {
 	connection, path, project, key string
 	version                        uint32
@@ -99,19 +105,33 @@ type lookup struct {
 func (o call) lookup(reference string) (lookup, *Error) {
 	l := lookup{o.connection, reference, o.project, o.key, o.version, o.maxAge, o.maxStale}
 	connection, path, stored := StoredReference(reference)
-	if !stored {
-		return l, nil
-	}
 	switch {
-	case connection == "":
+	case stored && connection == "":
 		return l, refused(ErrConnectionRequired, reference,
 			"the stored reference names no connection: it has to be {{connection|ap_sep_v1|path}}")
-	case o.connection != "" && o.connection != connection:
+	case stored && o.connection != "" && o.connection != connection:
 		return l, refused(ErrInvalidRequest, reference,
 			"the stored reference names another connection than the call: leave the call's out")
+	case stored:
+		l.connection, l.path = connection, path
 	}
-	l.connection, l.path = connection, path
-	return l, nil
+	return l, l.fits(reference)
+}
+
+// fits refuses what the sidecar would refuse, and gRPC together with the rest of its batch.
+func (l lookup) fits(reference string) *Error {
+	for _, text := range []string{l.connection, l.path} {
+		switch {
+		case !utf8.ValidString(text):
+			return refused(ErrInvalidPath, strings.ToValidUTF8(reference, "\ufffd"),
+				"the reference is not valid UTF-8")
+		case len(text) > longestPath:
+			return refused(ErrInvalidPath,
+				strings.ToValidUTF8(reference[:min(64, len(reference))], "")+"…",
+				fmt.Sprintf("the reference is too long: it has at most %d bytes", longestPath))
+		}
+	}
+	return nil
 }
 
 // refused is an error that needed no sidecar.
@@ -192,7 +212,8 @@ func (c *Client) GetAll(ctx context.Context, references map[string]string,
 	return values, nil
 }
 
-// all returns the value or the error of each reference, by name. err is of the calls as a whole.
+// all returns the value or the error of each reference, by name. err is of a call as a whole; with
+// o.keep each of its references has it instead.
 func (c *Client) all(ctx context.Context, o call,
 	references map[string]string) (values map[string]string, failed map[string]*Error, err error) {
 	values, failed = make(map[string]string, len(references)), map[string]*Error{}
@@ -205,7 +226,7 @@ func (c *Client) all(ctx context.Context, o call,
 		}
 		names[l] = append(names[l], name)
 	}
-	answers, problem := c.many(ctx, names)
+	answers, problem := c.many(ctx, names, o.keep)
 	if problem != nil {
 		return nil, nil, problem
 	}
@@ -223,15 +244,16 @@ func (c *Client) all(ctx context.Context, o call,
 	return values, failed, nil
 }
 
-// outcome is the result of one lookup: exactly one of its fields is set.
+// outcome is what became of one lookup: exactly one of the two is there.
 type outcome struct {
 	secret *Secret
 	failed *Error
 }
 
-// many looks distinct references up.
-func (c *Client) many(ctx context.Context,
-	wanted map[lookup][]string) (map[lookup]outcome, *Error) {
+// many looks distinct references up. What fails a call fails all, or with each the call's
+// references.
+func (c *Client) many(ctx context.Context, wanted map[lookup][]string,
+	each bool) (map[lookup]outcome, *Error) {
 	outcomes := make(map[lookup]outcome, len(wanted))
 	var missing []lookup
 	for l := range wanted {
@@ -242,11 +264,24 @@ func (c *Client) many(ctx context.Context,
 		missing = append(missing, l)
 	}
 	for some := range slices.Chunk(missing, maxBatch) {
-		if failed := c.batch(ctx, some, outcomes); failed != nil {
+		failed := c.batch(ctx, some, outcomes)
+		if failed != nil && (!each || errors.Is(failed, context.Canceled)) {
 			return nil, failed
+		}
+		if failed != nil {
+			failRest(some, outcomes, failed)
 		}
 	}
 	return outcomes, nil
+}
+
+// failRest gives a failure to those that have no secret.
+func failRest(wanted []lookup, outcomes map[lookup]outcome, failed *Error) {
+	for _, l := range wanted {
+		if outcomes[l].secret == nil {
+			outcomes[l] = outcome{failed: failed}
+		}
+	}
 }
 
 // batch looks up to maxBatch references up, and retries those that failed for a moment while ctx
@@ -256,7 +291,7 @@ func (c *Client) batch(ctx context.Context, wanted []lookup, outcomes map[lookup
 		if failed := c.batchOnce(ctx, wanted, outcomes); failed != nil {
 			return failed
 		}
-		again, wait := failedForNow(wanted, outcomes)
+		again, wait := failedForNow(ctx, wanted, outcomes)
 		if len(again) == 0 || !pause(ctx, wait) {
 			return nil
 		}
@@ -307,13 +342,15 @@ func (c *Client) itemOutcome(ctx context.Context, l lookup,
 	return outcome{failed: itemError(said)}
 }
 
-// failedForNow returns the references whose answer says that they may succeed later, and after how
-// long all may.
-func failedForNow(wanted []lookup,
+// failedForNow returns the references whose answer says that they may succeed while ctx leaves
+// time, and after how long all of them may.
+func failedForNow(ctx context.Context, wanted []lookup,
 	outcomes map[lookup]outcome) (again []lookup, wait time.Duration) {
+	until, bounded := ctx.Deadline()
 	for _, l := range wanted {
 		failed := outcomes[l].failed
-		if failed == nil || failed.RetryAfter <= 0 {
+		if failed == nil || failed.RetryAfter <= 0 || bounded &&
+			time.Until(until) <= failed.RetryAfter {
 			continue
 		}
 		again = append(again, l)

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -42,6 +44,15 @@ func TestAStoredReferenceMustNameOneConnection(t *testing.T) {
 	_, err := c.Get(t.Context(), "{{|ap_sep_v1|"+reference+"}}")
 	if !errors.Is(err, client.ErrConnectionRequired) {
 		t.Errorf("without a connection: %v", err)
+	}
+	if _, err := c.TestConnection(t.Context(), "", "{{|ap_sep_v1|"+reference+"}}"); !errors.Is(err,
+		client.ErrConnectionRequired) {
+		t.Errorf("in a test of a connection: %v", err)
+	}
+	if _, err := c.Invalidate(t.Context(),
+		client.Invalidation{Path: "{{|ap_sep_v1|" + reference + "}}"}); !errors.Is(err,
+		client.ErrConnectionRequired) {
+		t.Errorf("in an invalidation: %v", err)
 	}
 	_, err = c.Get(t.Context(), "{{prod|ap_sep_v1|"+reference+"}}", client.Connection("other"))
 	if !errors.Is(err, client.ErrInvalidRequest) {
@@ -158,11 +169,109 @@ func TestAFailureThatLastsIsReturnedWhenNoTimeIsLeft(t *testing.T) {
 	}
 }
 
+func TestInABatchWhatPassesSoonIsTriedAgainBesideWhatPassesLate(t *testing.T) {
+	c, sidecar := clienttest.New(t, nil)
+	sidecar.FailFor("secret/data/app/late", codes.Unavailable, "VAULT_SEALED", time.Hour)
+	sidecar.FailFor("secret/data/app/soon", codes.Unavailable, "LOGIN_PENDING", time.Millisecond)
+	asked := make(chan struct{})
+	go func() {
+		defer close(asked)
+		for sidecar.Asked("secret/data/app/soon") < 3 {
+			if t.Context().Err() != nil {
+				return
+			}
+		}
+		sidecar.Set("secret/data/app/soon", value)
+	}()
+	_, err := c.GetAll(t.Context(),
+		map[string]string{"late": "secret/data/app/late", "soon": "secret/data/app/soon"})
+	failed, ok := errors.AsType[*client.BatchError](err)
+	if !ok || len(failed.Failed) != 1 || !errors.Is(failed.Failed["late"], client.ErrVaultSealed) {
+		t.Errorf("the error is %v", err)
+	}
+	if asked := sidecar.Asked("secret/data/app/late"); asked != 1 {
+		t.Errorf("what passes late was asked for %d times", asked)
+	}
+	<-asked
+}
+
+func TestAReferenceThatIsNoTextOrTooLongFailsAlone(t *testing.T) {
+	c, sidecar := clienttest.New(t, map[string]string{reference: value})
+	bad := map[string]string{
+		"bytes": "secret/data/\xff/key", "stored": stored("a/data/\xff/k"), "long": "secret/data/" + strings.Repeat("x", 2000) + "/key",
+	}
+	all := maps.Clone(bad)
+	all["good"] = reference
+	_, err := c.GetAll(t.Context(), all)
+	failed, ok := errors.AsType[*client.BatchError](err)
+	if !ok || len(failed.Failed) != len(bad) {
+		t.Fatalf("the error is %v", err)
+	}
+	for name := range bad {
+		if !errors.Is(failed.Failed[name], client.ErrInvalidPath) {
+			t.Errorf("%s: %v", name, failed.Failed[name])
+		}
+	}
+	if asked := sidecar.Asked(reference); asked != 1 {
+		t.Errorf("the good one was asked for %d times", asked)
+	}
+}
+
+func TestAClosedClientSaysSo(t *testing.T) {
+	c, err := client.Open(t.Context(), client.Socket(shortDir(t)+"/none"), client.Wait(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	waiting := make(chan error)
+	go func() { // ends with Close
+		_, err := c.Get(t.Context(), reference)
+		waiting <- err
+	}()
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.Get(t.Context(), reference)
+	for _, err := range []error{err, <-waiting} {
+		if err == nil || !strings.Contains(err.Error(), "the client is closed") {
+			t.Errorf("the error is %v", err)
+		}
+	}
+}
+
+// Each reason of docs/errors.md has an error to compare with.
+func TestEveryReasonOfTheErrorsPageHasAnError(t *testing.T) {
+	page, err := os.ReadFile("../docs/errors.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, err := os.ReadFile("errors.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := regexp.MustCompile(
+		"(?m)^\\| `([A-Z][A-Z0-9_]*)` \\| `[A-Z_]+` \\|").FindAllStringSubmatch(string(page), -1)
+	if len(rows) < 20 {
+		t.Fatalf("the page has %d reasons", len(rows))
+	}
+	for _, row := range rows {
+		if !strings.Contains(string(source), fmt.Sprintf("reason(%q)", row[1])) {
+			t.Errorf("%s has no error", row[1])
+		}
+	}
+}
+
 func TestACallEndsWithItsContext(t *testing.T) {
 	c, _ := clienttest.New(t, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := c.Get(ctx, reference); !errors.Is(err, context.Canceled) {
+	if _, err := c.Get(ctx, reference); !errors.Is(err, context.Canceled) ||
+		!errors.Is(err, client.ErrCancelled) {
+		t.Errorf("the error is %v", err)
+	}
+	ctx, cancel = context.WithDeadline(t.Context(), time.Now())
+	defer cancel()
+	if _, err := c.Get(ctx, reference); !errors.Is(err, context.DeadlineExceeded) ||
+		!errors.Is(err, client.ErrDeadlineExceeded) {
 		t.Errorf("the error is %v", err)
 	}
 }

@@ -88,17 +88,81 @@ func TestAnObjectThatHoldsItselfIsRefused(t *testing.T) {
 	}
 }
 
+func TestAnObjectMayShareItsParts(t *testing.T) {
+	c, _ := clienttest.New(t, map[string]string{reference: value})
+	wide := map[string]any{"k": stored(reference)}
+	for range 60 {
+		wide = map[string]any{"a": wide, "b": []any{wide}}
+	}
+	got, err := c.ResolveObject(t.Context(), wide)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 60 {
+		got = got.(map[string]any)["b"].([]any)[0]
+	}
+	if !reflect.DeepEqual(got, map[string]any{"k": value}) {
+		t.Errorf("the innermost is %v", got)
+	}
+	list := []any{stored(reference), nil}
+	list[1] = list[:1]
+	got, err = c.ResolveObject(t.Context(), list)
+	if err != nil || !reflect.DeepEqual(got, []any{value, []any{value}}) {
+		t.Errorf("a list that holds its own beginning: %v, %v", got, err)
+	}
+}
+
+func TestTheCopyOfAnObjectIsTheCallersOwn(t *testing.T) {
+	c, _ := clienttest.New(t, nil)
+	object := map[string]any{"map": map[string]any{}, "list": []any{"a"}, "texts": []string{"a"},
+		"names": map[string]string{}}
+	got, err := c.ResolveObject(t.Context(), object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied := got.(map[string]any)
+	copied["map"].(map[string]any)["new"] = 1
+	copied["list"].([]any)[0] = "b"
+	copied["texts"].([]string)[0] = "b"
+	copied["names"].(map[string]string)["new"] = "b"
+	want := map[string]any{"map": map[string]any{}, "list": []any{"a"}, "texts": []string{"a"},
+		"names": map[string]string{}}
+	if !reflect.DeepEqual(object, want) {
+		t.Errorf("the object became %v", object)
+	}
+}
+
+func TestWithKeepASidecarThatIsAwayLeavesEveryReference(t *testing.T) {
+	c, err := client.Open(t.Context(), client.Socket(shortDir(t)+"/none"), client.Wait(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close() //nolint:errcheck // it was used
+	object := map[string]any{"a": stored(reference), "b": "text"}
+	got, err := c.ResolveObject(t.Context(), object, client.KeepFailed(),
+		client.Timeout(100*time.Millisecond))
+	failed, ok := errors.AsType[*client.BatchError](err)
+	if !ok || !reflect.DeepEqual(got, any(object)) ||
+		!errors.Is(failed.Failed["/a"], client.ErrSidecarUnreachable) {
+		t.Errorf("kept: %v, %v", got, err)
+	}
+	got, err = c.ResolveObject(t.Context(), object, client.Timeout(100*time.Millisecond))
+	if got != nil || !errors.Is(err, client.ErrSidecarUnreachable) {
+		t.Errorf("not kept: %v, %v", got, err)
+	}
+}
+
 func TestADeepObjectIsResolved(t *testing.T) {
 	c, _ := clienttest.New(t, map[string]string{reference: value})
 	var object any = stored(reference)
-	for range 20_000 {
+	for range 100_000 {
 		object = []any{object}
 	}
 	got, err := c.ResolveObject(t.Context(), object)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 20_000 {
+	for range 100_000 {
 		got = got.([]any)[0]
 	}
 	if got != value {

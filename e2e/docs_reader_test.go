@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -106,8 +107,8 @@ func (r *docsReader) command(t *testing.T, line string) {
 		r.onVault(t, "$VAULT_BINARY"+strings.TrimPrefix(line, "vault"))
 	case words[0] == "kubectl" || words[0] == "kustomize" || words[0] == "helm":
 		// make test-manifests runs these.
-	case words[0] == "apt-get" || words[0] == "/usr/bin/python3":
-		// TestEverySampleOfTheClientsPageRuns needs what these make.
+	case slices.Contains([]string{"apt-get", "protoc", "/usr/bin/python3"}, words[0]):
+		// TestEverySampleOfTheClientsPagesRuns needs what these make.
 	default:
 		t.Errorf("a command that no test can run: %s", line)
 	}

@@ -40,6 +40,8 @@ func (s *Server) Apply(settings Settings) error {
 	s.logWaiting(opened)
 	s.forgetHealth(before, next)
 	s.reportHealth()
+	s.admission.Reload()
+	s.health.wake() // the rules may have changed
 	return nil
 }
 
@@ -130,6 +132,7 @@ func (s *Server) openSession(wanted Connection, counts *counters) (*session, err
 	if recorder != nil {
 		config.OnCall = recorder.call
 	}
+	config.Memory = s.readMemory
 	config.Tracer, config.TracePaths, config.LookUpSecretID = s.tracer, s.tracePaths, s.instruments != nil
 	config.SpanAttributes = append(serverAttributes(wanted.Vault.Address), named(wanted.Name))
 	client, err := conn.Open(config)

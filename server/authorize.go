@@ -21,6 +21,11 @@ const (
 	methodListConnections    = "ListConnections"
 )
 
+// apiMethods are the methods as gRPC calls them.
+var apiMethods = []string{
+	methodResolve, methodBatchResolve, methodTestConnection, methodInvalidate, methodListConnections,
+}
+
 // callerOf returns the process that sent the request.
 func callerOf(ctx context.Context) (unixsocket.Peer, error) {
 	caller, ok := unixsocket.PeerOf(ctx)
@@ -82,6 +87,18 @@ func (r CallerRule) matches(caller unixsocket.Peer) bool {
 		return false
 	}
 	return true
+}
+
+// isListed reports whether a rule is about the caller, whatever it allows.
+func isListed(rules []CallerRule, caller unixsocket.Peer) bool {
+	return rules == nil || slices.ContainsFunc(rules, func(r CallerRule) bool { return r.matches(caller) })
+}
+
+// mayKnow reports whether the caller may learn that the connection exists.
+func mayKnow(rules []CallerRule, caller unixsocket.Peer, connection string) bool {
+	return rules == nil || slices.ContainsFunc(rules, func(r CallerRule) bool {
+		return r.matches(caller) && (len(r.Connections) == 0 || slices.Contains(r.Connections, connection))
+	})
 }
 
 func (r CallerRule) covers(want access) bool {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -29,10 +30,38 @@ func (s *Server) ListConnections(
 		answer.Connections = append(answer.Connections, s.statusOf(c))
 	}
 	if denied != nil {
+		s.auditRefusal(ctx, methodListConnections, problemOf(denied), 1)
 		return nil, denied
 	}
-	answer.Process = s.process
+	answer.Process = s.describeProcess()
 	return answer, nil
+}
+
+// describeProcess adds to what never changes whether the audit log can be written.
+func (s *Server) describeProcess() *secretsidecarv1.ProcessStatus {
+	if s.auditLog == nil {
+		return s.process
+	}
+	status := &secretsidecarv1.ProcessStatus{
+		Version: s.process.GetVersion(), StartedAt: s.process.GetStartedAt(),
+		Protections: slices.Clone(s.process.GetProtections()),
+	}
+	audited := &secretsidecarv1.Protection{Name: protectionAudit, InForce: true}
+	if err := s.auditLog.Err(); err != nil {
+		audited.InForce, audited.Reason = false, err.Error()+auditRemedy(s.auditLog.Required())
+	}
+	status.Protections = append(status.Protections, audited)
+	return status
+}
+
+// protectionAudit is the audit log among the protections of the process.
+const protectionAudit = "audit_log"
+
+func auditRemedy(required bool) string {
+	if required {
+		return ": make room, or fix its permissions; every request is refused until then"
+	}
+	return ": make room, or fix its permissions; lines are missing until then"
 }
 
 func processStatus(opts Options) *secretsidecarv1.ProcessStatus {

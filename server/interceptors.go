@@ -46,6 +46,9 @@ func (s *Server) handle(
 	if failed != nil {
 		s.noteRefusal(ctx, method, failed, secretsAskedFor(request))
 		s.recordUnhandled(ctx, request, failed)
+		if !carriesProject(method) {
+			s.auditRefusal(ctx, method, failed, 1)
+		}
 		return nil, failed
 	}
 	defer leave()

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/internal/audit"
 	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 	"github.com/secret-sidecar/secret-sidecar/vault"
 )
@@ -21,16 +22,33 @@ func (s *Server) Invalidate(
 	if err != nil {
 		return nil, err
 	}
+	answer, err := s.invalidate(ctx, caller, request)
+	unwritten := s.auditCall(ctx, caller, methodInvalidate, audit.Entry{
+		Connection: request.GetConnection(), Path: request.GetPath(), RenewLogin: request.GetRenewLogin(),
+		Outcome: auditOK,
+	}, err)
+	if unwritten != nil {
+		return nil, unwritten
+	}
+	return answer, err
+}
+
+func (s *Server) invalidate(
+	ctx context.Context, caller unixsocket.Peer, request *secretsidecarv1.InvalidateRequest,
+) (*secretsidecarv1.InvalidateResponse, error) {
 	if request.GetFleet() {
 		return nil, errInvalidRequest(field("fleet", "this sidecar is not connected to others: call Invalidate on each"))
-	}
-	target, err := parseTarget(request.GetPath())
-	if err != nil {
-		return nil, errInvalidPath(err)
 	}
 	connections, err := s.enterAll(caller, request.GetConnection())
 	if err != nil {
 		return nil, err
+	}
+	target, err := parseTarget(request.GetPath())
+	if err != nil {
+		for _, c := range connections {
+			c.release()
+		}
+		return nil, errInvalidPath(err)
 	}
 	var loginErr error
 	if request.GetRenewLogin() {

@@ -109,6 +109,12 @@ func (m *metrics) countProcess() {
 	})
 	m.gauge("secret_sidecar.config.refused", "{configuration}", "1 while the newest configuration is refused and an older one runs, else 0",
 		func(observe observeGaugeFunc) { observe(oneIf(s.reloads.lastRefused.Load())) })
+	if s.auditLog != nil {
+		m.gauge("secret_sidecar.audit.failing", "{log}", "1 while the audit log cannot be written, else 0",
+			func(observe observeGaugeFunc) { observe(oneIf(s.auditLog.Err() != nil)) })
+		m.counter("secret_sidecar.audit.lost", "{line}", "Lines that could not be written to the audit log",
+			func(observe observeFunc) { observe(s.auditLog.Lost()) })
+	}
 	m.counter("secret_sidecar.cache.evictions", "{entry}", "Cached entries that made room for others",
 		func(observe observeFunc) { observe(s.cache.Stats().Evictions) })
 	m.counter("secret_sidecar.cache.rejections", "{entry}", "Entries that were not cached: too large, or what is there is used more often",

@@ -56,19 +56,12 @@ type lookup struct {
 	ages
 }
 
-// admit checks a request and authorises its caller. What it refuses for its project has a
+// admit authorises the caller of a request, and then checks what it asks for: texts of somebody who
+// may not ask are nobody's business. What it refuses for its project has a
 // connection all the same: the one that it is to be counted on.
 func (s *Server) admit(
 	running *snapshot, caller unixsocket.Peer, method string, request *secretsidecarv1.ResolveRequest,
 ) (lookup, error) {
-	limits, err := agesOf(request)
-	if err != nil {
-		return lookup{}, err
-	}
-	reference, err := vault.ParseReference(request.GetPath(), request.GetKey())
-	if err != nil {
-		return lookup{}, errInvalidPath(err)
-	}
 	c, err := s.enter(running, caller, access{
 		method: method, connection: request.GetConnection(), project: request.GetProjectId(),
 	})
@@ -78,7 +71,25 @@ func (s *Server) admit(
 	if err := c.allowsProject(request.GetProjectId()); err != nil {
 		return lookup{connection: c}, err
 	}
+	limits, reference, err := parse(request)
+	if err != nil {
+		c.release()
+		return lookup{}, err
+	}
 	return lookup{connection: c, reference: reference, version: request.GetVersion(), ages: limits}, nil
+}
+
+// parse reads what a request asks for.
+func parse(request *secretsidecarv1.ResolveRequest) (ages, vault.Reference, error) {
+	limits, err := agesOf(request)
+	if err != nil {
+		return ages{}, vault.Reference{}, err
+	}
+	reference, err := vault.ParseReference(request.GetPath(), request.GetKey())
+	if err != nil {
+		return ages{}, vault.Reference{}, errInvalidPath(err)
+	}
+	return limits, reference, nil
 }
 
 // enter finds and acquires the connection that the caller wants to use, if it may. A caller that

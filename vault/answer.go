@@ -20,7 +20,9 @@ type answer struct {
 	status int
 	header http.Header
 	text   []byte
-	body   body
+	// release gives back the memory that is taken for the answer. Call it once.
+	release func()
+	body    body
 	// broken means that Vault sends no such answer to this call. misshaped means that the body is a
 	// JSON object of Vault's in which a part has the wrong type for a KV version 2 secret, a login
 	// or the like.

@@ -73,6 +73,8 @@ type Options struct {
 	SpanAttributes []attribute.KeyValue
 	// TracePaths puts secret paths into spans.
 	TracePaths bool
+	// Memory bounds the large answers to reads of secrets; share one in a process. Nil is no bound.
+	Memory *AnswerMemory
 	// Transport is for tests in a synctest bubble, where sockets do not work. Nil means a pool of
 	// connections.
 	Transport http.RoundTripper
@@ -87,6 +89,7 @@ type Client struct {
 	pool       *pool       // nil with Config.Transport
 	tracer     *tracer     // nil: no spans
 	onCall     func(Call)  // never nil
+	memory     readMemory
 	answeredAt *atomic.Int64
 	// the last token that Vault honoured in a read: it answered, or a policy refused
 	honoured *atomic.Pointer[redact.String]
@@ -101,6 +104,7 @@ func New(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{address: address, tracer: newTracer(cfg), onCall: cfg.OnCall,
+		memory:     newReadMemory(cfg.Memory),
 		answeredAt: new(atomic.Int64),
 		honoured:   new(atomic.Pointer[redact.String])}
 	if c.onCall == nil {
@@ -214,6 +218,7 @@ func (c *Client) do(ctx context.Context, r request) (*answer, error) {
 		if ans == nil || !ans.lags() || waited+pause > lagPatience || !Wait(ctx, pause) {
 			return ans, err
 		}
+		ans.release()
 		waited, pause = waited+pause, pause*2
 	}
 }
@@ -271,9 +276,14 @@ func (c *Client) exchange(ctx context.Context, r request) (*answer, error) {
 		return nil, c.transportError(ctx, r.doing, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	body, err := readBody(resp.Response)
-	ans := &answer{status: resp.StatusCode, header: resp.Header, text: body}
+	ans := &answer{status: resp.StatusCode, header: resp.Header, release: func() {}}
+	err = c.readBody(ctx, r, resp.Response, ans)
+	if err != nil {
+		ans.release()
+	}
 	switch {
+	case errors.Is(err, ErrOverloaded):
+		return ans, err
 	case errors.Is(err, ErrTooLarge):
 		return ans, &CallError{Sentinel: ErrTooLarge, Doing: r.doing,
 			Remedy: "make the secret smaller, or split it: answers of up to 4 MiB are read"}
@@ -282,9 +292,31 @@ func (c *Client) exchange(ctx context.Context, r request) (*answer, error) {
 	}
 	ans.decode(r.kind)
 	if outage := ans.outage(r.doing, r.kind, c.proxy()); outage != nil {
+		ans.release()
 		return ans, outage
 	}
 	return ans, nil
+}
+
+// readBody reads the body of an answer, which is bounded. A large secret waits until there is
+// memory for it; then the answer has to release it.
+func (c *Client) readBody(ctx context.Context, r request, resp *http.Response, ans *answer) error {
+	memory := c.memory
+	if r.kind != CallRead {
+		memory = readMemory{} // other answers are small, and a login waits for nobody
+	}
+	begun, size, err := readBeginning(resp)
+	if err == nil && size > 0 {
+		if ans.release, err = memory.take(ctx, size); err != nil {
+			ans.release = func() {}
+			return &CallError{Sentinel: ErrOverloaded, Doing: r.doing, Cause: err, Status: ans.status,
+				Remedy: "other large secrets were being read for as long as this one could wait: try again later, or " +
+					"raise the timeout"}
+		}
+		begun, err = readRest(resp, begun, size)
+	}
+	ans.text = begun
+	return err
 }
 
 func (c *Client) apiFor(r request) *api.Client {

@@ -24,6 +24,8 @@ var (
 	ErrInvalidPath = errors.New("vault refused the path as malformed")
 	// ErrTooLarge: Vault's answer is larger than MaxAnswerBytes.
 	ErrTooLarge = errors.New("vault's answer is too large")
+	// ErrOverloaded: too many large answers were being read for this one to be read too.
+	ErrOverloaded = errors.New("too many large secrets are read at once")
 	// ErrInvalidToken: Vault does not know the token, or no longer.
 	ErrInvalidToken = errors.New("vault does not know the token")
 	// ErrUnreachable: network error, time-out, 5xx, redirect, an answer that is not Vault's JSON,

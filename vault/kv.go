@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unique"
 
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
 )
@@ -36,6 +35,7 @@ func (c *Client) Read(ctx context.Context, token redact.String, path string,
 	if err != nil {
 		return nil, err
 	}
+	defer ans.release()
 	was := asked{path: path, honoured: c.Honours(token)}
 	if !was.honoured && ans.knowsToken() {
 		c.honoured.Store(&token)
@@ -171,8 +171,7 @@ func (m *kvMetadata) deletedAt() time.Time {
 // decodeFields decodes the strings and the other values of a secret.
 func decodeFields(raw map[string]json.RawMessage) (texts, others []field, err error) {
 	for key, text := range raw {
-		// Most secrets have the same few keys: keep one copy of each.
-		key = unique.Make(key).Value()
+		key = keysOfAll.share(key)
 		if len(text) == 0 || text[0] != '"' {
 			others = append(others, field{key: key, text: string(text)})
 			continue

@@ -267,14 +267,47 @@ func (b *boundedBody) Read(into []byte) (int, error) {
 	return n, err
 }
 
-// readBody reads an answer's body, which is bounded.
-func readBody(resp *http.Response) ([]byte, error) {
+// readBeginning reads an answer's body up to smallAnswer. Where there is more, size is how large the
+// whole may be; it is 0 when the body has ended.
+func readBeginning(resp *http.Response) (begun []byte, size int64, err error) {
 	const usual = 1 << 10
-	size := usual
+	room := int64(usual)
 	if 0 < resp.ContentLength && resp.ContentLength <= MaxAnswerBytes {
-		size = int(resp.ContentLength) + 1 // room to see the end without growing
+		room = min(resp.ContentLength, smallAnswer) + 1 // room to see the end without growing
 	}
-	body := make([]byte, 0, size)
+	begun = make([]byte, 0, room)
+	for {
+		n, err := resp.Body.Read(begun[len(begun):cap(begun)])
+		begun = begun[:len(begun)+n]
+		switch {
+		case errors.Is(err, io.EOF):
+			return begun, 0, nil
+		case err != nil:
+			return nil, 0, err
+		case len(begun) > smallAnswer:
+			return begun, wholeSize(resp), nil
+		case len(begun) == cap(begun):
+			begun = append(begun, 0)[:len(begun)]
+		}
+	}
+}
+
+// wholeSize is how large the body of an answer may be.
+func wholeSize(resp *http.Response) int64 {
+	if 0 < resp.ContentLength && resp.ContentLength <= MaxAnswerBytes {
+		return resp.ContentLength
+	}
+	return MaxAnswerBytes
+}
+
+// readRest reads on to the end of a body that has begun and may have size bytes. Without knowing it
+// grows: what is too large then ends at the bound.
+func readRest(resp *http.Response, begun []byte, size int64) ([]byte, error) {
+	room := size + 1
+	if resp.ContentLength < 0 {
+		room = 4 * smallAnswer
+	}
+	body := append(make([]byte, 0, room), begun...)
 	for {
 		n, err := resp.Body.Read(body[len(body):cap(body)])
 		body = body[:len(body)+n]

@@ -46,6 +46,18 @@ func ParseReference(path, key string) (Reference, error) {
 	return Reference{Path: secret, Key: key}, nil
 }
 
+// ParseOptionalReference is ParseReference for a path that may be empty: then it returns nil.
+func ParseOptionalReference(path string) (*Reference, error) {
+	if path == "" {
+		return nil, nil
+	}
+	reference, err := ParseReference(path, "")
+	if err != nil {
+		return nil, err
+	}
+	return &reference, nil
+}
+
 // cutLastSegment splits text at its last slash. Without a slash, all of it is the last segment.
 func cutLastSegment(path string) (before, last string) {
 	i := strings.LastIndexByte(path, '/')

@@ -103,13 +103,18 @@ func (c *Client) Renew(ctx context.Context, t *Token) (*Token, error) {
 var goneTokens = []string{"lease expired", "lease is expired", "lease not found",
 	"invalid lease ID", "token not found"}
 
-// Revoke revokes a token. It does nothing for one that has expired or is a batch token; t may be
-// nil. A token that Vault does not know counts as revoked. Errors: an outage, ErrNotAllowed, or
-// ctx's own.
+// RevokeTimeout bounds Revoke: a token that nobody revokes expires by itself.
+const RevokeTimeout = 2 * time.Second
+
+// Revoke revokes a token, within RevokeTimeout. It does nothing for one that has expired or is a
+// batch token; t may be nil. A token that Vault does not know counts as revoked. Errors: an outage,
+// ErrNotAllowed, or ctx's own.
 func (c *Client) Revoke(ctx context.Context, t *Token) error {
 	if t == nil || t.Batch || !t.Valid(time.Now()) {
 		return nil
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, RevokeTimeout, ErrTimeout)
+	defer cancel()
 	ans, err := c.do(ctx, request{doing: doingRevoke, kind: CallRevoke, method: http.MethodPost,
 		path: "auth/token/revoke-self", token: t.ID})
 	if err != nil {

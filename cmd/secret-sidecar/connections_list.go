@@ -66,7 +66,7 @@ func (l connectionList) once(ctx context.Context) error {
 	if l.json {
 		return printJSON(l.out, answer)
 	}
-	return printConnections(l.out, answer.GetConnections(), time.Now())
+	return printStatus(l.out, answer, time.Now())
 }
 
 func (l connectionList) ask(ctx context.Context) (*secretsidecarv1.ListConnectionsResponse, error) {
@@ -116,7 +116,7 @@ func (l connectionList) refresh(answer *secretsidecarv1.ListConnectionsResponse,
 	fmt.Fprintf(&screen, "%s  secret-sidecar at %s\n\n", now.Format(time.DateTime), l.socketPath())
 	if failure != nil {
 		fmt.Fprintf(&screen, "%v\n", failure)
-	} else if err := printConnections(&screen, answer.GetConnections(), now); err != nil {
+	} else if err := printStatus(&screen, answer, now); err != nil {
 		return err
 	}
 	if !isTerminal(l.out) {
@@ -133,6 +133,20 @@ func isTerminal(w io.Writer) bool {
 	}
 	info, err := file.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// printStatus prints the connections and, below them, that the audit log cannot be written: nobody
+// may be answered then, however well the connections are.
+func printStatus(w io.Writer, answer *secretsidecarv1.ListConnectionsResponse, now time.Time) error {
+	if err := printConnections(w, answer.GetConnections(), now); err != nil {
+		return err
+	}
+	for _, one := range answer.GetProcess().GetProtections() {
+		if one.GetName() == "audit_log" && !one.GetInForce() {
+			fmt.Fprintf(w, "\naudit log: %s\n", one.GetReason())
+		}
+	}
+	return nil
 }
 
 // printConnections prints a line for each connection and, below it, what is wrong and what to do

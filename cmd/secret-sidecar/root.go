@@ -87,7 +87,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
 	root.AddCommand(
 		a.serveCommand(), a.devCommand(),
 		a.resolveCommand(), a.invalidateCommand(), a.connectionsCommand(), a.healthCommand(),
-		a.configCommand(), a.versionCommand(),
+		a.configCommand(), a.versionCommand(), a.licensesCommand(),
 	)
 	root.SetHelpCommand(helpCommand(root))
 	root.InitDefaultCompletionCmd()

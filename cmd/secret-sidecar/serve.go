@@ -93,12 +93,12 @@ func serve(ctx context.Context, source configSource, hangups chan os.Signal, lev
 	}
 	defer flush(ctx, exports, log)
 	options = exported(options, exports, settings)
-	auditing, err := openAudit(settings.Audit)
+	auditing, err := openAudit(settings.Audit, log)
 	if err != nil {
 		return usageError{err}
 	}
 	defer auditing.close(log)
-	options.Audit, options.AuditRequired = auditing.log, auditing.required()
+	options.Audit = auditing.log
 	listener, err := listen(settings.Socket)
 	if err != nil {
 		return err

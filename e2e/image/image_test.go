@@ -173,6 +173,13 @@ func TestTheImageHoldsTheProgramItsCertificatesAndTheSocketsDirectory(t *testing
 		"run":                               {fs.ModeDir | 0o755, 0, 0},
 		"run/secret-sidecar":                {fs.ModeDir | 0o700, sidecarUser, sidecarUser},
 		"secret-sidecar":                    {0o755, 0, 0},
+		"usr":                               {fs.ModeDir | 0o755, 0, 0},
+		"usr/share":                         {fs.ModeDir | 0o755, 0, 0},
+		"usr/share/doc":                     {fs.ModeDir | 0o755, 0, 0},
+		"usr/share/doc/secret-sidecar":      {fs.ModeDir | 0o755, 0, 0},
+
+		"usr/share/doc/secret-sidecar/LICENSE":              {0o644, 0, 0},
+		"usr/share/doc/secret-sidecar/THIRD_PARTY_LICENSES": {0o644, 0, 0},
 	}
 	for arch, machine := range machines {
 		t.Run(arch, func(t *testing.T) {

@@ -310,6 +310,31 @@ func TestEveryExporterOfAListIsStarted(t *testing.T) {
 	}
 }
 
+func TestOTLPTravelsByTheProtocolThatIsNamed(t *testing.T) {
+	const all, metrics = "OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL"
+	const traces = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
+	tests := map[string]struct {
+		variables map[string]string
+		grpc      bool
+		refused   bool
+	}{
+		"none named":            {nil, false, false},
+		"HTTP":                  {map[string]string{all: "http/protobuf"}, false, false},
+		"gRPC":                  {map[string]string{all: " grpc"}, true, false},
+		"gRPC for this signal":  {map[string]string{all: "http/protobuf", traces: "grpc"}, true, false},
+		"gRPC for the other":    {map[string]string{metrics: "grpc"}, false, false},
+		"one that nobody knows": {map[string]string{all: "http/json"}, false, true},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			grpc, err := overGRPC(environment(test.variables), "TRACES")
+			if grpc != test.grpc || (err != nil) != test.refused {
+				t.Errorf("overGRPC = %v, %v; want %v, an error: %v", grpc, err, test.grpc, test.refused)
+			}
+		})
+	}
+}
+
 func TestAWarningAboutAVariableDoesNotQuoteIt(t *testing.T) {
 	tests := map[string]map[string]string{
 		"a header that is not percent-encoded": {

@@ -14,9 +14,6 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
-// revokeTimeout bounds revoking a test's token.
-const revokeTimeout = 2 * time.Second
-
 // Test tries the connection step by step: with the connection's credentials, with a token of its
 // own that it revokes afterwards, and with ref, whether that key can be read. It asks Vault even in
 // an outage, each step within Config.Timeout, and spends from the login budget. Tests share a login
@@ -60,9 +57,7 @@ func TestConfig(ctx context.Context, cfg Config, ref *vault.Reference) (Report, 
 
 // revoke revokes a test's token, even when the caller has left. The token may be nil.
 func revoke(ctx context.Context, client *vault.Client, token *vault.Token, log func(string, ...any)) {
-	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), revokeTimeout, vault.ErrTimeout)
-	defer cancel()
-	if err := client.Revoke(ctx, token); err != nil {
+	if err := client.Revoke(context.WithoutCancel(ctx), token); err != nil {
 		log("cannot revoke the token of a connection test, it expires by itself", vault.DebugAttrs(err)...)
 	}
 }
@@ -195,22 +190,13 @@ func (t *stagedTest) step(ctx context.Context, name string, check func(context.C
 // unlessClosed runs a check of an open connection, and reports when the connection was closed
 // meanwhile.
 func (t *stagedTest) unlessClosed(ctx context.Context, check func(context.Context) Check) Check {
-	if !t.isClosed() {
+	if !isClosed(t.closed) {
 		result := check(ctx)
-		if result.Status != CheckFailed || !t.isClosed() {
+		if result.Status != CheckFailed || !isClosed(t.closed) {
 			return result
 		}
 	}
 	return failed("the connection was closed during the test", "try again")
-}
-
-func (t *stagedTest) isClosed() bool {
-	select {
-	case <-t.closed:
-		return true
-	default:
-		return false
-	}
 }
 
 func (t *stagedTest) add(name string, check Check, took time.Duration) {

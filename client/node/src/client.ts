@@ -1,10 +1,13 @@
-import { Client as GrpcClient, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
+import { setMaxListeners } from 'node:events';
+import {
+  Client as GrpcClient, type ClientUnaryCall, connectivityState, credentials, Metadata, type ServiceError,
+} from '@grpc/grpc-js';
 import { create, fromBinary, toBinary, type DescMessage, type MessageInitShape, type MessageShape } from '@bufbuild/protobuf';
 import {
   SecretService, type BatchResolveResult, type ConnectionStatus, type ConnectionSpecSchema,
   type ResolveRequestSchema, type TestConnectionResponse,
 } from './gen/secretsidecar/v1/secret_service_pb.js';
-import { BatchError, callError, itemError, SecretSidecarError, unreachable } from './errors.js';
+import { BatchError, callError, closed, itemError, refused, SecretSidecarError, unreachable } from './errors.js';
 import { NearCache } from './near.js';
 import { copyAndFind, put } from './object.js';
 import { storedReference } from './reference.js';
@@ -20,6 +23,8 @@ const defaultNearAge = 5_000;
 const maxBatch = 256;
 /** How long a call waits after its connection broke. gRPC then waits for a new one. */
 const pauseForSidecar = 50;
+/** The longest reference that the sidecar takes, in bytes. */
+const longestPath = 1024;
 /** How far apart the reads of Vault are that refused values cause, for each secret. */
 const readsApart = 1_000;
 
@@ -29,6 +34,8 @@ export interface OpenOptions {
   socket?: string | undefined;
   /** How long open waits for the sidecar: 10,000. With 0 it does not wait, and the first call does. */
   wait?: number | undefined;
+  /** Ends the wait; open then rejects with the signal's reason. */
+  signal?: AbortSignal | undefined;
   /** Keeps answers in this process. Off by default. */
   nearCache?: boolean | undefined;
   /** The longest time for which an answer is kept: 5,000. */
@@ -39,7 +46,7 @@ export interface OpenOptions {
 export interface CallOptions {
   /** Bounds the call, retries included, in milliseconds: 15,000. */
   timeout?: number | undefined;
-  /** Ends the call; it rejects with the signal's reason. */
+  /** Ends the call; it rejects with the signal's reason. Many calls may share one. */
   signal?: AbortSignal | undefined;
 }
 
@@ -98,7 +105,7 @@ export interface ConnectionTest extends CallOptions {
 /** The times and the signal of one call as a whole. */
 interface Bounds {
   deadline: number;
-  signal: AbortSignal;
+  signal: AbortSignal | undefined;
 }
 
 /** One reference as it is asked for. Equal keys have one answer. */
@@ -117,7 +124,7 @@ export async function open(options: OpenOptions | string = {}): Promise<Client> 
   const given = typeof options === 'string' ? { socket: options } : options;
   const client = new Client(given);
   const wait = given.wait ?? defaultWait;
-  if (wait > 0) await client.ready(wait);
+  if (wait > 0) await client.ready(wait, given.signal);
   return client;
 }
 
@@ -126,6 +133,8 @@ export class Client implements AsyncDisposable {
   readonly #grpc: GrpcClient;
   readonly #socket: string;
   readonly #near: NearCache | undefined;
+  readonly #underWay = new Set<ClientUnaryCall>();
+  #closed = false;
 
   /** @internal Use open. */
   constructor(options: OpenOptions) {
@@ -141,14 +150,20 @@ export class Client implements AsyncDisposable {
   }
 
   /** @internal */
-  async ready(wait: number): Promise<void> {
-    await new Promise<void>((resolve, reject) => {
-      this.#grpc.waitForReady(Date.now() + wait, (error) => {
-        if (error === undefined) return resolve();
-        this.#grpc.close();
-        reject(unreachable(this.#socket, error));
+  async ready(wait: number, signal: AbortSignal | undefined): Promise<void> {
+    try {
+      await new Promise<void>((resolve, reject) => {
+        const ends = onAbort(signal, () => reject(signal?.reason as Error));
+        this.#grpc.waitForReady(Date.now() + wait, (error) => {
+          ends();
+          if (error === undefined) resolve();
+          else reject(unreachable(this.#socket, error));
+        });
       });
-    });
+    } catch (error) {
+      await this.close();
+      throw error;
+    }
   }
 
   /** Returns the value of a reference, as the sidecar takes it or as a platform stores it. */
@@ -189,7 +204,7 @@ export class Client implements AsyncDisposable {
   async resolveObject<T>(value: T, options: ResolveObjectOptions = {}): Promise<T> {
     const { copy, slots } = copyAndFind(value);
     const top = { copy };
-    const outcomes = await this.#all(slots.map(({ reference }) => reference), options);
+    const outcomes = await this.#all(slots.map(({ reference }) => reference), options, options.onError === 'keep');
     const failed = new Map<string, SecretSidecarError>();
     slots.forEach(({ holder, key, pointer }, i) => {
       const outcome = outcomes[i] as Outcome;
@@ -229,11 +244,10 @@ export class Client implements AsyncDisposable {
 
   /** Drops secrets from the sidecar's cache and this client's. It returns how many the sidecar dropped. */
   async invalidate(what: Invalidation = {}): Promise<number> {
-    const stored = storedReference(what.path ?? '');
+    const { connection, path } = targetOf(what);
     try {
       const answer = await this.#call(SecretService.method.invalidate, {
-        connection: stored?.connection ?? what.connection ?? '', path: stored?.path ?? what.path ?? '',
-        renewLogin: what.renewLogin ?? false,
+        connection, path, renewLogin: what.renewLogin ?? false,
       }, bounds(what));
       return answer.entries;
     } finally {
@@ -243,10 +257,11 @@ export class Client implements AsyncDisposable {
 
   /** Tests a connection. `ok` is false when a check failed; it rejects when the test could not be made. */
   async testConnection(what: ConnectionTest): Promise<TestConnectionResponse> {
+    const { connection, path } = targetOf(what);
     const target = what.spec === undefined
-      ? { case: 'connection' as const, value: what.connection ?? '' }
+      ? { case: 'connection' as const, value: connection }
       : { case: 'spec' as const, value: what.spec };
-    return this.#call(SecretService.method.testConnection, { target, path: what.path ?? '' } as never, bounds(what));
+    return this.#call(SecretService.method.testConnection, { target, path } as never, bounds(what));
   }
 
   /** Returns the sidecar's connections and their state. */
@@ -256,7 +271,9 @@ export class Client implements AsyncDisposable {
 
   /** Closes the connection. Calls that are under way fail. */
   async close(): Promise<void> {
+    this.#closed = true;
     this.#grpc.close();
+    for (const call of this.#underWay) call.cancel();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -284,8 +301,11 @@ export class Client implements AsyncDisposable {
     }
   }
 
-  /** Looks references up, each distinct one once, and returns what became of each. */
-  async #all(references: string[], options: ReadOptions): Promise<Outcome[]> {
+  /**
+   * Looks references up, each distinct one once, and returns what became of each. A call that fails
+   * as a whole rejects, unless each of its references is to have the failure.
+   */
+  async #all(references: string[], options: ReadOptions, each = false): Promise<Outcome[]> {
     const limits = bounds(options);
     const outcomes = new Map<string, Outcome>();
     const missing: Lookup[] = [];
@@ -299,7 +319,13 @@ export class Client implements AsyncDisposable {
       return lookup.key;
     });
     for (let i = 0; i < missing.length; i += maxBatch) {
-      await this.#batch(missing.slice(i, i + maxBatch), outcomes, limits);
+      const some = missing.slice(i, i + maxBatch);
+      try {
+        await this.#batch(some, outcomes, limits);
+      } catch (error) {
+        if (!each || !(error instanceof SecretSidecarError)) throw error;
+        for (const { key } of some) if (!(outcomes.get(key) instanceof Secret)) outcomes.set(key, error);
+      }
     }
     return keys.map((key, i) => {
       const outcome = typeof key === 'string' ? outcomes.get(key) as Outcome : key;
@@ -315,7 +341,7 @@ export class Client implements AsyncDisposable {
       for (const [i, lookup] of wanted.entries()) {
         outcomes.set(lookup.key, await this.#item(lookup, answer.results[i], wanted.length, generation, limits));
       }
-      const again = wanted.filter(({ key }) => retryAfter(outcomes.get(key)) > 0);
+      const again = wanted.filter(({ key }) => leavesTime(retryAfter(outcomes.get(key)), limits));
       const wait = Math.max(0, ...again.map(({ key }) => retryAfter(outcomes.get(key))));
       if (again.length === 0 || !await pause(wait, limits)) return;
       wanted = again;
@@ -364,14 +390,17 @@ export class Client implements AsyncDisposable {
     method: { input: I; output: O; name: string }, request: MessageInitShape<I>, limits: Bounds,
   ): Promise<MessageShape<O>> {
     for (;;) {
-      limits.signal.throwIfAborted();
+      limits.signal?.throwIfAborted();
+      if (this.#closed) throw closed();
       try {
         return await this.#callOnce(method, request, limits);
       } catch (error) {
-        limits.signal.throwIfAborted();
-        const failed = callError(error as ServiceError, this.#socket);
+        limits.signal?.throwIfAborted();
+        if (this.#closed) throw closed();
+        const connected = this.#grpc.getChannel().getConnectivityState(false) === connectivityState.READY;
+        const failed = callError(error as ServiceError, connected, this.#socket);
         if (!await pause(failed.reason === 'SIDECAR_UNREACHABLE' ? pauseForSidecar : failed.retryAfter ?? 0, limits)) {
-          limits.signal.throwIfAborted();
+          limits.signal?.throwIfAborted();
           throw failed;
         }
       }
@@ -388,46 +417,43 @@ export class Client implements AsyncDisposable {
         (bytes: Buffer) => fromBinary(method.output, bytes),
         create(method.input, request), new Metadata({ waitForReady: true }), { deadline: limits.deadline },
         (error, answer) => {
-          limits.signal.removeEventListener('abort', cancel);
+          ends();
+          this.#underWay.delete(call);
           if (error !== null) return reject(error);
           resolve(answer as MessageShape<O>);
         });
-      const cancel = (): void => call.cancel();
-      limits.signal.addEventListener('abort', cancel);
+      this.#underWay.add(call);
+      const ends = onAbort(limits.signal, () => call.cancel());
     });
   }
 }
 
-const never = new AbortController().signal;
-
 function bounds(options: CallOptions): Bounds {
-  return { deadline: Date.now() + (options.timeout ?? defaultTimeout), signal: options.signal ?? never };
+  return { deadline: Date.now() + (options.timeout ?? defaultTimeout), signal: options.signal };
+}
+
+/** Calls when the signal aborts, until the function that it returns is called. */
+function onAbort(signal: AbortSignal | undefined, call: () => void): () => void {
+  if (signal === undefined) return () => {};
+  setMaxListeners(0, signal); // as many calls may share one as there are
+  signal.addEventListener('abort', call);
+  if (signal.aborted) call();
+  return () => signal.removeEventListener('abort', call);
 }
 
 /** Waits, and up to a fifth longer. It reports false when there is nothing to wait for, or no time for it. */
 async function pause(ms: number, limits: Bounds): Promise<boolean> {
   const wait = ms * (1 + Math.random() / 5);
-  if (ms <= 0 || Date.now() + wait >= limits.deadline) return false;
-  return sleep(wait, limits.signal);
+  return leavesTime(wait, limits) && sleep(wait, limits.signal);
+}
+
+function leavesTime(wait: number, limits: Bounds): boolean {
+  return wait > 0 && Date.now() + wait < limits.deadline;
 }
 
 /** Joins a reference, stored or not, and the options. */
 function lookupOf(reference: string, options: GetOptions, maxAge: number | undefined): Lookup {
-  const stored = storedReference(reference);
-  if (stored?.connection === '') {
-    throw new SecretSidecarError({
-      reason: 'CONNECTION_REQUIRED', reference,
-      message: 'the stored reference names no connection: it has to be {{connection|ap_sep_v1|path}}',
-    });
-  }
-  if (stored !== undefined && options.connection !== undefined && options.connection !== stored.connection) {
-    throw new SecretSidecarError({
-      reason: 'INVALID_REQUEST', reference,
-      message: "the stored reference names another connection than the call: leave the call's out",
-    });
-  }
-  const connection = stored?.connection ?? options.connection ?? '';
-  const path = stored?.path ?? reference;
+  const { connection, path } = place(reference, options.connection);
   const { project = '', key = '', version = 0, maxStale } = options;
   return {
     key: JSON.stringify([connection, path, project, key, version, maxStale]),
@@ -438,6 +464,37 @@ function lookupOf(reference: string, options: GetOptions, maxAge: number | undef
     },
   };
 }
+
+/** Says what invalidate and testConnection are about: a stored reference brings its connection. */
+function targetOf({ connection, path }: { connection?: string | undefined; path?: string | undefined }): { connection: string; path: string } {
+  return path === undefined || path === '' ? { connection: connection ?? '', path: '' } : place(path, connection);
+}
+
+/**
+ * Says where a reference, stored or not, leads. It throws for one that the sidecar would refuse and
+ * that gRPC would change or refuse together with the rest of its batch.
+ */
+function place(reference: string, named: string | undefined): { connection: string; path: string } {
+  if (typeof reference !== 'string') throw new TypeError(`a reference is a string, not ${reference === null ? 'null' : typeof reference}`);
+  const stored = storedReference(reference);
+  if (stored?.connection === '') {
+    throw refused('CONNECTION_REQUIRED', reference, 'the stored reference names no connection: it has to be {{connection|ap_sep_v1|path}}');
+  }
+  if (stored !== undefined && named !== undefined && named !== stored.connection) {
+    throw refused('INVALID_REQUEST', reference, "the stored reference names another connection than the call: leave the call's out");
+  }
+  const { connection, path } = stored ?? { connection: named ?? '', path: reference };
+  if (!isText(path) || !isText(connection)) {
+    throw refused('INVALID_PATH', reference, 'the reference is no text: it holds half of a surrogate pair');
+  }
+  if (Buffer.byteLength(path) > longestPath || Buffer.byteLength(connection) > longestPath) {
+    throw refused('INVALID_PATH', `${reference.slice(0, 64)}…`, `the reference is too long: it has at most ${longestPath} bytes`);
+  }
+  return { connection, path };
+}
+
+/** Whether a string is UTF-16 that UTF-8 can hold. */
+const isText = (one: string): boolean => !/\p{Surrogate}/u.test(one);
 
 function attempt<T>(make: () => T): T | SecretSidecarError {
   try {

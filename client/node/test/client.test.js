@@ -134,6 +134,107 @@ test('a call waits for a sidecar that comes back', async (t) => {
   await assert.rejects(waiting, { message: 'enough' });
 });
 
+test('as many calls as one likes may share a signal, or have none', async (t) => {
+  const { client } = await opened(t);
+  const warnings = [];
+  const warned = (warning) => warnings.push(warning.message);
+  process.on('warning', warned);
+  t.after(() => process.off('warning', warned));
+  const { signal } = new AbortController();
+  for (const options of [{}, { signal }]) {
+    assert.deepEqual(await Promise.all(Array.from({ length: 50 }, () => client.get(reference, options))), Array(50).fill(value));
+  }
+  await new Promise(setImmediate);
+  assert.deepEqual(warnings, []);
+});
+
+test('a sidecar that does not answer in time is none that is away', async (t) => {
+  const { client, sidecar } = await opened(t);
+  sidecar.silent = true;
+  await assert.rejects(client.get(reference, { timeout: 200 }), { reason: 'DEADLINE_EXCEEDED' });
+});
+
+test('a client that is closed says so, to calls that are under way too', async (t) => {
+  const { client, sidecar } = await opened(t);
+  sidecar.silent = true;
+  const underWay = client.get(reference);
+  while (sidecar.asked.length === 0) await new Promise(setImmediate);
+  await client.close();
+  await assert.rejects(underWay, /the client is closed/);
+  await assert.rejects(client.get(reference), /the client is closed/);
+  await assert.rejects(client.connections(), /the client is closed/);
+});
+
+test('a client is closed by await using, and open by a signal that aborts', async (t) => {
+  const { client, socket } = await opened(t);
+  await client[Symbol.asyncDispose]();
+  await assert.rejects(client.get(reference), /the client is closed/);
+  const signal = new AbortController();
+  const waiting = open({ socket: `${socket}.none`, wait: 60_000, signal: signal.signal });
+  signal.abort(new Error('enough'));
+  await assert.rejects(waiting, { message: 'enough' });
+  await assert.rejects(open({ socket, signal: AbortSignal.abort(new Error('before')) }), { message: 'before' });
+});
+
+test('a reference that is no text, none at all or too long fails alone', async (t) => {
+  const { client, sidecar } = await opened(t);
+  const bad = { half: 'secret/data/\ud800/key', stored: stored('a/data/\udfff/k'), long: `secret/data/${'x'.repeat(2000)}/key` };
+  await assert.rejects(client.getAll({ ...bad, good: reference }), (error) => {
+    assert.deepEqual([...error.failed.keys()], Object.keys(bad));
+    for (const one of error.failed.values()) assert.equal(one.reason, 'INVALID_PATH');
+    return true;
+  });
+  assert.equal(sidecar.countOf(reference), 1);
+  for (const none of [undefined, null, 7, {}]) await assert.rejects(client.get(none), { name: 'TypeError', message: /a reference is a string/ });
+});
+
+test('every error of a call is one type, and one of several has their reason', async (t) => {
+  const { client, sidecar } = await opened(t);
+  await assert.rejects(client.getAll({ a: 'one', b: 'two' }), (error) => {
+    assert.ok(error instanceof SecretSidecarError);
+    assert.equal(error.reason, 'SECRET_NOT_FOUND');
+    assert.equal(error.retryAfter, undefined);
+    return true;
+  });
+  sidecar.fail('two', status.UNAVAILABLE, 'VAULT_SEALED', 3_600_000);
+  await assert.rejects(client.getAll({ a: 'one', b: 'two' }), { reason: '', retryAfter: undefined });
+  sidecar.fail('one', status.UNAVAILABLE, 'VAULT_SEALED', 7_200_000);
+  await assert.rejects(client.getAll({ a: 'one', b: 'two' }), { reason: 'VAULT_SEALED', retryAfter: 7_200_000 });
+});
+
+test('in a batch, what passes soon is tried again beside what passes late', async (t) => {
+  const { client, sidecar } = await opened(t);
+  sidecar.fail('late', status.UNAVAILABLE, 'VAULT_SEALED', 3_600_000);
+  sidecar.fail('soon', status.UNAVAILABLE, 'LOGIN_PENDING', 5);
+  const answer = client.resolveObject({ late: stored('late'), soon: stored('soon') }, { onError: 'keep' });
+  while (sidecar.countOf('soon') < 3) await new Promise(setImmediate);
+  sidecar.set('soon', 'now');
+  assert.equal((await answer).soon, 'now');
+  assert.equal(sidecar.countOf('late'), 1);
+});
+
+test('with keep, a sidecar that is away leaves every reference and reports it', async (t) => {
+  const { client, sidecar } = await opened(t);
+  sidecar.stop();
+  const object = { a: stored(reference), b: 'text' };
+  let reported;
+  assert.deepEqual(await client.resolveObject(object, { timeout: 200, onError: 'keep', onFailed: (error) => { reported = error; } }), object);
+  assert.equal(reported.failed.get('/a').reason, 'SIDECAR_UNREACHABLE');
+  await assert.rejects(client.resolveObject(object, { timeout: 200 }), { name: 'SecretSidecarError', reason: 'SIDECAR_UNREACHABLE' });
+  await assert.rejects(client.resolveObject(object, { onError: 'keep', signal: AbortSignal.abort(new Error('enough')) }), { message: 'enough' });
+});
+
+test('invalidate and testConnection take a stored reference as get does', async (t) => {
+  const { client, sidecar } = await opened(t);
+  assert.equal((await client.testConnection({ path: stored(reference) })).ok, true);
+  assert.deepEqual([sidecar.tested[0].target.value, sidecar.tested[0].path], ['prod', reference]);
+  for (const call of [(what) => client.invalidate(what), (what) => client.testConnection(what)]) {
+    await assert.rejects(call({ path: `{{|ap_sep_v1|${reference}}}` }), { reason: 'CONNECTION_REQUIRED' });
+    await assert.rejects(call({ connection: 'other', path: stored(reference) }), { reason: 'INVALID_REQUEST' });
+  }
+  assert.equal(sidecar.invalidated.length, 0);
+});
+
 test('open takes every form of a socket and says what is wrong', async (t) => {
   const { socket } = await opened(t);
   for (const form of [socket, `unix:${socket}`, `unix://${socket}`]) {

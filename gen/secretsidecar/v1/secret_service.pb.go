@@ -1726,7 +1726,9 @@ type ResolveCounts struct {
 	// Answered from the memory that Vault has no such secret.
 	Negative uint64 `protobuf:"varint,4,opt,name=negative,proto3" json:"negative,omitempty"`
 	// Refused with an error.
-	Errors        uint64 `protobuf:"varint,5,opt,name=errors,proto3" json:"errors,omitempty"`
+	Errors uint64 `protobuf:"varint,5,opt,name=errors,proto3" json:"errors,omitempty"`
+	// Not answered because the caller gave up before; no failure of the sidecar's.
+	Cancelled     uint64 `protobuf:"varint,6,opt,name=cancelled,proto3" json:"cancelled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1792,6 +1794,13 @@ func (x *ResolveCounts) GetNegative() uint64 {
 func (x *ResolveCounts) GetErrors() uint64 {
 	if x != nil {
 		return x.Errors
+	}
+	return 0
+}
+
+func (x *ResolveCounts) GetCancelled() uint64 {
+	if x != nil {
+		return x.Cancelled
 	}
 	return 0
 }
@@ -1987,13 +1996,14 @@ const file_secretsidecar_v1_secret_service_proto_rawDesc = "" +
 	"stateSince\x12;\n" +
 	"\bresolves\x18\v \x01(\v2\x1f.secretsidecar.v1.ResolveCountsR\bresolves\x12@\n" +
 	"\x0elast_answer_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\flastAnswerAt\x12K\n" +
-	"\x14secret_id_expires_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x11secretIdExpiresAt\"\x85\x01\n" +
+	"\x14secret_id_expires_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x11secretIdExpiresAt\"\xa3\x01\n" +
 	"\rResolveCounts\x12\x14\n" +
 	"\x05vault\x18\x01 \x01(\x04R\x05vault\x12\x14\n" +
 	"\x05cache\x18\x02 \x01(\x04R\x05cache\x12\x14\n" +
 	"\x05stale\x18\x03 \x01(\x04R\x05stale\x12\x1a\n" +
 	"\bnegative\x18\x04 \x01(\x04R\bnegative\x12\x16\n" +
-	"\x06errors\x18\x05 \x01(\x04R\x06errors\"\x0e\n" +
+	"\x06errors\x18\x05 \x01(\x04R\x06errors\x12\x1c\n" +
+	"\tcancelled\x18\x06 \x01(\x04R\tcancelled\"\x0e\n" +
 	"\fWatchRequest\"\x0f\n" +
 	"\rWatchResponse*S\n" +
 	"\tValueType\x12\x1a\n" +

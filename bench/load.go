@@ -135,7 +135,8 @@ func measureLoad(ctx context.Context, s *stage, p plan) ([]loadLine, error) {
 func quickSubjects(all []subject, callers int) (chosen []subject) {
 	wanted := map[string]bool{subjectEcho: true, subjectCached: true}
 	if callers == 16 {
-		wanted[subjectBatch], wanted[subjectProxy], wanted[subjectMiss], wanted[subjectDirect] = true, true, true, true
+		wanted[subjectBatch], wanted[subjectProxy] = true, true
+		wanted[subjectMiss], wanted[subjectDirect] = true, true
 	} else {
 		wanted[subjectMetrics] = true
 	}

@@ -165,7 +165,8 @@ func (r *reader) caller(m mapping) server.CallerRule {
 			return known
 		})
 	m.at("methods").eachUnknown(caller.Methods,
-		`no such method: the methods are Resolve, BatchResolve, TestConnection, TestConnectionSpec, Invalidate, ListConnections`,
+		"no such method: the methods are Resolve, BatchResolve, TestConnection, "+
+			"TestConnectionSpec, Invalidate, ListConnections",
 		func(name string) bool { return slices.Contains(methods, name) })
 	return caller
 }

@@ -218,7 +218,8 @@ func (v value) size(fallback int64) int64 {
 
 var modePattern = regexp.MustCompile(`^(0o)?0?[0-7]{3}$`)
 
-const wantMode = `want three octal digits in quotes, such as "0600" for the owner alone or "0660" for the group too`
+const wantMode = `want three octal digits in quotes, such as "0600" for the owner alone ` +
+	`or "0660" for the group too`
 
 // mode reads permission bits in octal, quoted or not, as chmod does.
 func (v value) mode(fallback fs.FileMode) fs.FileMode {
@@ -239,7 +240,8 @@ func (v value) mode(fallback fs.FileMode) fs.FileMode {
 		v.mistake(`must let the owner read and write: "0600" is the least%s`, inOctal(text))
 		return fallback
 	case bare && text[0] != '0' && mode&0o006 != 0:
-		v.mistake(`would let every user of the machine open the socket: write "0660" for the owner and the group, or "%04o" in quotes `+
+		v.mistake(`would let every user of the machine open the socket: write "0660" for the `+
+			`owner and the group, or "%04o" in quotes `+
 			"if everybody is meant", mode)
 		return fallback
 	}

@@ -69,7 +69,9 @@ var slips = []slip{
 		"write secret_id_file"},
 	{"connections[]", "wrapped", "", "write secret_id_wrapped"},
 	{"connections[]",
-		"ca ca_file ca_cert cacert ca_pem vault_cacert server_name client_cert_file client_key_file", "", "write it under tls: tls: {ca_file: …, server_name: …, client_cert_file: …, client_key_file: …}"},
+		"ca ca_file ca_cert cacert ca_pem vault_cacert server_name client_cert_file client_key_file", "",
+		"write it under tls: tls: {ca_file: …, server_name: …, client_cert_file: …, " +
+			"client_key_file: …}"},
 	{"connections[]", "insecure skip_verify tls_skip_verify insecure_skip_verify verify", "",
 		verified},
 	{"connections[]", "project project_id projects", "",

@@ -54,7 +54,8 @@ func (s source) onlyDocument(file *ast.File) (ast.Node, *Mistake) {
 	for i, doc := range file.Docs {
 		if i > 0 {
 			return nil, s.mistake(doc.Start,
-				`the file holds several YAML documents: keep one, and remove the "---" before the others`)
+				`the file holds several YAML documents: keep one, and remove the "---" before `+
+					`the others`)
 		}
 		root = doc.Body
 	}
@@ -69,16 +70,19 @@ func (s source) refuse(tokens token.Tokens) *Mistake {
 		switch tk.Type {
 		case token.AnchorType, token.AliasType, token.MergeKeyType:
 			return s.mistake(tk,
-				`anchors, aliases and merge keys ("&", "*", "<<") are not supported: write the value out where it is used; quote a value that begins with such a character`)
+				`anchors, aliases and merge keys ("&", "*", "<<") are not supported: write the `+
+					`value out where it is used; quote a value that begins with such a character`)
 		case token.TagType:
 			return s.mistake(tk,
 				`tags ("!") are not supported: remove the tag; quote a value that begins with "!"`)
 		case token.DirectiveType:
 			return s.mistake(tk,
-				`directives ("%") are not supported: remove the line; quote a value that begins with "%"`)
+				`directives ("%") are not supported: remove the line; quote a value that begins `+
+					`with "%"`)
 		case token.MappingKeyType:
 			return s.mistake(tk,
-				`explicit keys ("?") are not supported: write "key: value"; quote a value that begins with "?"`)
+				`explicit keys ("?") are not supported: write "key: value"; quote a value that `+
+					`begins with "?"`)
 		}
 		depth, keys := open.add(tk)
 		if depth > maxDepth {

@@ -309,8 +309,10 @@ func (c *Client) readBody(ctx context.Context, r request, resp *http.Response, a
 	if err == nil && size > 0 {
 		if ans.release, err = memory.take(ctx, size); err != nil {
 			ans.release = func() {}
-			return &CallError{Sentinel: ErrOverloaded, Doing: r.doing, Cause: err, Status: ans.status,
-				Remedy: "other large secrets were being read for as long as this one could wait: try again later, or " +
+			return &CallError{Sentinel: ErrOverloaded, Doing: r.doing, Cause: err,
+				Status: ans.status,
+				Remedy: "other large secrets were being read for as long as this one could wait: " +
+					"try again later, or " +
 					"raise the timeout"}
 		}
 		begun, err = readRest(resp, begun, size)

@@ -267,8 +267,8 @@ func (b *boundedBody) Read(into []byte) (int, error) {
 	return n, err
 }
 
-// readBeginning reads an answer's body up to smallAnswer. Where there is more, size is how large the
-// whole may be; it is 0 when the body has ended.
+// readBeginning reads an answer's body up to smallAnswer. Where there is more, size is how large
+// the whole may be; it is 0 when the body has ended.
 func readBeginning(resp *http.Response) (begun []byte, size int64, err error) {
 	const usual = 1 << 10
 	room := int64(usual)

@@ -67,7 +67,7 @@ func newPool(files TLS, address *url.URL, allowedHosts []string) (*pool, error) 
 	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
 	if allowedHosts != nil {
 		proxy = nil
-		if err := newDestinations(allowedHosts).guardDialer(dialer, address); err != nil {
+		if err := newAllowlist(allowedHosts).guardDialer(dialer, address); err != nil {
 			return nil, err
 		}
 	} else if found, _ := proxy(&http.Request{URL: address}); found != nil {

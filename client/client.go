@@ -211,7 +211,7 @@ func socketPath(socket string) (string, error) {
 	case strings.HasPrefix(socket, "unix:"):
 		path = strings.TrimPrefix(socket, "unix:")
 	case strings.Contains(socket, "://"):
-		return "", fmt.Errorf("the socket %q is no Unix socket: write its path, or unix:///path",
+		return "", fmt.Errorf("the socket %q is not a Unix socket: write its path, or unix:///path",
 			socket)
 	}
 	if path == "" {

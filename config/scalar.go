@@ -176,7 +176,7 @@ var (
 func durationHint(text string) string {
 	switch {
 	case longUnit.MatchString(text):
-		return "; there are no days, write 24h for one"
+		return "; there is no unit for days, write 24h"
 	case wordyUnit.MatchString(text):
 		return "; the unit is one letter, as in 10s"
 	case strings.Contains(text, " "):

@@ -108,7 +108,7 @@ func (a *app) connectionsRemoveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "remove NAME",
 		Short: "Remove a connection from the configuration file",
-		Long: "Removes the connection from the file; what else stands in it stays. A running " +
+		Long: "Removes the connection from the file, and leaves the rest as it is. A running " +
 			"sidecar picks the change up.",
 		Example: "  secret-sidecar connections remove prod --config config.yaml",
 		Args:    exactly("the connection's name", 1),

@@ -35,7 +35,9 @@ func (s *Server) BatchResolve(
 	reads := make([]batchItem, len(items))
 	defer releaseAll(outcomes)
 	s.admitAll(caller, items, outcomes, reads)
-	s.readAll(ctx, reads)
+	room := &batchRoom{answers: s.answers}
+	defer room.release()
+	s.readAll(ctx, reads, room)
 	if unwritten := s.record(ctx, caller, methodBatchResolve, outcomes); unwritten != nil {
 		return nil, unwritten
 	}
@@ -108,8 +110,7 @@ func chain(items []batchItem, first int) iter.Seq[int] {
 
 // readAll fills in the outcomes: what is cached at once, the rest by reads side by side. Each read
 // has items of its own.
-func (s *Server) readAll(ctx context.Context, items []batchItem) {
-	room := &batchRoom{}
+func (s *Server) readAll(ctx context.Context, items []batchItem, room *batchRoom) {
 	var reads []int // the first items of those that need one
 	for i := range items {
 		if one := &items[i]; !one.follows && one.problem == nil && !s.readCached(ctx, i, items, room) {

@@ -21,6 +21,8 @@ const (
 // batchRoom is the room for values in a batch's answer. What does not fit when it comes is let go at
 // once, so that a batch holds little more than it answers. It is safe for concurrent use.
 type batchRoom struct {
+	answers *answers
+
 	mu      sync.Mutex
 	taken   int // guarded by mu: bytes of the values that fit
 	wasted  int // guarded by mu: bytes of those that were read and did not
@@ -36,12 +38,24 @@ func (r *batchRoom) fit(o *outcome) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.largest = max(r.largest, size)
-	if r.taken+size <= maxBatchBytes {
+	switch {
+	case r.taken+size > maxBatchBytes:
+		r.wasted += size
+		o.fail(errBatchTooLarge())
+	case !r.answers.hold(size):
+		r.answers.refused.Add(1)
+		o.fail(errUnread("answers of all callers"))
+	default:
 		r.taken += size
-		return
 	}
-	r.wasted += size
-	o.fail(errBatchTooLarge())
+}
+
+// release lets go of the room, when the values are encoded or of no use any more.
+func (r *batchRoom) release() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.answers.release(r.taken)
+	r.taken = 0
 }
 
 // isSpent reports whether as much was read in vain as an answer can hold. What is still to be read

@@ -238,6 +238,10 @@ func errRateLimited(message string, retryAfter time.Duration) *problem {
 	return &problem{code: codes.ResourceExhausted, reason: reasonRateLimited, message: message, retryAfter: retryAfter}
 }
 
+func errOverloaded(message string) *problem {
+	return &problem{code: codes.ResourceExhausted, reason: reasonOverloaded, message: message}
+}
+
 func errAddressNotAllowed() *problem {
 	return &problem{
 		code: codes.PermissionDenied, reason: reasonCallerNotAllowed,

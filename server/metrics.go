@@ -103,6 +103,12 @@ func (m *metrics) countProcess() {
 				observe(count, attribute.String(attrMethod, refused.method), attribute.String(attrErrorType, refused.reason))
 			}
 		})
+	m.gauge("secret_sidecar.answers.unread", "By", "Answers that clients have not read yet",
+		func(observe observeGaugeFunc) { observe(s.answers.held.Load()) })
+	m.counter("secret_sidecar.answers.refused", "{answer}", "Answers that were not sent because too much was unread",
+		func(observe observeFunc) { observe(s.answers.refused.Load()) })
+	m.counter("secret_sidecar.answers.closed", "{connection}", "Connections closed because the client did not read",
+		func(observe observeFunc) { observe(s.answers.closed.Load()) })
 	m.counter("secret_sidecar.config.reloads", "{reload}", "Reloads of the configuration", func(observe observeFunc) {
 		observe(s.reloads.applied.Load(), attribute.String(attrOutcome, "applied"))
 		observe(s.reloads.refused.Load(), attribute.String(attrOutcome, "refused"))

@@ -21,6 +21,7 @@ func (s *Server) Resolve(
 		return nil, err
 	}
 	outcomes := []outcome{s.resolve(ctx, caller, request)}
+	defer s.holdLarge(&outcomes[0])()
 	if unwritten := s.record(ctx, caller, methodResolve, outcomes); unwritten != nil {
 		return nil, unwritten
 	}
@@ -28,6 +29,21 @@ func (s *Server) Resolve(
 		return nil, p
 	}
 	return outcomes[0].secret, nil
+}
+
+// holdLarge counts a large value until release: the audit log may take its time. Where there is no
+// room for it, that is the outcome.
+func (s *Server) holdLarge(o *outcome) (release func()) {
+	size := len(o.secret.GetValue())
+	switch {
+	case size <= smallSecret:
+	case s.answers.hold(size):
+		return func() { s.answers.release(size) }
+	default:
+		s.answers.refused.Add(1)
+		o.fail(errUnread("answers of all callers"))
+	}
+	return func() {}
 }
 
 // resolve returns what became of the request. Its connection may be closed by then.

@@ -104,6 +104,7 @@ type Server struct {
 	meter         *callerMeter                   // of every caller
 	specTests     *rate.Limiter                  // of all callers together
 	readMemory    *vault.AnswerMemory            // of all connections together
+	answers       *answers
 	serverOptions []grpc.ServerOption
 	admission     *admission.Admission
 	grpc          *grpc.Server  // set by Serve: it has goroutines from the beginning
@@ -160,6 +161,7 @@ func New(opts Options) (*Server, error) {
 		meter:        newCallerMeter(),
 		specTests:    rate.NewLimiter(rate.Every(specTestEvery), specTestBurst),
 		readMemory:   vault.NewAnswerMemory(readMemory),
+		answers:      newAnswers(),
 		cache:        secrets,
 
 		idleTimeout: idleTimeout,
@@ -202,7 +204,8 @@ func (s *Server) show(next *snapshot) {
 
 func (s *Server) newGRPCServer(streams context.Context, extra []grpc.ServerOption) *grpc.Server {
 	options := append([]grpc.ServerOption{
-		grpc.Creds(unixsocket.Credentials()),
+		grpc.Creds(answerCredentials{unixsocket.Credentials(), s.answers}),
+		grpc.ForceServerCodecV2(newAnswerCodec()),
 		grpc.InTapHandle(s.admitStream),
 		grpc.MaxRecvMsgSize(maxRequestBytes),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
@@ -234,6 +237,11 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	s.grpc = s.newGRPCServer(streams, s.serverOptions)
 	s.unlisted = s.newUnlistedServer(streams)
 	listed, others := s.admission.Split(listener)
+	watching, endWatch := context.WithCancel(context.Background())
+	var watch sync.WaitGroup
+	watch.Go(func() { s.watchUnread(watching, unreadCheck, readPatience) })
+	defer watch.Wait()
+	defer endWatch()
 	served := make(chan error, 1)
 	go func() { served <- s.grpc.Serve(listed) }() // ends when stop has stopped the gRPC server
 	var refusing sync.WaitGroup
@@ -267,6 +275,12 @@ func (s *Server) drain() {
 	streams := time.AfterFunc(streamGrace, s.endStreams)
 	defer streams.Stop()
 	defer s.endStreams()
+	watching, endWatch := context.WithCancel(context.Background())
+	var watch sync.WaitGroup
+	// What is not read now would hold up the stop.
+	watch.Go(func() { s.watchUnread(watching, drainPatience/2, drainPatience) })
+	defer watch.Wait()
+	defer endWatch()
 	drained := make(chan struct{})
 	go func() { // ended by the Stops below at the latest
 		defer close(drained)

@@ -77,7 +77,7 @@ func TestAPodWithTooLittleMemoryForItsConfigurationIsNoticed(t *testing.T) {
 
 func TestTheKubernetesPageHasTheArithmeticOfTheLimit(t *testing.T) {
 	t.Parallel()
-	if formula := "70 MB + 1.7 × `max_bytes` + 25 kB × `max_waiting`"; !strings.Contains(section(t,
+	if formula := "125 MB + 1.7 × `max_bytes` + 25 kB × `max_waiting`"; !strings.Contains(section(t,
 		kubernetesPage(t), "Sizing"), formula) {
 		t.Errorf("the page does not say %q", formula)
 	}
@@ -85,7 +85,7 @@ func TestTheKubernetesPageHasTheArithmeticOfTheLimit(t *testing.T) {
 
 // tooLittleMemory checks the limit by the formula of docs/kubernetes-pod.md#sizing.
 func tooLittleMemory(settings *config.Config, pod *corev1.PodSpec) string {
-	least := 70_000_000 + settings.CacheBytes*17/10
+	least := 125_000_000 + settings.CacheBytes*17/10
 	for _, connection := range settings.Connections {
 		least += int64(connection.Policy.MaxWaiting) * 25_000
 	}

@@ -20,7 +20,7 @@ const (
 	altSubjects   = "secret-sidecar, a bare gRPC server, vault/api and Vault Proxy"
 )
 
-// charted are the subjects that the charts of load show: how each is drawn, and its name there.
+// charted are the subjects in the charts of load, with how each is drawn and its name there.
 var charted = map[string]chart.Line{
 	subjectCached: {Name: "secret-sidecar", Color: chart.Sidecar},
 	subjectBatch: {Name: "secret-sidecar, batches of 10", Color: chart.Sidecar,
@@ -54,7 +54,7 @@ func (r *results) drawCharts(directory string) error {
 	return nil
 }
 
-// loadChart shows one number of each charted subject by callers.
+// loadChart shows one number of each charted subject by number of callers.
 func (r *results) loadChart(alt, title, unit string, of func([]measurement) float64) chart.Picture {
 	panel := chart.Panel{Title: title, Unit: unit, Height: plotHeight, Log: true}
 	for _, subject := range []string{
@@ -78,7 +78,7 @@ func (r *results) loadChart(alt, title, unit string, of func([]measurement) floa
 	return chart.Picture{Alt: alt, X: axis, Panels: []chart.Panel{panel}}
 }
 
-// chart shows the columns that the growth names for it.
+// chart draws the columns that the growth selects.
 func (g growth) chart() chart.Picture {
 	axis := chart.Axis{Name: g.X, Log: true}
 	if g.X == "bytes" {
@@ -110,7 +110,7 @@ func (g growth) chart() chart.Picture {
 	return chart.Picture{Alt: g.alt(), X: axis, Panels: []chart.Panel{panel}}
 }
 
-// alt is what the chart shows, for those who do not see it.
+// alt describes the chart to readers who do not see it.
 func (g growth) alt() string {
 	var columns []string
 	for _, column := range g.Chart {

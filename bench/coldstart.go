@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// coldStart is what one start of the product took, from before its process was there.
+// coldStart describes one start of the product, timed from before its process existed.
 type coldStart struct {
 	// to the first answer, to the last login, to the first value of a secret
 	Health, Ready, Secret time.Duration
@@ -22,14 +22,14 @@ type coldStart struct {
 	Peak                  float64       // its resident memory until then at most, in MB
 }
 
-// start is one way to start it.
+// start is one way of starting it.
 type start struct {
 	title    string
 	v        vaultReady
 	fromDisk bool // the program is in no page cache, as on a node that has just pulled the image
 }
 
-// measureColdStarts is `make bench-coldstart`. The ways are interleaved, round by round.
+// measureColdStarts is `make bench-coldstart`. It interleaves the ways, round by round.
 func measureColdStarts(ctx context.Context, s *stage, p plan, out io.Writer) error {
 	ways, err := s.startsToMeasure(ctx, p)
 	if err != nil {
@@ -81,7 +81,7 @@ func numbers(of func(coldStart) float64, all []coldStart) []float64 {
 
 func inMillis(s spread) string { return fmt.Sprintf("%.1f ms (%.1f)", s.Median, s.Most) }
 
-// startsToMeasure starts the Vaults, and takes a copy of the program, whose pages nothing else
+// startsToMeasure starts the Vaults, and copies the program to a file whose pages nothing else
 // uses.
 func (s *stage) startsToMeasure(ctx context.Context, p plan) ([]start, error) {
 	text, err := os.ReadFile(p.binary)
@@ -105,8 +105,7 @@ func (s *stage) startsToMeasure(ctx context.Context, p plan) ([]start, error) {
 	return append(ways, start{"real Vault", v, false}), err
 }
 
-// coldStart starts the product once, and ends it. The probe is how long one `health` took of it
-// afterwards.
+// coldStart starts the product once, and ends it. probe is how long one `health` took afterwards.
 func (s *stage) coldStart(ctx context.Context,
 	way start) (one coldStart, probe time.Duration, err error) {
 	if way.fromDisk {

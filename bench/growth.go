@@ -10,7 +10,7 @@ import (
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 )
 
-// growth is how costs change with one number.
+// growth is how costs change as one number grows.
 type growth struct {
 	Title   string
 	X       string   // what grows
@@ -28,7 +28,7 @@ type point struct {
 // growthCallers is how many callers growth is measured with.
 const growthCallers = 16
 
-// filled is a server with so many cached secrets in the connection many.
+// filled is a server with this many cached secrets in the connection many.
 type filled struct {
 	size    int
 	server  *process
@@ -37,7 +37,7 @@ type filled struct {
 	subject subject
 }
 
-// startFilled starts a server and caches so many secrets in it.
+// startFilled starts a server and caches this many secrets in it.
 func (s *stage) startFilled(ctx context.Context, size int) (*filled, error) {
 	const maxBytes = 2 << 30
 	server, clients, err := s.startHosted(ctx, maxBytes)
@@ -63,7 +63,8 @@ func (s *stage) startFilled(ctx context.Context, size int) (*filled, error) {
 	}, err
 }
 
-// warmUp opens the connections to Vault that a fill opens, which are not what a secret costs.
+// warmUp opens the connections to Vault that a fill would open, so that they do not count as the
+// cost of a secret.
 func warmUp(ctx context.Context, clients []secretsidecarv1.SecretServiceClient) error {
 	if err := fill(ctx, clients, requests("many", usualSize, 0, 16*maxBatch)); err != nil {
 		return err

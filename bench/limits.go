@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// measureCalls counts what a cached Resolve costs the server beside time.
+// measureCalls counts what a cached Resolve costs the server besides time.
 func measureCalls(ctx context.Context, s *stage, p plan, r *results) error {
 	say("allocations and goroutine switches of a call")
 	hosted, clients, err := s.startHosted(ctx, 0)
@@ -90,7 +90,7 @@ func measureMemory(ctx context.Context, s *stage, _ plan, r *results) error {
 	return nil
 }
 
-// settle waits a moment for what a process still does after its start.
+// settle waits for what a process still does just after its start.
 func settle(ctx context.Context) {
 	timer := time.NewTimer(2 * time.Second)
 	defer timer.Stop()
@@ -124,8 +124,8 @@ func measureStart(ctx context.Context, s *stage, p plan, r *results) error {
 // burst is how many callers miss one secret at once: as many as may wait by default.
 const burst = 10_000
 
-// measureBurst lets 10,000 callers ask for one secret that is not cached. What they wait for beside
-// Vault is each other: the same burst on the echo shows how long that takes.
+// measureBurst lets 10,000 callers ask for one secret that is not cached. Besides Vault they wait
+// for each other; the same burst on the echo shows how long that takes.
 func measureBurst(ctx context.Context, s *stage, p plan, r *results) error {
 	say("10,000 callers miss one secret")
 	const latency = 500 * time.Millisecond

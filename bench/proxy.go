@@ -25,7 +25,7 @@ func vaultClient(address, token string) (*api.Client, error) {
 	return client, nil
 }
 
-// readDirect reads KV v2 with it.
+// readDirect reads KV v2 with vault/api, as a worker without a sidecar would.
 func readDirect(client *api.Client) func(context.Context, int, int) error {
 	kv := client.KVv2("secret")
 	return func(ctx context.Context, caller, turn int) error {
@@ -146,7 +146,7 @@ func freeAddress(ctx context.Context) (string, error) {
 	return listener.Addr().String(), nil
 }
 
-// eventually tries until it works.
+// eventually repeats an attempt until it works.
 func eventually(ctx context.Context, try func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()

@@ -15,7 +15,7 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/chart"
 )
 
-// results are what a run has found.
+// results are everything that one run measured.
 type results struct {
 	Made    string // the day
 	Machine string
@@ -35,7 +35,7 @@ func newResults(p plan) *results {
 	}
 }
 
-// machine says where the numbers come from.
+// machine describes where the numbers come from.
 func machine() string {
 	model := "unknown processor"
 	text, _ := os.ReadFile("/proc/cpuinfo")
@@ -52,7 +52,7 @@ func machine() string {
 		runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
-// write writes the numbers in JSON, and draws them.
+// write saves the numbers as JSON, and draws them.
 func (r *results) write(page string) error {
 	encoded, err := json.MarshalIndent(r, "", " ")
 	if err != nil {
@@ -67,7 +67,7 @@ func (r *results) write(page string) error {
 // numbersOf is the file of the numbers that a page shows.
 func numbersOf(page string) string { return strings.TrimSuffix(page, ".md") + ".json" }
 
-// redraw draws the page and its charts again, from the numbers that were kept.
+// redraw draws the page and its charts again, from the saved numbers.
 func redraw(page string) error {
 	text, err := os.ReadFile(numbersOf(page))
 	if err != nil {
@@ -167,7 +167,7 @@ func (g growth) file() string {
 
 func withUnit(number, unit string) string { return strings.TrimSpace(number + " " + unit) }
 
-// number shows three digits that count, and thousands in full.
+// number formats with three significant digits, and thousands in full.
 func number(v float64) string {
 	if v == math.Trunc(v) && math.Abs(v) < 100 {
 		return strconv.FormatFloat(v, 'f', 0, 64)

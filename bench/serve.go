@@ -33,8 +33,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
-// serve is the other side of the benchmark: this binary, started again as a server. It says on its
-// standard output that it is ready.
+// serve is the other side of the benchmark: this binary, started again as a server. It reports
+// ready on its standard output.
 func serve(args []string) error {
 	flags := flag.NewFlagSet("serve", flag.ExitOnError)
 	echoing := flags.String("echo", "", "serve the echo on this socket")
@@ -73,8 +73,8 @@ func listenUnix(ctx context.Context, socket string) (net.Listener, error) {
 	return (&net.ListenConfig{}).Listen(ctx, "unix", socket)
 }
 
-// echo answers every Resolve at once with a message of the size that the sidecar's has: the least
-// that gRPC costs.
+// echo answers every Resolve at once with a message of the sidecar's size. That is the least that
+// gRPC costs.
 type echo struct {
 	secretsidecarv1.UnimplementedSecretServiceServer
 	usual string
@@ -121,14 +121,14 @@ func serveEcho(ctx context.Context, socket string) error {
 	return g.Serve(listener)
 }
 
-// hostedSettings come on the standard input: they hold a credential.
+// hostedSettings come on the standard input, not as arguments, because they hold a credential.
 type hostedSettings struct {
 	Vault    vaultReady
 	MaxBytes int64
 }
 
-// serveHosted serves what the sidecar's binary serves, and can be looked into. Its connections are
-// few and many, to one Vault.
+// serveHosted serves what the sidecar's binary serves, with statistics. It has two connections, few
+// and many, to one Vault.
 func serveHosted(ctx context.Context, socket string) error {
 	harden.PaceGC(os.LookupEnv) // as the sidecar does
 	var settings hostedSettings
@@ -167,16 +167,15 @@ func serveHosted(ctx context.Context, socket string) error {
 	return s.Serve(ctx, listener)
 }
 
-// processStats are what a server says of itself.
+// processStats are a server's statistics about itself.
 type processStats struct {
-	// so far: allocations, and how often a goroutine was put on a processor
+	// since the start: allocations, and how often a goroutine was scheduled
 	Mallocs, Switches uint64
 	Heap              uint64 // bytes in use
 	Goroutines        int
 }
 
-// serveStats serves statistics, with ?gc of what is left after a garbage collection, and Go's
-// profiles.
+// serveStats serves statistics, with ?gc after a garbage collection, and Go's profiles.
 func serveStats(ctx context.Context, socket string) error {
 	listener, err := listenUnix(ctx, socket)
 	if err != nil {
@@ -201,8 +200,8 @@ func serveStats(ctx context.Context, socket string) error {
 func readStats() processStats {
 	var memory runtime.MemStats
 	runtime.ReadMemStats(&memory)
-	// When a goroutine begins to run, a histogram counts how long it waited for that: of each
-	// goroutine, one time in eight (gTrackingPeriod in Go's runtime).
+	// A histogram counts how long goroutines waited before they ran; the runtime tracks one
+	// goroutine in eight (gTrackingPeriod).
 	const tracked = 8
 	waits := []metrics.Sample{{Name: "/sched/latencies:seconds"}}
 	metrics.Read(waits)
@@ -214,16 +213,16 @@ func readStats() processStats {
 		Goroutines: runtime.NumGoroutine()}
 }
 
-// vaultReady is what a Vault prints once it is ready.
+// vaultReady is what a Vault prints when it is ready.
 type vaultReady struct {
 	Address, RoleID, SecretID, RootToken string
 }
 
-// benchPolicy is what the AppRole of the benchmark may do.
+// benchPolicy allows the benchmark's AppRole what it needs.
 const benchPolicy = `path "secret/*" { capabilities = ["read"] }`
 
-// serveVault serves the development Vault. The secrets of the benchmark it makes up as they are
-// asked for, whatever the token.
+// serveVault serves the development Vault. It makes the benchmark's secrets up on request, whatever
+// the token, so that a million of them cost no memory.
 func serveVault(ctx context.Context, latency time.Duration) error {
 	dev := devvault.New(devvault.Options{})
 	roleID, secretID, err := dev.SetupAppRole("bench", benchPolicy)
@@ -247,7 +246,7 @@ func serveVault(ctx context.Context, latency time.Duration) error {
 	return nil
 }
 
-// madeUp answers for the secrets of the benchmark; all else it leaves to the Vault behind.
+// madeUp answers for the benchmark's secrets, and leaves everything else to the Vault behind it.
 type madeUp struct {
 	behind  http.Handler
 	latency time.Duration

@@ -19,7 +19,7 @@ import (
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 )
 
-// stage is all that runs during a benchmark.
+// stage holds everything that runs during a benchmark.
 type stage struct {
 	directory string
 	started   int // how many processes there were
@@ -35,7 +35,7 @@ type stage struct {
 	binary      string
 }
 
-// usualChannels is how many client connections the callers of most measurements share.
+// usualChannels is how many client connections the callers usually share.
 const usualChannels = 4
 
 func newStage(p plan) (*stage, error) {
@@ -70,13 +70,13 @@ func (s *stage) quickAndSlow() string {
 	return "connections:\n" + connection("quick", s.quick) + connection("slow", s.slow)
 }
 
-// connection is one in the configuration file.
+// connection formats one connection of the configuration file.
 func connection(name string, v vaultReady) string {
 	return fmt.Sprintf("  - {name: %s, address: %q, role_id: %q, secret_id: %q}\n", name, v.Address,
 		v.RoleID, v.SecretID)
 }
 
-// socket returns a path that was not used yet.
+// socket returns a path that is not in use yet.
 func (s *stage) socket() string {
 	s.started++
 	return s.lastSocket()
@@ -97,7 +97,7 @@ func (s *stage) startEcho() (*process, []secretsidecarv1.SecretServiceClient, er
 	return s.startOwn(nil, "-echo")
 }
 
-// startHosted starts the server package in this binary, where it can be looked into.
+// startHosted starts the server package in this binary, where its statistics can be read.
 func (s *stage) startHosted(ctx context.Context, maxBytes int64,
 	args ...string) (*process, []secretsidecarv1.SecretServiceClient, error) {
 	p, clients, err := s.startOwn(hostedSettings{Vault: s.quick, MaxBytes: maxBytes}, "-hosted",
@@ -108,8 +108,7 @@ func (s *stage) startHosted(ctx context.Context, maxBytes int64,
 	return p, clients, answers(ctx, s.lastSocket(), "")
 }
 
-// startOwn starts this binary as a server of the kind, which is the flag that takes its socket,
-// with statistics.
+// startOwn starts this binary as a server, with statistics. kind is the flag that takes its socket.
 func (s *stage) startOwn(input any, kind string,
 	args ...string) (*process, []secretsidecarv1.SecretServiceClient, error) {
 	socket := s.socket()
@@ -125,8 +124,8 @@ func (s *stage) startOwn(input any, kind string,
 	return p.withStats(socket + ".stats"), clients, err
 }
 
-// startSidecar starts the product with what follows the socket in its configuration, and waits
-// until it is ready.
+// startSidecar starts the product with this configuration behind its socket, and waits until it is
+// ready.
 func (s *stage) startSidecar(ctx context.Context, config string,
 	env ...string) (*process, []secretsidecarv1.SecretServiceClient, error) {
 	p, socket, err := s.launch(config, env...)
@@ -140,7 +139,7 @@ func (s *stage) startSidecar(ctx context.Context, config string,
 	return p, clients, err
 }
 
-// launch starts the product and does not wait.
+// launch starts the product without waiting for it.
 func (s *stage) launch(config string, env ...string) (p *process, socket string, err error) {
 	socket = s.socket()
 	file := filepath.Join(s.directory, fmt.Sprintf("config%d.yaml", s.started))
@@ -153,8 +152,8 @@ func (s *stage) launch(config string, env ...string) (p *process, socket string,
 	return p, socket, err
 }
 
-// answers waits until the health service says SERVING for a name. It asks again at once: it
-// measures a start.
+// answers waits until the health service says SERVING for a name. It asks again without a pause,
+// because it measures a start.
 func answers(ctx context.Context, socket, service string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -174,7 +173,7 @@ func answers(ctx context.Context, socket, service string) error {
 	return errors.New("the sidecar does not become ready")
 }
 
-// dial opens so many client connections to the socket.
+// dial opens this many client connections to the socket.
 func (s *stage) dial(socket string, count int) ([]secretsidecarv1.SecretServiceClient, error) {
 	const largest = 8 << 20
 	clients := make([]secretsidecarv1.SecretServiceClient, count)

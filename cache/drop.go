@@ -58,7 +58,7 @@ func (c *Cache[V]) DropSpace(space string) int {
 	for key, fs := range s.flights {
 		c.fence(s, key, fs)
 	}
-	c.tidy(s)
+	c.release(s)
 	c.mu.Unlock()
 
 	c.giveBack(dropped.len(), dropped.all)
@@ -132,7 +132,7 @@ func (c *Cache[V]) dropNames(s *space[V], names []string, dropped []*entry[V]) (
 			dropped = append(dropped, s.setEntry(e.key(), nil))
 		}
 	}
-	c.tidy(s)
+	c.release(s)
 	return count, dropped
 }
 

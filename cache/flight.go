@@ -21,8 +21,8 @@ type flight[V any] struct {
 	running bool // has begun; before that it is queued
 	fenced  bool // a drop came after it began: it answers its waiters and leaves no trace
 	// its waiters have their outcome; it still runs when a flight that began later has ended first
-	landed  bool
-	waiters int
+	completed bool
+	waiters   int
 
 	// done is closed when what follows is set for good.
 	done    chan struct{}
@@ -82,10 +82,10 @@ func (f *flight[V]) readmit(admit func(Key) error) {
 }
 
 // mayAnswer reports whether the running flight is recent enough for a Get that began at arrival. A
-// flight that has landed will bring something older than what is known.
+// completed flight will bring something older than what is known.
 func (f *flight[V]) mayAnswer(arrival instant, l *Lookup[V]) bool {
 	bound := tighten(l.Policy.TTL, l.MaxAge)
-	return !f.landed && bound > 0 && arrival.since(f.began) <= bound
+	return !f.completed && bound > 0 && arrival.since(f.began) <= bound
 }
 
 func (f *flight[V]) isUnattended() bool { return f.running && f.waiters == 0 }
@@ -141,7 +141,7 @@ func (c *Cache[V]) finish(f *flight[V], o outcome[V]) {
 	if c.closed && o.err != nil {
 		o = outcome[V]{err: ErrClosed}
 	}
-	keep := !f.fenced && !f.landed
+	keep := !f.fenced && !f.completed
 	var replaced *entry[V]
 	if keep {
 		replaced = s.settle(f.key, o, c.clock())
@@ -156,10 +156,10 @@ func (c *Cache[V]) finish(f *flight[V], o outcome[V]) {
 	if f.waiters == 0 {
 		s.unattended--
 	}
-	if !f.landed {
-		f.land(o)
+	if !f.completed {
+		f.complete(o)
 	}
-	c.tidy(s)
+	c.release(s)
 	c.mu.Unlock()
 
 	if keep {
@@ -167,9 +167,9 @@ func (c *Cache[V]) finish(f *flight[V], o outcome[V]) {
 	}
 }
 
-// land answers the waiters. mu must be held.
-func (f *flight[V]) land(o outcome[V]) {
-	f.landed = true
+// complete answers the waiters. mu must be held.
+func (f *flight[V]) complete(o outcome[V]) {
+	f.completed = true
 	f.outcome = o
 	f.space.waiting -= f.waiters
 	close(f.done)
@@ -178,18 +178,18 @@ func (f *flight[V]) land(o outcome[V]) {
 // overtake answers those who wait for a running flight with what one that began later has found.
 // The flight's own result is then of no use. mu must be held.
 func (f *flight[V]) overtake(o outcome[V]) {
-	if f.landed {
+	if f.completed {
 		return
 	}
-	f.land(o)
+	f.complete(o)
 	if f.waiters > 0 {
 		f.waiters = 0
 		f.space.unattended++
 	}
 }
 
-// board adds a waiter. mu must be held.
-func (f *flight[V]) board() {
+// join adds a waiter. mu must be held.
+func (f *flight[V]) join() {
 	if f.isUnattended() {
 		f.space.unattended--
 	}
@@ -201,7 +201,7 @@ func (f *flight[V]) board() {
 func (c *Cache[V]) leave(f *flight[V]) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if f.landed {
+	if f.completed {
 		return
 	}
 	f.waiters--

@@ -30,7 +30,7 @@ func (fs *flights[V]) find(arrival instant, l *Lookup[V]) *flight[V] {
 
 // isBusy reports whether a refresh has no place, or is already running.
 func (fs *flights[V]) isBusy() bool {
-	return fs != nil && (len(fs.running) == maxRunning || !fs.running[0].landed)
+	return fs != nil && (len(fs.running) == maxRunning || !fs.running[0].completed)
 }
 
 // launch begins a new flight, or queues it when maxRunning of its key run. mu must be held, and the
@@ -56,7 +56,7 @@ func (c *Cache[V]) launch(f *flight[V], admit func(Key) error) {
 func (c *Cache[V]) depart(f *flight[V], o outcome[V]) {
 	fs := f.space.flights[f.key]
 	place := slices.Index(fs.running, f)
-	if o.isFinal() && !f.landed {
+	if o.isFinal() && !f.completed {
 		for _, earlier := range fs.running[:place] {
 			earlier.overtake(o)
 		}
@@ -84,7 +84,7 @@ func (c *Cache[V]) beginQueued(s *space[V], key Key, fs *flights[V]) {
 	case next == nil:
 	case c.closed:
 		next.cancel()
-		next.land(outcome[V]{err: ErrClosed})
+		next.complete(outcome[V]{err: ErrClosed})
 	default:
 		fs.running = append(fs.running, next)
 		c.begin(next)

@@ -98,7 +98,7 @@ func (c *Cache[V]) join(
 	} else {
 		f.joined(ctx)
 	}
-	f.board()
+	f.join()
 	return f, nil, nil
 }
 
@@ -114,7 +114,7 @@ func (c *Cache[V]) refused(l *Lookup[V], err error) (Result[V], error) {
 	s := c.spaceOf(l.Key.Space)
 	replaced := s.settle(l.Key, o, now)
 	standIn := s.entry(l.Key)
-	c.tidy(s)
+	c.release(s)
 	c.mu.Unlock()
 
 	c.publish(o, replaced)

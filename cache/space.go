@@ -149,8 +149,8 @@ func (c *Cache[V]) spaceOf(name string) *space[V] {
 	return s
 }
 
-// tidy forgets a space in which nothing is left. mu must be held.
-func (c *Cache[V]) tidy(s *space[V]) {
+// release forgets a space in which nothing is left. mu must be held.
+func (c *Cache[V]) release(s *space[V]) {
 	empty := s.index.len() == 0 && len(s.flights) == 0 && len(s.running) == 0 && s.waiting == 0
 	if empty && c.spaces[s.name()] == s {
 		delete(c.spaces, s.name())
@@ -212,7 +212,7 @@ func (c *Cache[V]) forget(e *entry[V]) {
 	key := e.key()
 	if s := c.spaces[key.Space]; s.entry(key) == e {
 		s.setEntry(key, nil)
-		c.tidy(s)
+		c.release(s)
 	}
 	e.dropped.Store(true)
 }
@@ -229,7 +229,7 @@ func (c *Cache[V]) takeAny(bytes int64) (taken []*entry[V]) {
 			bytes -= int64(e.cost)
 			taken = append(taken, s.setEntry(e.key(), nil))
 		}
-		c.tidy(s)
+		c.release(s)
 	}
 	return taken
 }

@@ -25,7 +25,8 @@ type reason string
 // Error implements error.
 func (r reason) Error() string { return string(r) }
 
-// Each of these is an Error's reason, for errors.Is. docs/errors.md says what each means and what to do.
+// Each of these is an Error's reason, for errors.Is. docs/errors.md says what each means and what
+// to do.
 const (
 	ErrInvalidPath           = reason("INVALID_PATH")
 	ErrInvalidRequest        = reason("INVALID_REQUEST")
@@ -57,7 +58,8 @@ const (
 )
 
 // Error is why a call failed. It never holds a secret. errors.Is finds the reason, as in
-// errors.Is(err, client.ErrSecretNotFound), and the context's error where a deadline ended the call.
+// errors.Is(err, client.ErrSecretNotFound), and the context's error where a deadline ended the
+// call.
 type Error struct {
 	// Reason is one of docs/errors.md, or SidecarUnreachable; empty for what gRPC itself refused.
 	Reason string
@@ -91,15 +93,18 @@ func (e *Error) Error() string {
 }
 
 // Is reports whether target is this error's reason.
-func (e *Error) Is(target error) bool { r, ok := target.(reason); return ok && string(r) == e.Reason }
+func (e *Error) Is(target error) bool {
+	r, ok := target.(reason)
+	return ok && string(r) == e.Reason
+}
 
 // Unwrap returns the cause: a context's error, or the status that gRPC brought.
 func (e *Error) Unwrap() error { return e.cause }
 
 // BatchError says which of several references failed. errors.Is and errors.As look at each of them.
 type BatchError struct {
-	// Failed holds the errors, under the names that GetAll was given, or under the place in the object
-	// of ResolveObject as a JSON pointer (RFC 6901).
+	// Failed holds the errors, under the names that GetAll was given, or under the place in the
+	// object of ResolveObject as a JSON pointer (RFC 6901).
 	Failed map[string]*Error
 }
 
@@ -145,7 +150,8 @@ func (c *Client) errorOf(ctx context.Context, err error) *Error {
 			e.RetryAfter = detail.GetRetryDelay().AsDuration()
 		case *errdetails.BadRequest:
 			for _, field := range detail.GetFieldViolations() {
-				e.Violations = append(e.Violations, Violation{field.GetField(), field.GetDescription()})
+				e.Violations = append(e.Violations,
+					Violation{field.GetField(), field.GetDescription()})
 			}
 		}
 	}
@@ -172,7 +178,8 @@ func (c *Client) withoutReason(ctx context.Context, e *Error) *Error {
 		return c.unreachable(errors.Join(ended, e.cause))
 	case ended != nil:
 		e.Reason, e.cause = string(ErrDeadlineExceeded), ended
-		e.Message = "the sidecar did not answer in time: give the call more time, or look at the sidecar's log"
+		e.Message = "the sidecar did not answer in time: give the call more time, or look at the " +
+			"sidecar's log"
 	}
 	return e
 }
@@ -181,7 +188,8 @@ func (c *Client) withoutReason(ctx context.Context, e *Error) *Error {
 func itemError(said *secretsidecarv1.ResolveError) *Error {
 	code := codes.Code(uint32(said.GetCode())) // #nosec G115 -- a google.rpc.Code
 	return &Error{
-		Reason: said.GetReason(), Message: said.GetMessage(), RetryAfter: said.GetRetryDelay().AsDuration(),
-		code: code, cause: status.Error(code, said.GetMessage()),
+		Reason: said.GetReason(), Message: said.GetMessage(),
+		RetryAfter: said.GetRetryDelay().AsDuration(),
+		code:       code, cause: status.Error(code, said.GetMessage()),
 	}
 }

@@ -45,10 +45,13 @@ func TestAStoredReferenceMustNameOneConnection(t *testing.T) {
 	if !errors.Is(err, client.ErrConnectionRequired) {
 		t.Errorf("without a connection: %v", err)
 	}
-	if _, err := c.TestConnection(t.Context(), "", "{{|ap_sep_v1|"+reference+"}}"); !errors.Is(err, client.ErrConnectionRequired) {
+	if _, err := c.TestConnection(t.Context(), "", "{{|ap_sep_v1|"+reference+"}}"); !errors.Is(err,
+		client.ErrConnectionRequired) {
 		t.Errorf("in a test of a connection: %v", err)
 	}
-	if _, err := c.Invalidate(t.Context(), client.Invalidation{Path: "{{|ap_sep_v1|" + reference + "}}"}); !errors.Is(err, client.ErrConnectionRequired) {
+	if _, err := c.Invalidate(t.Context(),
+		client.Invalidation{Path: "{{|ap_sep_v1|" + reference + "}}"}); !errors.Is(err,
+		client.ErrConnectionRequired) {
 		t.Errorf("in an invalidation: %v", err)
 	}
 	_, err = c.Get(t.Context(), "{{prod|ap_sep_v1|"+reference+"}}", client.Connection("other"))
@@ -180,7 +183,8 @@ func TestInABatchWhatPassesSoonIsTriedAgainBesideWhatPassesLate(t *testing.T) {
 		}
 		sidecar.Set("secret/data/app/soon", value)
 	}()
-	_, err := c.GetAll(t.Context(), map[string]string{"late": "secret/data/app/late", "soon": "secret/data/app/soon"})
+	_, err := c.GetAll(t.Context(),
+		map[string]string{"late": "secret/data/app/late", "soon": "secret/data/app/soon"})
 	failed, ok := errors.AsType[*client.BatchError](err)
 	if !ok || len(failed.Failed) != 1 || !errors.Is(failed.Failed["late"], client.ErrVaultSealed) {
 		t.Errorf("the error is %v", err)
@@ -244,7 +248,8 @@ func TestEveryReasonOfTheErrorsPageHasAnError(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rows := regexp.MustCompile("(?m)^\\| `([A-Z][A-Z0-9_]*)` \\| `[A-Z_]+` \\|").FindAllStringSubmatch(string(page), -1)
+	rows := regexp.MustCompile(
+		"(?m)^\\| `([A-Z][A-Z0-9_]*)` \\| `[A-Z_]+` \\|").FindAllStringSubmatch(string(page), -1)
 	if len(rows) < 20 {
 		t.Fatalf("the page has %d reasons", len(rows))
 	}
@@ -259,12 +264,14 @@ func TestACallEndsWithItsContext(t *testing.T) {
 	c, _ := clienttest.New(t, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := c.Get(ctx, reference); !errors.Is(err, context.Canceled) || !errors.Is(err, client.ErrCancelled) {
+	if _, err := c.Get(ctx, reference); !errors.Is(err, context.Canceled) ||
+		!errors.Is(err, client.ErrCancelled) {
 		t.Errorf("the error is %v", err)
 	}
 	ctx, cancel = context.WithDeadline(t.Context(), time.Now())
 	defer cancel()
-	if _, err := c.Get(ctx, reference); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, client.ErrDeadlineExceeded) {
+	if _, err := c.Get(ctx, reference); !errors.Is(err, context.DeadlineExceeded) ||
+		!errors.Is(err, client.ErrDeadlineExceeded) {
 		t.Errorf("the error is %v", err)
 	}
 }

@@ -54,8 +54,8 @@ func (c *Client) ResolveObject(ctx context.Context, value any, options ...Option
 	return nil, &BatchError{Failed: problems}
 }
 
-// finder copies a value and finds the stored references in it. It keeps what it has still to look at
-// in a list of its own: a value may be deeper than a stack.
+// finder copies a value and finds the stored references in it. It keeps what it has still to look
+// at in a list of its own: a value may be deeper than a stack.
 type finder struct {
 	slots  []slot
 	copies map[holder]any  // what stands in two places is one thing in the copy too
@@ -154,7 +154,8 @@ func (f *finder) look(text string, at *place, put func(secret string)) {
 }
 
 // enter copies a map or a slice, unless it is known or held by itself.
-func enter[T any](f *finder, from T, at *place, put func(any), fill func(to T), clone func(T) T) error {
+func enter[T any](f *finder, from T, at *place, put func(any), fill func(to T),
+	clone func(T) T) error {
 	h := reflect.ValueOf(from)
 	id := holder{h.Pointer(), h.Len()}
 	if f.open[id] {

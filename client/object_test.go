@@ -114,7 +114,8 @@ func TestAnObjectMayShareItsParts(t *testing.T) {
 
 func TestTheCopyOfAnObjectIsTheCallersOwn(t *testing.T) {
 	c, _ := clienttest.New(t, nil)
-	object := map[string]any{"map": map[string]any{}, "list": []any{"a"}, "texts": []string{"a"}, "names": map[string]string{}}
+	object := map[string]any{"map": map[string]any{}, "list": []any{"a"}, "texts": []string{"a"},
+		"names": map[string]string{}}
 	got, err := c.ResolveObject(t.Context(), object)
 	if err != nil {
 		t.Fatal(err)
@@ -124,7 +125,8 @@ func TestTheCopyOfAnObjectIsTheCallersOwn(t *testing.T) {
 	copied["list"].([]any)[0] = "b"
 	copied["texts"].([]string)[0] = "b"
 	copied["names"].(map[string]string)["new"] = "b"
-	want := map[string]any{"map": map[string]any{}, "list": []any{"a"}, "texts": []string{"a"}, "names": map[string]string{}}
+	want := map[string]any{"map": map[string]any{}, "list": []any{"a"}, "texts": []string{"a"},
+		"names": map[string]string{}}
 	if !reflect.DeepEqual(object, want) {
 		t.Errorf("the object became %v", object)
 	}
@@ -137,9 +139,11 @@ func TestWithKeepASidecarThatIsAwayLeavesEveryReference(t *testing.T) {
 	}
 	defer c.Close() //nolint:errcheck // it was used
 	object := map[string]any{"a": stored(reference), "b": "text"}
-	got, err := c.ResolveObject(t.Context(), object, client.KeepFailed(), client.Timeout(100*time.Millisecond))
+	got, err := c.ResolveObject(t.Context(), object, client.KeepFailed(),
+		client.Timeout(100*time.Millisecond))
 	failed, ok := errors.AsType[*client.BatchError](err)
-	if !ok || !reflect.DeepEqual(got, any(object)) || !errors.Is(failed.Failed["/a"], client.ErrSidecarUnreachable) {
+	if !ok || !reflect.DeepEqual(got, any(object)) ||
+		!errors.Is(failed.Failed["/a"], client.ErrSidecarUnreachable) {
 		t.Errorf("kept: %v, %v", got, err)
 	}
 	got, err = c.ResolveObject(t.Context(), object, client.Timeout(100*time.Millisecond))

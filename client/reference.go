@@ -29,6 +29,6 @@ func StoredReference(text string) (connection, path string, ok bool) {
 	return strings.Cut(inside, storedSeparator)
 }
 
-// isBlank is what trim() of JavaScript takes away (ECMAScript, "WhiteSpace" and "LineTerminator"):
-// the platform trims with it.
+// isBlank reports what JavaScript's trim() removes (ECMAScript, "WhiteSpace" and "LineTerminator"),
+// because the platform trims with it.
 func isBlank(r rune) bool { return r == '\ufeff' || unicode.IsSpace(r) && r != '\u0085' }

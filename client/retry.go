@@ -10,7 +10,7 @@ import (
 // one.
 const pauseForSidecar = 50 * time.Millisecond
 
-// try calls until an answer says that no other would be better, or ctx leaves no time for another.
+// try repeats a call until an answer says that repeating is useless, or ctx leaves no time.
 func (c *Client) try(ctx context.Context, call func() error) *Error {
 	for {
 		err := call()

@@ -21,7 +21,7 @@ func (v value) testHosts() []string {
 	allow := v.mapping(testKeys...).at("allow")
 	hosts := allow.texts()
 	allow.eachUnknown(hosts,
-		"is no host and no network: write vault.example, 10.0.0.7 or 10.0.0.0/8, without scheme, "+
+		"is neither a host nor a network: write vault.example, 10.0.0.7 or 10.0.0.0/8, without scheme, "+
 			"port and path", isHostOrNetwork)
 	return hosts
 }

@@ -22,7 +22,7 @@ func TestCheckSaysWhatIsWrongWithCertificates(t *testing.T) {
 		"more than one CA":           {ca: certificate + certificate, cert: certificate + certificate, key: key},
 		"a key as CA":                {key, certificate, key, "ca_file", noCertificate + "it holds a private key"},
 		"a CA in DER":                {string(block.Bytes), certificate, key, "ca_file", noCertificate + "it is in DER format"},
-		"a damaged CA":               {damaged, certificate, key, "ca_file", noCertificate + "what stands between BEGIN CERTIFICATE"},
+		"a damaged CA":               {damaged, certificate, key, "ca_file", noCertificate + "the text between BEGIN CERTIFICATE"},
 		"text as CA":                 {"hush", certificate, key, "ca_file", noCertificate + "name a file that begins with"},
 		"the two in the wrong place": {certificate, key, certificate, "client_cert_file", noCertificate + "it holds a private key"},
 		"another's key":              {certificate, certificate, otherKey, "client_cert_file", "this file and client_key_file are not a certificate and its key"},

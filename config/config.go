@@ -1,11 +1,21 @@
 // Package config reads, checks and edits the sidecar's configuration file. Without a file, it makes
 // the configuration that the VAULT_* variables describe.
 //
-// Its messages never quote the file, except for keys that the format knows: any other text may be a
-// misplaced credential. They say where the text is instead.
+// What it promises:
 //
-// Its messages never quote what stands in the file, but for the keys that the format knows: any
-// text may be a credential at the wrong place. They say where it stands instead.
+//   - One error, a Mistakes, lists everything that is wrong, each with its place and with what to
+//     write instead.
+//   - No message quotes the file, except for keys that the format knows: any other text may be a
+//     misplaced credential. Messages say where the text is instead.
+//   - A hostile or broken file costs little: its size, depth and keys are bounded before it is
+//     parsed.
+//   - An edit changes what was meant and nothing else. The edited text is read again and compared
+//     before it replaces the file atomically.
+//
+// How it works. The text is refused early for parts of YAML that the format does without
+// (syntax.go), then read key by key (parse.go, connection.go) into the very types that server,
+// vault and cache take. Edits go by lines and columns (layout.go), because a YAML writer would lose
+// comments and layout.
 package config
 
 import (
@@ -61,7 +71,7 @@ type AtStart struct {
 	Socket unixsocket.Socket `key:"socket"`
 	// Audit is where every request for a secret is logged; the zero value means nowhere.
 	Audit Audit `key:"audit"`
-	// Hardening is what the process does without, beyond what it always does.
+	// Hardening is what the process gives up beyond what it always gives up.
 	Hardening Hardening `key:"hardening"`
 	// TracePaths puts the paths of secrets into the spans that are exported.
 	TracePaths bool `key:"traces"`
@@ -90,7 +100,7 @@ type Audit struct {
 	Required bool
 }
 
-// Hardening is what the process does without, beyond what it always does.
+// Hardening is what the process gives up beyond what it always gives up.
 type Hardening struct {
 	// LockMemory never swaps memory to disk.
 	LockMemory Demand

@@ -91,7 +91,8 @@ func (f *fileCheck) clientCertificate(certFile, keyFile string) {
 	case holdsBlock(key, "ENCRYPTED PRIVATE KEY") ||
 		bytes.Contains(key, []byte("Proc-Type: 4,ENCRYPTED")):
 		f.mistake("tls.client_key_file",
-			"the key is encrypted, and nobody is there to give the passphrase: store it without one")
+			"the key is encrypted, and the sidecar cannot ask for the passphrase: store it "+
+				"without one")
 	case !holdsBlock(key, "PRIVATE KEY"):
 		f.mistake("tls.client_key_file",
 			"the file holds no private key in PEM format: name the key of client_cert_file")
@@ -110,7 +111,8 @@ func insteadOfCertificate(content []byte) string {
 	case err == nil:
 		return ": it is in DER format, convert it with openssl x509 -inform der"
 	case holdsBlock(content, "CERTIFICATE"):
-		return ": what stands between BEGIN CERTIFICATE and END CERTIFICATE is damaged, copy it again"
+		return ": the text between BEGIN CERTIFICATE and END CERTIFICATE is damaged, copy it " +
+			"again"
 	case holdsBlock(content, "PRIVATE KEY"):
 		return ": it holds a private key, name the certificate"
 	}

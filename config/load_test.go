@@ -244,7 +244,8 @@ func TestCostlyFilesAreRefusedQuickly(t *testing.T) {
 	}
 }
 
-// threadTime is how long a processor has worked for this thread; a busy machine does not lengthen it.
+// threadTime is how long a processor has worked for this thread; a busy machine does not lengthen
+// it.
 func threadTime(t *testing.T) time.Duration {
 	t.Helper()
 	var used syscall.Rusage

@@ -210,7 +210,7 @@ func TestAUsualSlipSaysWhatToWrite(t *testing.T) {
 		"a ttl in the cache":         {"cache: {ttl: 1h}\n" + minimal, "1:9: cache: ", "defaults: {cache: {ttl: 1h}}"},
 		"a ttl without a unit":       {with("cache: {ttl: 3600}"), "6:18: connections[0].cache.ttl: ", "has no unit"},
 		"a ttl in quotes, no unit":   {with(`cache: {ttl: "3600"}`), "6:18: connections[0].cache.ttl: ", "has no unit"},
-		"a ttl of a day":             {with("cache: {ttl: 1d}"), "6:18: connections[0].cache.ttl: ", "there are no days"},
+		"a ttl of a day":             {with("cache: {ttl: 1d}"), "6:18: connections[0].cache.ttl: ", "there is no unit for days"},
 		"a timeout in words":         {with("timeout: 10sec"), "6:14: connections[0].timeout: ", "the unit is one letter"},
 		"a timeout with a space":     {with("timeout: 10 s"), "6:14: connections[0].timeout: ", "without a space"},
 		"a token":                    {with("token: hvs.hush"), "6:5: connections[0]: ", "logs in by AppRole"},

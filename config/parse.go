@@ -12,7 +12,7 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/server"
 )
 
-// The keys that the format knows, by the mapping they stand in.
+// The keys that the format knows, by mapping.
 var (
 	rootKeys = []string{
 		"socket", "callers", "caller_limits", "test_connection", "audit", "reflection", "hardening",
@@ -41,11 +41,12 @@ var (
 		connectionKeys)
 )
 
-// methods are the RPCs that a caller rule may name. TestConnection with a spec is one of its own.
+// methods are the RPCs that a caller rule may name. TestConnection with a spec is a method of its
+// own.
 var methods = []string{"Resolve", "BatchResolve", "TestConnection", "TestConnectionSpec",
 	"Invalidate", "ListConnections", "Scan"}
 
-// reader makes one Config out of one file.
+// reader builds a Config from one file.
 type reader struct {
 	notes
 	directory string
@@ -59,7 +60,8 @@ func newConfig() *Config {
 		AtStart: AtStart{Socket: defaultSocket()}}
 }
 
-// parse reads as much as it can of src: the Config is complete only when there are no mistakes.
+// parse reads as much as it can of src, to find all mistakes at once. The Config is complete only
+// when there are none.
 func parse(src source, getenv LookupEnv) (*Config, Mistakes) {
 	cfg := newConfig()
 	node, mistake := src.root()
@@ -83,7 +85,7 @@ func parse(src source, getenv LookupEnv) (*Config, Mistakes) {
 	}
 	cfg.CacheBytes = root.at("cache").mapping(cacheKeys...).at("max_bytes").size(cfg.CacheBytes)
 	cfg.defaults = r.defaults(root.at("defaults"))
-	// a misspelt key is noted already
+	// A misspelled key is reported already.
 	if list := root.at("connections"); list.present() || !root.meant["connections"] {
 		cfg.Connections = r.connections(list, cfg.defaults)
 	}
@@ -165,12 +167,13 @@ func (r *reader) caller(m mapping) server.CallerRule {
 			return known
 		})
 	m.at("methods").eachUnknown(caller.Methods,
-		`no such method: the methods are Resolve, BatchResolve, TestConnection, TestConnectionSpec, Invalidate, ListConnections, Scan`,
+		"no such method: the methods are Resolve, BatchResolve, TestConnection, "+
+			"TestConnectionSpec, Invalidate, ListConnections, Scan",
 		func(name string) bool { return slices.Contains(methods, name) })
 	return caller
 }
 
-// eachUnknown notes message at every entry of the list that is not known.
+// eachUnknown reports message at every entry of the list that is not known.
 func (v value) eachUnknown(texts []string, message string, known func(string) bool) {
 	if len(texts) == 0 {
 		return
@@ -185,8 +188,8 @@ func (v value) eachUnknown(texts []string, message string, known func(string) bo
 // unmapped is Linux's overflow id: that of every user and group which a user namespace does not map.
 const unmapped = 65534
 
-// id reads a user's or group's number, as a command prints it; nil is an absent one. The highest
-// number means "no change" to Linux.
+// id reads a user's or group's number; nil when it is absent. The highest number means "no change"
+// to Linux, and is refused.
 func (v value) id(printed string) *uint32 {
 	if !v.present() {
 		return nil
@@ -203,7 +206,7 @@ func (v value) id(printed string) *uint32 {
 	return &id
 }
 
-// defaults returns what a connection is when it says nothing else.
+// defaults returns a connection that says nothing else.
 func (r *reader) defaults(v value) server.Connection {
 	m, connection := v.mapping(defaultsKeys...), defaultConnection()
 	connection.Timeout = m.at("timeout").duration(connection.Timeout, 1)

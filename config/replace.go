@@ -9,10 +9,8 @@ import (
 	"syscall"
 )
 
-// editFile replaces the content of the file at path by what change makes of it, in one step and
-// with mode
-// 0600. A symlink stays: the file that it points to is replaced. While change runs, other edits in
-// the same directory wait.
+// editFile replaces the file at path atomically with what change makes of its content, with mode
+// 0600. A symlink stays: its target is replaced. Meanwhile other edits in the same directory wait.
 func editFile(path string, change func(text string, exists bool) (string, error)) error {
 	target, err := followLinks(path)
 	if err != nil {
@@ -44,13 +42,13 @@ func editFile(path string, change func(text string, exists bool) (string, error)
 	return nil
 }
 
-// followLinks returns the file that path points to; one that is absent is path itself.
+// followLinks returns the file that path points to; for an absent one, path itself.
 func followLinks(path string) (string, error) {
 	target, err := filepath.EvalSymlinks(path)
 	if err == nil {
 		return target, nil
 	}
-	// It may be there by now, made by an edit at the same time.
+	// An edit at the same time may have made it meanwhile.
 	if info, linkErr := os.Lstat(path); errors.Is(linkErr, fs.ErrNotExist) ||
 		linkErr == nil && info.Mode()&fs.ModeSymlink == 0 {
 		return path, nil
@@ -58,8 +56,8 @@ func followLinks(path string) (string, error) {
 	return "", fmt.Errorf("find the config file behind the link %s: %w", path, err)
 }
 
-// lockDirectory waits for the directory's lock, which ends when the directory is closed. Locking
-// the directory leaves no lock file behind.
+// lockDirectory waits for the directory's lock, which closing the directory releases. Locking the
+// directory leaves no lock file behind.
 func lockDirectory(directory string) (*os.File, error) {
 	lock, err := os.Open(directory) // #nosec G304 -- the operator names the file
 	if errors.Is(err, fs.ErrPermission) {
@@ -83,7 +81,7 @@ func lockDirectory(directory string) (*os.File, error) {
 }
 
 // replaceFile writes a new file beside target and renames it, so that a reader sees the old content
-// or the new one, also after a power cut.
+// or the new, even after a power cut.
 func replaceFile(target, text string) (err error) {
 	file, err := os.CreateTemp(filepath.Dir(target), ".config-*.tmp") // made with mode 0600
 	if err != nil {
@@ -108,8 +106,8 @@ func replaceFile(target, text string) (err error) {
 	return syncDirectory(filepath.Dir(target))
 }
 
-// keepOwner gives the new file to the old one's owner. Only root can; for others the owner is the
-// same anyway or changes.
+// keepOwner gives the new file to the old one's owner. Only root can do that; for others the owner
+// is the same anyway, or changes.
 func keepOwner(file *os.File, target string) {
 	info, err := os.Stat(target)
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 // maxDuration keeps sums of durations far from overflow.
 const maxDuration = 10 * 365 * 24 * time.Hour
 
-// A reading method returns fallback where the key is absent. Where the value is wrong it notes why
+// A reading method returns fallback when the key is absent. When the value is wrong it reports why
 // and returns fallback too, so that reading goes on and finds the next mistake.
 
 const controlCharacter = "holds a line break or another control character: remove it"
@@ -46,7 +46,7 @@ func (v value) requiredText() string {
 	return v.filledText()
 }
 
-// filledText reads a string that must not be empty where it is present.
+// filledText reads a string that must not be empty if it is present.
 func (v value) filledText() string {
 	before := len(v.notes.mistakes)
 	text := v.text("")
@@ -56,7 +56,7 @@ func (v value) filledText() string {
 	return text
 }
 
-// rawText reads a string as it is, but for line ends at its end.
+// rawText reads a string as it is, without the line ends at its end.
 func (v value) rawText() (string, bool) {
 	switch node := v.node.(type) {
 	case *ast.StringNode:
@@ -73,8 +73,8 @@ func (v value) rawText() (string, bool) {
 	return "", false
 }
 
-// scalarText is the value as it is written, whether YAML takes it for text or a number; "" for
-// anything else.
+// scalarText is the value as written, whether YAML takes it for text or a number; "" for anything
+// else.
 func (v value) scalarText() string {
 	switch node := v.node.(type) {
 	case *ast.StringNode:
@@ -85,8 +85,7 @@ func (v value) scalarText() string {
 	return ""
 }
 
-// texts reads a list of strings that are not empty. Nil is an absent list; one that is there has
-// entries.
+// texts reads a list of non-empty strings. Nil means an absent list; a present one has entries.
 func (v value) texts() []string {
 	if !v.present() {
 		return nil
@@ -177,7 +176,7 @@ var (
 func durationHint(text string) string {
 	switch {
 	case longUnit.MatchString(text):
-		return "; there are no days, write 24h for one"
+		return "; there is no unit for days, write 24h"
 	case wordyUnit.MatchString(text):
 		return "; the unit is one letter, as in 10s"
 	case strings.Contains(text, " "):
@@ -219,7 +218,8 @@ func (v value) size(fallback int64) int64 {
 
 var modePattern = regexp.MustCompile(`^(0o)?0?[0-7]{3}$`)
 
-const wantMode = `want three octal digits in quotes, such as "0600" for the owner alone or "0660" for the group too`
+const wantMode = `want three octal digits in quotes, such as "0600" for the owner alone ` +
+	`or "0660" for the group too`
 
 // mode reads permission bits in octal, quoted or not, as chmod does.
 func (v value) mode(fallback fs.FileMode) fs.FileMode {
@@ -240,15 +240,16 @@ func (v value) mode(fallback fs.FileMode) fs.FileMode {
 		v.mistake(`must let the owner read and write: "0600" is the least%s`, inOctal(text))
 		return fallback
 	case bare && text[0] != '0' && mode&0o006 != 0:
-		v.mistake(`would let every user of the machine open the socket: write "0660" for the owner and the group, or "%04o" in quotes `+
+		v.mistake(`would let every user of the machine open the socket: write "0660" for the `+
+			`owner and the group, or "%04o" in quotes `+
 			"if everybody is meant", mode)
 		return fallback
 	}
 	return mode
 }
 
-// inOctal says what a decimal number is in octal, where it can be meant for a mode: Kubernetes'
-// YAML has such ones.
+// inOctal writes a decimal number in octal if it may be a mode: Kubernetes' YAML writes modes in
+// decimal.
 func inOctal(text string) string {
 	number, err := strconv.ParseUint(text, 10, 16)
 	if err != nil || text[0] == '0' || number > 0o777 || number&0o600 != 0o600 {

@@ -6,17 +6,17 @@ import (
 	"strings"
 )
 
-// slip is a key that people write from habit, from another tool's configuration for example, and
-// what to write instead.
+// slip is a key that people write from habit, often from another tool's configuration, and what to
+// write instead.
 type slip struct {
 	at   string // the path of the mapping, without the numbers
 	keys string // separated by spaces
-	// means is a key that is not missing beside the slip; empty is none.
+	// means is a key that does not count as missing beside the slip; empty for none.
 	means string
 	hint  string
 }
 
-// Hints that stand at more than one key.
+// Hints that several keys share.
 const (
 	byAppRole   = "the sidecar logs in by AppRole: give role_id and secret_id_file"
 	verified    = "certificates are always verified: name the authority in tls: {ca_file: …}"
@@ -69,7 +69,9 @@ var slips = []slip{
 		"write secret_id_file"},
 	{"connections[]", "wrapped", "", "write secret_id_wrapped"},
 	{"connections[]",
-		"ca ca_file ca_cert cacert ca_pem vault_cacert server_name client_cert_file client_key_file", "", "write it under tls: tls: {ca_file: …, server_name: …, client_cert_file: …, client_key_file: …}"},
+		"ca ca_file ca_cert cacert ca_pem vault_cacert server_name client_cert_file client_key_file", "",
+		"write it under tls: tls: {ca_file: …, server_name: …, client_cert_file: …, " +
+			"client_key_file: …}"},
 	{"connections[]", "insecure skip_verify tls_skip_verify insecure_skip_verify verify", "",
 		verified},
 	{"connections[]", "project project_id projects", "",
@@ -98,7 +100,7 @@ var slips = []slip{
 
 var listNumber = regexp.MustCompile(`\[\d+\]`)
 
-// slipAt returns the slip that a key is in the mapping at path; the zero slip is none.
+// slipAt returns the slip for a key in the mapping at path; the zero slip means none.
 func slipAt(path, key string) slip {
 	at := listNumber.ReplaceAllString(path, "[]")
 	for _, s := range slips {

@@ -28,8 +28,8 @@ type source struct {
 	text      []byte
 }
 
-// root parses the text into the mapping or whatever else is at its top; nil is an empty file. A
-// Mistake comes back instead when it is not YAML that can be read safely.
+// root parses the text and returns what is at its top, which should be a mapping; nil for an empty
+// file. It returns a Mistake when the text is not YAML that can be read safely.
 func (s source) root() (ast.Node, *Mistake) {
 	text := bytes.TrimPrefix(s.text, byteOrderMark)
 	if len(s.text) > maxFileBytes {
@@ -54,31 +54,35 @@ func (s source) onlyDocument(file *ast.File) (ast.Node, *Mistake) {
 	for i, doc := range file.Docs {
 		if i > 0 {
 			return nil, s.mistake(doc.Start,
-				`the file holds several YAML documents: keep one, and remove the "---" before the others`)
+				`the file holds several YAML documents: keep one, and remove the "---" before `+
+					`the others`)
 		}
 		root = doc.Body
 	}
 	return root, nil
 }
 
-// refuse finds the parts of YAML that the format does without. They are found before parsing,
-// because some of them make parsing costly.
+// refuse finds the parts of YAML that the format does not support. It looks before parsing, because
+// some of them make parsing costly.
 func (s source) refuse(tokens token.Tokens) *Mistake {
 	var open nesting
 	for _, tk := range tokens {
 		switch tk.Type {
 		case token.AnchorType, token.AliasType, token.MergeKeyType:
 			return s.mistake(tk,
-				`anchors, aliases and merge keys ("&", "*", "<<") are not supported: write the value out where it is used; quote a value that begins with such a character`)
+				`anchors, aliases and merge keys ("&", "*", "<<") are not supported: write the `+
+					`value out where it is used; quote a value that begins with such a character`)
 		case token.TagType:
 			return s.mistake(tk,
 				`tags ("!") are not supported: remove the tag; quote a value that begins with "!"`)
 		case token.DirectiveType:
 			return s.mistake(tk,
-				`directives ("%") are not supported: remove the line; quote a value that begins with "%"`)
+				`directives ("%") are not supported: remove the line; quote a value that begins `+
+					`with "%"`)
 		case token.MappingKeyType:
 			return s.mistake(tk,
-				`explicit keys ("?") are not supported: write "key: value"; quote a value that begins with "?"`)
+				`explicit keys ("?") are not supported: write "key: value"; quote a value that `+
+					`begins with "?"`)
 		}
 		depth, keys := open.add(tk)
 		if depth > maxDepth {
@@ -96,7 +100,7 @@ func (s source) refuse(tokens token.Tokens) *Mistake {
 	return nil
 }
 
-// nesting follows how deep a document is nested, and how many keys its block mappings have.
+// nesting tracks how deep a document is nested, and how many keys its block mappings have.
 type nesting struct {
 	flow  int     // brackets and braces that are open
 	block []level // entries and keys that are open, their columns increasing
@@ -104,7 +108,7 @@ type nesting struct {
 
 type level struct{ column, keys int }
 
-// add returns the depth at tk and the number of keys of the block mapping that it stands in.
+// add returns the depth at tk and the number of keys of its block mapping.
 func (n *nesting) add(tk *token.Token) (depth, keys int) {
 	switch tk.Type {
 	case token.SequenceStartType, token.MappingStartType:
@@ -135,8 +139,8 @@ func (n *nesting) open(tk *token.Token) *level {
 	return &n.block[len(n.block)-1]
 }
 
-// syntaxMistakes says in safe words what the parser found. Its own messages are not passed on,
-// because some quote the text.
+// syntaxMistakes translates the parser's messages. Its own are not passed on, because some quote
+// the text.
 var syntaxMistakes = map[string]string{ // #nosec G101 -- messages, no credentials
 	"could not find end character of double-quoted text": `a double quote (") is opened and never closed`,
 	"could not find end character of single-quoted text": `a single quote (') is opened and never closed`,

@@ -63,7 +63,8 @@ func TestEverySecretThatIsAskedForIsAudited(t *testing.T) {
 	_, _ = s.TestConnection(t.Context(), specFor(s.login, s.vault.Address))
 	wrong := specFor(s.login, strings.Replace(s.vault.Address, "http://", "http://user:pass@", 1))
 	_, _ = s.TestConnection(t.Context(), wrong)
-	_, _ = s.Invalidate(t.Context(), &secretsidecarv1.InvalidateRequest{Path: "secret/data/app/key"})
+	_, _ = s.Invalidate(t.Context(),
+		&secretsidecarv1.InvalidateRequest{Path: "secret/data/app/key"})
 	_, _ = s.Invalidate(t.Context(),
 		&secretsidecarv1.InvalidateRequest{Connection: "prod", RenewLogin: true})
 	_, _ = s.Invalidate(t.Context(), &secretsidecarv1.InvalidateRequest{Path: "nonsense"})
@@ -151,9 +152,12 @@ func TestARequestThatCannotBeAuditedIsRefusedWhereThatIsRequired(t *testing.T) {
 				t.Errorf("resolve: %v, %v; batch: %v, %v", answer, err, batch, batchErr)
 			}
 			eventually(t, "the log tells of it",
-				func() bool { return s.logs("the audit log cannot be written", s.path("audit.log")) })
+				func() bool {
+					return s.logs("the audit log cannot be written", s.path("audit.log"))
+				})
 			list := s.sandbox.run("connections", "list")
-			if !strings.Contains(list.stdout, "audit log: ") || !strings.Contains(list.stdout, s.path("audit.log")) {
+			if !strings.Contains(list.stdout, "audit log: ") ||
+				!strings.Contains(list.stdout, s.path("audit.log")) {
 				t.Errorf("connections list says %s", list.stdout)
 			}
 			if protections := s.protectionsOf(); protections["audit_log"] {
@@ -166,9 +170,11 @@ func TestARequestThatCannotBeAuditedIsRefusedWhereThatIsRequired(t *testing.T) {
 			s.value("secret/data/app/key", s.secret, fromCache)
 			eventually(t, "the file tells of the lines that are lost", func() bool {
 				text, err := os.ReadFile(s.path("audit.log"))
-				return err == nil && strings.Contains(string(text), `"outcome":"LINES_LOST","count":`)
+				return err == nil && strings.Contains(string(text),
+					`"outcome":"LINES_LOST","count":`)
 			})
-			if list := s.sandbox.run("connections", "list"); strings.Contains(list.stdout, "audit log") {
+			if list := s.sandbox.run("connections", "list"); strings.Contains(list.stdout,
+				"audit log") {
 				t.Errorf("connections list says %s", list.stdout)
 			}
 		})
@@ -213,7 +219,8 @@ func TestRefusedCallersDoNotFillTheAuditLog(t *testing.T) {
 			t.Parallel()
 			s := newSetupWith(t, vaulttest.Dev(t), "audit: {file: audit.log}\n"+test.rules)
 			// The limit lets a whole batch through before it refuses.
-			item := &secretsidecarv1.ResolveRequest{Path: harmful, ProjectId: harmful, Connection: harmful, Key: harmful}
+			item := &secretsidecarv1.ResolveRequest{Path: harmful, ProjectId: harmful,
+				Connection: harmful, Key: harmful}
 			batch := &secretsidecarv1.BatchResolveRequest{
 				Requests: slices.Repeat([]*secretsidecarv1.ResolveRequest{item}, 256)}
 			_, _ = s.BatchResolve(t.Context(), batch)
@@ -223,7 +230,8 @@ func TestRefusedCallersDoNotFillTheAuditLog(t *testing.T) {
 				_, _ = s.Resolve(t.Context(), item)
 				_, _ = s.Invalidate(t.Context(), &secretsidecarv1.InvalidateRequest{Path: harmful})
 				_, _ = s.TestConnection(t.Context(), &secretsidecarv1.TestConnectionRequest{
-					Target: &secretsidecarv1.TestConnectionRequest_Connection{Connection: harmful}, Path: harmful})
+					Target: &secretsidecarv1.TestConnectionRequest_Connection{Connection: harmful},
+					Path:   harmful})
 			}
 			if grown := s.sizeOf("audit.log") - before; grown > 16<<10 {
 				t.Errorf("%d requests wrote %d bytes", 4*test.asked, grown)

@@ -90,7 +90,8 @@ func TestAThousandRefusedCallsCostOneReadOfVaultForEachSecond(t *testing.T) {
 				}
 				return 0, nil
 			}
-			_, err := client.Use(t.Context(), c, "secret/data/app/key", call, client.Timeout(patience))
+			_, err := client.Use(t.Context(), c, "secret/data/app/key", call,
+				client.Timeout(patience))
 			if err != nil {
 				t.Errorf("a call that could be healed failed: %v", err)
 			}

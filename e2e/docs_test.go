@@ -74,6 +74,36 @@ func TestEveryFaultSaysWithinWhichTimeItHeals(t *testing.T) {
 	}
 }
 
+// GitHub drops the cells that a row has more than its header, without a word.
+func TestEveryRowOfATableHasAsManyCellsAsItsHeader(t *testing.T) {
+	t.Parallel()
+	pages, err := filepath.Glob("../docs/*.md")
+	if err != nil || len(pages) == 0 {
+		t.Fatalf("%d pages, %v", len(pages), err)
+	}
+	for _, page := range append(pages, "../README.md", "../CONTRIBUTING.md") {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := 0 // cells of the table's header; 0 outside of tables
+		for line := range strings.Lines(string(text)) {
+			line = strings.TrimSpace(line)
+			if !strings.HasPrefix(line, "|") {
+				want = 0
+				continue
+			}
+			cells := strings.Count(strings.ReplaceAll(line, `\|`, ""), "|") - 1
+			if want == 0 {
+				want = cells
+			}
+			if cells != want {
+				t.Errorf("%s: %d cells under a header of %d: %s", page, cells, want, line)
+			}
+		}
+	}
+}
+
 // requireTestsInRows checks the rows of a page's tables, whose last column names tests.
 func requireTestsInRows(t *testing.T, text, code string) {
 	t.Helper()

@@ -34,7 +34,8 @@ func TestTheLicencesAreThoseOfTheLinkedModules(t *testing.T) {
 	}
 	slices.Sort(linked)
 	if !slices.Equal(listed, linked) {
-		t.Errorf("run `make licenses`: the program prints the licences of\n%s\nand is linked from\n%s",
+		t.Errorf("run `make licenses`: the program prints the licences of\n%s\nand is linked "+
+			"from\n%s",
 			strings.Join(listed, "\n"), strings.Join(linked, "\n"))
 	}
 	// MPL-2.0, 3.2: who gets the program is told how to get the source.

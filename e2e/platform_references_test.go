@@ -40,10 +40,12 @@ func platformSecrets() map[string]map[string]any {
 	for _, path := range []string{
 		"secret/data/app", "team/kv/data/app/db", "größe/data/日本/data", "secret/data/with space",
 		"secret/data/a", "secret/data/A", "secret/data/x|ap_sep_v1|y", "secret/data/{braces}",
-		"secret/data/{{a}}", "secret/data/b}}c", "secret/data/a/key}}{{prod|ap_sep_v1|secret/data/a",
+		"secret/data/{{a}}", "secret/data/b}}c",
+		"secret/data/a/key}}{{prod|ap_sep_v1|secret/data/a",
 		"secret/data/what?", "secret/data/what", "secret/data/c#d", "secret/data/c",
 		"secret/data/%41", "secret/data/a%", "secret/data/%2e%2e/data/a", "secret/data/a\\b",
-		"secret/data/a/b", "secret/data/app ", "secret/data/" + strings.Repeat("long/", 230) + "end",
+		"secret/data/a/b", "secret/data/app ",
+		"secret/data/" + strings.Repeat("long/", 230) + "end",
 	} {
 		secrets[path] = plain
 	}
@@ -98,7 +100,8 @@ func withFault(r *rand.Rand, path string) string {
 	case 2:
 		return " " + path
 	case 3: // an empty segment, or one that leads nowhere
-		return strings.Replace(path, "/", pick(r, []string{"//", "/./", "/x/../", "/%2e/"}), 1+r.IntN(3))
+		return strings.Replace(path, "/", pick(r, []string{"//", "/./", "/x/../", "/%2e/"}),
+			1+r.IntN(3))
 	case 4: // cut off
 		segments := strings.Split(path, "/")
 		return strings.Join(segments[:r.IntN(len(segments)+1)], "/")
@@ -254,7 +257,8 @@ var differences = []difference{
 		},
 	},
 	{"a control character in the path", func(one platformText, theirs any, ours answer) bool {
-		return isRefused(one, theirs, ours) && strings.ContainsFunc(pathOf(one.Text), unicode.IsControl)
+		return isRefused(one, theirs, ours) && strings.ContainsFunc(pathOf(one.Text),
+			unicode.IsControl)
 	}},
 	{"a path of more than 1,024 bytes", func(one platformText, theirs any, ours answer) bool {
 		return isRefused(one, theirs, ours) && len(pathOf(one.Text)) > 1024

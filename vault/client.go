@@ -1,8 +1,21 @@
 // Package vault speaks to one HashiCorp Vault: it logs in by AppRole, renews and revokes tokens,
-// reads KV version 2 secrets, and asks for mounts and health. Each answer is decoded once, and
-// mapped once to a sentinel error. A Client has no state but its connections and the last token
-// that Vault honoured: tokens, budgets and circuit breakers belong to the callers. The package
-// knows nothing of caches, callers or gRPC.
+// reads KV version 2 secrets, and asks for mounts and health. It knows nothing of caches, callers
+// or gRPC.
+//
+// What it promises:
+//
+//   - One decision per answer. Each body is decoded once, and mapped once to a value or to a
+//     sentinel error that says how far the failure reaches. docs/vault-answers.md is the table.
+//   - Vault's words stay here. No error holds Vault's own text, a credential or a value: Vault
+//     quotes in its errors what it was sent.
+//   - No request goes astray. References are checked before they become paths, redirects are not
+//     followed, and VAULT_* variables have no effect.
+//   - Every call ends: in time by its context, in size by MaxAnswerBytes.
+//
+// How it works. A Client has no state but its connections and the last token that Vault honoured.
+// Tokens and the login budget belong to package login, the circuit breaker to package conn.
+// Requests go through vault/api, over a pool of ours (pool.go) that abandons a connection when it
+// has died or leads to a node that no longer serves.
 package vault
 
 import (
@@ -296,8 +309,10 @@ func (c *Client) readBody(ctx context.Context, r request, resp *http.Response, a
 	if err == nil && size > 0 {
 		if ans.release, err = memory.take(ctx, size); err != nil {
 			ans.release = func() {}
-			return &CallError{Sentinel: ErrOverloaded, Doing: r.doing, Cause: err, Status: ans.status,
-				Remedy: "other large secrets were being read for as long as this one could wait: try again later, or " +
+			return &CallError{Sentinel: ErrOverloaded, Doing: r.doing, Cause: err,
+				Status: ans.status,
+				Remedy: "other large secrets were being read for as long as this one could wait: " +
+					"try again later, or " +
 					"raise the timeout"}
 		}
 		begun, err = readRest(resp, begun, size)

@@ -8,16 +8,14 @@ import "strings"
 func foreignForm(text string) string {
 	switch {
 	case strings.HasPrefix(text, "v1/"), text == "v1", strings.HasPrefix(text, "/v1/"):
-		return "it begins with v1/, which is of Vault's HTTP API: leave that out and send " +
+		return "it begins with v1/, which belongs to Vault's HTTP API: leave that out and send " +
 			"mount/data/path/to/secret/key"
 	case isURL(text):
-		return "it is a URL: send what stands behind the host and v1/ alone, " +
-			"mount/data/path/to/secret/key, " +
-			"and name the connection beside it"
+		return "it is a URL: send only what follows the host and v1/, " +
+			"mount/data/path/to/secret/key, and name the connection beside it"
 	case strings.HasPrefix(strings.TrimLeft(text, " "), "{{"):
 		return "it is a stored reference in {{ }}: send the part behind its last | alone, " +
-			"mount/data/path/to/secret/key, " +
-			"and the part before its first | as the connection"
+			"mount/data/path/to/secret/key, and the part before its first | as the connection"
 	}
 	return ""
 }

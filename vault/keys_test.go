@@ -66,6 +66,7 @@ func TestSecretsWithTheSameKeysShareThem(t *testing.T) {
 	runtime.KeepAlive(kept)
 	// A field is 32 bytes, its value a byte in an allocation of 8, its key an allocation of 48.
 	if most := int64(secrets * keys * 64); grown > most {
-		t.Errorf("%d bytes are in use, want %d at most: each secret has keys of its own", grown, most)
+		t.Errorf("%d bytes are in use, want %d at most: each secret has keys of its own", grown,
+			most)
 	}
 }

@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	// smallAnswer is the size up to which an answer is read without asking for memory, in bytes. Few
-	// secrets are larger.
+	// smallAnswer is the size up to which an answer is read without asking for memory, in bytes.
+	// Few secrets are larger.
 	smallAnswer = 32 << 10
 	// decodedCopies is how often a large answer is in memory while it is decoded: as it came, cut
 	// into its fields, and as the texts of the secret.

@@ -15,8 +15,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
 )
 
-// largeBodies answers each read with a secret of so many bytes, and counts how many of them are read
-// beyond their beginning at once.
+// largeBodies answers each read with a secret of so many bytes, and counts how many of them are
+// read beyond their beginning at once.
 type largeBodies struct {
 	size    func(path string) int
 	chunked bool
@@ -26,12 +26,14 @@ type largeBodies struct {
 }
 
 func (l *largeBodies) RoundTrip(r *http.Request) (*http.Response, error) {
-	text := `{"data":{"data":{"k":"` + strings.Repeat("x", l.size(r.URL.Path)) + `"},"metadata":` + someMetadata + `}}`
+	text := `{"data":{"data":{"k":"` + strings.Repeat("x", l.size(r.URL.Path)) + `"},"metadata":` +
+		someMetadata + `}}`
 	body := &largeBody{Reader: strings.NewReader(text), of: l}
 	if strings.Contains(r.URL.Path, "hangs") {
 		body.hang = l.hang
 	}
-	resp := &http.Response{StatusCode: http.StatusOK, Body: body, ContentLength: int64(len(text)), Header: http.Header{}, Request: r}
+	resp := &http.Response{StatusCode: http.StatusOK, Body: body, ContentLength: int64(len(text)),
+		Header: http.Header{}, Request: r}
 	if l.chunked {
 		resp.ContentLength = -1
 	}
@@ -72,7 +74,8 @@ func (b *largeBody) Close() error {
 // over returns a client whose answers come from the bodies.
 func (l *largeBodies) over(t *testing.T, memory *AnswerMemory) *Client {
 	t.Helper()
-	c, err := New(Config{Endpoint: Endpoint{Address: "http://vault.test"}, Options: Options{Transport: l, Memory: memory}})
+	c, err := New(Config{Endpoint: Endpoint{Address: "http://vault.test"},
+		Options: Options{Transport: l, Memory: memory}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,13 +84,16 @@ func (l *largeBodies) over(t *testing.T, memory *AnswerMemory) *Client {
 
 func TestLargeAnswersAreReadWithinTheMemoryForThem(t *testing.T) {
 	for _, chunked := range []bool{false, true} {
-		bodies := &largeBodies{size: func(string) int { return MaxAnswerBytes - 1<<10 }, chunked: chunked}
+		bodies := &largeBodies{size: func(string) int {
+			return MaxAnswerBytes - 1<<10
+		}, chunked: chunked}
 		memory := NewAnswerMemory(2 * LargestRead)
 		var group sync.WaitGroup
 		for range 6 { // of several clients
 			c := bodies.over(t, memory)
 			group.Go(func() {
-				if _, err := c.Read(t.Context(), redact.New("token"), "secret/data/large", 0); err != nil {
+				if _, err := c.Read(t.Context(), redact.New("token"), "secret/data/large",
+					0); err != nil {
 					t.Error(err)
 				}
 			})
@@ -119,7 +125,8 @@ func TestALargeAnswerThatHangsHoldsUpNoSmallOne(t *testing.T) {
 	if _, err := other.Read(t.Context(), redact.New("token"), "secret/data/small", 0); err != nil {
 		t.Error(err)
 	}
-	ctx, cancel := context.WithDeadlineCause(t.Context(), time.Now().Add(50*time.Millisecond), ErrTimeout)
+	ctx, cancel := context.WithDeadlineCause(t.Context(), time.Now().Add(50*time.Millisecond),
+		ErrTimeout)
 	defer cancel()
 	_, err := other.Read(ctx, redact.New("token"), "secret/data/large", 0)
 	if !errors.Is(err, ErrOverloaded) || Outage(err) {
@@ -127,7 +134,8 @@ func TestALargeAnswerThatHangsHoldsUpNoSmallOne(t *testing.T) {
 	}
 	third := bodies.over(t, NewAnswerMemory(2*LargestRead))
 	group.Go(func() { _, _ = third.Read(t.Context(), redact.New("token"), "secret/data/hangs", 0) })
-	if _, err := bodies.over(t, third.memory.shared).Read(t.Context(), redact.New("token"), "secret/data/large", 0); err != nil {
+	if _, err := bodies.over(t, third.memory.shared).Read(t.Context(), redact.New("token"),
+		"secret/data/large", 0); err != nil {
 		t.Errorf("one Vault hangs, and there is memory for others: %v", err)
 	}
 	close(bodies.hang)
@@ -153,10 +161,12 @@ func TestMemoryIsGivenBackWhateverTheAnswer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			memory := NewAnswerMemory(0)
 			transport := roundTrip(func(r *http.Request) (*http.Response, error) {
-				return &http.Response{StatusCode: answer.status, ContentLength: -1, Header: http.Header{}, Request: r,
+				return &http.Response{StatusCode: answer.status, ContentLength: -1,
+					Header: http.Header{}, Request: r,
 					Body: io.NopCloser(strings.NewReader(answer.body))}, nil
 			})
-			c, err := New(Config{Endpoint: Endpoint{Address: "http://vault.test"}, Options: Options{Transport: transport, Memory: memory}})
+			c, err := New(Config{Endpoint: Endpoint{Address: "http://vault.test"},
+				Options: Options{Transport: transport, Memory: memory}})
 			if err != nil {
 				t.Fatal(err)
 			}

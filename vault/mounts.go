@@ -55,7 +55,8 @@ func (c *Client) Mounts(ctx context.Context, token redact.String) ([]Mount, erro
 	}
 	if ans.status != http.StatusOK || json.Unmarshal(ans.text, &listed) != nil {
 		return nil, &CallError{Sentinel: ErrNotAllowed, Doing: doingMounts, Status: ans.status,
-			Remedy: `to see them here, add to the policy: path "sys/mounts" { capabilities = ["read"] }`}
+			Remedy: `to see them here, add to the policy: ` +
+				`path "sys/mounts" { capabilities = ["read"] }`}
 	}
 	var mounts []Mount
 	for path, m := range listed.Data {

@@ -160,7 +160,7 @@ func alertRemedy(err error) string {
 		return "the server does not know the name that it is asked for: fix the address, or set " +
 			"tls.server_name"
 	case strings.Contains(text, "protocol version"):
-		return "the server speaks no TLS 1.2 or newer: raise tls_min_version of Vault's listener"
+		return "the server does not speak TLS 1.2 or newer: raise tls_min_version of Vault's listener"
 	}
 	return "the server refused the TLS handshake: check tls.client_cert_file, " +
 		"tls.client_key_file and tls.server_name"

@@ -45,7 +45,7 @@ func (a *answer) classify(kind CallKind, proxy string) *CallError {
 	return nil
 }
 
-const wrappedRemedy = "Vault wraps its answer, which nobody asked for: keep what stands in front " +
+const wrappedRemedy = "Vault wraps its answer, although nobody asked for it: stop the proxy in front " +
 	"of Vault from adding X-Vault-Wrap-TTL"
 
 // unwell returns the outage when sys/health describes a node that serves nobody, else nil. It looks
@@ -170,17 +170,16 @@ func (a *answer) passing() *CallError {
 		if a.endsIn("is tainted.", "backend is nil.") {
 			return &CallError{Reach: ReachPath,
 				Remedy: "Vault is moving, disabling or loading the engine that is mounted there " +
-					"(HTTP 404): wait; if it " +
-					"stays, look into Vault's log"}
+					"(HTTP 404): wait; if it stays, look into Vault's log"}
 		}
 	case http.StatusPreconditionFailed:
 		return &CallError{Reach: ReachPath,
 			Remedy: "the Vault Agent or Vault Proxy at the address wants the header " +
-				"X-Vault-Request (HTTP 412), which the " +
-				"sidecar sends: keep what stands between from dropping it"}
+				"X-Vault-Request (HTTP 412), which the sidecar sends: stop the proxy in " +
+				"between from dropping it"}
 	case http.StatusRequestEntityTooLarge:
 		return &CallError{Reach: ReachPath,
-			Remedy: "Vault's listener takes no request of this size (HTTP 413): raise its " +
+			Remedy: "Vault's listener refuses a request of this size (HTTP 413): raise its " +
 				"max_request_size"}
 	}
 	return nil

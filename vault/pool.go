@@ -67,7 +67,7 @@ func newPool(files TLS, address *url.URL, allowedHosts []string) (*pool, error) 
 	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
 	if allowedHosts != nil {
 		proxy = nil
-		if err := newDestinations(allowedHosts).guardDialer(dialer, address); err != nil {
+		if err := newAllowlist(allowedHosts).guardDialer(dialer, address); err != nil {
 			return nil, err
 		}
 	} else if found, _ := proxy(&http.Request{URL: address}); found != nil {
@@ -267,8 +267,8 @@ func (b *boundedBody) Read(into []byte) (int, error) {
 	return n, err
 }
 
-// readBeginning reads an answer's body up to smallAnswer. Where there is more, size is how large the
-// whole may be; it is 0 when the body has ended.
+// readBeginning reads an answer's body up to smallAnswer. Where there is more, size is how large
+// the whole may be; it is 0 when the body has ended.
 func readBeginning(resp *http.Response) (begun []byte, size int64, err error) {
 	const usual = 1 << 10
 	room := int64(usual)

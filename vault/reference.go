@@ -158,13 +158,13 @@ func missingPart(path string, endsInKey bool) error {
 	after := slices.Index(segments[1:], "data") + 2 // where the path of the secret begins
 	switch {
 	case strings.ContainsRune(segments[len(segments)-1], '#'):
-		return invalid("the key stands behind a slash, and not behind #: write " +
+		return invalid("the key follows a slash, not #: write " +
 			"mount/data/path/to/secret/key")
 	case after < 2 && slices.Contains(segments[1:], "metadata"):
-		return invalid("it is the path of metadata: write data in the place of metadata, " +
+		return invalid("it is the path of metadata: write data instead of metadata, " +
 			"mount/data/path/to/secret/key")
 	case after < 2 && strings.Contains(path, `\`):
-		return invalid(`write / between the segments, and not \: mount/data/path/to/secret/key`)
+		return invalid(`write / between the segments, not \: mount/data/path/to/secret/key`)
 	case after < 2 && strings.Contains(strings.ToLower(path), "%2f"):
 		return invalid("send it as it is, not percent-encoded: mount/data/path/to/secret/key")
 	case after < 2:

@@ -92,7 +92,7 @@ func TestARefusedReferenceNamesThePartThatIsMissing(t *testing.T) {
 
 func TestAReferenceInTheFormOfAnotherToolIsNamed(t *testing.T) {
 	const v1, url, stored, hash = "it begins with v1/", "it is a URL",
-		"it is a stored reference in {{ }}", "the key stands behind a slash, and not behind #"
+		"it is a stored reference in {{ }}", "the key follows a slash, not #"
 	for input, want := range map[[2]string]string{
 		{"v1/hush/data/x/key", ""}:                     v1,
 		{"/v1/hush/data/x/key", ""}:                    v1,
@@ -116,9 +116,9 @@ func TestAReferenceInTheFormOfAnotherToolIsNamed(t *testing.T) {
 		{"secret/data/hush#api_key", ""}:               hash,
 		{"team/kv/data/hush#api_key", ""}:              hash,
 		{"vault:secret/data/hush#KEY", ""}:             hash,
-		{`secret\data\hush\key`, ""}:                   `write / between the segments, and not \`,
+		{`secret\data\hush\key`, ""}:                   `write / between the segments, not \`,
 		{"secret%2Fdata%2Fhush%2fkey", ""}:             "not percent-encoded",
-		{"secret/metadata/hush/key", ""}:               "write data in the place of metadata",
+		{"secret/metadata/hush/key", ""}:               "write data instead of metadata",
 		{"secret/hush/key", ""}:                        "vault kv paths leave data out",
 	} {
 		_, err := ParseReference(input[0], input[1])

@@ -1,5 +1,7 @@
 // Package clienttest is a sidecar for the tests of a worker: in the test's own process, without a
-// socket and without a Vault.
+// socket and without a Vault. A test sets secrets and failures, gives the worker the client, and
+// asks how often each reference was read. The client is the real one, so retries and errors are
+// those of production.
 package clienttest
 
 import (

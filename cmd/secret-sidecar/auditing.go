@@ -16,7 +16,8 @@ func openAudit(c config.Audit, logger *slog.Logger) (*auditing, error) {
 	if c == (config.Audit{}) {
 		return &auditing{}, nil
 	}
-	log, err := audit.Open(c.File, audit.Options{HashPaths: c.HashPaths, Required: c.Required, Logger: logger})
+	log, err := audit.Open(c.File, audit.Options{HashPaths: c.HashPaths, Required: c.Required,
+		Logger: logger})
 	if err != nil {
 		return nil, err
 	}

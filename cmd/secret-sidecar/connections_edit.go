@@ -20,8 +20,10 @@ func (a *app) connectionsAddCommand() *cobra.Command {
 		Long: `Tests the connection first, as "connections test" does, and saves nothing when it cannot be
 used. The file is replaced atomically, with mode 0600: the sidecar's user must own it. What else
 stands in it stays. A running sidecar picks the change up.`,
-		Example: `  secret-sidecar connections add prod --config config.yaml --address https://vault.example:8200 --role-id ID --secret-id-file FILE
-  secret-sidecar connections add team-a --project p1 --project p2 --address … --role-id … --secret-id-file …`,
+		Example: `  secret-sidecar connections add prod --config config.yaml \
+    --address https://vault.example:8200 --role-id ID --secret-id-file FILE
+  secret-sidecar connections add team-a --project p1 --project p2 \
+    --address … --role-id … --secret-id-file …`,
 		Args: exactly("the new connection's name", 1),
 	}
 	flags := addConnectionFlags(cmd)
@@ -106,7 +108,7 @@ func (a *app) connectionsRemoveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "remove NAME",
 		Short: "Remove a connection from the configuration file",
-		Long: "Removes the connection from the file; what else stands in it stays. A running " +
+		Long: "Removes the connection from the file, and leaves the rest as it is. A running " +
 			"sidecar picks the change up.",
 		Example: "  secret-sidecar connections remove prod --config config.yaml",
 		Args:    exactly("the connection's name", 1),

@@ -137,7 +137,8 @@ func isTerminal(w io.Writer) bool {
 
 // printStatus prints the connections and, below them, that the audit log cannot be written: nobody
 // may be answered then, however well the connections are.
-func printStatus(w io.Writer, answer *secretsidecarv1.ListConnectionsResponse, now time.Time) error {
+func printStatus(w io.Writer, answer *secretsidecarv1.ListConnectionsResponse,
+	now time.Time) error {
 	if err := printConnections(w, answer.GetConnections(), now); err != nil {
 		return err
 	}

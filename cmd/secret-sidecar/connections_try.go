@@ -36,7 +36,8 @@ file, and --address one that is described by flags: both without a running sidec
 		Example: `  secret-sidecar connections test prod
   secret-sidecar connections test prod --path secret/data/mysec/api_key
   secret-sidecar connections test --file config.yaml
-  secret-sidecar connections test --address https://vault.example:8200 --role-id ID --secret-id-file FILE`,
+  secret-sidecar connections test --address https://vault.example:8200 \
+    --role-id ID --secret-id-file FILE`,
 		Args: between("at most one connection", 0, 1),
 	}
 	test := connectionTest{flags: addConnectionFlags(cmd)}

@@ -33,7 +33,8 @@ func (a *app) devCommand() *cobra.Command {
 secrets, runs the sidecar on it, and prints what to try. Everything is gone when it ends. For
 development and tests only.`,
 		Example: `  secret-sidecar dev
-  secret-sidecar dev --secret secret/data/mysec/api_key=supersecret --secret secret/data/db/password=hunter2`,
+  secret-sidecar dev --secret secret/data/mysec/api_key=supersecret \
+    --secret secret/data/db/password=hunter2`,
 		Args: noArgs,
 	}
 	cmd.Flags().StringArrayVar(&flags.secrets, "secret",

@@ -57,7 +57,8 @@ func (a *app) askHealth(ctx context.Context,
 		&healthpb.HealthCheckRequest{Service: service})
 	if status.Code(err) == codes.NotFound {
 		return 0,
-			fmt.Errorf("the sidecar has no health service %q: use none, liveness or connection/NAME", service)
+			fmt.Errorf("the sidecar has no health service %q: use none, liveness or "+
+				"connection/NAME", service)
 	}
 	if err != nil {
 		return 0, c.explain(err, a.timeout)

@@ -67,7 +67,8 @@ func (l *sidecarLog) follow(settings *config.Config) {
 	case l.given:
 		l.Warn("--log-level overrides log.level", "level", l.level.Level(), "file", wanted)
 	default:
-		l.level.Set(min(wanted, l.level.Level())) // the more talkative of the two, so that this line is logged
+		// the lower one, so that this line is logged
+		l.level.Set(min(wanted, l.level.Level()))
 		l.Info("the log level has changed", "level", wanted)
 		l.level.Set(wanted)
 	}

@@ -1,5 +1,11 @@
 // Command secret-sidecar resolves references to secrets in HashiCorp Vault for the workers beside
 // it, over a Unix socket. See `secret-sidecar --help`.
+//
+// This package alone reads the environment, handles signals and exits; everything else gets what it
+// needs as arguments. Each command has a file of its own. `serve` (serve.go) wires config, server,
+// vault and telemetry together, and reload.go applies changes of the file. The commands that ask a
+// running sidecar share client.go. Answers go to standard output, every remark about them to
+// standard error, so that scripts can read the first and people the second.
 package main
 
 import (

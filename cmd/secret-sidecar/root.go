@@ -105,7 +105,7 @@ func helpCommand(root *cobra.Command) *cobra.Command {
 		RunE: func(_ *cobra.Command, args []string) error {
 			topic, rest, err := root.Find(args)
 			if err != nil || len(rest) > 0 {
-				return usagef("there is no help about %q: see `secret-sidecar --help`",
+				return usagef("there is no help on %q: see `secret-sidecar --help`",
 					strings.Join(args, " "))
 			}
 			return topic.Help()

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// What may not be shipped alone is shipped with it: the image, and the program outside of it, have the
-// licence of every module that the linker put in.
+// What may not be shipped alone is shipped with it: the image, and the program outside of it, have
+// the licence of every module that the linker put in.
 func TestTheImageHoldsTheLicencesOfAllThatIsLinked(t *testing.T) {
 	built := directory(t)
 	for arch := range machines {

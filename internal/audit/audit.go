@@ -70,8 +70,9 @@ type Log struct {
 	ended    chan struct{} // closed by the writer
 	close    sync.Once
 
-	lost      atomic.Uint64               // lines that are in no file
-	busySince atomic.Int64                // when the write that is under way began, in Unix nanoseconds; 0: none is
+	lost atomic.Uint64 // lines that are in no file
+	// when the write that is under way began, in Unix nanoseconds; 0: none is
+	busySince atomic.Int64
 	onChange  atomic.Pointer[func(error)] // nil: nobody listens
 
 	failing sync.Mutex
@@ -293,9 +294,11 @@ func (l *Log) tell(err error) {
 		return
 	}
 	if err == nil {
-		l.log.Info("the audit log can be written again", "file", l.name, "lost_lines", l.lost.Load())
+		l.log.Info("the audit log can be written again", "file", l.name, "lost_lines",
+			l.lost.Load())
 	} else {
-		l.log.Error("the audit log cannot be written: make room or fix its permissions, then send SIGHUP",
+		l.log.Error("the audit log cannot be written: make room or fix its permissions, then "+
+			"send SIGHUP",
 			"file", l.name, "requests_are_refused", l.options.Required, "error", err)
 	}
 	if f := l.onChange.Load(); f != nil {

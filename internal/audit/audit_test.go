@@ -148,7 +148,8 @@ func TestALineShowsNothingThatATerminalWouldObey(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "audit.log")
 			log := open(t, file, false)
-			write(t, log, audit.Entry{Connection: text, Project: text, Path: text, Key: text, Address: text})
+			write(t, log, audit.Entry{Connection: text, Project: text, Path: text, Key: text,
+				Address: text})
 			raw, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)
@@ -168,14 +169,17 @@ func TestALineShowsNothingThatATerminalWouldObey(t *testing.T) {
 }
 
 func TestALineIsBoundedWhateverACallerSends(t *testing.T) {
-	for _, text := range append(slices.Collect(maps.Values(hostile)), "x", "é", "\\", "\U0001f511") {
+	for _, text := range append(slices.Collect(maps.Values(hostile)), "x", "é", "\\",
+		"\U0001f511") {
 		long := strings.Repeat(text, 1<<14)
 		file := filepath.Join(t.TempDir(), "audit.log")
 		log := open(t, file, false)
 		full := audit.Entry{
-			Time: time.Now(), Since: time.Now(), Method: "TestConnection", PID: math.MaxInt32, UID: math.MaxUint32,
+			Time: time.Now(), Since: time.Now(), Method: "TestConnection", PID: math.MaxInt32,
+			UID: math.MaxUint32,
 			GID: math.MaxUint32, Version: math.MaxUint32, RenewLogin: true, Source: "vault",
-			Outcome: "VAULT_PERMISSION_DENIED", Count: math.MaxUint64, TraceID: strings.Repeat("a", 32),
+			Outcome: "VAULT_PERMISSION_DENIED", Count: math.MaxUint64,
+			TraceID:    strings.Repeat("a", 32),
 			Connection: long, Project: long, Address: long, Path: long, Key: long,
 		}
 		write(t, log, full, full)
@@ -184,9 +188,11 @@ func TestALineIsBoundedWhateverACallerSends(t *testing.T) {
 			t.Fatal(err)
 		}
 		if len(raw) > 2*audit.MaxLine {
-			t.Errorf("a line of %.8q… takes %d bytes, want %d at most", text, len(raw)/2, audit.MaxLine)
+			t.Errorf("a line of %.8q… takes %d bytes, want %d at most", text, len(raw)/2,
+				audit.MaxLine)
 		}
-		if got := lines(t, file); len(got) != 2 || !strings.HasSuffix(got[0].Path, "…") || got[1].Count != full.Count {
+		if got := lines(t, file); len(got) != 2 || !strings.HasSuffix(got[0].Path, "…") ||
+			got[1].Count != full.Count {
 			t.Errorf("%d lines, the first is %+v", len(got), got)
 		}
 	}
@@ -219,14 +225,16 @@ func TestWhatIsNoRegularFileIsRefusedAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{
-		pipe: "is a pipe", link: "is a pipe", socket: "is a socket", dir: "is a directory", "/dev/full": "is a device",
+		pipe: "is a pipe", link: "is a pipe", socket: "is a socket", dir: "is a directory",
+		"/dev/full": "is a device",
 		filepath.Join(dir, "absent", "audit.log"): "no such file",
 	} {
 		log, err := audit.Open(name, audit.Options{})
 		if err == nil {
 			_ = log.Close()
 		}
-		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), name) {
+		if err == nil || !strings.Contains(err.Error(), want) ||
+			!strings.Contains(err.Error(), name) {
 			t.Errorf("%s: got %v, want %q", name, err, want)
 		}
 	}
@@ -252,7 +260,8 @@ func TestManyRefusalsAreTwoLines(t *testing.T) {
 	counts := map[string][]uint64{}
 	for _, line := range lines(t, name) {
 		counts[line.Method] = append(counts[line.Method], line.Count)
-		if line.UID != 1 || line.PID != 7 || line.Outcome != refused.Outcome || line.Path+line.Connection+line.Project+line.Key != "" {
+		if line.UID != 1 || line.PID != 7 || line.Outcome != refused.Outcome ||
+			line.Path+line.Connection+line.Project+line.Key != "" {
 			t.Errorf("the line is %+v", line)
 		}
 	}

@@ -35,8 +35,9 @@ func openFile(name string) (*os.File, error) {
 				_ = late.file.Close()
 			}
 		}()
-		return nil, fmt.Errorf("open the audit log: %s is not opened within %v: check that its disk answers",
-			name, openPatience)
+		return nil,
+			fmt.Errorf("open the audit log: %s is not opened within %v: check that its disk answers",
+				name, openPatience)
 	}
 }
 
@@ -67,7 +68,8 @@ func requireRegular(name string, info fs.FileInfo) error {
 	if info.Mode().IsRegular() {
 		return nil
 	}
-	return fmt.Errorf("open the audit log: %s is %s: name a regular file", name, kindOf(info.Mode()))
+	return fmt.Errorf("open the audit log: %s is %s: name a regular file", name,
+		kindOf(info.Mode()))
 }
 
 func kindOf(mode fs.FileMode) string {

@@ -137,7 +137,8 @@ func appendRune(line []byte, r rune) []byte {
 
 func appendEscape(line []byte, r rune) []byte {
 	const digits = "0123456789abcdef"
-	return append(line, '\\', 'u', digits[r>>12&0xf], digits[r>>8&0xf], digits[r>>4&0xf], digits[r&0xf])
+	return append(line, '\\', 'u', digits[r>>12&0xf], digits[r>>8&0xf], digits[r>>4&0xf],
+		digits[r&0xf])
 }
 
 func hash(text string) string {

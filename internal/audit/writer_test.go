@@ -84,7 +84,8 @@ func TestAFullDiskIsAnErrorAndHealsByItself(t *testing.T) {
 		text := d.text()
 		torn, _, _ := strings.Cut(text, outcomeLost)
 		whole := text[strings.LastIndex(torn, "\n")+1:]
-		if !strings.Contains(whole, `"outcome":"LINES_LOST","count":3}`) || strings.Count(whole, "\n") != 2 {
+		if !strings.Contains(whole, `"outcome":"LINES_LOST","count":3}`) ||
+			strings.Count(whole, "\n") != 2 {
 			t.Errorf("the file holds %q", text)
 		}
 		if err := l.Close(); err != nil {
@@ -103,7 +104,8 @@ func TestADiskThatHangsHoldsUpACallerWithinItsDeadlineOnly(t *testing.T) {
 		if err := l.Write(ctx, Entry{}); err == nil || time.Since(began) != time.Second {
 			t.Errorf("after %v: %v", time.Since(began), err)
 		}
-		if err := l.Write(t.Context(), Entry{}); err == nil || time.Since(began) > time.Second+writePatience {
+		if err := l.Write(t.Context(), Entry{}); err == nil ||
+			time.Since(began) > time.Second+writePatience {
 			t.Errorf("without a deadline, after %v: %v", time.Since(began), err)
 		}
 		began = time.Now()

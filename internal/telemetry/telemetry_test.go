@@ -329,7 +329,8 @@ func TestOTLPTravelsByTheProtocolThatIsNamed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			grpc, err := overGRPC(environment(test.variables), "TRACES")
 			if grpc != test.grpc || (err != nil) != test.refused {
-				t.Errorf("overGRPC = %v, %v; want %v, an error: %v", grpc, err, test.grpc, test.refused)
+				t.Errorf("overGRPC = %v, %v; want %v, an error: %v", grpc, err, test.grpc,
+					test.refused)
 			}
 		})
 	}

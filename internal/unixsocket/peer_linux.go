@@ -56,7 +56,8 @@ func (peerCredentials) OverrideServerName(string) error { return nil }
 
 // PeerOn returns the process at the other end of a Unix socket.
 func PeerOn(conn net.Conn) (Peer, error) {
-	_, overUnix := conn.LocalAddr().(*net.UnixAddr) // another socket has no peer, and names one all the same
+	// another socket has no peer, and names one all the same
+	_, overUnix := conn.LocalAddr().(*net.UnixAddr)
 	unixConn, ok := conn.(syscall.Conn)
 	if !ok || !overUnix {
 		return Peer{}, errNotUnixSocket

@@ -61,7 +61,8 @@ func classify(parts []*part) error {
 		}
 		list, err := detector.Detect(bytes.NewReader(module), classifier, rules, overrides, true)
 		if err != nil {
-			return fmt.Errorf("%w (this project links what scripts/licenses/classify.go allows)", err)
+			return fmt.Errorf("%w (this project links what scripts/licenses/classify.go allows)",
+				err)
 		}
 		one.licence = list.Direct[0].LicenceType
 	}
@@ -77,8 +78,9 @@ func overridesFor(one *part) (dependency.Overrides, error) {
 			return nil, err
 		}
 		if sum := sha256.Sum256(text); hex.EncodeToString(sum[:]) != known.sha256 {
-			return nil, fmt.Errorf("the licence of %s %s has changed: read %s, then correct readByPerson",
-				one.name, one.version, filepath.Join(one.dir, one.files[0]))
+			return nil,
+				fmt.Errorf("the licence of %s %s has changed: read %s, then correct readByPerson",
+					one.name, one.version, filepath.Join(one.dir, one.files[0]))
 		}
 		info.LicenceType = known.licence
 	}

@@ -126,7 +126,8 @@ func addPart(found map[string]*part, p goPackage, dir string) error {
 		return nil
 	}
 	if !slices.ContainsFunc(files, licenceName.MatchString) && inside == "." {
-		return fmt.Errorf("%s %s has no licence: nobody may ship it", p.Module.Path, p.Module.Version)
+		return fmt.Errorf("%s %s has no licence: nobody may ship it", p.Module.Path,
+			p.Module.Version)
 	}
 	found[name] = &part{
 		module: p.Module.Path, version: p.Module.Version, name: name, dir: dir, files: files,

@@ -61,7 +61,8 @@ func compare(text []byte) error {
 		return err
 	}
 	if !bytes.Equal(there, text) {
-		return errors.New(target + " is not what the program links: run `make licenses` and commit it")
+		return errors.New(target +
+			" is not what the program links: run `make licenses` and commit it")
 	}
 	return nil
 }

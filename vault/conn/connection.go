@@ -1,6 +1,21 @@
-// Package conn is one connection to one Vault: it reads secrets with the token that vault/login
+// Package conn is one connection to one Vault: it reads secrets with the token that package login
 // keeps, through one circuit breaker, reports its state, and tests itself. It knows nothing of
 // caches, callers or gRPC.
+//
+// What it promises:
+//
+//   - A read costs one request. A token that Vault does not know costs one login shared by all who
+//     met it, and a denial one fresh login, at most one a minute.
+//   - An outage is cheap, and no larger than it is. The breaker lets out one read per pause; every
+//     other read fails at once and says when to retry. A failed login stops no read while the token
+//     lives.
+//   - Vault is not flooded. A bounded number of reads is in progress; others queue for half of the
+//     timeout at most.
+//   - One function decides the state (board.observe), from the login, the breaker and the denials.
+//
+// How it works. A Connection owns a vault.Client, a login.Source and a breaker.Breaker, and loops
+// that end with Close: the board (status.go), the idle probe (probe.go) and the watch of the TLS
+// files (tls.go). Reads (read.go) and tests (test.go) run on their callers' goroutines.
 package conn
 
 import (

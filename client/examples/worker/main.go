@@ -56,15 +56,17 @@ func run(ctx context.Context, c *client.Client, stored map[string]string, job st
 		return 0, err
 	}
 	connection := resolved.(map[string]string)
-	answer, err := client.Use(ctx, c, stored["token"], func(ctx context.Context, token string) (*http.Response, error) {
-		request, err := http.NewRequestWithContext(ctx, http.MethodPost, connection["url"], strings.NewReader(job))
-		if err != nil {
-			return nil, err
-		}
-		request.Header.Set("Authorization", "Bearer "+token)
-		request.Header.Set("X-Account", connection["account"])
-		return http.DefaultClient.Do(request)
-	})
+	answer, err := client.Use(ctx, c, stored["token"],
+		func(ctx context.Context, token string) (*http.Response, error) {
+			request, err := http.NewRequestWithContext(ctx, http.MethodPost, connection["url"],
+				strings.NewReader(job))
+			if err != nil {
+				return nil, err
+			}
+			request.Header.Set("Authorization", "Bearer "+token)
+			request.Header.Set("X-Account", connection["account"])
+			return http.DefaultClient.Do(request)
+		})
 	if err != nil {
 		return 0, err
 	}

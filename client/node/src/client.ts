@@ -514,7 +514,7 @@ function socketPath(socket: string): string {
   const path = socket.startsWith('unix://') ? socket.slice('unix://'.length) : socket.startsWith('unix:') ? socket.slice('unix:'.length) : socket;
   const isRelative = socket.startsWith('unix://') && !path.startsWith('/');
   if (path === '' || isRelative || path.includes('://')) {
-    throw new TypeError(`the socket ${JSON.stringify(socket)} is no Unix socket: write its path, or unix:///path`);
+    throw new TypeError(`the socket ${JSON.stringify(socket)} is not a Unix socket: write its path, or unix:///path`);
   }
   return path;
 }

@@ -13,46 +13,46 @@ import (
 // not cover the address.
 var ErrAddressNotAllowed = errors.New("the address is not among those that may be connected to")
 
-// destinations are the hosts that a client may connect to. A host listed by name may resolve to
+// allowlist names the hosts that a client may connect to. A host listed by name may resolve to
 // anything. Any other host is judged by the address that it resolves to at connection time, so that
 // a name cannot change between check and use.
-type destinations struct {
+type allowlist struct {
 	hosts    []string // lower case
 	networks []netip.Prefix
 }
 
-// newDestinations parses names, addresses and networks in CIDR notation.
-func newDestinations(allowed []string) destinations {
-	var d destinations
+// newAllowlist parses names, addresses and networks in CIDR notation.
+func newAllowlist(allowed []string) allowlist {
+	var l allowlist
 	for _, text := range allowed {
 		if network, err := netip.ParsePrefix(text); err == nil {
-			d.networks = append(d.networks, network.Masked())
+			l.networks = append(l.networks, network.Masked())
 			continue
 		}
 		if address, err := netip.ParseAddr(text); err == nil {
 			address = address.Unmap()
-			d.networks = append(d.networks, netip.PrefixFrom(address, address.BitLen()))
+			l.networks = append(l.networks, netip.PrefixFrom(address, address.BitLen()))
 			continue
 		}
-		d.hosts = append(d.hosts, canonicalHost(text))
+		l.hosts = append(l.hosts, canonicalHost(text))
 	}
-	return d
+	return l
 }
 
 // guardDialer makes the dialer refuse every address that is not allowed.
-func (d destinations) guardDialer(dialer *net.Dialer, address *url.URL) error {
+func (l allowlist) guardDialer(dialer *net.Dialer, address *url.URL) error {
 	host := canonicalHost(address.Hostname())
-	for _, allowed := range d.hosts {
+	for _, allowed := range l.hosts {
 		if host == allowed {
 			return nil
 		}
 	}
-	if literal, err := netip.ParseAddr(host); err == nil && !d.covers(literal) ||
-		len(d.networks) == 0 {
+	if literal, err := netip.ParseAddr(host); err == nil && !l.covers(literal) ||
+		len(l.networks) == 0 {
 		return ErrAddressNotAllowed
 	}
 	dialer.Control = func(_, resolved string, _ syscall.RawConn) error {
-		if where, err := netip.ParseAddrPort(resolved); err == nil && d.covers(where.Addr()) {
+		if where, err := netip.ParseAddrPort(resolved); err == nil && l.covers(where.Addr()) {
 			return nil
 		}
 		return ErrAddressNotAllowed
@@ -60,9 +60,9 @@ func (d destinations) guardDialer(dialer *net.Dialer, address *url.URL) error {
 	return nil
 }
 
-func (d destinations) covers(address netip.Addr) bool {
+func (l allowlist) covers(address netip.Addr) bool {
 	address = address.Unmap().WithZone("")
-	for _, network := range d.networks {
+	for _, network := range l.networks {
 		if network.Contains(address) {
 			return true
 		}

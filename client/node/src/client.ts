@@ -5,14 +5,14 @@ import {
 import { create, fromBinary, toBinary, type DescMessage, type MessageInitShape, type MessageShape } from '@bufbuild/protobuf';
 import {
   SecretService, type BatchResolveResult, type ConnectionStatus, type ConnectionSpecSchema,
-  type ResolveRequestSchema, type TestConnectionResponse,
+  type ResolveRequest, type ResolveRequestSchema, type TestConnectionResponse,
 } from './gen/secretsidecar/v1/secret_service_pb.js';
 import { BatchError, callError, closed, itemError, refused, SecretSidecarError, unreachable } from './errors.js';
 import { NearCache } from './near.js';
 import { copyAndFind, put } from './object.js';
 import { storedReference } from './reference.js';
 import { Secret } from './secret.js';
-import { duration, sleep } from './time.js';
+import { type Duration, duration, sleep } from './time.js';
 
 const defaultSocket = '/run/secret-sidecar/sidecar.sock';
 /** Longer than a connection's own timeout (10 s), so that the sidecar can say what is wrong with Vault. */
@@ -111,7 +111,7 @@ interface Bounds {
 /** One reference as it is asked for. Equal keys have one answer. */
 interface Lookup {
   key: string;
-  request: MessageInitShape<typeof ResolveRequestSchema>;
+  request: Exclude<MessageInitShape<typeof ResolveRequestSchema>, ResolveRequest>;
 }
 
 /** What became of one reference. Of several, only the values are looked at. */
@@ -147,7 +147,7 @@ export class Client implements AsyncDisposable {
       'grpc.default_authority': 'localhost',
       // gRPC's own pauses grow to two minutes. A socket on the same machine costs nothing to try.
       'grpc.initial_reconnect_backoff_ms': 50,
-      'grpc.max_reconnect_backoff_ms': 750,
+      'grpc.max_reconnect_backoff_ms': 500,
       'grpc.max_receive_message_length': 8 << 20, // a secret may have 4 MiB
     });
   }
@@ -284,7 +284,7 @@ export class Client implements AsyncDisposable {
   }
 
   async #secret(reference: string, options: GetOptions, maxAge: number | undefined): Promise<Secret> {
-    const lookup = lookupOf(reference, options, maxAge);
+    const lookup = lookupOf(reference, mannerOf(options, maxAge));
     const kept = maxAge === undefined ? this.#near?.get(lookup.key) : undefined;
     if (kept !== undefined) return kept;
     const outcome = await this.#resolve(lookup, bounds(options));
@@ -312,8 +312,9 @@ export class Client implements AsyncDisposable {
     const limits = bounds(options);
     const outcomes = new Map<string, Outcome | undefined>();
     const missing: Lookup[] = [];
+    const manner = mannerOf(options, options.fresh === true ? 0 : undefined);
     const keys = references.map((reference) => {
-      const lookup = attempt(() => lookupOf(reference, options, options.fresh === true ? 0 : undefined));
+      const lookup = attempt(() => lookupOf(reference, manner));
       if (lookup instanceof SecretSidecarError) return lookup;
       if (outcomes.has(lookup.key)) return lookup.key;
       const kept = options.fresh === true ? undefined : this.#near?.get(lookup.key);
@@ -461,18 +462,35 @@ function leavesTime(wait: number, limits: Bounds): boolean {
   return wait > 0 && Date.now() + wait < limits.deadline;
 }
 
-/** Joins a reference, stored or not, and the options. */
-function lookupOf(reference: string, options: GetOptions, maxAge: number | undefined): Lookup {
-  const { connection, path } = place(reference, options.connection);
-  const { project = '', key = '', version = 0, maxStale } = options;
+/** How the references of one call are read: the options, with what is not given filled in. */
+interface Manner {
+  connection: string | undefined;
+  project: string;
+  key: string;
+  version: number;
+  maxAge: Duration | undefined;
+  maxStale: Duration | undefined;
+  inKey: string; // all that is part of a lookup's key
+}
+
+function mannerOf(options: GetOptions, maxAge: number | undefined): Manner {
+  const { connection, project = '', key = '', version = 0, maxStale } = options;
   return {
-    key: JSON.stringify([connection, path, project, key, version, maxStale]),
-    request: {
-      connection, path, projectId: project, key, version,
-      ...(maxAge === undefined ? {} : { maxAge: duration(maxAge) }),
-      ...(maxStale === undefined ? {} : { maxStale: duration(maxStale) }),
-    },
+    connection, project, key, version,
+    maxAge: maxAge === undefined ? undefined : duration(maxAge),
+    maxStale: maxStale === undefined ? undefined : duration(maxStale),
+    inKey: JSON.stringify([project, key, version, maxStale]),
   };
+}
+
+/** Joins a reference, stored or not, and how it is read. */
+function lookupOf(reference: string, manner: Manner): Lookup {
+  const { connection, path } = place(reference, manner.connection);
+  const { project: projectId, key, version, maxAge, maxStale } = manner;
+  const request: Lookup['request'] = { connection, path, projectId, key, version };
+  if (maxAge !== undefined) request.maxAge = maxAge;
+  if (maxStale !== undefined) request.maxStale = maxStale;
+  return { key: `${connection.length} ${connection} ${path.length} ${path} ${manner.inKey}`, request };
 }
 
 /** Says what invalidate and testConnection are about: a stored reference brings its connection. */

@@ -159,6 +159,11 @@ pictures: ## draw the charts of both again, from the numbers that are kept in do
 bench-coldstart: build ## from the start of the process to its first answer and its first secret, in half a minute
 	go run -trimpath ./bench -coldstart -vault '$(VAULT_BINARY)'
 
+.PHONY: bench-clients
+bench-clients: build client/node/node_modules/.package-lock.json ## measure the client libraries in 5 minutes, and put the numbers into docs/benchmarks.md
+	cd client/node && npm run --silent build
+	go run -trimpath ./bench -clients
+
 .PHONY: profile
 profile: build ## write CPU, heap, mutex and block profiles of cached Resolves to profiles/, and show where they begin
 	go run -trimpath ./bench -profile profiles

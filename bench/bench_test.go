@@ -134,6 +134,30 @@ func TestColumnsArePartedFromTheirUnits(t *testing.T) {
 	}
 }
 
+func TestTheClientLibrariesAreMeasured(t *testing.T) {
+	if _, err := os.Stat("../client/node/dist/esm"); err != nil {
+		t.Skip("the Node client is not built: make test-node")
+	}
+	p := shortPlan(t)
+	found, err := measureClients(t.Context(), newTestStage(t, p), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(found.Targets) != 13 || len(found.Calls) != len(clientSubjects) {
+		t.Errorf("%d targets, %d kinds of calls", len(found.Targets), len(found.Calls))
+	}
+	for _, one := range found.Targets {
+		if strings.HasPrefix(one.Measure, "answered / calls") && one.Value != 1 {
+			t.Errorf("%s is %v", one.Measure, one.Value)
+		}
+	}
+	var page strings.Builder
+	found.write(&page)
+	if !strings.Contains(page.String(), "## Client libraries") || strings.Contains(page.String(), "NaN") {
+		t.Errorf("the page is\n%s", page.String())
+	}
+}
+
 func TestProfilesAreWritten(t *testing.T) {
 	p := shortPlan(t)
 	p.profile, p.profileFor = t.TempDir(), time.Second

@@ -30,6 +30,8 @@ type plan struct {
 
 	draw bool // draw the kept numbers again instead of measuring
 
+	clients bool // measure the client libraries alone
+
 	coldStart bool // measure starts alone
 	starts    int  // how many of each
 }
@@ -55,6 +57,8 @@ func main() {
 		"directory to write profiles of the server to, instead of measuring")
 	flag.DurationVar(&p.profileFor, "profile-for", 10*time.Second,
 		"how long to profile the CPU, in full seconds")
+	flag.BoolVar(&p.clients, "clients", false,
+		"measure the client libraries alone, and put them into the report")
 	flag.BoolVar(&p.coldStart, "coldstart", false,
 		"measure starts alone, and print them in Markdown")
 	flag.IntVar(&p.starts, "starts", 30, "how many starts of each kind -coldstart measures")
@@ -95,6 +99,13 @@ func run(ctx context.Context, p plan) error {
 		return profile(ctx, s, p)
 	case p.coldStart:
 		return measureColdStarts(ctx, s, p, os.Stdout)
+	case p.clients:
+		found, err := measureClients(ctx, s, p)
+		if err != nil {
+			return err
+		}
+		printTargets(found.Targets)
+		return keepClients(p.report, found)
 	case p.quick:
 		load, err := measureLoad(ctx, s, p)
 		if err != nil {
@@ -108,6 +119,9 @@ func run(ctx context.Context, p plan) error {
 		return err
 	}
 	printTargets(r.Targets)
+	if kept, err := readResults(p.report); err == nil {
+		r.Clients = kept.Clients // make bench-clients measures them
+	}
 	return r.write(p.report)
 }
 

@@ -65,6 +65,19 @@ func (p *process) stop() {
 	_ = p.command.Wait()
 }
 
+// kill ends the process without a chance to clean up.
+func (p *process) kill() {
+	_ = p.command.Process.Kill()
+	_ = p.command.Wait()
+}
+
+// again starts the same server once more.
+func (p *process) again() (*process, error) {
+	command := exec.Command(p.command.Path, p.command.Args[1:]...)
+	command.Env = p.command.Env
+	return startProcess(command)
+}
+
 // withStats makes the process's statistics available on a socket.
 func (p *process) withStats(socket string) *process {
 	p.control = &http.Client{Transport: &http.Transport{

@@ -26,6 +26,7 @@ type results struct {
 	Load    []loadLine // durations in nanoseconds
 	Growth  []growth
 	Notes   []string
+	Clients *clientResults `json:",omitempty"`
 }
 
 func newResults(p plan) *results {
@@ -69,15 +70,34 @@ func numbersOf(page string) string { return strings.TrimSuffix(page, ".md") + ".
 
 // redraw draws the page and its charts again, from the saved numbers.
 func redraw(page string) error {
+	r, err := readResults(page)
+	if err != nil {
+		return err
+	}
+	return r.draw(page)
+}
+
+// readResults reads the numbers that were kept.
+func readResults(page string) (*results, error) {
 	text, err := os.ReadFile(numbersOf(page))
 	if err != nil {
-		return fmt.Errorf("read the numbers of an earlier run: %w", err)
+		return nil, fmt.Errorf("read the numbers of an earlier run: %w", err)
 	}
 	var r results
 	if err := json.Unmarshal(text, &r); err != nil {
-		return fmt.Errorf("read the numbers in %s: %w", numbersOf(page), err)
+		return nil, fmt.Errorf("read the numbers in %s: %w", numbersOf(page), err)
 	}
-	return r.draw(page)
+	return &r, nil
+}
+
+// keepClients puts the client libraries' numbers into a report that there is.
+func keepClients(page string, found *clientResults) error {
+	r, err := readResults(page)
+	if err != nil {
+		return err
+	}
+	r.Clients = found
+	return r.write(page)
 }
 
 // draw writes the page and its charts.
@@ -107,18 +127,9 @@ machine, so compare within this page only. [benchmarks.json](benchmarks.json) ha
 [performance.md](performance.md) says what they mean.
 
 `, r.Made, r.Machine, r.Rounds, r.Each)
-	fmt.Fprint(w, "## Targets\n\n| measure | value | target | |\n|---|---|---|---|\n")
-	for _, one := range r.Targets {
-		verdict := "met"
-		if !one.isMet() {
-			verdict = "**not met**"
-		}
-		fmt.Fprintf(w, "| %s | %s | %s | %s |\n", one.Measure,
-			withUnit(number(one.Value), one.Unit), withUnit(one.bound(), one.Unit), verdict)
-	}
-	for _, note := range r.Notes {
-		fmt.Fprintf(w, "\n%s\n", note)
-	}
+	fmt.Fprint(w, "## Targets\n\n")
+	writeTargets(w, r.Targets, r.Notes)
+	r.Clients.write(w)
 	fmt.Fprintf(w, "\n## Load\n\n![%[2]s](%[1]s/throughput.svg)\n\n![%[3]s](%[1]s/p99.svg)\n\n",
 		charts, altThroughput, altTail)
 	fmt.Fprintf(w, `With %d callers:
@@ -157,6 +168,38 @@ machine, so compare within this page only. [benchmarks.json](benchmarks.json) ha
 			}
 			fmt.Fprintln(w)
 		}
+	}
+}
+
+func writeTargets(w io.Writer, targets []target, notes []string) {
+	fmt.Fprint(w, "| measure | value | target | |\n|---|---|---|---|\n")
+	for _, one := range targets {
+		verdict := "met"
+		if !one.isMet() {
+			verdict = "**not met**"
+		}
+		fmt.Fprintf(w, "| %s | %s | %s | %s |\n", one.Measure, withUnit(number(one.Value), one.Unit), withUnit(one.bound(), one.Unit), verdict)
+	}
+	for _, note := range notes {
+		fmt.Fprintf(w, "\n%s\n", note)
+	}
+}
+
+// write writes the part of the client libraries, where they were measured.
+func (c *clientResults) write(w io.Writer) {
+	if c == nil {
+		return
+	}
+	fmt.Fprintf(w, "\n## Client libraries\n\nMade by `make bench-clients` on %s: %s,\n"+
+		"Node.js %s. Calls are made one after the other. Their numbers are medians of %d rounds of %s, and\n"+
+		"a ratio is the median of the ratios of the rounds. Bare is a call with the generated types and a\n"+
+		"deadline: what a worker makes without the library. The library and the bare calls ask the same\n"+
+		"echo in turn.\n\n",
+		c.Made, c.Machine, c.Node, c.Rounds, c.Each)
+	writeTargets(w, c.Targets, c.Notes)
+	fmt.Fprint(w, "\n| call | p50, µs | p99, µs | calls a second |\n|---|---|---|---|\n")
+	for _, one := range c.Calls {
+		fmt.Fprintf(w, "| %s | %s | %s | %s |\n", one.Name, number(one.P50), number(one.P99), number(one.CallsPerSecond))
 	}
 }
 

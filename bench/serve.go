@@ -88,13 +88,27 @@ func (e echo) Resolve(_ context.Context,
 		Value: e.value(request.GetPath()), ValueType: secretsidecarv1.ValueType_VALUE_TYPE_STRING,
 		Version:          1,
 		VersionCreatedAt: timestamppb.New(now), FetchedAt: timestamppb.New(now),
-		ExpiresAt: timestamppb.New(now),
+		ExpiresAt: timestamppb.New(now.Add(time.Hour)),
 		Source:    secretsidecarv1.Source_SOURCE_CACHE,
 	}, nil
 }
 
 // values are the echo's by their size.
 var values = map[int]string{}
+
+// BatchResolve implements the API.
+func (e echo) BatchResolve(ctx context.Context, request *secretsidecarv1.BatchResolveRequest) (*secretsidecarv1.BatchResolveResponse, error) {
+	answer := &secretsidecarv1.BatchResolveResponse{}
+	for _, one := range request.GetRequests() {
+		secret, err := e.Resolve(ctx, one)
+		if err != nil {
+			return nil, err
+		}
+		answer.Results = append(answer.Results, &secretsidecarv1.BatchResolveResult{
+			Outcome: &secretsidecarv1.BatchResolveResult_Secret{Secret: secret}})
+	}
+	return answer, nil
+}
 
 func (e echo) value(path string) string {
 	if strings.HasPrefix(path, "secret/data/size-256-") {

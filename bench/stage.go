@@ -33,6 +33,8 @@ type stage struct {
 	echo        []secretsidecarv1.SecretServiceClient
 	clients     []secretsidecarv1.SecretServiceClient // of sidecar
 	binary      string
+
+	echoSocket, sidecarSocket string
 }
 
 // usualChannels is how many client connections the callers usually share.
@@ -62,7 +64,9 @@ func (s *stage) setUp(ctx context.Context) error {
 	if s.bare, s.echo, err = s.startEcho(); err != nil {
 		return err
 	}
+	s.echoSocket = s.lastSocket()
 	s.sidecar, s.clients, err = s.startSidecar(ctx, s.quickAndSlow())
+	s.sidecarSocket = s.lastSocket()
 	return err
 }
 

@@ -35,7 +35,7 @@ const (
 // socket on the same machine costs nothing, so a sidecar that is back is found within a second.
 var reconnect = grpc.ConnectParams{
 	Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6,
-		Jitter: 0.2, MaxDelay: 750 * time.Millisecond},
+		Jitter: 0.2, MaxDelay: 500 * time.Millisecond},
 	MinConnectTimeout: 5 * time.Second,
 }
 

@@ -112,6 +112,30 @@ func TestAnObjectMayShareItsParts(t *testing.T) {
 	}
 }
 
+func TestAnObjectOfManyReferencesIsResolvedInBatchesThatTheSidecarTakes(t *testing.T) {
+	secrets, object := map[string]string{}, []any{}
+	for i := range 1200 {
+		one := fmt.Sprintf("secret/data/app/%d", i%600)
+		secrets[one] = fmt.Sprint("value ", i%600)
+		object = append(object, map[string]any{"deep": []any{stored(one)}})
+	}
+	c, sidecar := clienttest.New(t, secrets)
+	got, err := c.ResolveObject(t.Context(), object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, one := range got.([]any) {
+		if one.(map[string]any)["deep"].([]any)[0] != fmt.Sprint("value ", i%600) {
+			t.Fatalf("the object's %d is %v", i, one)
+		}
+	}
+	for one := range secrets {
+		if asked := sidecar.Asked(one); asked != 1 {
+			t.Errorf("%s was asked for %d times", one, asked)
+		}
+	}
+}
+
 func TestTheCopyOfAnObjectIsTheCallersOwn(t *testing.T) {
 	c, _ := clienttest.New(t, nil)
 	object := map[string]any{"map": map[string]any{}, "list": []any{"a"}, "texts": []string{"a"},
@@ -176,12 +200,19 @@ func TestAnyObjectIsResolvedAsAPlainWalkSays(t *testing.T) {
 	for i := range 40 {
 		secrets[fmt.Sprintf("secret/data/s%d/key", i)] = fmt.Sprint("value ", i)
 	}
-	c, _ := clienttest.New(t, secrets)
+	c, sidecar := clienttest.New(t, secrets)
+	asked := map[string]int{}
 	for seed := range uint64(200) {
-		object := randomObject(rand.New(rand.NewPCG(seed, 0)), 5)
+		object := randomObject(rand.New(rand.NewPCG(seed, 0)), 6)
 		got, err := c.ResolveObject(t.Context(), object)
 		if err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
+		}
+		for one := range secrets {
+			if more := sidecar.Asked(one) - asked[one]; more > 1 {
+				t.Errorf("seed %d: %s was asked for %d times", seed, one, more)
+			}
+			asked[one] = sidecar.Asked(one)
 		}
 		if want := plainly(object, secrets); !reflect.DeepEqual(got, want) {
 			t.Errorf("seed %d:\ngot  %v\nwant %v", seed, got, want)
@@ -205,7 +236,7 @@ func randomObject(r *rand.Rand, depth int) any {
 	case 4:
 		return nil
 	case 5:
-		return []byte{1}
+		return []any{[]byte{1}, time.Unix(1, 0), struct{ Text string }{stored("secret/data/s1/key")}, true}[r.IntN(4)]
 	case 6:
 		list := make([]any, r.IntN(4))
 		for i := range list {

@@ -142,6 +142,9 @@ func (s *Sidecar) Resolve(_ context.Context,
 // BatchResolve implements the service.
 func (s *Sidecar) BatchResolve(_ context.Context,
 	request *secretsidecarv1.BatchResolveRequest) (*secretsidecarv1.BatchResolveResponse, error) {
+	if n := len(request.GetRequests()); n == 0 || n > 256 {
+		return nil, status.Errorf(codes.InvalidArgument, "a batch has 1 to 256 requests, not %d", n)
+	}
 	answer := &secretsidecarv1.BatchResolveResponse{}
 	for _, one := range request.GetRequests() {
 		result := &secretsidecarv1.BatchResolveResult{}

@@ -5,14 +5,14 @@ import {
 import { create, fromBinary, toBinary, type DescMessage, type MessageInitShape, type MessageShape } from '@bufbuild/protobuf';
 import {
   SecretService, type BatchResolveResult, type ConnectionStatus, type ConnectionSpecSchema,
-  type ResolveRequestSchema, type TestConnectionResponse,
+  type ResolveRequest, type ResolveRequestSchema, type TestConnectionResponse,
 } from './gen/secretsidecar/v1/secret_service_pb.js';
 import { BatchError, callError, closed, itemError, refused, SecretSidecarError, unreachable } from './errors.js';
 import { NearCache } from './near.js';
 import { copyAndFind, put } from './object.js';
 import { storedReference } from './reference.js';
 import { Secret } from './secret.js';
-import { duration, sleep } from './time.js';
+import { type Duration, duration, sleep } from './time.js';
 
 const defaultSocket = '/run/secret-sidecar/sidecar.sock';
 /** Longer than a connection's own timeout (10 s), so that the sidecar can say what is wrong with Vault. */
@@ -111,10 +111,13 @@ interface Bounds {
 /** One reference as it is asked for. Equal keys have one answer. */
 interface Lookup {
   key: string;
-  request: MessageInitShape<typeof ResolveRequestSchema>;
+  request: Exclude<MessageInitShape<typeof ResolveRequestSchema>, ResolveRequest>;
 }
 
-type Outcome = Secret | SecretSidecarError;
+/** What became of one reference. Of several, only the values are looked at. */
+type Outcome = { readonly value: string } | SecretSidecarError;
+
+const isFailed = (outcome: Outcome | undefined): outcome is SecretSidecarError => outcome instanceof SecretSidecarError;
 
 /**
  * Opens a client and waits until the sidecar takes its connection. Make one for a process, not one
@@ -144,7 +147,7 @@ export class Client implements AsyncDisposable {
       'grpc.default_authority': 'localhost',
       // gRPC's own pauses grow to two minutes. A socket on the same machine costs nothing to try.
       'grpc.initial_reconnect_backoff_ms': 50,
-      'grpc.max_reconnect_backoff_ms': 750,
+      'grpc.max_reconnect_backoff_ms': 500,
       'grpc.max_receive_message_length': 8 << 20, // a secret may have 4 MiB
     });
   }
@@ -184,15 +187,15 @@ export class Client implements AsyncDisposable {
   async getAll<Names extends string>(references: Record<Names, string>, options: ReadOptions = {}): Promise<Record<Names, string>> {
     const names = Object.keys(references) as Names[];
     const outcomes = await this.#all(names.map((name) => references[name]), options);
-    const values = Object.create(null) as Record<Names, string>;
+    const values: [string, string][] = [];
     const failed = new Map<string, SecretSidecarError>();
     names.forEach((name, i) => {
       const outcome = outcomes[i] as Outcome;
-      if (outcome instanceof Secret) values[name] = outcome.value;
-      else failed.set(name, outcome);
+      if (isFailed(outcome)) failed.set(name, outcome);
+      else values.push([name, outcome.value]);
     });
     if (failed.size > 0) throw new BatchError(failed);
-    return { ...values };
+    return Object.fromEntries(values) as Record<Names, string>;
   }
 
   /**
@@ -208,7 +211,7 @@ export class Client implements AsyncDisposable {
     const failed = new Map<string, SecretSidecarError>();
     slots.forEach(({ holder, key, pointer }, i) => {
       const outcome = outcomes[i] as Outcome;
-      if (!(outcome instanceof Secret)) failed.set(pointer, outcome);
+      if (isFailed(outcome)) failed.set(pointer, outcome);
       else if (pointer === '') top.copy = outcome.value;
       else put(holder, key, outcome.value);
     });
@@ -281,15 +284,15 @@ export class Client implements AsyncDisposable {
   }
 
   async #secret(reference: string, options: GetOptions, maxAge: number | undefined): Promise<Secret> {
-    const lookup = lookupOf(reference, options, maxAge);
+    const lookup = lookupOf(reference, mannerOf(options, maxAge));
     const kept = maxAge === undefined ? this.#near?.get(lookup.key) : undefined;
     if (kept !== undefined) return kept;
     const outcome = await this.#resolve(lookup, bounds(options));
-    if (outcome instanceof Secret) return outcome;
+    if (!isFailed(outcome)) return outcome;
     throw outcome.of(reference);
   }
 
-  async #resolve(lookup: Lookup, limits: Bounds): Promise<Outcome> {
+  async #resolve(lookup: Lookup, limits: Bounds): Promise<Secret | SecretSidecarError> {
     const generation = this.#near?.generation ?? 0;
     try {
       const secret = new Secret(await this.#call(SecretService.method.resolve, lookup.request, limits));
@@ -307,14 +310,15 @@ export class Client implements AsyncDisposable {
    */
   async #all(references: string[], options: ReadOptions, each = false): Promise<Outcome[]> {
     const limits = bounds(options);
-    const outcomes = new Map<string, Outcome>();
+    const outcomes = new Map<string, Outcome | undefined>();
     const missing: Lookup[] = [];
+    const manner = mannerOf(options, options.fresh === true ? 0 : undefined);
     const keys = references.map((reference) => {
-      const lookup = attempt(() => lookupOf(reference, options, options.fresh === true ? 0 : undefined));
+      const lookup = attempt(() => lookupOf(reference, manner));
       if (lookup instanceof SecretSidecarError) return lookup;
       if (outcomes.has(lookup.key)) return lookup.key;
       const kept = options.fresh === true ? undefined : this.#near?.get(lookup.key);
-      outcomes.set(lookup.key, kept ?? new SecretSidecarError({ reason: '', message: 'not asked for yet' }));
+      outcomes.set(lookup.key, kept);
       if (kept === undefined) missing.push(lookup);
       return lookup.key;
     });
@@ -324,22 +328,27 @@ export class Client implements AsyncDisposable {
         await this.#batch(some, outcomes, limits);
       } catch (error) {
         if (!each || !(error instanceof SecretSidecarError)) throw error;
-        for (const { key } of some) if (!(outcomes.get(key) instanceof Secret)) outcomes.set(key, error);
+        for (const { key } of some) if (isFailed(outcomes.get(key) ?? error)) outcomes.set(key, error);
       }
     }
     return keys.map((key, i) => {
       const outcome = typeof key === 'string' ? outcomes.get(key) as Outcome : key;
-      return outcome instanceof Secret ? outcome : outcome.of(references[i] as string);
+      return isFailed(outcome) ? outcome.of(references[i] as string) : outcome;
     });
   }
 
-  /** Looks up to 256 references up, and those that failed for a moment again while there is time. */
-  async #batch(lookups: Lookup[], outcomes: Map<string, Outcome>, limits: Bounds): Promise<void> {
+  /**
+   * Looks up to 256 references up, and those that failed for a moment again while there is time. One
+   * that did not fit into the answer of a batch is asked for alone.
+   */
+  async #batch(lookups: Lookup[], outcomes: Map<string, Outcome | undefined>, limits: Bounds): Promise<void> {
     for (let wanted = lookups; wanted.length > 0;) {
       const generation = this.#near?.generation ?? 0;
       const answer = await this.#call(SecretService.method.batchResolve, { requests: wanted.map(({ request }) => request) }, limits);
       for (const [i, lookup] of wanted.entries()) {
-        outcomes.set(lookup.key, await this.#item(lookup, answer.results[i], wanted.length, generation, limits));
+        const outcome = this.#item(lookup, answer.results[i], generation);
+        const didNotFit = isFailed(outcome) && outcome.reason === 'SECRET_TOO_LARGE' && wanted.length > 1;
+        outcomes.set(lookup.key, didNotFit ? await this.#resolve(lookup, limits) : outcome);
       }
       const again = wanted.filter(({ key }) => leavesTime(retryAfter(outcomes.get(key)), limits));
       const wait = Math.max(0, ...again.map(({ key }) => retryAfter(outcomes.get(key))));
@@ -348,20 +357,19 @@ export class Client implements AsyncDisposable {
     }
   }
 
-  /** Reads one item's answer. One that did not fit into the answer of a batch is asked for alone. */
-  async #item(
-    lookup: Lookup, result: BatchResolveResult | undefined, of: number, generation: number, limits: Bounds,
-  ): Promise<Outcome> {
-    if (result?.outcome.case === 'secret') {
-      const secret = new Secret(result.outcome.value);
-      this.#near?.keep(lookup.key, secret, generation);
-      return secret;
+  /** Reads one item's answer. */
+  #item(lookup: Lookup, result: BatchResolveResult | undefined, generation: number): Outcome {
+    switch (result?.outcome.case) {
+      case 'secret':
+        this.#near?.keep(lookup.key, new Secret(result.outcome.value), generation);
+        return result.outcome.value;
+      case 'error':
+        return itemError(result.outcome.value);
+      default:
+        return new SecretSidecarError({
+          reason: '', message: 'the sidecar answered another batch than was asked for: are client and sidecar of one version?',
+        });
     }
-    if (result?.outcome.case !== 'error') {
-      return new SecretSidecarError({ reason: '', message: 'the sidecar answered another batch than was asked for: are client and sidecar of one version?' });
-    }
-    if (result.outcome.value.reason === 'SECRET_TOO_LARGE' && of > 1) return this.#resolve(lookup, limits);
-    return itemError(result.outcome.value);
   }
 
   /** Returns the secret as it is after a version of it was refused; undefined when it has not changed. */
@@ -413,7 +421,7 @@ export class Client implements AsyncDisposable {
     return new Promise((resolve, reject) => {
       const call = this.#grpc.makeUnaryRequest(
         `/${SecretService.typeName}/${method.name}`,
-        (message: MessageShape<I>) => Buffer.from(toBinary(method.input, message)),
+        (message: MessageShape<I>) => bufferOf(toBinary(method.input, message)),
         (bytes: Buffer) => fromBinary(method.output, bytes),
         create(method.input, request), new Metadata({ waitForReady: true }), { deadline: limits.deadline },
         (error, answer) => {
@@ -427,6 +435,9 @@ export class Client implements AsyncDisposable {
     });
   }
 }
+
+/** The same bytes as a Buffer. */
+const bufferOf = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 
 function bounds(options: CallOptions): Bounds {
   return { deadline: Date.now() + (options.timeout ?? defaultTimeout), signal: options.signal };
@@ -451,18 +462,35 @@ function leavesTime(wait: number, limits: Bounds): boolean {
   return wait > 0 && Date.now() + wait < limits.deadline;
 }
 
-/** Joins a reference, stored or not, and the options. */
-function lookupOf(reference: string, options: GetOptions, maxAge: number | undefined): Lookup {
-  const { connection, path } = place(reference, options.connection);
-  const { project = '', key = '', version = 0, maxStale } = options;
+/** How the references of one call are read: the options, with what is not given filled in. */
+interface Manner {
+  connection: string | undefined;
+  project: string;
+  key: string;
+  version: number;
+  maxAge: Duration | undefined;
+  maxStale: Duration | undefined;
+  inKey: string; // all that is part of a lookup's key
+}
+
+function mannerOf(options: GetOptions, maxAge: number | undefined): Manner {
+  const { connection, project = '', key = '', version = 0, maxStale } = options;
   return {
-    key: JSON.stringify([connection, path, project, key, version, maxStale]),
-    request: {
-      connection, path, projectId: project, key, version,
-      ...(maxAge === undefined ? {} : { maxAge: duration(maxAge) }),
-      ...(maxStale === undefined ? {} : { maxStale: duration(maxStale) }),
-    },
+    connection, project, key, version,
+    maxAge: maxAge === undefined ? undefined : duration(maxAge),
+    maxStale: maxStale === undefined ? undefined : duration(maxStale),
+    inKey: JSON.stringify([project, key, version, maxStale]),
   };
+}
+
+/** Joins a reference, stored or not, and how it is read. */
+function lookupOf(reference: string, manner: Manner): Lookup {
+  const { connection, path } = place(reference, manner.connection);
+  const { project: projectId, key, version, maxAge, maxStale } = manner;
+  const request: Lookup['request'] = { connection, path, projectId, key, version };
+  if (maxAge !== undefined) request.maxAge = maxAge;
+  if (maxStale !== undefined) request.maxStale = maxStale;
+  return { key: `${connection.length} ${connection} ${path.length} ${path} ${manner.inKey}`, request };
 }
 
 /** Says what invalidate and testConnection are about: a stored reference brings its connection. */
@@ -506,7 +534,7 @@ function attempt<T>(make: () => T): T | SecretSidecarError {
 }
 
 const retryAfter = (outcome: Outcome | undefined): number =>
-  outcome instanceof SecretSidecarError ? outcome.retryAfter ?? 0 : 0;
+  isFailed(outcome) ? outcome.retryAfter ?? 0 : 0;
 
 /** Returns the path in what a person writes as a socket. */
 function socketPath(socket: string): string {

@@ -1,6 +1,8 @@
 import { create } from '@bufbuild/protobuf';
 import { DurationSchema, type Duration, type Timestamp, timestampDate } from '@bufbuild/protobuf/wkt';
 
+export type { Duration };
+
 /** A duration in milliseconds as protobuf writes it. */
 export function duration(ms: number): Duration {
   const seconds = Math.floor(ms / 1000);

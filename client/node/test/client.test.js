@@ -324,27 +324,54 @@ test('an object may be deep, shared in itself, but not hold itself', async (t) =
   await assert.rejects(client.resolveObject(loop), /holds itself at \/in\/0\/it/);
 });
 
+test('an object of many references is resolved 256 at a time, each distinct one once', async (t) => {
+  const { client, sidecar } = await opened(t);
+  const object = [], want = [];
+  for (let i = 0; i < 1200; i++) {
+    sidecar.set(`secret/data/app/${i % 600}`, `value ${i % 600}`);
+    object.push({ deep: [stored(`secret/data/app/${i % 600}`)] });
+    want.push({ deep: [`value ${i % 600}`] });
+  }
+  assert.deepEqual(await client.resolveObject(object), want);
+  assert.deepEqual(sidecar.batches, [256, 256, 88]);
+});
+
 test('any object is resolved as a plain walk over it says', async (t) => {
   const { client, sidecar } = await opened(t);
   for (let i = 0; i < 40; i++) sidecar.set(`secret/data/s${i}/key`, `value ${i}`);
+  const date = new Date(), buffer = Buffer.from('raw'), map = new Map([['k', stored('secret/data/s1/key')]]), distinct = new Set();
   let seed = 1;
   const random = (n) => { seed = (seed * 48271) % 0x7fffffff; return seed % n; };
   const make = (depth) => {
-    const kind = random(depth === 0 ? 6 : 8);
+    const kind = random(depth === 0 ? 6 : 9);
     if (kind < 2) return ' '.repeat(random(2)) + stored(`secret/data/s${random(40)}/key`);
     if (kind === 2) return `text ${stored('secret/data/s1/key')}`;
-    if (kind < 6) return [null, random(100) / 7, true][kind - 3];
+    if (kind < 6) return [null, random(100) / 7, true, date, buffer, map, undefined][random(7)];
     if (kind === 6) return Array.from({ length: random(4) }, () => make(depth - 1));
-    return Object.fromEntries(Array.from({ length: random(4) }, () => [`~/${random(9)}`, make(depth - 1)]));
+    const entries = Array.from({ length: random(4) }, () => [`~/${random(9)}`, make(depth - 1)]);
+    return kind === 7 ? Object.fromEntries(entries) : Object.assign(Object.create(null), Object.fromEntries(entries));
   };
   const plain = (one) => {
-    if (typeof one === 'string') return one.trim().replace(/^\{\{prod\|ap_sep_v1\|secret\/data\/s(\d+)\/key\}\}$/, 'value $1');
+    if (typeof one === 'string') {
+      const number = /^\s*\{\{prod\|ap_sep_v1\|secret\/data\/s(\d+)\/key\}\}\s*$/.exec(one)?.[1];
+      if (number !== undefined) distinct.add(number);
+      return number === undefined ? one : `value ${number}`;
+    }
     if (Array.isArray(one)) return one.map(plain);
-    return one && typeof one === 'object' ? Object.fromEntries(Object.entries(one).map(([k, v]) => [k, plain(v)])) : one;
+    if (!one || typeof one !== 'object' || [date, buffer, map].includes(one)) return one;
+    const copy = Object.create(Object.getPrototypeOf(one));
+    for (const key of Object.keys(one)) copy[key] = plain(one[key]);
+    return copy;
   };
-  for (let i = 0; i < 200; i++) {
-    const object = make(5);
-    assert.deepEqual(await client.resolveObject(object), plain(object));
+  for (let i = 0; i < 300; i++) {
+    distinct.clear();
+    sidecar.asked.length = 0;
+    const object = make(6), want = plain(object), before = JSON.stringify(object);
+    const got = await client.resolveObject(object);
+    assert.deepStrictEqual(got, want); // prototypes too
+    assert.equal(JSON.stringify(got), JSON.stringify(want)); // the order of keys too
+    assert.equal(JSON.stringify(object), before);
+    assert.equal(sidecar.asked.length, distinct.size);
   }
 });
 

@@ -69,13 +69,14 @@ func (s *Server) admit(
 	if err != nil {
 		return lookup{}, errInvalidPath(err)
 	}
+	t := targetOf(reference)
 	c, err := s.enter(running, caller, access{
-		method: method, connection: request.GetConnection(), project: request.GetProjectId(),
+		method: method, asked: request.GetConnection(), project: request.GetProjectId(), target: t,
 	})
 	if err != nil {
 		return lookup{}, err
 	}
-	if err := c.allowsProject(request.GetProjectId()); err != nil {
+	if err := c.allows(request.GetProjectId(), t); err != nil {
 		return lookup{connection: c}, err
 	}
 	return lookup{connection: c, reference: reference, version: request.GetVersion(), ages: limits}, nil
@@ -86,21 +87,11 @@ func (s *Server) admit(
 func (s *Server) enter(
 	running *snapshot, caller unixsocket.Peer, want access,
 ) (*connection, error) {
-	want.unnamed = want.connection == ""
-	c, findErr := running.find(want.connection)
+	c, err := running.authorized(caller, want)
 	switch {
-	case findErr == nil:
-		want.connection = c.Name
-	case want.unnamed && running.allowsSome(caller, want):
-		return nil, findErr
-	}
-	if err := authorize(running.callers, caller, want); err != nil {
+	case err != nil:
 		return nil, err
-	}
-	if findErr != nil {
-		return nil, findErr
-	}
-	if c.acquire() {
+	case c.acquire():
 		return c, nil
 	}
 	// A reload ended the session between the snapshot and now; the next snapshot is already there.

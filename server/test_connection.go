@@ -78,11 +78,15 @@ func optionalReference(path string) (*vault.Reference, error) {
 func (s *Server) testConfigured(
 	ctx context.Context, caller unixsocket.Peer, name string, reference *vault.Reference,
 ) (*secretsidecarv1.TestConnectionResponse, error) {
-	c, err := s.enter(s.current.Load(), caller, access{method: methodTestConnection, connection: name})
+	running := s.current.Load()
+	c, err := s.enter(running, caller, access{method: methodTestConnection, asked: name})
 	if err != nil {
 		return nil, err
 	}
 	defer c.release()
+	if within := running.reachOf(caller, methodTestConnection, c); reference != nil && !within.includes(targetOf(*reference)) {
+		return nil, within.refusal(caller)
+	}
 	report := c.client.Test(ctx, reference)
 	c.warnOfWaiting(&report)
 	return reportOf(ctx, report)

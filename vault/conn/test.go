@@ -20,7 +20,7 @@ const revokeTimeout = 2 * time.Second
 // Test tries the connection step by step, with the credentials that the connection uses and a token of the test's
 // own, revoked afterwards; with a ref also whether that key can be read. It asks Vault even in an outage, each
 // step within Config.Timeout, and counts against the login budget. Tests that run at the same time, or within 10 s of a
-// login of a test that has succeeded, share that login. A bad connection is a report that is not
+// login of a test, share that login, unless it was rejected or has not reached Vault. A bad connection is a report that is not
 // OK, never an error; so is one that is closed meanwhile.
 func (c *Connection) Test(ctx context.Context, ref *vault.Reference) Report {
 	t := &stagedTest{
@@ -111,7 +111,7 @@ func (c *Connection) runTestLogin(one *testLogin) {
 	defer cancel()
 	client := c.vault.ForTest()
 	one.token, one.err = c.logInForTest(ctx, client)
-	if one.err != nil {
+	if !login.IsShared(one.err) {
 		c.endTestLogin() // who asks from here on gets another try
 		close(one.done)
 		return
@@ -119,6 +119,9 @@ func (c *Connection) runTestLogin(one *testLogin) {
 	close(one.done)
 	vault.Wait(ctx, login.SharedFor)
 	c.endTestLogin()
+	if one.err != nil {
+		return
+	}
 	one.users.Wait()
 	revoke(ctx, client, one.token, c.log.Debug)
 }

@@ -38,6 +38,7 @@ func (s *Server) Invalidate(
 	}
 	var loginErr error
 	if request.GetRenewLogin() {
+		s.logRenewal(ctx, caller, reaches)
 		loginErr = renewLogins(ctx, reaches)
 		s.takeOver()
 	}
@@ -134,6 +135,14 @@ func (t dropTarget) drop(s *Server, within reach) int {
 	return s.cache.DropMatching(space, func(name string) bool {
 		return strings.HasPrefix(name+"/", t.prefix) && within.mayDrop(name)
 	})
+}
+
+// logRenewal says who asks. The log limits its repeats for each connection.
+func (s *Server) logRenewal(ctx context.Context, caller unixsocket.Peer, reaches []reach) {
+	for _, within := range reaches {
+		s.log.InfoContext(ctx, "a caller asks for a new login", "connection", within.connection.Name,
+			"uid", caller.UID, "gid", caller.GID, "pid", caller.PID)
+	}
 }
 
 // renewLogins renews side by side and returns the first failure.

@@ -30,7 +30,8 @@ const (
 	ClassOutage
 	// ClassAbsent errors are returned and remembered for Policy.NegativeTTL; the copy is dropped.
 	ClassAbsent
-	// ClassDenied errors are returned and not remembered; the copy is dropped.
+	// ClassDenied errors are returned and remembered for a second, so that a loop costs a load a second; the copy is
+	// dropped.
 	ClassDenied
 )
 
@@ -78,8 +79,8 @@ type Policy struct {
 type Lookup[V any] struct {
 	Key    Key
 	Policy Policy
-	// MaxAge tightens Policy.TTL and Policy.NegativeTTL for this Get. Nil: the policy's. Zero or
-	// less: only a load that begins after the Get will do.
+	// MaxAge tightens Policy.TTL, Policy.NegativeTTL and a denial's second for this Get. Nil: the
+	// policy's. Zero or less: only a load that begins after the Get will do.
 	MaxAge *time.Duration
 	// MaxStale tightens Policy.MaxStale for this Get. Nil: the policy's. Zero or less: never stale.
 	MaxStale *time.Duration

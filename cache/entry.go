@@ -12,6 +12,8 @@ const (
 	maxJitter = 0.1
 	// refreshPause is how long an entry is not refreshed after a load of its key failed.
 	refreshPause = time.Second
+	// deniedFor is how long a denial is remembered.
+	deniedFor = time.Second
 	// refreshing is an entry's nextRefresh while its refresh runs.
 	refreshing = int64(math.MaxInt64)
 	// never is the age at which an entry ends whose value does not expire.
@@ -29,12 +31,24 @@ type generation struct {
 	dropped atomic.Bool
 }
 
-// absence is the error that says that a key's value does not exist.
-type absence struct{ err error }
+// absence is the error that says that a key's value does not exist, or that reading it is denied.
+type absence struct {
+	err      error
+	isDenial bool
+}
 
-// entry is what is known of a key: a copy of its value, or the error that says it is absent. All
-// fields but the atomic ones are set before it is published and never change, so readers need no
-// lock. There may be millions: with a pointer for its value it fills an allocation of 96 bytes.
+// lifetime is how long the error is remembered.
+func (a *absence) lifetime(p *Policy) time.Duration {
+	if a.isDenial {
+		return deniedFor
+	}
+	return p.NegativeTTL
+}
+
+// entry is what is known of a key: a copy of its value, or the error that says it is absent or
+// denied. All fields but the atomic ones are set before it is published and never change, so readers
+// need no lock. There may be millions: with a pointer for its value it fills an allocation of 96
+// bytes.
 type entry[V any] struct {
 	name      string
 	value     V
@@ -69,11 +83,10 @@ func newCopy[V any](key Key, value V, size int, fetchedAt instant, expiresAt tim
 }
 
 // newAbsence returns the entry that remembers an error.
-func newAbsence[V any](key Key, err error, fetchedAt instant, p *Policy) *entry[V] {
+func newAbsence[V any](key Key, remembered *absence, fetchedAt instant, p *Policy) *entry[V] {
 	return &entry[V]{
-		name: key.Name, version: key.Version, absence: &absence{err}, fetchedAt: fetchedAt,
-		end:       never,
-		retention: p.NegativeTTL, cost: cost(key, 0),
+		name: key.Name, version: key.Version, absence: remembered, fetchedAt: fetchedAt, end: never,
+		retention: remembered.lifetime(p), cost: cost(key, 0),
 	}
 }
 
@@ -110,7 +123,7 @@ func (e *entry[V]) isCopy() bool { return e != nil && e.absence == nil }
 // lifetime is the age at which the entry stops being fresh by the policy, or its value expires.
 func (e *entry[V]) lifetime(p *Policy) time.Duration {
 	if !e.isCopy() {
-		return p.NegativeTTL
+		return e.absence.lifetime(p)
 	}
 	return min(p.TTL-time.Duration(float64(e.jitter)*float64(p.TTL)), e.end)
 }

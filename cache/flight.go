@@ -127,8 +127,8 @@ func (c *Cache[V]) fly(f *flight[V]) (o outcome[V]) {
 // failure is the outcome of a load that began at began and ended in err.
 func (c *Cache[V]) failure(key Key, err error, began instant, p *Policy) outcome[V] {
 	o := outcome[V]{err: err, class: c.classify(err)}
-	if o.class == ClassAbsent {
-		o.entry = newAbsence[V](key, err, began, p)
+	if o.class == ClassAbsent || o.class == ClassDenied {
+		o.entry = newAbsence[V](key, &absence{err, o.class == ClassDenied}, began, p)
 	}
 	return o
 }

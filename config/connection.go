@@ -28,8 +28,11 @@ func (r *reader) connection(m mapping, c server.Connection) server.Connection {
 	if !m.valid {
 		return c
 	}
-	c.Name = r.name(m.at("name"))
+	c.Name = m.at("name").requiredText()
+	r.claim(m.at("name"), c.Name)
+	c.Aliases = r.aliases(m.at("aliases"))
 	c.Scope, c.ProjectIDs = m.scope()
+	c.Paths = m.at("paths").pathPatterns()
 	if m.at("address").present() || !m.meant["address"] {
 		c.Vault.Address = m.at("address").address()
 	}
@@ -51,19 +54,29 @@ func (r *reader) connection(m mapping, c server.Connection) server.Connection {
 
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
-// name reads a connection's name and reports one that another connection has.
-func (r *reader) name(v value) string {
-	name := v.requiredText()
+// aliases reads other names of a connection.
+func (r *reader) aliases(v value) []string {
+	aliases := v.texts()
+	if aliases == nil {
+		return nil
+	}
+	for i, entry := range v.list() {
+		r.claim(entry, aliases[i])
+	}
+	return aliases
+}
+
+// claim notes a name or an alias that is not one, or that is taken.
+func (r *reader) claim(v value, name string) {
 	switch line, taken := r.names[name]; {
 	case name == "":
 	case !namePattern.MatchString(name):
 		v.mistake(`may hold only letters from a to z, digits, "-" and "_", at most 64 of them`)
 	case taken:
-		v.mistake("another connection has this name, on line %d: names are unique", line)
+		v.mistake("another connection has this name, on line %d: names are unique, aliases among them", line)
 	default:
 		r.names[name] = v.origin().Line
 	}
-	return name
 }
 
 func (m mapping) scope() (server.Scope, []string) {

@@ -18,7 +18,7 @@ import (
 
 var (
 	// ErrConnectionExists is wrapped by AddConnection's error when the file has a connection of
-	// that name.
+	// that name or alias.
 	ErrConnectionExists = errors.New("connection already exists")
 	// ErrConnectionNotFound is wrapped by RemoveConnection's error when the file has none of that
 	// name.
@@ -144,6 +144,15 @@ func (c *Config) indexOf(name string) int {
 	})
 }
 
+// knowsAny reports whether a connection has one of the names, as its alias perhaps.
+func (c *Config) knowsAny(names []string) bool {
+	return slices.ContainsFunc(c.Connections, func(connection server.Connection) bool {
+		return slices.ContainsFunc(names, func(name string) bool {
+			return connection.Name == name || slices.Contains(connection.Aliases, name)
+		})
+	})
+}
+
 // item is a connection as YAML, for a block list or for a flow list.
 type item struct{ block, flow string }
 
@@ -164,7 +173,7 @@ func (c checkedConnection) addTo(path, text string) (after string, already int, 
 	if err != nil {
 		return "", 0, err
 	}
-	if before.indexOf(c.parsed.Name) >= 0 {
+	if before.knowsAny(append([]string{c.parsed.Name}, c.parsed.Aliases...)) {
 		return "", 0, ErrConnectionExists
 	}
 	after, ok := appendConnection(text, c.item)
@@ -241,8 +250,10 @@ func keysOf(c server.Connection) yaml.MapSlice {
 	tls.add("client_cert_file", c.Vault.TLS.ClientCertFile)
 	tls.add("client_key_file", c.Vault.TLS.ClientKeyFile)
 	s.add("name", c.Name)
+	s.add("aliases", c.Aliases)
 	s.add("scope", c.Scope.String())
 	s.add("project_ids", c.ProjectIDs)
+	s.add("paths", texts(c.Paths))
 	s.add("address", c.Vault.Address)
 	s.add("namespace", c.Vault.Namespace)
 	s.add("auth_mount", c.Vault.AuthMount)
@@ -254,6 +265,14 @@ func keysOf(c server.Connection) yaml.MapSlice {
 	}
 	s.add("tls", yaml.MapSlice(tls))
 	return yaml.MapSlice(s)
+}
+
+func texts(patterns []server.PathPattern) []string {
+	texts := make([]string, len(patterns))
+	for i, pattern := range patterns {
+		texts[i] = pattern.String()
+	}
+	return texts
 }
 
 func render(c server.Connection) (item, error) {

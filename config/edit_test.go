@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -194,6 +196,9 @@ func TestEditsThatAreRefusedLeaveTheFileAlone(t *testing.T) {
 		edit             func(path string) error
 	}{
 		{"a name that exists", minimal, "add connection prod", config.ErrConnectionExists, func(p string) error { return config.AddConnection(p, newConnection("prod")) }},
+		{"a name that is an alias", with("aliases: [new]"), "add connection new", config.ErrConnectionExists, func(p string) error { return config.AddConnection(p, newConnection("new")) }},
+		{"an alias in the place of a name", with("aliases: [new]"), "", config.ErrConnectionNotFound, func(p string) error { return config.RemoveConnection(p, "new") }},
+		{"an alias that a rule names", with("aliases: [new]") + "callers: [{uid: 1, connections: [new]}]\n", "callers[0].connections[0]: no connection has this name", nil, func(p string) error { return config.RemoveConnection(p, "prod") }},
 		{"a bad connection", minimal, "address: want http://", nil, func(p string) error { return config.AddConnection(p, bad) }},
 		{"a file with mistakes", with("timeout: 5"), "6:14: connections[0].timeout", nil, func(p string) error { return config.AddConnection(p, newConnection("new")) }},
 		{"an unknown name", minimal, "", config.ErrConnectionNotFound, func(p string) error { return config.RemoveConnection(p, "new") }},
@@ -318,5 +323,22 @@ func TestAnAddedRoleWithoutASecretIDSaysSo(t *testing.T) {
 	}
 	if text := read(t, path); !strings.Contains(text, "bind_secret_id: false\n") {
 		t.Errorf("saved %s", text)
+	}
+}
+
+func TestAliasesAndPathsAreSaved(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config.yaml")
+	connection := newConnection("new")
+	connection.Aliases, connection.Paths = []string{"q8Zk3"}, patterns(t, "flows/data/{project_id}/**")
+	if err := config.AddConnection(path, connection); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := config.Load(path, noEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := cfg.Connections[0]
+	if !slices.Equal(got.Aliases, connection.Aliases) || !reflect.DeepEqual(got.Paths, connection.Paths) {
+		t.Errorf("saved %s", read(t, path))
 	}
 }

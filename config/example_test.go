@@ -54,7 +54,7 @@ func TestTheExampleAndTheGuideNameEveryKey(t *testing.T) {
 			"socket", "path", "mode", "group", "callers", "uid", "gid", "projects", "methods",
 			"cache", "max_bytes", "defaults",
 			"timeout", "ttl", "max_stale", "negative_ttl", "refresh_ahead", "connections", "name",
-			"scope", "project_ids",
+			"aliases", "scope", "project_ids",
 			"address", "namespace", "auth_mount", "role_id", "role_id_env", "secret_id_file",
 			"secret_id_env", "secret_id_wrapped", "bind_secret_id",
 			"tls", "ca_file", "server_name", "client_cert_file", "client_key_file", "required",

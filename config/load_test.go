@@ -96,13 +96,16 @@ callers:
     gid: 0
     connections: [prod]
     projects: [p1, p2]
+    paths: ["flows/data/{project_id}/*"]
     methods: [Resolve, BatchResolve]
 cache: {max_bytes: 1GiB}
 defaults: {cache: {ttl: 2h, max_stale: 3h}, timeout: 20s}
 connections:
   - name: prod
+    aliases: [Vault-1, q8Zk3]
     scope: project
     project_ids: [p1]
+    paths: ["flows/data/**", secret/data/shared/key]
     address: https://vault.example:8200/
     namespace: team-a/sub/
     auth_mount: team/approle
@@ -121,8 +124,9 @@ connections:
 	}
 	directory := filepath.Dir(path)
 	want := server.Connection{
-		Name: "prod", Scope: server.ScopeProject, ProjectIDs: []string{"p1"},
-		Timeout: 5 * time.Second,
+		Name: "prod", Aliases: []string{"Vault-1", "q8Zk3"}, Scope: server.ScopeProject,
+		ProjectIDs: []string{"p1"},
+		Paths:      patterns(t, "flows/data/**", "secret/data/shared/key"), Timeout: 5 * time.Second,
 		Vault: conn.Settings{
 			Endpoint: vault.Endpoint{Address: "https://vault.example:8200", Namespace: "team-a/sub",
 				TLS: vault.TLS{
@@ -147,7 +151,8 @@ connections:
 	}
 	uid, gid := uint32(1000), uint32(0)
 	callers := []server.CallerRule{{UID: &uid, GID: &gid, Connections: []string{"prod"},
-		Projects: []string{"p1", "p2"}, Methods: []string{"Resolve", "BatchResolve"}}}
+		Projects: []string{"p1", "p2"}, Paths: patterns(t, "flows/data/{project_id}/*"),
+		Methods: []string{"Resolve", "BatchResolve"}}}
 	if !reflect.DeepEqual(cfg.Callers, callers) {
 		t.Errorf("callers %+v", cfg.Callers)
 	}
@@ -155,6 +160,18 @@ connections:
 		Group: "workers"}); cfg.Socket != want || cfg.CacheBytes != 1<<30 {
 		t.Errorf("socket %+v, cache %+v", cfg.Socket, cfg.CacheBytes)
 	}
+}
+
+func patterns(t *testing.T, texts ...string) []server.PathPattern {
+	t.Helper()
+	all := make([]server.PathPattern, len(texts))
+	for i, text := range texts {
+		var err error
+		if all[i], err = server.ParsePathPattern(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return all
 }
 
 func TestValuesThatAreAccepted(t *testing.T) {

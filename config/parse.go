@@ -19,7 +19,7 @@ var (
 		"log", "traces", "scan", "cache", "defaults", "connections", "invalidation",
 	}
 	socketKeys     = []string{"path", "mode", "group"}
-	callerKeys     = []string{"uid", "gid", "connections", "projects", "methods"}
+	callerKeys     = []string{"uid", "gid", "connections", "projects", "paths", "methods"}
 	limitKeys      = []string{"in_flight", "per_second"}
 	testKeys       = []string{"allow"}
 	auditKeys      = []string{"file", "format", "hash_paths", "required"}
@@ -32,7 +32,7 @@ var (
 	policyKeys     = []string{"ttl", "max_stale", "negative_ttl", "refresh_ahead"}
 	tlsKeys        = []string{"ca_file", "server_name", "client_cert_file", "client_key_file"}
 	connectionKeys = []string{
-		"name", "scope", "project_ids", "address", "namespace", "auth_mount",
+		"name", "aliases", "scope", "project_ids", "paths", "address", "namespace", "auth_mount",
 		"role_id", "role_id_file", "role_id_env", "secret_id", "secret_id_file", "secret_id_env",
 		"secret_id_wrapped", "bind_secret_id", "tls", "required", "timeout", "max_waiting", "cache",
 	}
@@ -42,9 +42,9 @@ var (
 )
 
 // methods are the RPCs that a caller rule may name. TestConnection with a spec is a method of its
-// own.
+// own, and so is Invalidate with renew_login.
 var methods = []string{"Resolve", "BatchResolve", "TestConnection", "TestConnectionSpec",
-	"Invalidate", "ListConnections", "Scan"}
+	"Invalidate", "RenewLogin", "ListConnections", "Scan"}
 
 // reader builds a Config from one file.
 type reader struct {
@@ -52,7 +52,7 @@ type reader struct {
 	directory string
 	getenv    LookupEnv
 	origins   origins
-	names     map[string]int // line of each connection's name
+	names     map[string]int // line of each connection's name, and of its aliases
 }
 
 func newConfig() *Config {
@@ -156,6 +156,7 @@ func (r *reader) caller(m mapping) server.CallerRule {
 		GID:         m.at("gid").id("getent group NAME prints"),
 		Connections: m.at("connections").texts(),
 		Projects:    m.at("projects").texts(),
+		Paths:       m.at("paths").pathPatterns(),
 		Methods:     m.at("methods").texts(),
 	}
 	if !m.anyMeant("uid", "gid") {
@@ -168,7 +169,7 @@ func (r *reader) caller(m mapping) server.CallerRule {
 		})
 	m.at("methods").eachUnknown(caller.Methods,
 		"no such method: the methods are Resolve, BatchResolve, TestConnection, "+
-			"TestConnectionSpec, Invalidate, ListConnections, Scan",
+			"TestConnectionSpec, Invalidate, RenewLogin, ListConnections, Scan",
 		func(name string) bool { return slices.Contains(methods, name) })
 	return caller
 }
@@ -183,6 +184,23 @@ func (v value) eachUnknown(texts []string, message string, known func(string) bo
 			entry.mistake("%s", message)
 		}
 	}
+}
+
+// pathPatterns reads a list of patterns. Where one is wrong it notes why.
+func (v value) pathPatterns() []server.PathPattern {
+	texts := v.texts()
+	if texts == nil {
+		return nil
+	}
+	entries, patterns := v.list(), make([]server.PathPattern, len(texts))
+	for i, text := range texts {
+		pattern, err := server.ParsePathPattern(text)
+		if err != nil && text != "" { // an empty text is noted already
+			entries[i].mistake("%s", err)
+		}
+		patterns[i] = pattern
+	}
+	return patterns
 }
 
 // unmapped is Linux's overflow id: that of every user and group which a user namespace does not map.

@@ -21,7 +21,7 @@ const (
 	byAppRole   = "the sidecar logs in by AppRole: give role_id and secret_id_file"
 	verified    = "certificates are always verified: name the authority in tls: {ca_file: …}"
 	unixSocket  = "the sidecar listens on a Unix socket alone: write socket: {path: …}"
-	perRequest  = "a request names the mount and the path of its secret: remove the key"
+	perRequest  = "a request names the mount and the path of its secret: remove the key, or write paths: [secret/data/**] for all that may be read"
 	policyWords = "ttl max_stale negative_ttl refresh_ahead"
 	sizeWords   = "max_bytes size max_size max_memory bytes"
 )
@@ -76,7 +76,7 @@ var slips = []slip{
 		verified},
 	{"connections[]", "project project_id projects", "",
 		"write project_ids: [p1, p2], and scope: project"},
-	{"connections[]", "path paths prefix kv_version engine secrets", "", perRequest},
+	{"connections[]", "path prefix kv_version engine secrets", "", perRequest},
 	{"connections[]", policyWords, "", "write it under cache: cache: {ttl: 1h}"},
 	{"connections[]", sizeWords, "",
 		"the size is that of all connections together: write cache: {max_bytes: 64MiB} at the top"},

@@ -95,7 +95,7 @@ func (s *Server) refuseUnlisted(ctx context.Context) error {
 	}
 	full, _ := grpc.Method(ctx)
 	method := methodOf(full)
-	refused := errCallerNotAllowed(caller, access{method: method, unnamed: true})
+	refused := errCallerNotAllowed(caller, access{method: method})
 	s.refuseUnread(ctx, method, refused)
 	return refused
 }

@@ -22,12 +22,11 @@ func (s *Server) ListConnections(
 	running := s.current.Load()
 	answer := &secretsidecarv1.ListConnectionsResponse{}
 	denied := authorize(running.callers, caller, access{method: methodListConnections, connection: anyConnection})
-	for _, c := range running.sorted() {
-		if authorize(running.callers, caller, access{method: methodListConnections, connection: c.Name}) != nil {
-			continue
-		}
+	for _, c := range running.visible(caller, methodListConnections) {
 		denied = nil
-		answer.Connections = append(answer.Connections, s.statusOf(c))
+		status := s.statusOf(c)
+		status.ProjectIds = running.reachOf(caller, methodListConnections, c).projectIDs()
+		answer.Connections = append(answer.Connections, status)
 	}
 	if denied != nil {
 		s.auditRefusal(ctx, methodListConnections, problemOf(denied), 1)
@@ -81,7 +80,7 @@ func (s *Server) statusOf(c *connection) *secretsidecarv1.ConnectionStatus {
 	result := &secretsidecarv1.ConnectionStatus{
 		Name:          c.Name,
 		Scope:         secretsidecarv1.Scope(c.Scope), // #nosec G115 -- both are numbered from 1 in the same order
-		ProjectIds:    c.ProjectIDs,
+		Aliases:       c.Aliases,
 		Address:       c.config.Address,
 		Namespace:     c.config.Namespace,
 		State:         stateOf(status.State),

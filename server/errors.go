@@ -181,9 +181,11 @@ func errInvalidPath(err error) *problem {
 	}
 }
 
-func errConnectionRequired(configured int) *problem {
-	message := fmt.Sprintf("%d connections are configured: name one in the request's connection field", configured)
-	if configured == 0 {
+// errConnectionRequired is told how many connections are there for the caller, and does not tell how
+// many there are for others.
+func errConnectionRequired(visible int) *problem {
+	message := "several connections are configured: name one in the request's connection field"
+	if visible == 0 {
 		message = "no connection is configured: add one to the sidecar's configuration"
 	}
 	return &problem{code: codes.InvalidArgument, reason: "CONNECTION_REQUIRED", message: message}
@@ -204,18 +206,33 @@ func errKeyNotFound(key string) *problem {
 }
 
 func errCallerNotAllowed(caller unixsocket.Peer, want access) *problem {
-	on := " on connection " + quote(want.connection)
+	on := " on connection " + quote(want.asked)
 	switch {
-	case want.unnamed:
-		on = ""
 	case want.connection == anyConnection:
 		on = " on every connection"
+	case want.asked == "":
+		on = ""
 	}
 	return &problem{
 		code: codes.PermissionDenied, reason: reasonCallerNotAllowed,
 		message: fmt.Sprintf("no rule lets uid %d (gid %d) call %s%s: extend its rule, or add one, under callers in the sidecar's configuration",
 			caller.UID, caller.GID, want.method, on),
 	}
+}
+
+// errCallersPath does not name the path, and is the same whatever Vault has there.
+func errCallersPath(caller unixsocket.Peer) *problem {
+	return &problem{
+		code: codes.PermissionDenied, reason: "CALLER_NOT_ALLOWED",
+		message: fmt.Sprintf("no rule lets uid %d (gid %d) read this path: check path and project_id, "+
+			"or add a pattern to paths of its rule under callers in the sidecar's configuration", caller.UID, caller.GID),
+	}
+}
+
+// errConnectionsPath is the same whatever Vault has under the path.
+func errConnectionsPath(name string) *problem {
+	return errProjectNotAllowed("connection " + quote(name) + " does not give this path to this project: " +
+		"check path and project_id, or add a pattern to the connection's paths")
 }
 
 func errUnknownCaller() *problem {

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 	"github.com/secret-sidecar/secret-sidecar/vault/conn"
 )
 
@@ -30,7 +31,8 @@ var healthAPI = secretsidecarv1.SecretService_ServiceDesc.ServiceName
 type healthService struct {
 	healthpb.UnimplementedHealthServer
 
-	rules func() []CallerRule // those in force
+	// mayKnow reports whether the caller may learn that the connection exists.
+	mayKnow func(caller unixsocket.Peer, connection string) bool
 
 	mu       sync.Mutex
 	statuses map[string]healthpb.HealthCheckResponse_ServingStatus // guarded by mu
@@ -38,9 +40,9 @@ type healthService struct {
 }
 
 // newHealthService makes one that serves nothing yet but the process itself.
-func newHealthService(rules func() []CallerRule) *healthService {
+func newHealthService(mayKnow func(caller unixsocket.Peer, connection string) bool) *healthService {
 	return &healthService{
-		rules: rules,
+		mayKnow: mayKnow,
 		statuses: map[string]healthpb.HealthCheckResponse_ServingStatus{
 			healthOverall: healthpb.HealthCheckResponse_NOT_SERVING, healthAPI: healthpb.HealthCheckResponse_NOT_SERVING,
 			healthLiveness: healthpb.HealthCheckResponse_SERVING,
@@ -100,10 +102,10 @@ func (h *healthService) mayAsk(ctx context.Context, name string) error {
 		return err
 	}
 	connection, ok := strings.CutPrefix(name, healthConnection)
-	if !ok || mayKnow(h.rules(), caller, connection) {
+	if !ok || h.mayKnow(caller, connection) {
 		return nil
 	}
-	return errCallerNotAllowed(caller, access{method: "Health", connection: connection})
+	return errCallerNotAllowed(caller, access{method: "Health", asked: connection})
 }
 
 // Check implements the health service.

@@ -99,7 +99,7 @@ func (s *Server) enterJudged(
 			return nil, problemOf(err)
 		}
 		if !mayCall(rules, caller, method) {
-			return nil, errCallerNotAllowed(caller, access{method: method, unnamed: true})
+			return nil, errCallerNotAllowed(caller, access{method: method})
 		}
 	}
 	return s.enterMetered(ctx, request)

@@ -32,7 +32,7 @@ func (o *outcome) fail(err error) { o.secret, o.problem, o.remembered = nil, pro
 func (o *outcome) settle(key string, found cache.Result[*vault.Secret], err error, into *resolved) {
 	if err != nil {
 		o.fail(err)
-		o.remembered = found.Source == cache.SourceCache
+		o.remembered = found.Source == cache.SourceCache && classify(err) == cache.ClassAbsent
 		return
 	}
 	o.secret, o.problem = into.fill(key, found)

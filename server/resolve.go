@@ -72,25 +72,27 @@ type lookup struct {
 	ages
 }
 
-// admit authorises the caller of a request, and then checks what it asks for: texts of somebody who
-// may not ask are nobody's business. What it refuses for its project has a
-// connection all the same: the one that it is to be counted on.
+// admit authorises the caller of a request before it tells a mistake in it: somebody who may not ask
+// learns nothing of what is asked for. What it refuses for its project has a connection all the same:
+// the one that it is to be counted on.
 func (s *Server) admit(
 	running *snapshot, caller unixsocket.Peer, method string, request *secretsidecarv1.ResolveRequest,
 ) (lookup, error) {
+	limits, reference, mistake := parse(request)
+	t := targetOf(reference)
 	c, err := s.enter(running, caller, access{
-		method: method, connection: request.GetConnection(), project: request.GetProjectId(),
+		method: method, asked: request.GetConnection(), project: request.GetProjectId(),
+		target: t, isMistaken: mistake != nil,
 	})
 	if err != nil {
 		return lookup{}, err
 	}
-	if err := c.allowsProject(request.GetProjectId()); err != nil {
-		return lookup{connection: c}, err
-	}
-	limits, reference, err := parse(request)
-	if err != nil {
+	if mistake != nil {
 		c.release()
-		return lookup{}, err
+		return lookup{}, mistake
+	}
+	if err := c.allows(request.GetProjectId(), t); err != nil {
+		return lookup{connection: c}, err
 	}
 	return lookup{connection: c, reference: reference, version: request.GetVersion(), ages: limits}, nil
 }
@@ -113,21 +115,11 @@ func parse(request *secretsidecarv1.ResolveRequest) (ages, vault.Reference, erro
 func (s *Server) enter(
 	running *snapshot, caller unixsocket.Peer, want access,
 ) (*connection, error) {
-	want.unnamed = want.connection == ""
-	c, findErr := running.find(want.connection)
+	c, err := running.authorized(caller, want)
 	switch {
-	case findErr == nil:
-		want.connection = c.Name
-	case want.unnamed && running.allowsSome(caller, want):
-		return nil, findErr
-	}
-	if err := authorize(running.callers, caller, want); err != nil {
+	case err != nil:
 		return nil, err
-	}
-	if findErr != nil {
-		return nil, findErr
-	}
-	if c.acquire() {
+	case c.acquire():
 		return c, nil
 	}
 	// A reload ended the session between the snapshot and now; the next snapshot is already there.

@@ -14,6 +14,7 @@ import (
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 	"github.com/secret-sidecar/secret-sidecar/internal/leak"
 	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
+	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
 // A Scan tells whether a text holds a value, so a caller may feed it guesses. These bounds are for
@@ -123,7 +124,7 @@ func (s *Server) mayScan(caller unixsocket.Peer) (*leak.Register, *problem) {
 		return rule.matches(caller) && slices.Contains(rule.Methods, methodScan)
 	}
 	if running.callers != nil && !slices.ContainsFunc(running.callers, allows) {
-		return nil, errCallerNotAllowed(caller, access{method: methodScan, unnamed: true})
+		return nil, errCallerNotAllowed(caller, access{method: methodScan})
 	}
 	if running.leaks == nil {
 		return nil, errScanDisabled()
@@ -136,10 +137,15 @@ func (s *Server) mayScan(caller unixsocket.Peer) (*leak.Register, *problem) {
 // connection.
 func (s *snapshot) mayLearn(caller unixsocket.Peer, origin leak.Origin) bool {
 	c, ok := s.connections[origin.Connection]
-	if !ok || c.allowsProject(origin.Project) != nil {
+	if !ok {
 		return false
 	}
-	want := access{method: methodScan, connection: c.Name, project: origin.Project}
+	reference, err := vault.ParseReference(origin.Path, origin.Key)
+	if err != nil || !c.gives(origin.Project, targetOf(reference)) {
+		return false
+	}
+	want := access{method: methodScan, connection: c.Name, project: origin.Project,
+		target: targetOf(reference)}
 	return authorize(s.callers, caller, want) == nil
 }
 

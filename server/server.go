@@ -185,7 +185,9 @@ func New(opts Options) (*Server, error) {
 		s.drainTimeout = 10 * time.Second
 	}
 	s.show(&snapshot{})
-	s.health = newHealthService(func() []CallerRule { return s.current.Load().callers })
+	s.health = newHealthService(func(caller unixsocket.Peer, connection string) bool {
+		return s.current.Load().mayKnow(caller, connection)
+	})
 	s.watchAudit()
 	s.admission = newAdmission(s, admission.LimitsWithin(admission.MemoryLimit()))
 	if opts.Meter == nil {

@@ -67,7 +67,8 @@ func (s *Server) auditTest(
 func (s *Server) testConfigured(
 	ctx context.Context, caller unixsocket.Peer, name, path string,
 ) (*secretsidecarv1.TestConnectionResponse, error) {
-	c, err := s.enter(s.current.Load(), caller, access{method: methodTestConnection, connection: name})
+	running := s.current.Load()
+	c, err := s.enter(running, caller, access{method: methodTestConnection, asked: name})
 	if err != nil {
 		return nil, err
 	}
@@ -75,6 +76,10 @@ func (s *Server) testConfigured(
 	reference, err := vault.ParseOptionalReference(path)
 	if err != nil {
 		return nil, errInvalidPath(err)
+	}
+	within := running.reachOf(caller, methodTestConnection, c)
+	if reference != nil && !within.includes(targetOf(*reference)) {
+		return nil, within.refusal(caller)
 	}
 	report := c.client.Test(ctx, reference)
 	c.warnOfWaiting(&report)

@@ -17,8 +17,9 @@ import (
 // Test tries the connection step by step: with the connection's credentials, with a token of its
 // own that it revokes afterwards, and with ref, whether that key can be read. It asks Vault even in
 // an outage, each step within Config.Timeout, and spends from the login budget. Tests share a login
-// when they run at the same time, or within 10 s of a successful one. A bad connection is a report
-// that is not OK, never an error; so is a connection that is closed meanwhile.
+// when they run at the same time, or within 10 s of one, unless it was rejected or has not reached
+// Vault. A bad connection is a report that is not OK, never an error; so is a connection that is
+// closed meanwhile.
 func (c *Connection) Test(ctx context.Context, ref *vault.Reference) Report {
 	t := &stagedTest{
 		client: c.vault.ForTest(), ref: ref, timeout: c.Timeout(), closed: c.closed,
@@ -107,7 +108,7 @@ func (c *Connection) runTestLogin(one *testLogin) {
 	defer cancel()
 	client := c.vault.ForTest()
 	one.token, one.err = c.logInForTest(ctx, client)
-	if one.err != nil {
+	if !login.IsShared(one.err) {
 		c.endTestLogin() // later callers get another try
 		close(one.done)
 		return
@@ -115,6 +116,9 @@ func (c *Connection) runTestLogin(one *testLogin) {
 	close(one.done)
 	vault.Wait(ctx, login.SharedFor)
 	c.endTestLogin()
+	if one.err != nil {
+		return
+	}
 	one.users.Wait()
 	revoke(ctx, client, one.token, c.log.Debug)
 }

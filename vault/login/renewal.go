@@ -7,8 +7,20 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
-// SharedFor is how long the outcome of a successful requested login answers those who ask again.
+// SharedFor is how long the outcome of a requested login answers those who ask again, where it
+// IsShared.
 const SharedFor = 10 * time.Second
+
+// IsShared reports whether the outcome of a login answers those who ask again soon: a success does, and so does a failure
+// for which Vault was at work. Rejections are spared by the Budget, and mending the credentials must show at once. What
+// never reached Vault costs it nothing.
+func IsShared(outcome error) bool {
+	if outcome == nil {
+		return true
+	}
+	reach := vault.ReachOf(outcome)
+	return vault.Outage(outcome) && reach != vault.ReachNetwork && reach != vault.ReachUnasked
+}
 
 // reason is why somebody wants another token.
 type reason int
@@ -35,10 +47,10 @@ type askedRenewal struct {
 }
 
 // Renew logs in again, with the newest credentials, and then revokes the old token. Callers who ask
-// meanwhile, or within 10 s after a success, get its outcome. It counts against the Budget. When it
-// fails the old token goes on serving. Errors: those of vault.Client.Login, vault.ErrLoginPending
-// when a credential file cannot be read and there was no login before, vault.ErrClosed, or ctx's
-// own; the login continues when ctx ends.
+// meanwhile, or within 10 s after it, get its outcome where it IsShared. It counts against the
+// Budget. When it fails the old token goes on serving. Errors: those of vault.Client.Login,
+// vault.ErrLoginPending when a credential file cannot be read and there was no login before,
+// vault.ErrClosed, or ctx's own; the login continues when ctx ends.
 func (s *Source) Renew(ctx context.Context) error {
 	one := s.joinAsked()
 	select {
@@ -76,7 +88,7 @@ func (s *Source) joinAsked() *askedRenewal {
 func (r *askedRenewal) answers(now time.Time) bool {
 	select {
 	case <-r.done:
-		return r.err == nil && now.Sub(r.at) < SharedFor
+		return IsShared(r.err) && now.Sub(r.at) < SharedFor
 	default:
 		return true
 	}

@@ -314,7 +314,7 @@ func (ConnectionState) EnumDescriptor() ([]byte, []int) {
 // ResolveRequest asks for the value that one reference points to.
 type ResolveRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name of the configured connection. May be empty when exactly one connection is configured.
+	// Name or alias of the configured connection. May be empty when exactly one is configured.
 	Connection string `protobuf:"bytes,1,opt,name=connection,proto3" json:"connection,omitempty"`
 	// The reference, `mount/data/path/to/secret/key`; without its last segment when `key` is set. At
 	// most 1024 bytes.
@@ -857,7 +857,7 @@ type isTestConnectionRequest_Target interface {
 }
 
 type TestConnectionRequest_Connection struct {
-	// Name of a configured connection.
+	// Name or alias of a configured connection.
 	Connection string `protobuf:"bytes,1,opt,name=connection,proto3,oneof"`
 }
 
@@ -1220,10 +1220,11 @@ func (x *Mount) GetKvVersion() uint32 {
 // InvalidateRequest names what to drop.
 type InvalidateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name of the connection; empty is every connection.
+	// Name or alias of the connection; empty is every connection that the caller may use.
 	Connection string `protobuf:"bytes,1,opt,name=connection,proto3" json:"connection,omitempty"`
 	// A reference: drops its secret, in every version. A prefix ending in "/": drops every secret
-	// that has a reference beginning with it. Empty: drops all.
+	// that has a reference beginning with it. Empty: drops all. A caller of certain projects or paths
+	// drops only what it may read.
 	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
 	// Also drop the token and log in again.
 	RenewLogin bool `protobuf:"varint,3,opt,name=renew_login,json=renewLogin,proto3" json:"renew_login,omitempty"`
@@ -1565,7 +1566,7 @@ type ConnectionStatus struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Who may use it.
 	Scope Scope `protobuf:"varint,2,opt,name=scope,proto3,enum=secretsidecar.v1.Scope" json:"scope,omitempty"`
-	// The projects that may use it, for SCOPE_PROJECT.
+	// The projects that may use it, for SCOPE_PROJECT: those that the caller may name.
 	ProjectIds []string `protobuf:"bytes,3,rep,name=project_ids,json=projectIds,proto3" json:"project_ids,omitempty"`
 	// Vault's address.
 	Address string `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
@@ -1589,8 +1590,10 @@ type ConnectionStatus struct {
 	// When the secret_id in use expires. Unset when it never does, or when it is not known: the
 	// sidecar asks Vault only while metrics are exported, and needs a policy that allows it.
 	SecretIdExpiresAt *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=secret_id_expires_at,json=secretIdExpiresAt,proto3" json:"secret_id_expires_at,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Other names that requests may use for the connection.
+	Aliases       []string `protobuf:"bytes,14,rep,name=aliases,proto3" json:"aliases,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ConnectionStatus) Reset() {
@@ -1710,6 +1713,13 @@ func (x *ConnectionStatus) GetLastAnswerAt() *timestamppb.Timestamp {
 func (x *ConnectionStatus) GetSecretIdExpiresAt() *timestamppb.Timestamp {
 	if x != nil {
 		return x.SecretIdExpiresAt
+	}
+	return nil
+}
+
+func (x *ConnectionStatus) GetAliases() []string {
+	if x != nil {
+		return x.Aliases
 	}
 	return nil
 }
@@ -2107,7 +2117,7 @@ const file_secretsidecar_v1_secret_service_proto_rawDesc = "" +
 	"Protection\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
 	"\bin_force\x18\x02 \x01(\bR\ainForce\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x9c\x05\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xb6\x05\n" +
 	"\x10ConnectionStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12-\n" +
 	"\x05scope\x18\x02 \x01(\x0e2\x17.secretsidecar.v1.ScopeR\x05scope\x12\x1f\n" +
@@ -2125,7 +2135,8 @@ const file_secretsidecar_v1_secret_service_proto_rawDesc = "" +
 	"stateSince\x12;\n" +
 	"\bresolves\x18\v \x01(\v2\x1f.secretsidecar.v1.ResolveCountsR\bresolves\x12@\n" +
 	"\x0elast_answer_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\flastAnswerAt\x12K\n" +
-	"\x14secret_id_expires_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x11secretIdExpiresAt\"\xa3\x01\n" +
+	"\x14secret_id_expires_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x11secretIdExpiresAt\x12\x18\n" +
+	"\aaliases\x18\x0e \x03(\tR\aaliases\"\xa3\x01\n" +
 	"\rResolveCounts\x12\x14\n" +
 	"\x05vault\x18\x01 \x01(\x04R\x05vault\x12\x14\n" +
 	"\x05cache\x18\x02 \x01(\x04R\x05cache\x12\x14\n" +

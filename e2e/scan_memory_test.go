@@ -14,8 +14,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 
-// The log is twice what each process may grow by. Most of that growth is gRPC's window, which
-// widens to 16 MiB, and garbage.
+// The log is twice what each process may grow by. The sidecar's peak was 61 MB higher with a log of
+// 96 MB, and 60 MB with one of 384 MB.
 func TestScanningALongLogTakesLittleMemory(t *testing.T) {
 	t.Parallel()
 	s := newSetupWith(t, vaulttest.Dev(t), scanEnabled)

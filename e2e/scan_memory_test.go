@@ -14,12 +14,13 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 
-// The log is twice what both processes may grow by.
+// The log is twice what each process may grow by. The sidecar's peak was 61 MB higher with a log of
+// 96 MB, and 60 MB with one of 384 MB.
 func TestScanningALongLogTakesLittleMemory(t *testing.T) {
 	t.Parallel()
 	s := newSetupWith(t, vaulttest.Dev(t), scanEnabled)
 	s.revealing("resolve", "secret/data/app/key")
-	const size, most = 96 << 20, 48 << 20
+	const size, most = 192 << 20, 96 << 20
 	scan := func(log io.Reader) (outcome, int64) {
 		command := exec.Command(binary, "scan", "-")
 		command.Stdin = log

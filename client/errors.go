@@ -50,6 +50,7 @@ const (
 	ErrVaultRateLimited      = reason("VAULT_RATE_LIMITED")
 	ErrLoginPending          = reason("LOGIN_PENDING")
 	ErrAuditFailed           = reason("AUDIT_FAILED")
+	ErrScanDisabled          = reason("SCAN_DISABLED")
 	ErrShuttingDown          = reason("SHUTTING_DOWN")
 	ErrDeadlineExceeded      = reason("DEADLINE_EXCEEDED")
 	ErrCancelled             = reason("CANCELLED")

@@ -14,7 +14,7 @@ type CallKind string
 
 // The kinds of calls.
 const (
-	// CallLogin is an AppRole login.
+	// CallLogin is a login.
 	CallLogin CallKind = "login"
 	// CallUnwrap looks at a response-wrapping token or opens it, for the secret_id inside.
 	CallUnwrap CallKind = "unwrap"

@@ -1,4 +1,4 @@
-// Package vault speaks to one HashiCorp Vault: it logs in by AppRole, renews and revokes tokens, reads KV version 2
+// Package vault speaks to one HashiCorp Vault: it logs in, renews and revokes tokens, reads KV version 2
 // secrets, and asks for mounts and health. Each answer is decoded once, and decided once into a sentinel error. A
 // Client keeps nothing but its connections, and which token Vault has honoured last: tokens, budgets and circuit breakers
 // are the callers' business. The package knows nothing of caches, callers or gRPC.
@@ -41,6 +41,9 @@ var ErrTimeout = errors.New("vault did not answer in time")
 type Config struct {
 	Endpoint
 	Options
+	// LoginNamespace is where the auth method is, if it is not in the Endpoint's Namespace: its tokens live there. "root" is
+	// the root namespace. Empty is the Endpoint's.
+	LoginNamespace string
 }
 
 // Options say how a Client goes about its requests. They may change without a new login.
@@ -66,6 +69,7 @@ type Client struct {
 	address    *url.URL
 	api        *api.Client // sends the namespace
 	root       *api.Client // sends none: sys/health answers in the root namespace only
+	auth       *api.Client // sends the login's namespace
 	pool       *pool       // nil with Config.Transport
 	tracer     *tracer     // nil: no spans
 	onCall     func(Call)  // never nil
@@ -103,7 +107,22 @@ func New(cfg Config) (*Client, error) {
 	if c.api, err = newAPIClient(address, strings.Trim(cfg.Namespace, "/"), httpClient); err != nil {
 		return nil, err
 	}
+	if c.auth, err = newAPIClient(address, cfg.loginNamespace(), httpClient); err != nil {
+		return nil, err
+	}
 	return c, nil
+}
+
+// loginNamespace is the namespace of the auth method, as it is sent.
+func (cfg *Config) loginNamespace() string {
+	switch namespace := strings.Trim(cfg.LoginNamespace, "/"); {
+	case namespace == "":
+		return strings.Trim(cfg.Namespace, "/")
+	case strings.EqualFold(namespace, "root"):
+		return ""
+	default:
+		return namespace
+	}
 }
 
 // newAPIClient makes a client of vault/api that does not retry, follows no redirect, and keeps nothing of what it has
@@ -256,6 +275,11 @@ func (c *Client) exchange(ctx context.Context, r request) (*answer, error) {
 }
 
 func (c *Client) apiFor(r request) *api.Client {
+	switch r.kind {
+	case CallLogin, CallRenew, CallRevoke, CallLookup, CallUnwrap:
+		return c.auth
+	case CallRead, CallMount, CallProbe, CallTest:
+	}
 	if r.rootLevel {
 		return c.root
 	}

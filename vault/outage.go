@@ -100,7 +100,9 @@ var leaderlessTexts = []string{"node not active", "node is not active", "no acti
 	"write to readonly storage", "errors from both primary and secondary"}
 
 // hopelessLogins are those of a 500 with which Vault refuses credentials or a role that will never do.
-var hopelessLogins = []string{"failed to determine alias name", "missing role_id", "failed to create HMAC", cidrBlocks, "Field validation failed"}
+var hopelessLogins = append([]string{"failed to determine alias name", "missing role_id", "failed to create HMAC", cidrBlocks, "Field validation failed",
+	"could not load backend configuration", "could not parse UID from claims", "error(s) decoding", "failed to verify client's certificate"},
+	noCertificate...)
 
 // cidrBlocks stands in a 500: a secret_id's networks are no part of its role's.
 const cidrBlocks = "CIDR blocks on the role"

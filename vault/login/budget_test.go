@@ -14,7 +14,7 @@ import (
 )
 
 func roleOf(namespace, mount, role string) target {
-	return newTarget(namespace, mount, redact.New(role))
+	return newTarget(Identity{Identity: vault.Identity{Mount: mount, RoleID: redact.New(role)}, Namespace: namespace})
 }
 
 func TestTargetsAreEqualHoweverTheyAreSpelled(t *testing.T) {

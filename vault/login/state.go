@@ -48,8 +48,8 @@ func (s *State) Refusal(now time.Time) error {
 const minRetryAfter = 200 * time.Millisecond
 
 // credentials are what a login takes. They are compared by value. A wrapped secret_id stands here as its
-// wrapping token.
-type credentials struct{ roleID, secretID redact.String }
+// wrapping token, and a client certificate as its hash: the vault.Client shows it.
+type credentials struct{ roleID, secretID, jwt, certificate redact.String }
 
 // State returns the present one.
 func (s *Source) State() *State { return s.state.Load() }

@@ -29,12 +29,13 @@ var (
 	defaultsKeys   = []string{"cache", "timeout"}
 	policyKeys     = []string{"ttl", "max_stale", "negative_ttl", "refresh_ahead"}
 	tlsKeys        = []string{"ca_file", "server_name", "client_cert_file", "client_key_file"}
+	authKeys       = []string{"method", "mount", "namespace", "role", "token_file"}
 	connectionKeys = []string{
-		"name", "scope", "project_ids", "address", "namespace", "auth_mount",
+		"name", "scope", "project_ids", "address", "namespace", "auth", "auth_mount",
 		"role_id", "role_id_file", "role_id_env", "secret_id", "secret_id_file", "secret_id_env",
 		"secret_id_wrapped", "bind_secret_id", "tls", "required", "timeout", "max_waiting", "cache",
 	}
-	allKeys = slices.Concat(rootKeys, socketKeys, callerKeys, limitKeys, testKeys, auditKeys, hardeningKeys, logKeys, traceKeys, cacheKeys, defaultsKeys, policyKeys, tlsKeys, connectionKeys)
+	allKeys = slices.Concat(rootKeys, socketKeys, callerKeys, limitKeys, testKeys, auditKeys, hardeningKeys, logKeys, traceKeys, cacheKeys, defaultsKeys, policyKeys, tlsKeys, authKeys, connectionKeys)
 )
 
 // methods are the RPCs that a caller rule may name. TestConnection with a spec is one of its own.

@@ -74,7 +74,8 @@ func foldersOf(c *config.Config, source configSource) harden.Directories {
 	files := []string{source.path}
 	for _, connection := range c.Connections {
 		tls := connection.Vault.TLS
-		files = append(files, connection.Vault.RoleID.File, connection.Vault.SecretID.File, tls.CAFile, tls.ClientCertFile, tls.ClientKeyFile)
+		files = append(files, connection.Vault.RoleID.File, connection.Vault.SecretID.File, connection.Vault.JWT.File,
+			tls.CAFile, tls.ClientCertFile, tls.ClientKeyFile)
 	}
 	folders := harden.Directories{Write: []string{filepath.Dir(c.Socket.Path)}}
 	for _, file := range files {

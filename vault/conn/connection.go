@@ -124,7 +124,7 @@ func (cfg *Config) check() error {
 	case cfg.Timeout < 0:
 		return errors.New("timeout: it cannot be negative")
 	case cfg.Method == vault.MethodCert && !cfg.TLS.HasClientCert():
-		return errors.New("tls: give client_cert_file and client_key_file, with which the method cert logs in")
+		return errors.New("client_cert: give the client certificate and its key, with which the method cert logs in")
 	}
 	return cfg.Role.Check()
 }

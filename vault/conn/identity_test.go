@@ -56,6 +56,7 @@ func (o *ownIdentity) issue(changed vaulttest.Claims) {
 
 func (o *ownIdentity) write(text string) {
 	o.t.Helper()
+	synctest.Wait() // until the watch is on
 	if err := os.WriteFile(o.file, []byte(text), 0o600); err != nil {
 		o.t.Fatal(err)
 	}
@@ -63,6 +64,12 @@ func (o *ownIdentity) write(text string) {
 		o.tell()
 		synctest.Wait()
 	}
+}
+
+// stopTelling lets nobody know of a change of the file.
+func (o *ownIdentity) stopTelling() {
+	synctest.Wait()
+	o.tell = nil
 }
 
 func TestAHundredRotationsUnderLoadFailNoReadAndCostNoLogin(t *testing.T) {
@@ -143,7 +150,7 @@ func TestATokenFileThatCannotBeUsedIsNotSentAndHealsByItself(t *testing.T) {
 				if w.count(jwtLogin) != 0 || strings.Contains(w.logs.String(), "hush") {
 					t.Errorf("%d logins, log:\n%s", w.count(jwtLogin), w.logs)
 				}
-				o.tell = nil // nobody tells of the change
+				o.stopTelling()
 				o.issue(nil)
 				time.Sleep(6 * time.Second)
 				mustRead(t, c)
@@ -167,7 +174,7 @@ func TestAReplacementIsDueWhileTheTokensFileIsGoneAndIsMadeOnceItIsBack(t *testi
 			t.Error("a token that is gone was sent again")
 		}
 		wantErr(t, c.Status().LastError, vault.ErrLoginPending)
-		o.tell = nil
+		o.stopTelling()
 		o.issue(nil)
 		time.Sleep(time.Hour)
 		mustRead(t, c)

@@ -45,7 +45,8 @@ func (v *Vault) Call(t testing.TB, token, method, path string, body any,
 }
 
 // CallAs is Call without a token, by a client that shows the certificate; the zero one is none.
-func (v *Vault) CallAs(t testing.TB, shown ClientCertificate, method, path string, body any) Answer {
+func (v *Vault) CallAs(t testing.TB, shown ClientCertificate, method, path string,
+	body any) Answer {
 	t.Helper()
 	by := clientFor(v.CA, shown.tls(t)...)
 	answer, err := callBy(by, v.Address, "", method, path, body, nil)

@@ -48,11 +48,13 @@ func (a *Authority) Issue(t testing.TB, commonName string, until time.Time) Clie
 	if err != nil {
 		t.Fatal(err)
 	}
-	return ClientCertificate{PEM: inPEM("CERTIFICATE", certificate.Raw), KeyPEM: inPEM("PRIVATE KEY", der)}
+	return ClientCertificate{PEM: inPEM("CERTIFICATE", certificate.Raw),
+		KeyPEM: inPEM("PRIVATE KEY", der)}
 }
 
 // sign signs with the authority's key, or the first time with the new one.
-func (a *Authority) sign(t testing.TB, template *x509.Certificate) (*x509.Certificate, *ecdsa.PrivateKey) {
+func (a *Authority) sign(t testing.TB, template *x509.Certificate) (*x509.Certificate,
+	*ecdsa.PrivateKey) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

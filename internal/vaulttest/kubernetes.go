@@ -38,8 +38,8 @@ func NewKubernetes(t testing.TB) *Kubernetes {
 	return k
 }
 
-// Token makes a token of a service account, for the audience "vault" unless the claims say something
-// else.
+// Token makes a token of a service account, for the audience "vault" unless the claims say
+// something else.
 func (k *Kubernetes) Token(t testing.TB, namespace, account string, changed Claims) string {
 	t.Helper()
 	now := time.Now()
@@ -83,7 +83,8 @@ func (k *Kubernetes) review(w http.ResponseWriter, r *http.Request) {
 			Audiences []string
 		}
 	}
-	if json.NewDecoder(r.Body).Decode(&asked) != nil || !strings.HasSuffix(r.URL.Path, "/tokenreviews") {
+	isReview := strings.HasSuffix(r.URL.Path, "/tokenreviews")
+	if json.NewDecoder(r.Body).Decode(&asked) != nil || !isReview {
 		http.NotFound(w, r)
 		return
 	}

@@ -15,7 +15,8 @@ func (v *Vault) Enable(t testing.TB, method, mount string) {
 	status, answer := v.Do(t, http.MethodPost, "sys/auth/"+mount, map[string]any{"type": method})
 	if errors, _ := answer["errors"].([]any); status == http.StatusBadRequest && len(errors) > 0 {
 		text, _ := errors[0].(string)
-		if strings.HasPrefix(text, "plugin not found") && os.Getenv("SECRET_SIDECAR_REQUIRE_REAL_VAULT") != "1" {
+		isRequired := os.Getenv("SECRET_SIDECAR_REQUIRE_REAL_VAULT") == "1"
+		if strings.HasPrefix(text, "plugin not found") && !isRequired {
 			t.Skipf("the real Vault has no auth method %s: make test builds one that has", method)
 		}
 	}
@@ -23,7 +24,9 @@ func (v *Vault) Enable(t testing.TB, method, mount string) {
 		t.Fatalf("enable %s at %s: status %d: %v", method, mount, status, answer)
 	}
 	// A plugin is a process, which ends with its last mount.
-	t.Cleanup(func() { v.Try(http.MethodDelete, "sys/auth/"+mount, nil) }) //nolint:errcheck // it may be gone
+	t.Cleanup(func() {
+		v.Try(http.MethodDelete, "sys/auth/"+mount, nil) //nolint:errcheck // Vault may be gone
+	})
 }
 
 // Write writes to a path with the root token.
@@ -32,9 +35,9 @@ func (v *Vault) Write(t testing.TB, path string, body map[string]any) {
 	v.must(t, http.MethodPost, path, body)
 }
 
-// KubernetesRole makes a role for the service account worker in the namespace flows and the audience
-// "vault", whose tokens have the policies. It enables the method at the mount, for the cluster, until
-// the test ends.
+// KubernetesRole makes a role for the service account worker in the namespace flows and the
+// audience "vault", whose tokens have the policies. It enables the method at the mount, for the
+// cluster, until the test ends.
 func (v *Vault) KubernetesRole(t testing.TB, k *Kubernetes, mount, role, policies string) {
 	t.Helper()
 	v.Enable(t, "kubernetes", mount)
@@ -45,8 +48,8 @@ func (v *Vault) KubernetesRole(t testing.TB, k *Kubernetes, mount, role, policie
 		"token_ttl": "1h"})
 }
 
-// JWTRole makes a role for tokens of the issuer with the audience "vault", whose Vault tokens have the
-// policies. It enables the method at the mount until the test ends.
+// JWTRole makes a role for tokens of the issuer with the audience "vault", whose Vault tokens have
+// the policies. It enables the method at the mount until the test ends.
 func (v *Vault) JWTRole(t testing.TB, i *Issuer, mount, role, policies string) {
 	t.Helper()
 	v.Enable(t, "jwt", mount)
@@ -56,8 +59,8 @@ func (v *Vault) JWTRole(t testing.TB, i *Issuer, mount, role, policies string) {
 		"bound_audiences": "vault", "token_policies": policies, "token_ttl": "1h"})
 }
 
-// CertRole makes a role for certificates of the authority that are for the client worker, whose tokens
-// have the policies. It enables the method at the mount until the test ends.
+// CertRole makes a role for certificates of the authority that are for the client worker, whose
+// tokens have the policies. It enables the method at the mount until the test ends.
 func (v *Vault) CertRole(t testing.TB, a *Authority, mount, role, policies string) {
 	t.Helper()
 	v.Enable(t, "cert", mount)

@@ -125,6 +125,11 @@ func (p *process) launch() error {
 	return p.start(command)
 }
 
+// call sends a request with the root token.
+func (p *process) call(method, path string, body any) (Answer, error) {
+	return callBy(clientFor(p.ca), p.address, p.rootToken, method, path, body, nil)
+}
+
 func isDir(name string) bool {
 	info, err := os.Stat(name)
 	return err == nil && info.IsDir()
@@ -192,7 +197,7 @@ func (p *process) enableAudit() error {
 	file := filepath.Join(p.dir, "audit")
 	device := map[string]any{"type": "file",
 		"options": map[string]any{"file_path": file, "log_raw": "false"}}
-	answer, err := callBy(clientFor(p.ca), p.address, p.rootToken, http.MethodPost, "sys/audit/file", device, nil)
+	answer, err := p.call(http.MethodPost, "sys/audit/file", device)
 	if err != nil {
 		return err
 	}
@@ -227,7 +232,7 @@ func (p *process) waitUntil(met func() error) error {
 
 // answers reports whether the KV engine at secret/ is there for this Vault's root token.
 func (p *process) answers() error {
-	answer, err := callBy(clientFor(p.ca), p.address, p.rootToken, http.MethodGet, "sys/mounts/secret", nil, nil)
+	answer, err := p.call(http.MethodGet, "sys/mounts/secret", nil)
 	if err == nil && answer.Status != http.StatusOK {
 		err = fmt.Errorf("status %d: %s", answer.Status, answer.Text)
 	}

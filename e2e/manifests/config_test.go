@@ -20,6 +20,8 @@ func TestEveryConfigMapIsAConfigurationThatFitsItsPod(t *testing.T) {
 		"jobs, by Kustomize":   example(t, "batch/overlay"),
 		"worker, by Helm":      helm(t),
 		"node-wide":            example(t, "node-wide/sidecar"),
+		"own identity":         example(t, ownIdentityExample),
+		"own identity, Helm":   helmOwnIdentity(t),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -58,9 +60,14 @@ func requireFits(t *testing.T, settings *config.Config, pod *corev1.PodSpec) {
 		t.Errorf("mode %v and group %q: the group is the folder's, and it needs 0660", settings.Socket.Mode, settings.Socket.Group)
 	}
 	for _, connection := range settings.Connections {
-		for _, file := range []string{connection.Vault.RoleID.File, connection.Vault.SecretID.File} {
-			if path.Dir(file) != mount(c, approleVolume).MountPath {
-				t.Errorf("connection %s reads %q, the credentials are in %s", connection.Name, file, mount(c, approleVolume).MountPath)
+		volume, _ := credentialsOf(pod)
+		files := []string{connection.Vault.RoleID.File, connection.Vault.SecretID.File}
+		if volume == tokenVolume {
+			files = []string{connection.Vault.JWT.File}
+		}
+		for _, file := range files {
+			if path.Dir(file) != mount(c, volume).MountPath {
+				t.Errorf("connection %s reads %q, the credentials are in %s", connection.Name, file, mount(c, volume).MountPath)
 			}
 		}
 	}

@@ -82,6 +82,13 @@ func remedyOf(err error) string {
 // own identity is not rehearsed: it is replaced every hour by a machine, and the one before is soon worthless.
 func (a *actor) rehearsing() bool { return a.loggedIn && a.newest != a.current && !a.cfg.isOwn() }
 
+// NewerRejected reports whether Vault has rejected newer credentials than those of the last login, which wait to replace
+// them. An own identity has no others than its newest.
+func (s *Source) NewerRejected() bool {
+	state := s.State()
+	return !s.cfg.isOwn() && state.LoggedIn && errors.Is(state.Problem, vault.ErrLoginRejected)
+}
+
 // rehearsalAt returns when to try the newer credentials; the zero time is at once.
 func (a *actor) rehearsalAt() time.Time {
 	if until := a.held.of(a.newest).until; until.After(a.rehearseFrom) {

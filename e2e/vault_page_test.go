@@ -93,7 +93,6 @@ func TestTheVaultPageSetsUpAnOwnIdentity(t *testing.T) {
 	reader := newReader(t)
 	reader.write(t, "cluster-ca.pem", cluster.CA)
 	reader.write(t, "issuer.pem", issuer.PublicKey(t))
-	reader.write(t, "clients-ca.pem", vaulttest.NewAuthority(t).PEM)
 	for _, b := range codeBlocks(sections) {
 		if b.language == "sh" {
 			b.text = strings.ReplaceAll(b.text, "https://kubernetes.example:6443", cluster.Host)

@@ -25,7 +25,7 @@ const revokeTimeout = 2 * time.Second
 func (c *Connection) Test(ctx context.Context, ref *vault.Reference) Report {
 	t := &stagedTest{
 		client: c.vault.ForTest(), ref: ref, timeout: c.Timeout(), closed: c.closed,
-		logIn: c.joinTestLogin,
+		logIn:         c.joinTestLogin,
 		newerRejected: c.login.NewerRejected,
 	}
 	return t.run(ctx)

@@ -194,3 +194,29 @@ func TestATokenOfAPodThatCannotBeUsedIsToldAndHealsByItself(t *testing.T) {
 		return err == nil
 	})
 }
+
+func TestConnectionsAddAndASpecTakeAPodsOwnIdentity(t *testing.T) {
+	t.Parallel()
+	i := newIdentitySetup(t, vaulttest.RealPrivate(t))
+	config := i.path("added.yaml")
+	added := i.run("connections", "add", "prod", "--config", config, "--address", i.proxy.address,
+		"--auth-method", "kubernetes", "--auth-role", "worker", "--token-file",
+		i.token.file("token"), "--path", "secret/data/app/key")
+	if added.code != 0 || !strings.Contains(added.stdout, "saved connection prod") {
+		t.Fatalf("add: %d %s%s", added.code, added.stdout, added.stderr)
+	}
+	refused := i.run("connections", "test", "--address", i.proxy.address, "--auth-method", "jwt",
+		"--auth-role", "nope", "--token-file", i.token.file("jwt"))
+	if refused.code != 1 || !strings.Contains(refused.stdout, "check auth.role") {
+		t.Errorf("test: %d %s%s", refused.code, refused.stdout, refused.stderr)
+	}
+	r := i.start("--config", config, "--socket", i.socket())
+	r.value("secret/data/app/key", i.secret, fromVault)
+	spec := &secretsidecarv1.ConnectionSpec{Name: "new", Address: i.proxy.address, AuthMethod: "jwt",
+		AuthRole: "worker", AuthToken: i.keep(i.issuer.Token(t, nil))}
+	report, err := r.TestConnection(t.Context(), &secretsidecarv1.TestConnectionRequest{
+		Target: &secretsidecarv1.TestConnectionRequest_Spec{Spec: spec}, Path: "secret/data/app/key"})
+	if err != nil || !report.GetOk() {
+		t.Errorf("a spec: %v, %v", report, err)
+	}
+}

@@ -68,9 +68,6 @@ func (s *snapshot) sessions() map[*session]time.Duration {
 	return all
 }
 
-// revokeTimeout bounds the revocation of a token at shutdown and when a connection leaves.
-const revokeTimeout = 2 * time.Second
-
 // session is one login to one Vault with the cached secrets read through it. It outlives a reload
 // that leaves its login settings alone, and ends after the last request that uses it.
 type session struct {
@@ -123,7 +120,7 @@ func (s *session) retire() { s.once.Do(func() { close(s.retired) }) }
 // close ends the login; call it after retired is closed, or at shutdown when no request runs any
 // more.
 func (s *session) close(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, revokeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, vault.RevokeTimeout)
 	defer cancel()
 	return s.client.Close(ctx)
 }

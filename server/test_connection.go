@@ -27,7 +27,7 @@ func (s *Server) TestConnection(
 	if err != nil {
 		return nil, err
 	}
-	reference, err := optionalReference(request.GetPath())
+	reference, err := vault.ParseOptionalReference(request.GetPath())
 	if err != nil {
 		return nil, errInvalidPath(err)
 	}
@@ -67,14 +67,6 @@ func (s *Server) auditTest(
 		tested.fail(err)
 	}
 	return s.audit(ctx, caller, methodTestConnection, []outcome{tested})
-}
-
-func optionalReference(path string) (*vault.Reference, error) {
-	if path == "" {
-		return nil, nil
-	}
-	reference, err := vault.ParseReference(path, "")
-	return &reference, err
 }
 
 func (s *Server) testConfigured(

@@ -45,6 +45,18 @@ func ParseReference(path, key string) (Reference, error) {
 	return Reference{Path: secret, Key: key}, nil
 }
 
+// ParseOptionalReference is ParseReference for a path that may be empty: then it returns nil.
+func ParseOptionalReference(path string) (*Reference, error) {
+	if path == "" {
+		return nil, nil
+	}
+	reference, err := ParseReference(path, "")
+	if err != nil {
+		return nil, err
+	}
+	return &reference, nil
+}
+
 // cutLastSegment returns what stands before the last slash, nothing when there is none, and what stands after it.
 func cutLastSegment(path string) (before, last string) {
 	i := strings.LastIndexByte(path, '/')

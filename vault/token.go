@@ -99,12 +99,18 @@ func (c *Client) Renew(ctx context.Context, t *Token) (*Token, error) {
 // goneTokens are what Vault says to the renewal of a token that has ended, or is about to.
 var goneTokens = []string{"lease expired", "lease is expired", "lease not found", "invalid lease ID", "token not found"}
 
-// Revoke gives a token back to Vault. It does nothing for one that has expired or is a batch token; t may be nil. One
-// that Vault does not know is as good as revoked. Errors: an outage, ErrNotAllowed, or ctx's own.
+// RevokeTimeout bounds Revoke: a token that nobody gives back expires by itself.
+const RevokeTimeout = 2 * time.Second
+
+// Revoke gives a token back to Vault, within RevokeTimeout. It does nothing for one that has expired
+// or is a batch token; t may be nil. One that Vault does not know is as good as revoked. Errors: an
+// outage, ErrNotAllowed, or ctx's own.
 func (c *Client) Revoke(ctx context.Context, t *Token) error {
 	if t == nil || t.Batch || !t.Valid(time.Now()) {
 		return nil
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, RevokeTimeout, ErrTimeout)
+	defer cancel()
 	ans, err := c.do(ctx, request{doing: doingRevoke, kind: CallRevoke, method: http.MethodPost, path: "auth/token/revoke-self", token: t.ID})
 	if err != nil {
 		return err

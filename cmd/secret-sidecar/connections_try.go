@@ -97,9 +97,9 @@ func (a *app) testFile(ctx context.Context, file, path string) error {
 
 // testEach tests the connections in this process, and fails when one of them cannot be used.
 func (a *app) testEach(ctx context.Context, connections []server.Connection, path string) error {
-	reference, err := optionalReference(path)
+	reference, err := vault.ParseOptionalReference(path)
 	if err != nil {
-		return err
+		return usageError{fmt.Errorf("--path: %w", err)}
 	}
 	if len(connections) == 0 {
 		return usagef("the file has no connection to test: add one to it")
@@ -123,17 +123,6 @@ func (a *app) testEach(ctx context.Context, connections []server.Connection, pat
 		}
 	}
 	return failed
-}
-
-func optionalReference(path string) (*vault.Reference, error) {
-	if path == "" {
-		return nil, nil
-	}
-	reference, err := vault.ParseReference(path, "")
-	if err != nil {
-		return nil, usageError{fmt.Errorf("--path: %w", err)}
-	}
-	return &reference, nil
 }
 
 // showReport prints the report and fails when it is not OK.

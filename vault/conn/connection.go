@@ -204,16 +204,17 @@ func (c *Connection) shutdown(ctx context.Context) error {
 func (c *Connection) begin(loop func()) bool {
 	c.closing.Lock()
 	defer c.closing.Unlock()
-	if c.isClosed() {
+	if isClosed(c.closed) {
 		return false
 	}
 	c.loops.Go(loop)
 	return true
 }
 
-func (c *Connection) isClosed() bool {
+// isClosed reports whether done is closed; nil never is.
+func isClosed(done <-chan struct{}) bool {
 	select {
-	case <-c.closed:
+	case <-done:
 		return true
 	default:
 		return false

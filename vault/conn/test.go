@@ -14,9 +14,6 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
-// revokeTimeout bounds giving a test's token back.
-const revokeTimeout = 2 * time.Second
-
 // Test tries the connection step by step, with the credentials that the connection uses and a token of the test's
 // own, revoked afterwards; with a ref also whether that key can be read. It asks Vault even in an outage, each
 // step within Config.Timeout, and counts against the login budget. Tests that run at the same time, or within 10 s of a
@@ -57,9 +54,7 @@ func TestConfig(ctx context.Context, cfg Config, ref *vault.Reference) (Report, 
 
 // revoke gives a test's token back, even when the caller has gone away. The token may be nil.
 func revoke(ctx context.Context, client *vault.Client, token *vault.Token, log func(string, ...any)) {
-	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), revokeTimeout, vault.ErrTimeout)
-	defer cancel()
-	if err := client.Revoke(ctx, token); err != nil {
+	if err := client.Revoke(context.WithoutCancel(ctx), token); err != nil {
 		log("cannot revoke the token of a connection test, it expires by itself", vault.DebugAttrs(err)...)
 	}
 }
@@ -190,22 +185,13 @@ func (t *stagedTest) step(ctx context.Context, name string, check func(context.C
 
 // unlessClosed runs a check of a connection that is open, and says so when it was closed meanwhile.
 func (t *stagedTest) unlessClosed(ctx context.Context, check func(context.Context) Check) Check {
-	if !t.isClosed() {
+	if !isClosed(t.closed) {
 		result := check(ctx)
-		if result.Status != CheckFailed || !t.isClosed() {
+		if result.Status != CheckFailed || !isClosed(t.closed) {
 			return result
 		}
 	}
 	return failed("the connection was closed during the test", "try again")
-}
-
-func (t *stagedTest) isClosed() bool {
-	select {
-	case <-t.closed:
-		return true
-	default:
-		return false
-	}
 }
 
 func (t *stagedTest) add(name string, check Check, took time.Duration) {

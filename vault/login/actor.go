@@ -19,8 +19,6 @@ const (
 	doingRenew = "renew the token"
 	// retryPause is how often a login or a renewal is tried again that failed for no fault of Vault's.
 	retryPause = 5 * time.Second
-	// revokeTimeout bounds giving a replaced token back.
-	revokeTimeout = 2 * time.Second
 	// minPause is the least time between two calls of the token's upkeep, however short its life.
 	minPause = 250 * time.Millisecond
 	// The keys of the circuit breaker.
@@ -274,12 +272,7 @@ func upkeepAt(t *vault.Token, from time.Time) time.Time {
 
 // giveBack revokes a replaced token beside the loop, on a goroutine that Close waits for.
 func (a *actor) giveBack(ctx context.Context, old *vault.Token) {
-	if !old.Valid(time.Now()) || old.Batch {
-		return
-	}
 	a.loops.Go(func() {
-		ctx, cancel := context.WithTimeoutCause(ctx, revokeTimeout, vault.ErrTimeout)
-		defer cancel()
 		if err := a.cfg.Client.Revoke(ctx, old); err != nil {
 			a.log.Debug("cannot revoke a replaced token, it expires by itself", vault.DebugAttrs(err)...)
 		}

@@ -14,6 +14,7 @@ caller_limits: {in_flight: 1}
 test_connection: {allow: [vault]}
 audit: {file: /tmp/audit}
 reflection: true
+scan: {enabled: true}
 hardening: {lock_memory: try}
 log: {level: info}
 traces: {paths: true}
@@ -21,7 +22,8 @@ cache: {max_bytes: 1MiB}
 defaults: {timeout: 2s}
 connections:
 `
-	entryOfA = `  - {name: a, scope: platform, address: "http://a", role_id: r, secret_id: s}` + "\n"
+	entryOfA = `  - {name: a, scope: platform, address: "http://a", role_id: r, secret_id: s}` +
+		"\n"
 	everyKey = everyOther + entryOfA
 )
 
@@ -33,6 +35,7 @@ func TestAnEditThatWouldChangeAnythingElseIsRefused(t *testing.T) {
 		"test_connection": {"[vault]", "[other]"},
 		"audit":           {"/tmp/audit", "/tmp/other"},
 		"reflection":      {"reflection: true", "reflection: false"},
+		"scan":            {"enabled: true", "enabled: false"},
 		"hardening":       {"lock_memory: try", "lock_memory: require"},
 		"log":             {"level: info", "level: debug"},
 		"traces":          {"paths: true", "paths: false"},
@@ -41,12 +44,15 @@ func TestAnEditThatWouldChangeAnythingElseIsRefused(t *testing.T) {
 		"connections":     {"http://a", "http://b"},
 	}
 	for _, key := range rootKeys {
-		if _, covered := changes[key]; !covered && key != "invalidation" { // no file with it is valid
+		// no file with it is valid
+		if _, covered := changes[key]; !covered && key != "invalidation" {
 			t.Errorf("no change of %s is tried", key)
 		}
 	}
-	changes["a connection's credentials"] = struct{ from, to string }{"secret_id: s", "secret_id: t"}
-	changes["a connection's ttl"] = struct{ from, to string }{"secret_id: s", "secret_id: s, cache: {ttl: 1m}"}
+	changes["a connection's credentials"] = struct{ from, to string }{"secret_id: s",
+		"secret_id: t"}
+	changes["a connection's ttl"] = struct{ from, to string }{"secret_id: s",
+		"secret_id: s, cache: {ttl: 1m}"}
 	changes["a connection that goes"] = struct{ from, to string }{entryOfA, ""}
 	before, err := parseForEdit("config.yaml", everyKey)
 	if err != nil {

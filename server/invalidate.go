@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/internal/audit"
 	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 	"github.com/secret-sidecar/secret-sidecar/vault"
 )
@@ -21,6 +22,20 @@ func (s *Server) Invalidate(
 	if err != nil {
 		return nil, err
 	}
+	answer, err := s.invalidate(ctx, caller, request)
+	unwritten := s.auditCall(ctx, caller, methodInvalidate, audit.Entry{
+		Connection: request.GetConnection(), Path: request.GetPath(), RenewLogin: request.GetRenewLogin(),
+		Outcome: auditOK,
+	}, err)
+	if unwritten != nil {
+		return nil, unwritten
+	}
+	return answer, err
+}
+
+func (s *Server) invalidate(
+	ctx context.Context, caller unixsocket.Peer, request *secretsidecarv1.InvalidateRequest,
+) (*secretsidecarv1.InvalidateResponse, error) {
 	if request.GetFleet() {
 		return nil, errInvalidRequest(field("fleet", "this sidecar is not connected to others: call Invalidate on each"))
 	}
@@ -28,22 +43,26 @@ func (s *Server) Invalidate(
 	if err != nil {
 		return nil, errInvalidPath(err)
 	}
-	connections, err := s.enterAll(caller, request.GetConnection())
+	reaches, err := s.enterAll(caller, request)
 	if err != nil {
+		return nil, err
+	}
+	defer releaseReaches(reaches)
+	if err := target.check(caller, request, reaches); err != nil {
 		return nil, err
 	}
 	var loginErr error
 	if request.GetRenewLogin() {
-		loginErr = renewLogins(ctx, connections)
+		s.logRenewal(ctx, caller, reaches)
+		loginErr = renewLogins(ctx, reaches)
 		s.takeOver()
 	}
 	dropped := 0
-	for _, c := range connections {
-		here := target.drop(s, c.space)
+	for _, within := range reaches {
+		here, c := target.drop(s, within), within.connection
 		c.counters.invalidations.Add(1)
 		c.counters.invalidated.Add(uint64(here)) // #nosec G115 -- a count
 		dropped += here
-		c.release()
 	}
 	if loginErr != nil {
 		return nil, loginErr
@@ -51,23 +70,35 @@ func (s *Server) Invalidate(
 	return &secretsidecarv1.InvalidateResponse{Entries: uint32(dropped)}, nil // #nosec G115 -- bounded by memory
 }
 
-// enterAll acquires the connection with the name, or every connection for an empty name.
-func (s *Server) enterAll(caller unixsocket.Peer, name string) ([]*connection, error) {
+// enterAll acquires the connection that the request names, or every one that the caller may use, and
+// returns what the caller may touch there.
+func (s *Server) enterAll(
+	caller unixsocket.Peer, request *secretsidecarv1.InvalidateRequest,
+) ([]reach, error) {
 	running := s.current.Load()
-	if name != "" {
-		c, err := s.enter(running, caller, access{method: methodInvalidate, connection: name})
-		return []*connection{c}, err
+	if name := request.GetConnection(); name != "" {
+		c, err := s.enter(running, caller, access{method: methodInvalidate, asked: name})
+		if err != nil {
+			return nil, err
+		}
+		return []reach{running.reachOf(caller, methodInvalidate, c)}, nil
 	}
 	if err := authorize(running.callers, caller, access{method: methodInvalidate, connection: anyConnection}); err != nil {
 		return nil, err
 	}
-	var all []*connection
-	for _, c := range running.sorted() {
+	var all []reach
+	for _, c := range running.visible(caller, methodInvalidate) {
 		if c.acquire() {
-			all = append(all, c)
+			all = append(all, running.reachOf(caller, methodInvalidate, c))
 		}
 	}
 	return all, nil
+}
+
+func releaseReaches(reaches []reach) {
+	for _, within := range reaches {
+		within.connection.release()
+	}
 }
 
 // dropTarget is what to drop: one secret, a prefix of references, or, when both are empty,
@@ -87,29 +118,59 @@ func parseTarget(path string) (dropTarget, error) {
 	}
 }
 
-func (t dropTarget) drop(s *Server, space string) int {
+// check refuses what the caller may not ask for: a secret that it names together with a connection
+// on which it may not read it, and a new login of a connection that others depend on.
+func (t dropTarget) check(
+	caller unixsocket.Peer, request *secretsidecarv1.InvalidateRequest, reaches []reach,
+) error {
+	for _, within := range reaches {
+		c := within.connection
+		switch {
+		case request.GetRenewLogin() && !within.mayRenewLogin():
+			return errCallerNotAllowed(caller, access{method: methodRenewLogin, connection: c.Name, asked: c.Name})
+		case request.GetConnection() != "" && t.secret != "" && !within.mayDrop(t.secret):
+			return within.refusal(caller)
+		}
+	}
+	return nil
+}
+
+// drop drops what the caller may drop of it.
+func (t dropTarget) drop(s *Server, within reach) int {
+	space := within.connection.space
 	switch {
+	case t.secret != "" && !within.mayDrop(t.secret):
+		return 0
 	case t.secret != "":
 		return s.cache.Drop(space, t.secret)
-	case t.prefix != "":
-		// Every reference into a secret begins with its path and a slash.
-		return s.cache.DropMatching(space, func(name string) bool { return strings.HasPrefix(name+"/", t.prefix) })
-	default:
+	case t.prefix == "" && within.mayDropAll():
 		return s.cache.DropSpace(space)
+	}
+	// Every reference into a secret begins with its path and a slash.
+	return s.cache.DropMatching(space, func(name string) bool {
+		return strings.HasPrefix(name+"/", t.prefix) && within.mayDrop(name)
+	})
+}
+
+// logRenewal says who asks. The log limits its repeats for each connection.
+func (s *Server) logRenewal(ctx context.Context, caller unixsocket.Peer, reaches []reach) {
+	for _, within := range reaches {
+		s.log.InfoContext(ctx, "a caller asks for a new login", "connection", within.connection.Name,
+			"uid", caller.UID, "gid", caller.GID, "pid", caller.PID)
 	}
 }
 
 // renewLogins renews side by side and returns the first failure.
-func renewLogins(ctx context.Context, connections []*connection) error {
-	failures := make([]error, len(connections))
+func renewLogins(ctx context.Context, reaches []reach) error {
+	failures := make([]error, len(reaches))
 	var group sync.WaitGroup
-	for i, c := range connections {
-		group.Go(func() { failures[i] = c.renewLogin(ctx) })
+	for i, within := range reaches {
+		group.Go(func() { failures[i] = within.connection.renewLogin(ctx) })
 	}
 	group.Wait()
 	for i, err := range failures {
 		if err != nil {
-			return errOnConnection(connections[i].Name, err)
+			return errOnConnection(reaches[i].connection.Name, err)
 		}
 	}
 	return nil

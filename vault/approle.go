@@ -9,6 +9,7 @@ import (
 
 const doingLookup = "look the secret_id up"
 
+// whyRejectedByAppRole says what to do after an answer that grants no token.
 func whyRejectedByAppRole(ans *answer) string {
 	switch {
 	case ans.status == http.StatusBadRequest && ans.mentions("missing secret_id"):
@@ -28,8 +29,8 @@ func whyRejectedByAppRole(ans *answer) string {
 	return "check auth_mount and namespace: no AppRole auth method answers there"
 }
 
-// SecretIDExpiry asks when the secret_id of an AppRole expires, with a token of that role; the zero time is never. Errors:
-// ErrNotAllowed when Vault does not say, an outage, or ctx's own.
+// SecretIDExpiry asks when the secret_id of an AppRole expires, using a token of that role. The
+// zero time means never. Errors: ErrNotAllowed when Vault does not say, an outage, or ctx's own.
 func (c *Client) SecretIDExpiry(ctx context.Context, token *Token, who Identity) (time.Time, error) {
 	ans, err := c.do(ctx, request{doing: doingLookup, kind: CallLookup, method: http.MethodPost, token: token.ID,
 		path: "auth/" + who.Mount + "/role/" + token.Role + "/secret-id/lookup", template: "auth/{mount}/role/{role}/secret-id/lookup",
@@ -43,7 +44,7 @@ func (c *Client) SecretIDExpiry(ctx context.Context, token *Token, who Identity)
 	return ans.body.Data.ExpirationTime, nil
 }
 
-// HasPlainRole reports whether Vault has told the name of the token's role, and it is one segment of a path.
+// HasPlainRole reports whether Vault named the token's role and the name is a single path segment.
 func (t *Token) HasPlainRole() bool {
 	return t.Role != "" && t.Role != "." && t.Role != ".." && !strings.Contains(t.Role, "/")
 }

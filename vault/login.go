@@ -16,7 +16,8 @@ const doingLogin = "log in"
 type Method int
 
 const (
-	// MethodAppRole logs in with a role_id and perhaps a secret_id. Vault locks a role after 5 rejected logins.
+	// MethodAppRole logs in with a role_id and perhaps a secret_id. Vault locks a role after 5
+	// rejected logins.
 	MethodAppRole Method = iota
 	// MethodKubernetes logs in with the token of a Kubernetes service account.
 	MethodKubernetes
@@ -76,22 +77,23 @@ func (who Identity) body() map[string]string {
 	return body
 }
 
-// LoginFate says what Vault may have counted a login as.
+// LoginFate is what a login may have cost the role in Vault's eyes.
 type LoginFate int
 
 const (
-	// LoginGranted is a login that Vault has accepted.
+	// LoginGranted means that Vault accepted the login.
 	LoginGranted LoginFate = iota + 1
-	// LoginRejected is one that Vault has refused, and may have counted against the role.
+	// LoginRejected means that Vault refused the login, and may have counted it against the role.
 	LoginRejected
-	// LoginNotTried is one that Vault has not judged: it never got there, or Vault said that it cannot judge now.
+	// LoginNotTried means that Vault did not judge the login: it never arrived, or Vault said that
+	// it cannot judge now.
 	LoginNotTried
-	// LoginLost is one that may have got there, and whose answer did not come back.
+	// LoginLost means that the login may have arrived, but no answer came back.
 	LoginLost
 )
 
-// Login takes a token for an identity out of Vault. The fate says what it may have cost, whatever the error. Errors:
-// ErrLoginRejected, which says what to mend; an outage; ctx's own.
+// Login logs in and returns the token. The fate says what the attempt may have cost, whatever the
+// error. Errors: ErrLoginRejected, which says what to fix; an outage; ctx's own.
 func (c *Client) Login(ctx context.Context, who Identity) (*Token, LoginFate, error) {
 	ctx, sent := withSent(ctx)
 	began := time.Now()
@@ -106,15 +108,15 @@ func (c *Client) Login(ctx context.Context, who Identity) (*Token, LoginFate, er
 	}
 	granted := newToken(auth, began)
 	if auth.NumUses > 0 {
-		_ = c.Revoke(ctx, granted) // if that fails it dies by its own ttl
+		_ = c.Revoke(ctx, granted) // if that fails, the token expires by itself
 		return nil, LoginRejected, loginError("the role grants tokens of limited use: set token_num_uses=0 on the role")
 	}
 	return granted, LoginGranted, nil
 }
 
-// fateOf is what became of a login that ended in an outage. Vault's own answers say that it has not judged. A proxy may
-// have put an answer of its own in the place of Vault's: it costs doubt, and one with a status with which Vault rejects counts
-// as a rejection.
+// fateOf decides what a login that ended in an outage has cost. Vault's own answers say that it has
+// not judged. But a proxy may have replaced Vault's answer with its own: then the login is in
+// doubt, and a status that Vault also rejects with counts as a rejection.
 func fateOf(ans *answer, sent bool) LoginFate {
 	switch {
 	case ans == nil && !sent:
@@ -126,12 +128,12 @@ func fateOf(ans *answer, sent bool) LoginFate {
 	case ans.status == http.StatusBadRequest || ans.status == http.StatusForbidden:
 		return LoginRejected
 	case ans.status == http.StatusProxyAuthRequired, isRedirect(ans.status) && len(ans.text) == 0:
-		return LoginNotTried // a proxy that passes nothing on, or a standby of Vault's
+		return LoginNotTried // a proxy that let nothing through, or a standby
 	}
-	return LoginLost // who puts an answer of its own in the place of Vault's may have passed the login on
+	return LoginLost // a proxy that answers in Vault's place may have passed the login on
 }
 
-// rejectedLogin says what to do after an answer that grants no token.
+// rejectedLogin explains an answer that grants no token, and says what to do.
 func rejectedLogin(who Identity, ans *answer) error {
 	return loginError(whyRejected(who, ans))
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
-// connectionFlags describe a connection on the command line. There is none for the secret_id itself: every
-// user of the machine can read command lines.
+// connectionFlags describe a connection on the command line. There is none for the secret_id
+// itself, because every user of the machine can read command lines.
 type connectionFlags struct {
 	vault        conn.Settings
 	method       string
@@ -25,25 +25,35 @@ type connectionFlags struct {
 func addConnectionFlags(cmd *cobra.Command) *connectionFlags {
 	f := &connectionFlags{}
 	flags := cmd.Flags()
-	flags.StringVar(&f.vault.Address, "address", "", "Vault's address, for example https://vault.example:8200")
+	flags.StringVar(&f.vault.Address, "address", "",
+		"Vault's address, for example https://vault.example:8200")
 	flags.StringVar(&f.vault.Namespace, "namespace", "", "Vault namespace")
-	flags.StringVar(&f.method, "auth-method", "approle", "how to log in: approle, kubernetes, jwt or cert")
-	flags.StringVar(&f.vault.AuthMount, "auth-mount", "", "mount of the auth method (default its name)")
-	flags.StringVar(&f.vault.AuthNamespace, "auth-namespace", "", "Vault namespace of the mount (default --namespace)")
+	flags.StringVar(&f.method, "auth-method", "approle",
+		"how to log in: approle, kubernetes, jwt or cert")
+	flags.StringVar(&f.vault.AuthMount, "auth-mount", "",
+		"mount of the auth method (default its name)")
+	flags.StringVar(&f.vault.AuthNamespace, "auth-namespace", "",
+		"Vault namespace of the mount (default --namespace)")
 	flags.StringVar(&f.vault.RoleName, "auth-role", "", "role of kubernetes, jwt or cert")
-	flags.StringVar(&f.vault.JWT.File, "token-file", "", "file with the token of kubernetes or jwt (default for kubernetes the pod's)")
+	flags.StringVar(&f.vault.JWT.File, "token-file", "",
+		"file with the token of kubernetes or jwt (default for kubernetes the pod's)")
 	flags.StringVar(&f.roleID, "role-id", "", "AppRole role_id")
 	flags.StringVar(&f.vault.SecretID.File, "secret-id-file", "", "file that holds the secret_id")
 	flags.BoolVar(&f.bindSecretID, "bind-secret-id", true, "false for a role that has no secret_id")
-	flags.StringVar(&f.vault.TLS.CAFile, "ca-file", "", "CA certificates (PEM) to trust instead of the system's")
-	flags.StringVar(&f.vault.TLS.ServerName, "server-name", "", "name to expect in Vault's certificate")
+	flags.StringVar(&f.vault.TLS.CAFile, "ca-file", "",
+		"CA certificates (PEM) to trust instead of the system's")
+	flags.StringVar(&f.vault.TLS.ServerName, "server-name", "",
+		"name to expect in Vault's certificate")
 	flags.StringVar(&f.vault.TLS.ClientCertFile, "client-cert-file", "", "client certificate (PEM)")
-	flags.StringVar(&f.vault.TLS.ClientKeyFile, "client-key-file", "", "key of the client certificate (PEM)")
+	flags.StringVar(&f.vault.TLS.ClientKeyFile, "client-key-file", "",
+		"key of the client certificate (PEM)")
 	return f
 }
 
-// connection returns what the flags describe, checked as a connection of the configuration file is.
-func (f *connectionFlags) connection(name string, scope server.Scope, projects []string) (server.Connection, error) {
+// connection returns what the flags describe, checked by the same rules as a connection of the
+// configuration file.
+func (f *connectionFlags) connection(name string, scope server.Scope,
+	projects []string) (server.Connection, error) {
 	if err := f.check(); err != nil {
 		return server.Connection{}, err
 	}
@@ -52,7 +62,8 @@ func (f *connectionFlags) connection(name string, scope server.Scope, projects [
 	}
 	f.vault.RoleID = login.Credential{Value: redact.New(f.roleID)}
 	if _, err := f.vault.RoleID.Read("--role-id"); errors.Is(err, login.ErrPath) {
-		return server.Connection{}, usagef(`--role-id holds a path: give the role_id itself, --role-id "$(cat FILE)"`)
+		return server.Connection{},
+			usagef(`--role-id holds a path: give the role_id itself, --role-id "$(cat FILE)"`)
 	} else if err != nil {
 		return server.Connection{}, usageError{err}
 	}
@@ -60,8 +71,10 @@ func (f *connectionFlags) connection(name string, scope server.Scope, projects [
 }
 
 // checked returns the connection as the configuration file would make it.
-func (f *connectionFlags) checked(name string, scope server.Scope, projects []string) (server.Connection, error) {
-	connection, err := config.CheckConnection(server.Connection{Name: name, Scope: scope, ProjectIDs: projects, Vault: f.vault})
+func (f *connectionFlags) checked(name string, scope server.Scope,
+	projects []string) (server.Connection, error) {
+	connection, err := config.CheckConnection(server.Connection{Name: name, Scope: scope,
+		ProjectIDs: projects, Vault: f.vault})
 	if err != nil {
 		return server.Connection{}, usageError{err}
 	}
@@ -74,13 +87,16 @@ func (f *connectionFlags) check() error {
 	f.vault.Method = method
 	switch {
 	case f.vault.Address == "":
-		return usagef("--address is missing: give Vault's address, for example https://vault.example:8200")
+		return usagef("--address is missing: give Vault's address, for example " +
+			"https://vault.example:8200")
 	case !known:
-		return usagef("--auth-method is none that the sidecar knows: give approle, kubernetes, jwt or cert")
+		return usagef("--auth-method is none that the sidecar knows: give approle, kubernetes, jwt " +
+			"or cert")
 	case method != vault.MethodAppRole:
 		return f.checkOwnIdentity()
 	case f.vault.RoleName != "", f.vault.JWT.File != "":
-		return usagef("--auth-role and --token-file belong to --auth-method kubernetes, jwt or cert: give that, or --role-id")
+		return usagef("--auth-role and --token-file belong to --auth-method kubernetes, jwt or " +
+			"cert: give that, or --role-id")
 	}
 	return f.checkAppRole()
 }
@@ -88,13 +104,15 @@ func (f *connectionFlags) check() error {
 func (f *connectionFlags) checkOwnIdentity() error {
 	switch {
 	case f.roleID != "", f.vault.SecretID.File != "", !f.bindSecretID:
-		return usagef("--role-id, --secret-id-file and --bind-secret-id belong to --auth-method approle: leave them out")
+		return usagef("--role-id, --secret-id-file and --bind-secret-id belong to --auth-method " +
+			"approle: leave them out")
 	case f.vault.RoleName == "":
 		return usagef("--auth-role is missing: name the role to log in as")
 	case f.vault.Method == vault.MethodJWT && f.vault.JWT.File == "":
 		return usagef("--token-file is missing: name the file that holds the token")
 	case f.vault.Method == vault.MethodCert && f.vault.TLS.ClientCertFile == "":
-		return usagef("--client-cert-file is missing: name the certificate to log in with, and its key with --client-key-file")
+		return usagef("--client-cert-file is missing: name the certificate to log in with, and its " +
+			"key with --client-key-file")
 	}
 	return nil
 }
@@ -107,7 +125,8 @@ func (f *connectionFlags) checkAppRole() error {
 		return usagef("--secret-id-file is missing: name the file that holds the secret_id; " +
 			"or give --bind-secret-id=false when the role has none")
 	case !f.bindSecretID && f.vault.SecretID.File != "":
-		return usagef("--bind-secret-id=false says that the role has no secret_id: remove it, or --secret-id-file")
+		return usagef("--bind-secret-id=false says that the role has no secret_id: remove it, or " +
+			"--secret-id-file")
 	}
 	return nil
 }

@@ -12,8 +12,10 @@ func (a *app) connectionsCommand() *cobra.Command {
 file; a running sidecar picks up changes of the file by itself.`,
 		Example: `  secret-sidecar connections list
   secret-sidecar connections test prod
-  secret-sidecar connections add prod --address https://vault.example:8200 --role-id ID --secret-id-file FILE`,
+  secret-sidecar connections add prod --address https://vault.example:8200 \
+    --role-id ID --secret-id-file FILE`,
 	})
-	cmd.AddCommand(a.connectionsListCommand(), a.connectionsTestCommand(), a.connectionsAddCommand(), a.connectionsRemoveCommand())
+	cmd.AddCommand(a.connectionsListCommand(), a.connectionsTestCommand(),
+		a.connectionsAddCommand(), a.connectionsRemoveCommand())
 	return cmd
 }

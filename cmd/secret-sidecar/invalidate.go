@@ -15,27 +15,33 @@ func (a *app) invalidateCommand() *cobra.Command {
 		Short: "Drop cached secrets",
 		Long: `Drops secrets from the running sidecar's cache, so that the next request for them reads Vault.
 
-PATH is a reference (drops its secret, in every version) or a prefix ending in "/" (drops every secret
-below it). Without PATH everything is dropped. Without --connection that is so for every connection.`,
+PATH is a reference (drops its secret, in every version) or a prefix ending in "/" (drops every
+secret below it). Without PATH everything is dropped. Without --connection that is so for every
+connection.`,
 		Example: `  secret-sidecar invalidate secret/data/mysec/api_key
   secret-sidecar invalidate secret/data/team-a/ --connection prod
   secret-sidecar invalidate --connection prod --renew-login`,
 		Args: between("at most one path", 0, 1),
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&request.Connection, "connection", "", "connection whose secrets to drop (default every one)")
-	flags.BoolVar(&request.RenewLogin, "renew-login", false, "also drop the Vault token and log in again (default every connection's)")
-	flags.BoolVar(&request.Fleet, "fleet", false, "reserved for a later version, which tells every other sidecar too; this one refuses it")
+	flags.StringVar(&request.Connection, "connection", "",
+		"connection whose secrets to drop (default every one)")
+	flags.BoolVar(&request.RenewLogin, "renew-login", false,
+		"also drop the Vault token and log in again (default every connection's)")
+	flags.BoolVar(&request.Fleet, "fleet", false,
+		"reserved for a later version, which tells every other sidecar too; this one refuses it")
 	a.addTimeout(cmd, waitForAnswer)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 1 {
 			request.Path = args[0]
 		}
-		answer, err := ask(cmd.Context(), a, secretsidecarv1.SecretServiceClient.Invalidate, request)
+		answer, err := ask(cmd.Context(), a, secretsidecarv1.SecretServiceClient.Invalidate,
+			request)
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(a.out, "dropped %s\n", plural(int(answer.GetEntries()), "cached secret"))
+		_, err = fmt.Fprintf(a.out, "dropped %s\n",
+			plural(int(answer.GetEntries()), "cached secret"))
 		return err
 	}
 	return cmd

@@ -84,7 +84,8 @@ func (v *Vault) Snapshot(t testing.TB) string {
 func (v *Vault) Restore(t testing.TB, snapshot string) {
 	t.Helper()
 	v.requireRaft(t)
-	answer := v.Call(t, v.RootToken, http.MethodPost, "sys/storage/raft/snapshot-force", snapshot, nil)
+	answer := v.Call(t, v.RootToken, http.MethodPost, "sys/storage/raft/snapshot-force", snapshot,
+		nil)
 	if answer.Status/100 != 2 {
 		t.Fatalf("restore a snapshot: %d %s", answer.Status, answer.Text)
 	}

@@ -12,7 +12,7 @@ import (
 
 const doingCredentials = "read the credentials" // #nosec G101 -- a phrase
 
-// pending is vault.ErrLoginPending with a headline of its own: there may well be a token.
+// pending is vault.ErrLoginPending with its own text, because there may well be a token.
 type pending string
 
 const (
@@ -27,7 +27,8 @@ func (p pending) Error() string { return string(p) }
 // Unwrap returns vault.ErrLoginPending.
 func (pending) Unwrap() error { return vault.ErrLoginPending }
 
-// loadCredentials reads what a login takes. Errors wrap vault.ErrLoginPending, and name the setting and the file.
+// loadCredentials reads what a login needs. Errors wrap vault.ErrLoginPending, and name the setting
+// and the file.
 func loadCredentials(role Role, clientCertFile string) (credentials, error) {
 	switch {
 	case role.Method.TakesJWT():
@@ -47,7 +48,8 @@ func loadCredentials(role Role, clientCertFile string) (credentials, error) {
 	return credentials{roleID: roleID, secretID: secretID}, nil
 }
 
-// hashOf tells one content of the file from another. The vault.Client says what is wrong with the file.
+// hashOf tells one content of the file from another. The vault.Client says what is wrong with the
+// file.
 func hashOf(file string) redact.String {
 	if file == "" {
 		return redact.String{}
@@ -56,8 +58,9 @@ func hashOf(file string) redact.String {
 	return redact.New(fmt.Sprintf("%x", sha256.Sum256(content)))
 }
 
-// load reads one credential, which the configuration gives as setting or as setting_file; none is no error.
-func load(c Credential, setting string, read func(Credential, string) (redact.String, error)) (redact.String, error) {
+// load reads one credential, configured as setting or as setting_file. Having none is no error.
+func load(c Credential, setting string,
+	read func(Credential, string) (redact.String, error)) (redact.String, error) {
 	if c.File != "" {
 		setting += "_file"
 	}
@@ -75,8 +78,9 @@ func load(c Credential, setting string, read func(Credential, string) (redact.St
 	return redact.String{}, call
 }
 
-// Check returns what a role lacks, and what is wrong with credentials that are not in files: files may become right later.
-// The client certificate of the method cert is the vault.Client's.
+// Check returns what a role lacks, and what is wrong with credentials that are not in files. A file
+// may become right later; a literal cannot. The client certificate of the method cert is for the
+// vault.Client to check.
 func (r Role) Check() error {
 	switch {
 	case r.isOwn() && r.RoleName == "":
@@ -94,7 +98,7 @@ func (r Role) Check() error {
 	return checkLiterals(r.RoleID, r.SecretID)
 }
 
-// checkLiterals returns what is wrong with credentials that are not in files: files may become right later.
+// checkLiterals returns what is wrong with credentials that are not in files.
 func checkLiterals(role, secret Credential) error {
 	for _, one := range []struct {
 		setting string

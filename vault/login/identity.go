@@ -8,10 +8,10 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
-// Identity is who logs in, and where.
+// Identity says who logs in, and where.
 type Identity struct {
 	vault.Identity
-	// Namespace is the one of the auth method.
+	// Namespace is that of the auth method.
 	Namespace string
 	// Wrapped says that SecretID is a response-wrapping token.
 	Wrapped bool
@@ -19,9 +19,9 @@ type Identity struct {
 	Proven bool
 }
 
-// LogIn takes a token for the identity out of Vault, within the Budget. After a login whose answer was lost it first
-// asks whether Vault is well. Errors: those of vault.Client.Login and UnwrapSecretID; vault.ErrLoginRejected, with
-// RetryAfter, when the Budget is spent.
+// LogIn logs in as the identity and returns the token, within the Budget. After a login whose
+// answer was lost it first asks whether Vault is well. Errors: those of vault.Client.Login and
+// UnwrapSecretID; vault.ErrLoginRejected, with RetryAfter, when the Budget is spent.
 func (b *Budget) LogIn(ctx context.Context, client *vault.Client, who Identity) (*vault.Token, error) {
 	attempt, err := b.begin(ctx, client, &who)
 	if err != nil {
@@ -50,8 +50,8 @@ func (b *Budget) begin(ctx context.Context, client *vault.Client, who *Identity)
 	return b.reserve(ctx, role, who.Proven)
 }
 
-// askWhetherWell leaves a half of the time to the login: what hangs must not use up the 10 s within which a Vault that is
-// well again is used.
+// askWhetherWell leaves half of the time to the login: a hanging question must not use up the 10 s
+// within which a healthy Vault is used again.
 func askWhetherWell(ctx context.Context, client *vault.Client) error {
 	if deadline, ok := ctx.Deadline(); ok {
 		var cancel context.CancelFunc
@@ -61,7 +61,7 @@ func askWhetherWell(ctx context.Context, client *vault.Client) error {
 	return client.Well(ctx)
 }
 
-// identity is who the Source is with the credentials.
+// identity is who the Source logs in as with these credentials.
 func (s *Source) identity(creds credentials, proven bool) Identity {
 	return identity(s.cfg.Namespace, s.cfg.Role, creds, proven)
 }
@@ -74,8 +74,9 @@ func identity(namespace string, role Role, creds credentials, proven bool) Ident
 	}
 }
 
-// Identity returns who the Source logs in as: with the credentials of its last login, which are proven, or before the
-// first, and where credentials change by themselves, with what the files hold now. Errors wrap vault.ErrLoginPending.
+// Identity returns who the Source logs in as: with the credentials of its last login, which are
+// proven. Before the first login, and where credentials change by themselves, it takes what the
+// files hold now. Errors wrap vault.ErrLoginPending.
 func (s *Source) Identity() (Identity, error) {
 	state := s.State()
 	if state.LoggedIn && !s.cfg.isOwn() {
@@ -86,7 +87,8 @@ func (s *Source) Identity() (Identity, error) {
 	return who, err
 }
 
-// IdentityOf returns who a Source with the role would log in as first. Errors wrap vault.ErrLoginPending.
+// IdentityOf returns who a Source with this role would log in as first. Errors wrap
+// vault.ErrLoginPending.
 func IdentityOf(namespace string, role Role) (Identity, error) {
 	creds, err := loadCredentials(role, "")
 	if err != nil {

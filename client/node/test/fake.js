@@ -20,6 +20,8 @@ export class FakeSidecar {
   asked = []; // every request
   batches = []; // the sizes of batches
   invalidated = [];
+  tested = [];
+  silent = false; // takes requests and answers none
   #server;
 
   set(path, value, more = {}) {
@@ -54,9 +56,12 @@ export class FakeSidecar {
         answer(null, create(api.InvalidateResponseSchema, { entries: 3 }));
       },
       listConnections: (_, answer) => answer(null, create(api.ListConnectionsResponseSchema, { connections: [{ name: 'prod' }] })),
-      testConnection: (call, answer) => answer(null, create(api.TestConnectionResponseSchema, {
-        ok: call.request.target.value === 'prod' || call.request.target.value?.name === 'prod',
-      })),
+      testConnection: (call, answer) => {
+        this.tested.push(call.request);
+        answer(null, create(api.TestConnectionResponseSchema, {
+          ok: call.request.target.value === 'prod' || call.request.target.value?.name === 'prod',
+        }));
+      },
     });
     await new Promise((resolve, reject) => this.#server.bindAsync(
       `unix:${socket}`, ServerCredentials.createInsecure(), (error) => (error ? reject(error) : resolve())));
@@ -68,6 +73,7 @@ export class FakeSidecar {
 
   #resolve(request, answer) {
     const outcome = this.#outcome(request);
+    if (this.silent) return;
     if (outcome.case === 'secret') return answer(null, create(api.ResolveResponseSchema, outcome.value));
     const { code, reason, message, retryDelay, violations } = outcome.value;
     const metadata = new Metadata();

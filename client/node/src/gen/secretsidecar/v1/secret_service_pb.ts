@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file secretsidecar/v1/secret_service.proto.
  */
 export const file_secretsidecar_v1_secret_service: GenFile = /*@__PURE__*/
-  fileDesc("CiVzZWNyZXRzaWRlY2FyL3YxL3NlY3JldF9zZXJ2aWNlLnByb3RvEhBzZWNyZXRzaWRlY2FyLnYxIr4BCg5SZXNvbHZlUmVxdWVzdBISCgpjb25uZWN0aW9uGAEgASgJEgwKBHBhdGgYAiABKAkSEgoKcHJvamVjdF9pZBgDIAEoCRILCgNrZXkYBCABKAkSDwoHdmVyc2lvbhgFIAEoDRIqCgdtYXhfYWdlGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiwKCW1heF9zdGFsZRgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiKkAgoPUmVzb2x2ZVJlc3BvbnNlEg0KBXZhbHVlGAEgASgJEi8KCnZhbHVlX3R5cGUYAiABKA4yGy5zZWNyZXRzaWRlY2FyLnYxLlZhbHVlVHlwZRIPCgd2ZXJzaW9uGAMgASgNEjYKEnZlcnNpb25fY3JlYXRlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKZmV0Y2hlZF9hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKZXhwaXJlc19hdBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKAoGc291cmNlGAcgASgOMhguc2VjcmV0c2lkZWNhci52MS5Tb3VyY2UiSQoTQmF0Y2hSZXNvbHZlUmVxdWVzdBIyCghyZXF1ZXN0cxgBIAMoCzIgLnNlY3JldHNpZGVjYXIudjEuUmVzb2x2ZVJlcXVlc3QiTQoUQmF0Y2hSZXNvbHZlUmVzcG9uc2USNQoHcmVzdWx0cxgBIAMoCzIkLnNlY3JldHNpZGVjYXIudjEuQmF0Y2hSZXNvbHZlUmVzdWx0IoUBChJCYXRjaFJlc29sdmVSZXN1bHQSMwoGc2VjcmV0GAEgASgLMiEuc2VjcmV0c2lkZWNhci52MS5SZXNvbHZlUmVzcG9uc2VIABIvCgVlcnJvchgCIAEoCzIeLnNlY3JldHNpZGVjYXIudjEuUmVzb2x2ZUVycm9ySABCCQoHb3V0Y29tZSJtCgxSZXNvbHZlRXJyb3ISDAoEY29kZRgBIAEoBRIOCgZyZWFzb24YAiABKAkSDwoHbWVzc2FnZRgDIAEoCRIuCgtyZXRyeV9kZWxheRgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJ3ChVUZXN0Q29ubmVjdGlvblJlcXVlc3QSFAoKY29ubmVjdGlvbhgBIAEoCUgAEjAKBHNwZWMYAiABKAsyIC5zZWNyZXRzaWRlY2FyLnYxLkNvbm5lY3Rpb25TcGVjSAASDAoEcGF0aBgDIAEoCUIICgZ0YXJnZXQirQIKDkNvbm5lY3Rpb25TcGVjEgwKBG5hbWUYASABKAkSDwoHYWRkcmVzcxgCIAEoCRIRCgluYW1lc3BhY2UYAyABKAkSEgoKYXV0aF9tb3VudBgEIAEoCRIPCgdyb2xlX2lkGAUgASgJEhEKCXNlY3JldF9pZBgGIAEoCRITCgtjYV9jZXJ0X3BlbRgHIAEoCRIXCg90bHNfc2VydmVyX25hbWUYCCABKAkSEwoLYXV0aF9tZXRob2QYCSABKAkSFgoOYXV0aF9uYW1lc3BhY2UYCiABKAkSEQoJYXV0aF9yb2xlGAsgASgJEhIKCmF1dGhfdG9rZW4YDCABKAkSFwoPY2xpZW50X2NlcnRfcGVtGA0gASgJEhYKDmNsaWVudF9rZXlfcGVtGA4gASgJItcBChZUZXN0Q29ubmVjdGlvblJlc3BvbnNlEgoKAm9rGAEgASgIEjEKBmNoZWNrcxgCIAMoCzIhLnNlY3JldHNpZGVjYXIudjEuQ29ubmVjdGlvbkNoZWNrEhUKDXZhdWx0X3ZlcnNpb24YAyABKAkSLAoJdG9rZW5fdHRsGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhAKCHBvbGljaWVzGAUgAygJEicKBm1vdW50cxgGIAMoCzIXLnNlY3JldHNpZGVjYXIudjEuTW91bnQimAEKD0Nvbm5lY3Rpb25DaGVjaxIMCgRuYW1lGAEgASgJEi0KBnN0YXR1cxgCIAEoDjIdLnNlY3JldHNpZGVjYXIudjEuQ2hlY2tTdGF0dXMSDwoHbWVzc2FnZRgDIAEoCRIOCgZyZW1lZHkYBCABKAkSJwoEdG9vaxgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiI3CgVNb3VudBIMCgRwYXRoGAEgASgJEgwKBHR5cGUYAiABKAkSEgoKa3ZfdmVyc2lvbhgDIAEoDSJZChFJbnZhbGlkYXRlUmVxdWVzdBISCgpjb25uZWN0aW9uGAEgASgJEgwKBHBhdGgYAiABKAkSEwoLcmVuZXdfbG9naW4YAyABKAgSDQoFZmxlZXQYBCABKAgiJQoSSW52YWxpZGF0ZVJlc3BvbnNlEg8KB2VudHJpZXMYASABKA0iGAoWTGlzdENvbm5lY3Rpb25zUmVxdWVzdCKEAQoXTGlzdENvbm5lY3Rpb25zUmVzcG9uc2USNwoLY29ubmVjdGlvbnMYASADKAsyIi5zZWNyZXRzaWRlY2FyLnYxLkNvbm5lY3Rpb25TdGF0dXMSMAoHcHJvY2VzcxgCIAEoCzIfLnNlY3JldHNpZGVjYXIudjEuUHJvY2Vzc1N0YXR1cyKDAQoNUHJvY2Vzc1N0YXR1cxIPCgd2ZXJzaW9uGAEgASgJEi4KCnN0YXJ0ZWRfYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjEKC3Byb3RlY3Rpb25zGAMgAygLMhwuc2VjcmV0c2lkZWNhci52MS5Qcm90ZWN0aW9uIjwKClByb3RlY3Rpb24SDAoEbmFtZRgBIAEoCRIQCghpbl9mb3JjZRgCIAEoCBIOCgZyZWFzb24YAyABKAkihwQKEENvbm5lY3Rpb25TdGF0dXMSDAoEbmFtZRgBIAEoCRImCgVzY29wZRgCIAEoDjIXLnNlY3JldHNpZGVjYXIudjEuU2NvcGUSEwoLcHJvamVjdF9pZHMYAyADKAkSDwoHYWRkcmVzcxgEIAEoCRIRCgluYW1lc3BhY2UYBSABKAkSMAoFc3RhdGUYBiABKA4yIS5zZWNyZXRzaWRlY2FyLnYxLkNvbm5lY3Rpb25TdGF0ZRI0ChB0b2tlbl9leHBpcmVzX2F0GAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCgpsYXN0X2Vycm9yGAggASgLMh4uc2VjcmV0c2lkZWNhci52MS5SZXNvbHZlRXJyb3ISFgoOY2FjaGVkX3NlY3JldHMYCSABKA0SLwoLc3RhdGVfc2luY2UYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjEKCHJlc29sdmVzGAsgASgLMh8uc2VjcmV0c2lkZWNhci52MS5SZXNvbHZlQ291bnRzEjIKDmxhc3RfYW5zd2VyX2F0GAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBI4ChRzZWNyZXRfaWRfZXhwaXJlc19hdBgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiXgoNUmVzb2x2ZUNvdW50cxINCgV2YXVsdBgBIAEoBBINCgVjYWNoZRgCIAEoBBINCgVzdGFsZRgDIAEoBBIQCghuZWdhdGl2ZRgEIAEoBBIOCgZlcnJvcnMYBSABKAQiDgoMV2F0Y2hSZXF1ZXN0Ig8KDVdhdGNoUmVzcG9uc2UqUwoJVmFsdWVUeXBlEhoKFlZBTFVFX1RZUEVfVU5TUEVDSUZJRUQQABIVChFWQUxVRV9UWVBFX1NUUklORxABEhMKD1ZBTFVFX1RZUEVfSlNPThACKlYKBlNvdXJjZRIWChJTT1VSQ0VfVU5TUEVDSUZJRUQQABIQCgxTT1VSQ0VfVkFVTFQQARIQCgxTT1VSQ0VfQ0FDSEUQAhIQCgxTT1VSQ0VfU1RBTEUQAyqRAQoLQ2hlY2tTdGF0dXMSHAoYQ0hFQ0tfU1RBVFVTX1VOU1BFQ0lGSUVEEAASFwoTQ0hFQ0tfU1RBVFVTX1BBU1NFRBABEhgKFENIRUNLX1NUQVRVU19XQVJOSU5HEAISFwoTQ0hFQ0tfU1RBVFVTX0ZBSUxFRBADEhgKFENIRUNLX1NUQVRVU19TS0lQUEVEEAQqRQoFU2NvcGUSFQoRU0NPUEVfVU5TUEVDSUZJRUQQABISCg5TQ09QRV9QTEFURk9STRABEhEKDVNDT1BFX1BST0pFQ1QQAiquAQoPQ29ubmVjdGlvblN0YXRlEiAKHENPTk5FQ1RJT05fU1RBVEVfVU5TUEVDSUZJRUQQABIfChtDT05ORUNUSU9OX1NUQVRFX0NPTk5FQ1RJTkcQARIaChZDT05ORUNUSU9OX1NUQVRFX1JFQURZEAISHQoZQ09OTkVDVElPTl9TVEFURV9ERUdSQURFRBADEh0KGUNPTk5FQ1RJT05fU1RBVEVfUkVKRUNURUQQBDKwBAoNU2VjcmV0U2VydmljZRJOCgdSZXNvbHZlEiAuc2VjcmV0c2lkZWNhci52MS5SZXNvbHZlUmVxdWVzdBohLnNlY3JldHNpZGVjYXIudjEuUmVzb2x2ZVJlc3BvbnNlEl0KDEJhdGNoUmVzb2x2ZRIlLnNlY3JldHNpZGVjYXIudjEuQmF0Y2hSZXNvbHZlUmVxdWVzdBomLnNlY3JldHNpZGVjYXIudjEuQmF0Y2hSZXNvbHZlUmVzcG9uc2USYwoOVGVzdENvbm5lY3Rpb24SJy5zZWNyZXRzaWRlY2FyLnYxLlRlc3RDb25uZWN0aW9uUmVxdWVzdBooLnNlY3JldHNpZGVjYXIudjEuVGVzdENvbm5lY3Rpb25SZXNwb25zZRJXCgpJbnZhbGlkYXRlEiMuc2VjcmV0c2lkZWNhci52MS5JbnZhbGlkYXRlUmVxdWVzdBokLnNlY3JldHNpZGVjYXIudjEuSW52YWxpZGF0ZVJlc3BvbnNlEmYKD0xpc3RDb25uZWN0aW9ucxIoLnNlY3JldHNpZGVjYXIudjEuTGlzdENvbm5lY3Rpb25zUmVxdWVzdBopLnNlY3JldHNpZGVjYXIudjEuTGlzdENvbm5lY3Rpb25zUmVzcG9uc2USSgoFV2F0Y2gSHi5zZWNyZXRzaWRlY2FyLnYxLldhdGNoUmVxdWVzdBofLnNlY3JldHNpZGVjYXIudjEuV2F0Y2hSZXNwb25zZTABQk9aTWdpdGh1Yi5jb20vc2VjcmV0LXNpZGVjYXIvc2VjcmV0LXNpZGVjYXIvZ2VuL3NlY3JldHNpZGVjYXIvdjE7c2VjcmV0c2lkZWNhcnYxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("CiVzZWNyZXRzaWRlY2FyL3YxL3NlY3JldF9zZXJ2aWNlLnByb3RvEhBzZWNyZXRzaWRlY2FyLnYxIr4BCg5SZXNvbHZlUmVxdWVzdBISCgpjb25uZWN0aW9uGAEgASgJEgwKBHBhdGgYAiABKAkSEgoKcHJvamVjdF9pZBgDIAEoCRILCgNrZXkYBCABKAkSDwoHdmVyc2lvbhgFIAEoDRIqCgdtYXhfYWdlGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiwKCW1heF9zdGFsZRgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiKkAgoPUmVzb2x2ZVJlc3BvbnNlEg0KBXZhbHVlGAEgASgJEi8KCnZhbHVlX3R5cGUYAiABKA4yGy5zZWNyZXRzaWRlY2FyLnYxLlZhbHVlVHlwZRIPCgd2ZXJzaW9uGAMgASgNEjYKEnZlcnNpb25fY3JlYXRlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKZmV0Y2hlZF9hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKZXhwaXJlc19hdBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKAoGc291cmNlGAcgASgOMhguc2VjcmV0c2lkZWNhci52MS5Tb3VyY2UiSQoTQmF0Y2hSZXNvbHZlUmVxdWVzdBIyCghyZXF1ZXN0cxgBIAMoCzIgLnNlY3JldHNpZGVjYXIudjEuUmVzb2x2ZVJlcXVlc3QiTQoUQmF0Y2hSZXNvbHZlUmVzcG9uc2USNQoHcmVzdWx0cxgBIAMoCzIkLnNlY3JldHNpZGVjYXIudjEuQmF0Y2hSZXNvbHZlUmVzdWx0IoUBChJCYXRjaFJlc29sdmVSZXN1bHQSMwoGc2VjcmV0GAEgASgLMiEuc2VjcmV0c2lkZWNhci52MS5SZXNvbHZlUmVzcG9uc2VIABIvCgVlcnJvchgCIAEoCzIeLnNlY3JldHNpZGVjYXIudjEuUmVzb2x2ZUVycm9ySABCCQoHb3V0Y29tZSJtCgxSZXNvbHZlRXJyb3ISDAoEY29kZRgBIAEoBRIOCgZyZWFzb24YAiABKAkSDwoHbWVzc2FnZRgDIAEoCRIuCgtyZXRyeV9kZWxheRgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJ3ChVUZXN0Q29ubmVjdGlvblJlcXVlc3QSFAoKY29ubmVjdGlvbhgBIAEoCUgAEjAKBHNwZWMYAiABKAsyIC5zZWNyZXRzaWRlY2FyLnYxLkNvbm5lY3Rpb25TcGVjSAASDAoEcGF0aBgDIAEoCUIICgZ0YXJnZXQirQIKDkNvbm5lY3Rpb25TcGVjEgwKBG5hbWUYASABKAkSDwoHYWRkcmVzcxgCIAEoCRIRCgluYW1lc3BhY2UYAyABKAkSEgoKYXV0aF9tb3VudBgEIAEoCRIPCgdyb2xlX2lkGAUgASgJEhEKCXNlY3JldF9pZBgGIAEoCRITCgtjYV9jZXJ0X3BlbRgHIAEoCRIXCg90bHNfc2VydmVyX25hbWUYCCABKAkSEwoLYXV0aF9tZXRob2QYCSABKAkSFgoOYXV0aF9uYW1lc3BhY2UYCiABKAkSEQoJYXV0aF9yb2xlGAsgASgJEhIKCmF1dGhfdG9rZW4YDCABKAkSFwoPY2xpZW50X2NlcnRfcGVtGA0gASgJEhYKDmNsaWVudF9rZXlfcGVtGA4gASgJItcBChZUZXN0Q29ubmVjdGlvblJlc3BvbnNlEgoKAm9rGAEgASgIEjEKBmNoZWNrcxgCIAMoCzIhLnNlY3JldHNpZGVjYXIudjEuQ29ubmVjdGlvbkNoZWNrEhUKDXZhdWx0X3ZlcnNpb24YAyABKAkSLAoJdG9rZW5fdHRsGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhAKCHBvbGljaWVzGAUgAygJEicKBm1vdW50cxgGIAMoCzIXLnNlY3JldHNpZGVjYXIudjEuTW91bnQimAEKD0Nvbm5lY3Rpb25DaGVjaxIMCgRuYW1lGAEgASgJEi0KBnN0YXR1cxgCIAEoDjIdLnNlY3JldHNpZGVjYXIudjEuQ2hlY2tTdGF0dXMSDwoHbWVzc2FnZRgDIAEoCRIOCgZyZW1lZHkYBCABKAkSJwoEdG9vaxgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiI3CgVNb3VudBIMCgRwYXRoGAEgASgJEgwKBHR5cGUYAiABKAkSEgoKa3ZfdmVyc2lvbhgDIAEoDSJZChFJbnZhbGlkYXRlUmVxdWVzdBISCgpjb25uZWN0aW9uGAEgASgJEgwKBHBhdGgYAiABKAkSEwoLcmVuZXdfbG9naW4YAyABKAgSDQoFZmxlZXQYBCABKAgiJQoSSW52YWxpZGF0ZVJlc3BvbnNlEg8KB2VudHJpZXMYASABKA0iGAoWTGlzdENvbm5lY3Rpb25zUmVxdWVzdCKEAQoXTGlzdENvbm5lY3Rpb25zUmVzcG9uc2USNwoLY29ubmVjdGlvbnMYASADKAsyIi5zZWNyZXRzaWRlY2FyLnYxLkNvbm5lY3Rpb25TdGF0dXMSMAoHcHJvY2VzcxgCIAEoCzIfLnNlY3JldHNpZGVjYXIudjEuUHJvY2Vzc1N0YXR1cyKDAQoNUHJvY2Vzc1N0YXR1cxIPCgd2ZXJzaW9uGAEgASgJEi4KCnN0YXJ0ZWRfYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjEKC3Byb3RlY3Rpb25zGAMgAygLMhwuc2VjcmV0c2lkZWNhci52MS5Qcm90ZWN0aW9uIjwKClByb3RlY3Rpb24SDAoEbmFtZRgBIAEoCRIQCghpbl9mb3JjZRgCIAEoCBIOCgZyZWFzb24YAyABKAkimAQKEENvbm5lY3Rpb25TdGF0dXMSDAoEbmFtZRgBIAEoCRImCgVzY29wZRgCIAEoDjIXLnNlY3JldHNpZGVjYXIudjEuU2NvcGUSEwoLcHJvamVjdF9pZHMYAyADKAkSDwoHYWRkcmVzcxgEIAEoCRIRCgluYW1lc3BhY2UYBSABKAkSMAoFc3RhdGUYBiABKA4yIS5zZWNyZXRzaWRlY2FyLnYxLkNvbm5lY3Rpb25TdGF0ZRI0ChB0b2tlbl9leHBpcmVzX2F0GAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCgpsYXN0X2Vycm9yGAggASgLMh4uc2VjcmV0c2lkZWNhci52MS5SZXNvbHZlRXJyb3ISFgoOY2FjaGVkX3NlY3JldHMYCSABKA0SLwoLc3RhdGVfc2luY2UYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjEKCHJlc29sdmVzGAsgASgLMh8uc2VjcmV0c2lkZWNhci52MS5SZXNvbHZlQ291bnRzEjIKDmxhc3RfYW5zd2VyX2F0GAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBI4ChRzZWNyZXRfaWRfZXhwaXJlc19hdBgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHYWxpYXNlcxgOIAMoCSJxCg1SZXNvbHZlQ291bnRzEg0KBXZhdWx0GAEgASgEEg0KBWNhY2hlGAIgASgEEg0KBXN0YWxlGAMgASgEEhAKCG5lZ2F0aXZlGAQgASgEEg4KBmVycm9ycxgFIAEoBBIRCgljYW5jZWxsZWQYBiABKAQiGwoLU2NhblJlcXVlc3QSDAoEZGF0YRgBIAEoDCJdCgxTY2FuUmVzcG9uc2USDgoGb2Zmc2V0GAEgASgEEg4KBmxlbmd0aBgCIAEoBBISCgpjb25uZWN0aW9uGAMgASgJEgwKBHBhdGgYBCABKAkSCwoDa2V5GAUgASgJIg4KDFdhdGNoUmVxdWVzdCIPCg1XYXRjaFJlc3BvbnNlKlMKCVZhbHVlVHlwZRIaChZWQUxVRV9UWVBFX1VOU1BFQ0lGSUVEEAASFQoRVkFMVUVfVFlQRV9TVFJJTkcQARITCg9WQUxVRV9UWVBFX0pTT04QAipWCgZTb3VyY2USFgoSU09VUkNFX1VOU1BFQ0lGSUVEEAASEAoMU09VUkNFX1ZBVUxUEAESEAoMU09VUkNFX0NBQ0hFEAISEAoMU09VUkNFX1NUQUxFEAMqkQEKC0NoZWNrU3RhdHVzEhwKGENIRUNLX1NUQVRVU19VTlNQRUNJRklFRBAAEhcKE0NIRUNLX1NUQVRVU19QQVNTRUQQARIYChRDSEVDS19TVEFUVVNfV0FSTklORxACEhcKE0NIRUNLX1NUQVRVU19GQUlMRUQQAxIYChRDSEVDS19TVEFUVVNfU0tJUFBFRBAEKkUKBVNjb3BlEhUKEVNDT1BFX1VOU1BFQ0lGSUVEEAASEgoOU0NPUEVfUExBVEZPUk0QARIRCg1TQ09QRV9QUk9KRUNUEAIqrgEKD0Nvbm5lY3Rpb25TdGF0ZRIgChxDT05ORUNUSU9OX1NUQVRFX1VOU1BFQ0lGSUVEEAASHwobQ09OTkVDVElPTl9TVEFURV9DT05ORUNUSU5HEAESGgoWQ09OTkVDVElPTl9TVEFURV9SRUFEWRACEh0KGUNPTk5FQ1RJT05fU1RBVEVfREVHUkFERUQQAxIdChlDT05ORUNUSU9OX1NUQVRFX1JFSkVDVEVEEAQy+wQKDVNlY3JldFNlcnZpY2USTgoHUmVzb2x2ZRIgLnNlY3JldHNpZGVjYXIudjEuUmVzb2x2ZVJlcXVlc3QaIS5zZWNyZXRzaWRlY2FyLnYxLlJlc29sdmVSZXNwb25zZRJdCgxCYXRjaFJlc29sdmUSJS5zZWNyZXRzaWRlY2FyLnYxLkJhdGNoUmVzb2x2ZVJlcXVlc3QaJi5zZWNyZXRzaWRlY2FyLnYxLkJhdGNoUmVzb2x2ZVJlc3BvbnNlEmMKDlRlc3RDb25uZWN0aW9uEicuc2VjcmV0c2lkZWNhci52MS5UZXN0Q29ubmVjdGlvblJlcXVlc3QaKC5zZWNyZXRzaWRlY2FyLnYxLlRlc3RDb25uZWN0aW9uUmVzcG9uc2USVwoKSW52YWxpZGF0ZRIjLnNlY3JldHNpZGVjYXIudjEuSW52YWxpZGF0ZVJlcXVlc3QaJC5zZWNyZXRzaWRlY2FyLnYxLkludmFsaWRhdGVSZXNwb25zZRJmCg9MaXN0Q29ubmVjdGlvbnMSKC5zZWNyZXRzaWRlY2FyLnYxLkxpc3RDb25uZWN0aW9uc1JlcXVlc3QaKS5zZWNyZXRzaWRlY2FyLnYxLkxpc3RDb25uZWN0aW9uc1Jlc3BvbnNlEkkKBFNjYW4SHS5zZWNyZXRzaWRlY2FyLnYxLlNjYW5SZXF1ZXN0Gh4uc2VjcmV0c2lkZWNhci52MS5TY2FuUmVzcG9uc2UoATABEkoKBVdhdGNoEh4uc2VjcmV0c2lkZWNhci52MS5XYXRjaFJlcXVlc3QaHy5zZWNyZXRzaWRlY2FyLnYxLldhdGNoUmVzcG9uc2UwAUJPWk1naXRodWIuY29tL3NlY3JldC1zaWRlY2FyL3NlY3JldC1zaWRlY2FyL2dlbi9zZWNyZXRzaWRlY2FyL3YxO3NlY3JldHNpZGVjYXJ2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * ResolveRequest asks for the value that one reference points to.
@@ -24,7 +24,7 @@ export const file_secretsidecar_v1_secret_service: GenFile = /*@__PURE__*/
  */
 export type ResolveRequest = Message<"secretsidecar.v1.ResolveRequest"> & {
   /**
-   * Name of the configured connection. May be empty when exactly one connection is configured.
+   * Name or alias of the configured connection. May be empty when exactly one is configured.
    *
    * @generated from field: string connection = 1;
    */
@@ -288,7 +288,7 @@ export type TestConnectionRequest = Message<"secretsidecar.v1.TestConnectionRequ
    */
   target: {
     /**
-     * Name of a configured connection.
+     * Name or alias of a configured connection.
      *
      * @generated from field: string connection = 1;
      */
@@ -582,7 +582,7 @@ export const MountSchema: GenMessage<Mount> = /*@__PURE__*/
  */
 export type InvalidateRequest = Message<"secretsidecar.v1.InvalidateRequest"> & {
   /**
-   * Name of the connection; empty is every connection.
+   * Name or alias of the connection; empty is every connection that the caller may use.
    *
    * @generated from field: string connection = 1;
    */
@@ -590,7 +590,8 @@ export type InvalidateRequest = Message<"secretsidecar.v1.InvalidateRequest"> & 
 
   /**
    * A reference: drops its secret, in every version. A prefix ending in "/": drops every secret
-   * that has a reference beginning with it. Empty: drops all.
+   * that has a reference beginning with it. Empty: drops all. A caller of certain projects or paths
+   * drops only what it may read.
    *
    * @generated from field: string path = 2;
    */
@@ -774,7 +775,7 @@ export type ConnectionStatus = Message<"secretsidecar.v1.ConnectionStatus"> & {
   scope: Scope;
 
   /**
-   * The projects that may use it, for SCOPE_PROJECT.
+   * The projects that may use it, for SCOPE_PROJECT: those that the caller may name.
    *
    * @generated from field: repeated string project_ids = 3;
    */
@@ -851,6 +852,13 @@ export type ConnectionStatus = Message<"secretsidecar.v1.ConnectionStatus"> & {
    * @generated from field: google.protobuf.Timestamp secret_id_expires_at = 13;
    */
   secretIdExpiresAt?: Timestamp | undefined;
+
+  /**
+   * Other names that requests may use for the connection.
+   *
+   * @generated from field: repeated string aliases = 14;
+   */
+  aliases: string[];
 };
 
 /**
@@ -900,6 +908,13 @@ export type ResolveCounts = Message<"secretsidecar.v1.ResolveCounts"> & {
    * @generated from field: uint64 errors = 5;
    */
   errors: bigint;
+
+  /**
+   * Not answered because the caller gave up before; no failure of the sidecar's.
+   *
+   * @generated from field: uint64 cancelled = 6;
+   */
+  cancelled: bigint;
 };
 
 /**
@@ -908,6 +923,77 @@ export type ResolveCounts = Message<"secretsidecar.v1.ResolveCounts"> & {
  */
 export const ResolveCountsSchema: GenMessage<ResolveCounts> = /*@__PURE__*/
   messageDesc(file_secretsidecar_v1_secret_service, 18);
+
+/**
+ * ScanRequest is the next part of the text.
+ *
+ * @generated from message secretsidecar.v1.ScanRequest
+ */
+export type ScanRequest = Message<"secretsidecar.v1.ScanRequest"> & {
+  /**
+   * The bytes, up to 1 MiB less the message's own few.
+   *
+   * @generated from field: bytes data = 1;
+   */
+  data: Uint8Array;
+};
+
+/**
+ * Describes the message secretsidecar.v1.ScanRequest.
+ * Use `create(ScanRequestSchema)` to create a new message.
+ */
+export const ScanRequestSchema: GenMessage<ScanRequest> = /*@__PURE__*/
+  messageDesc(file_secretsidecar_v1_secret_service, 19);
+
+/**
+ * ScanResponse is one place in the text that holds a value, and one reference to that value. A
+ * value with several references is told once for each.
+ *
+ * @generated from message secretsidecar.v1.ScanResponse
+ */
+export type ScanResponse = Message<"secretsidecar.v1.ScanResponse"> & {
+  /**
+   * Where the value begins, in bytes from the beginning of the text.
+   *
+   * @generated from field: uint64 offset = 1;
+   */
+  offset: bigint;
+
+  /**
+   * How many bytes of the text hold it, in the form that it has there.
+   *
+   * @generated from field: uint64 length = 2;
+   */
+  length: bigint;
+
+  /**
+   * Name of the connection that the value came from.
+   *
+   * @generated from field: string connection = 3;
+   */
+  connection: string;
+
+  /**
+   * The reference, as `path` and `key` of the ResolveRequest that was answered with the value.
+   *
+   * @generated from field: string path = 4;
+   */
+  path: string;
+
+  /**
+   * Set where that ResolveRequest had set it.
+   *
+   * @generated from field: string key = 5;
+   */
+  key: string;
+};
+
+/**
+ * Describes the message secretsidecar.v1.ScanResponse.
+ * Use `create(ScanResponseSchema)` to create a new message.
+ */
+export const ScanResponseSchema: GenMessage<ScanResponse> = /*@__PURE__*/
+  messageDesc(file_secretsidecar_v1_secret_service, 20);
 
 /**
  * WatchRequest is reserved for fleet-wide invalidation.
@@ -922,7 +1008,7 @@ export type WatchRequest = Message<"secretsidecar.v1.WatchRequest"> & {
  * Use `create(WatchRequestSchema)` to create a new message.
  */
 export const WatchRequestSchema: GenMessage<WatchRequest> = /*@__PURE__*/
-  messageDesc(file_secretsidecar_v1_secret_service, 19);
+  messageDesc(file_secretsidecar_v1_secret_service, 21);
 
 /**
  * WatchResponse is reserved for fleet-wide invalidation.
@@ -937,7 +1023,7 @@ export type WatchResponse = Message<"secretsidecar.v1.WatchResponse"> & {
  * Use `create(WatchResponseSchema)` to create a new message.
  */
 export const WatchResponseSchema: GenMessage<WatchResponse> = /*@__PURE__*/
-  messageDesc(file_secretsidecar_v1_secret_service, 20);
+  messageDesc(file_secretsidecar_v1_secret_service, 22);
 
 /**
  * ValueType tells how to read ResolveResponse.value.
@@ -1207,6 +1293,19 @@ export const SecretService: GenService<{
     methodKind: "unary";
     input: typeof ListConnectionsRequestSchema;
     output: typeof ListConnectionsResponseSchema;
+  },
+  /**
+   * Scan says where log bytes hold a value that this sidecar gave out: as it is, in base64, or
+   * escaped as JSON or a URL. It is off unless the configuration turns it on, and a caller rule has
+   * to name it. The caller learns only references that its rules allow, and never a value. The
+   * messages of the stream are one text: a value may begin in one and end in another.
+   *
+   * @generated from rpc secretsidecar.v1.SecretService.Scan
+   */
+  scan: {
+    methodKind: "bidi_streaming";
+    input: typeof ScanRequestSchema;
+    output: typeof ScanResponseSchema;
   },
   /**
    * Watch is reserved for fleet-wide invalidation; this version answers UNIMPLEMENTED.

@@ -9,7 +9,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
-// serviceAccountToken is where Kubernetes puts the token of a pod's service account, unless the pod is told otherwise.
+// serviceAccountToken is where Kubernetes puts the token of a pod's service account, unless the pod
+// is told otherwise.
 const serviceAccountToken = "/var/run/secrets/kubernetes.io/serviceaccount/token" // #nosec G101 -- a path
 
 // appRoleKeys are the keys that AppRole alone has.

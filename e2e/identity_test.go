@@ -113,8 +113,8 @@ func TestAMigrationFromAppRoleToThePodsOwnIdentityFailsNoRequest(t *testing.T) {
 		t.Errorf("%d logins were rejected", rejected)
 	}
 
-	// A role that Vault does not have yet: the login in use goes on, and the change takes effect once
-	// there is one.
+	// A role that Vault does not have yet: the login in use goes on, and the change takes effect
+	// once there is one.
 	i.config(i.byKubernetes("later"))
 	eventually(t, "the error names the remedy",
 		func() bool { return lastErrorSays(r, "check auth.role") })

@@ -181,8 +181,8 @@ func errInvalidPath(err error) *problem {
 	}
 }
 
-// errConnectionRequired is told how many connections are there for the caller, and does not tell how
-// many there are for others.
+// errConnectionRequired is told how many connections are there for the caller, and does not tell
+// how many there are for others.
 func errConnectionRequired(visible int) *problem {
 	message := "several connections are configured: name one in the request's connection field"
 	if visible == 0 {

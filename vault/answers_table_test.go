@@ -64,7 +64,8 @@ const (
 	// vaultCalls are those that need a login, and the login; everyCall has sys/health as well.
 	vaultCalls = logins + " renew revoke read mount mounts wrapping-lookup unwrap secret-id"
 	everyCall  = vaultCalls + " health"
-	// logins are those by each method, jwtLogins those that send a JWT, and ownLogins those with the pod's own identity.
+	// logins are those by each method, jwtLogins those that send a JWT, and ownLogins those with
+	// the pod's own identity.
 	logins    = "login " + ownLogins
 	ownLogins = jwtLogins + " login-cert"
 	jwtLogins = "login-kubernetes login-jwt"
@@ -226,7 +227,8 @@ var answerRows = []answerRow{
 	{name: "login-mfa-config", calls: logins, status: 500, body: says("failed to find MFAEnforcement configuration, error: internal error"), means: pathOut},
 	{name: "login-redirects", calls: logins, status: 307, header: "Location: https://idp.example/login", means: nodeOut},
 
-	// Logins by AppRole at the mount of another method, and by another method at AppRole's or each other's.
+	// Logins by AppRole at the mount of another method, and by another method at AppRole's or each
+	// other's.
 	{name: "login-approle-at-kubernetes", calls: "login", status: 400, body: says("missing role"), means: rejected, hint: "another auth method"},
 	{name: "login-approle-at-cert", calls: "login", status: 400, body: says("client certificate must be supplied"), means: rejected, hint: "another auth method"},
 	{name: "login-at-approle", calls: ownLogins, status: 500, body: says("failed to determine alias name from login request"), means: rejected, hint: "another auth method"},

@@ -5,8 +5,9 @@ import (
 	"net/http"
 )
 
-// whyRejectedClaim says what to do about a claim of a JWT that Vault does not accept, whichever method looks at it; "" for
-// another refusal. Both methods that take a JWT check it by the same library of Vault's.
+// whyRejectedClaim says what to do about a claim of a JWT that Vault does not accept, whichever
+// method looks at it; "" for another refusal. Both methods that take a JWT check it by the same
+// library of Vault's.
 func whyRejectedClaim(ans *answer) string {
 	switch {
 	case ans.mentions("(aud) claim"):
@@ -64,8 +65,8 @@ func whyRejectedByJWT(who Identity, ans *answer) string {
 	return noMountRemedy(MethodJWT)
 }
 
-// otherMethod are what another auth method says to a login that sends what it does not know. A kubernetes method says it to
-// a JWT that is not of its own.
+// otherMethod are what another auth method says to a login that sends what it does not know. A
+// kubernetes method says it to a JWT that is not of its own.
 var otherMethod = append([]string{"failed to determine alias name", "missing role_id", "error(s) decoding"}, noCertificate...)
 
 func otherMethodRemedy(method Method) string {

@@ -57,7 +57,8 @@ func TestTheChartAndTheComponentGiveAPodTheSameIdentity(t *testing.T) {
 // longLived matches what a credential that does not end by itself looks like, or what holds one.
 var longLived = regexp.MustCompile(`hv[sb]\.[\w-]{20}|PRIVATE KEY|secret_id|role_id|[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,}`)
 
-// credentialsIn returns what a rendered manifest has that is a credential for longer than an hour, or may be one.
+// credentialsIn returns what a rendered manifest has that is a credential for longer than an hour,
+// or may be one.
 func credentialsIn(objects []runtime.Object, text string) []string {
 	found := longLived.FindAllString(text, -1)
 	for _, object := range objects {

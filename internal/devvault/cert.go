@@ -8,7 +8,8 @@ import (
 
 var errNoMatch = badRequest("failed to match all constraints for this login certificate")
 
-// verifyCertificate logs in by the cert method: a role, the one that is named or any, has to trust the CA.
+// verifyCertificate logs in by the cert method: a role, the one that is named or any, has to trust
+// the CA.
 func verifyCertificate(r *request, b *identityBackend) (*identityRole, map[string]string, error) {
 	switch {
 	case r.tls == nil:

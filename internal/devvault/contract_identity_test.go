@@ -8,7 +8,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 
-// ownAuth is the auth part of a login with an own identity: without a role_name, but with these metadata.
+// ownAuth is the auth part of a login with an own identity: without a role_name, but with these
+// metadata.
 func ownAuth(role string, metadata object) object {
 	policies := []string{"default", role}
 	return auth("", object{"metadata": metadata, "policies": policies, "token_policies": policies, "lease_duration": 3600})

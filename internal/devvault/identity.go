@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// identityBackend is one auth method by which somebody shows an identity that others have given: kubernetes, jwt or cert.
+// identityBackend is one auth method by which somebody shows an identity that others have given:
+// kubernetes, jwt or cert.
 type identityBackend struct {
 	vault   *Vault
 	at      string // its path below auth/, ends in "/"

@@ -19,7 +19,8 @@ import (
 
 const jwtLogin = "POST auth/jwt/login"
 
-// ownIdentity is a world in which a connection logs in by jwt, with a token in a file that an issuer renews.
+// ownIdentity is a world in which a connection logs in by jwt, with a token in a file that an
+// issuer renews.
 type ownIdentity struct {
 	*world
 	issuer *vaulttest.Issuer
@@ -89,7 +90,8 @@ func TestAHundredRotationsUnderLoadFailNoReadAndCostNoLogin(t *testing.T) {
 			o.issue(nil)
 			mustRead(t, c)
 		}
-		// The logins are those that token_max_ttl makes due: the tokens before were long expired then.
+		// The logins are those that token_max_ttl makes due: the tokens before were long expired
+		// then.
 		days := int(rotations * between / (24 * time.Hour))
 		if logins := w.count(jwtLogin); logins < days || logins > 5*days || rejections != 0 {
 			t.Errorf("%d logins and %d rejections in %d days", logins, rejections, days)

@@ -14,7 +14,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
-// loginRemedy tests the configuration and returns what the check of the login says to do; "" when all is well.
+// loginRemedy tests the configuration and returns what the check of the login says to do; "" when
+// all is well.
 func loginRemedy(t *testing.T, cfg conn.Config) string {
 	t.Helper()
 	report, err := conn.TestConfig(t.Context(), cfg, nil)

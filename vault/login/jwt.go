@@ -13,16 +13,17 @@ import (
 const (
 	// maxJWTBytes bounds a JWT; some issuers list all groups of a user in it.
 	maxJWTBytes = 16 << 10
-	// expiredFor is how long a JWT must have expired to be hopeless. Vault allows less by default, and this machine's clock
-	// may be wrong a little.
+	// expiredFor is how long a JWT must have expired to be hopeless. Vault allows less by default,
+	// and this machine's clock may be wrong a little.
 	expiredFor = 5 * time.Minute
 )
 
-// ErrExpired means: the JWT in the file has expired some time ago. Whoever writes it has stopped, or this machine's clock
-// is wrong.
+// ErrExpired means: the JWT in the file has expired some time ago. Whoever writes it has stopped,
+// or this machine's clock is wrong.
 var ErrExpired = errors.New("the token has expired")
 
-// ReadJWT is Read for a JSON Web Token. It refuses what is none, and what has expired too long ago for any Vault.
+// ReadJWT is Read for a JSON Web Token. It refuses what is none, and what has expired too long ago
+// for any Vault.
 func (c Credential) ReadJWT(setting string) (redact.String, error) {
 	text, fault := c.read(setting, maxJWTBytes)
 	if fault == nil && text != "" {

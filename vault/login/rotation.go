@@ -12,8 +12,8 @@ const (
 	// rejectedPause is how long rejected credentials are left alone, unless an operator asks.
 	rejectedPause = 5 * time.Minute
 	// firstOwnPause is how long those of an own identity are left alone after the first rejection:
-	// it locks nothing, and may be the fault of a cluster that Vault cannot ask for the moment. Each
-	// further pause is twice as long.
+	// it locks nothing, and may be the fault of a cluster that Vault cannot ask for the moment.
+	// Each further pause is twice as long.
 	firstOwnPause = 10 * time.Second
 )
 
@@ -81,8 +81,8 @@ func remedyOf(err error) string {
 }
 
 // rehearsing reports whether there are newer credentials that Vault has not accepted yet, and that
-// must prove themselves. An own identity is not rehearsed: a machine replaces it every hour, and the
-// one before is soon worthless.
+// must prove themselves. An own identity is not rehearsed: a machine replaces it every hour, and
+// the one before is soon worthless.
 func (a *actor) rehearsing() bool { return a.loggedIn && a.newest != a.current && !a.cfg.isOwn() }
 
 // NewerRejected reports whether Vault has rejected newer credentials than those of the last login,

@@ -25,8 +25,8 @@ type Role struct {
 	AuthNamespace string
 	// RoleName names the role of every method but AppRole, which require it.
 	RoleName string
-	// JWT is the token that kubernetes and jwt require. Whoever issues it replaces it, so it is read
-	// at each login.
+	// JWT is the token that kubernetes and jwt require. Whoever issues it replaces it, so it is
+	// read at each login.
 	JWT Credential
 	// RoleID is required by AppRole. SecretID may be zero for a role with bind_secret_id=false.
 	RoleID, SecretID Credential

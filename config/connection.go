@@ -37,18 +37,13 @@ func (r *reader) connection(m mapping, c server.Connection) server.Connection {
 		c.Vault.Address = m.at("address").address()
 	}
 	c.Vault.Namespace = strings.Trim(m.at("namespace").text(""), "/")
-	c.Vault.AuthMount = m.at("auth_mount").authMount(c.Vault.AuthMount)
-	c.Vault.RoleID = r.credential(m, "role_id")
-	c.Vault.SecretID = r.credential(m, "secret_id")
-	c.Vault.SecretIDWrapped = m.at("secret_id_wrapped").boolean(false)
 	c.Vault.TLS = r.tls(m.at("tls"))
+	c.Vault.Role = r.role(m, c.Vault)
 	c.Required = m.at("required").boolean(c.Required)
 	c.Timeout = m.at("timeout").duration(c.Timeout, 1)
 	c.Policy.MaxWaiting = int(m.at("max_waiting").integer(int64(c.Policy.MaxWaiting), 1,
 		math.MaxInt32))
 	c.Policy = m.at("cache").policy(c.Policy)
-
-	m.checkCredentials(c.Vault.SecretIDWrapped)
 	return c
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"github.com/secret-sidecar/secret-sidecar/server"
+	"github.com/secret-sidecar/secret-sidecar/vault"
 	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
@@ -191,7 +192,7 @@ func CheckConnection(connection server.Connection) (server.Connection, error) {
 // check renders the connection and reads it back, so that Load's rules are the only ones.
 func check(c server.Connection) (checkedConnection, error) {
 	v := &c.Vault
-	for _, file := range []*string{&v.RoleID.File, &v.SecretID.File, &v.TLS.CAFile,
+	for _, file := range []*string{&v.RoleID.File, &v.SecretID.File, &v.JWT.File, &v.TLS.CAFile,
 		&v.TLS.ClientCertFile, &v.TLS.ClientKeyFile} {
 		if err := makeAbsolute(file); err != nil {
 			return checkedConnection{}, err
@@ -256,15 +257,33 @@ func keysOf(c server.Connection) yaml.MapSlice {
 	s.add("paths", texts(c.Paths))
 	s.add("address", c.Vault.Address)
 	s.add("namespace", c.Vault.Namespace)
-	s.add("auth_mount", c.Vault.AuthMount)
-	s.credential("role_id", c.Vault.RoleID)
-	s.credential("secret_id", c.Vault.SecretID)
-	s.add("secret_id_wrapped", c.Vault.SecretIDWrapped)
-	if c.Vault.SecretID.IsZero() {
-		s = append(s, yaml.MapItem{Key: "bind_secret_id", Value: false})
-	}
+	s.role(c.Vault.Role)
 	s.add("tls", yaml.MapSlice(tls))
 	return yaml.MapSlice(s)
+}
+
+// role adds how the connection logs in.
+func (s *saved) role(role login.Role) {
+	var auth saved
+	if role.Method != vault.MethodAppRole || role.AuthNamespace != "" {
+		auth.add("method", role.Method.String())
+	}
+	auth.add("namespace", role.AuthNamespace)
+	if role.Method != vault.MethodAppRole {
+		auth.add("mount", role.AuthMount)
+		auth.add("role", role.RoleName)
+		auth.add("token_file", role.JWT.File)
+		s.add("auth", yaml.MapSlice(auth))
+		return
+	}
+	s.add("auth", yaml.MapSlice(auth))
+	s.add("auth_mount", role.AuthMount)
+	s.credential("role_id", role.RoleID)
+	s.credential("secret_id", role.SecretID)
+	s.add("secret_id_wrapped", role.SecretIDWrapped)
+	if role.SecretID.IsZero() {
+		*s = append(*s, yaml.MapItem{Key: "bind_secret_id", Value: false})
+	}
 }
 
 func texts(patterns []server.PathPattern) []string {

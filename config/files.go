@@ -29,6 +29,7 @@ func CheckFiles(cfg *Config) Mistakes {
 		files.prefix = fmt.Sprintf("connections[%d].", i)
 		files.credential("role_id_file", c.Vault.RoleID.File)
 		files.credential("secret_id_file", c.Vault.SecretID.File)
+		files.jwt("auth.token_file", c.Vault.JWT.File)
 		files.authorities(c.Vault.TLS.CAFile)
 		files.clientCertificate(c.Vault.TLS.ClientCertFile, c.Vault.TLS.ClientKeyFile)
 	}
@@ -63,6 +64,12 @@ func (f *fileCheck) group(name string) {
 
 func (f *fileCheck) credential(key, file string) {
 	if _, err := (login.Credential{File: file}).Read(key); err != nil {
+		f.mistake(key, "the file "+credentialProblem(err))
+	}
+}
+
+func (f *fileCheck) jwt(key, file string) {
+	if _, err := (login.Credential{File: file}).ReadJWT(key); err != nil {
 		f.mistake(key, "the file "+credentialProblem(err))
 	}
 }

@@ -31,14 +31,16 @@ var (
 	defaultsKeys   = []string{"cache", "timeout"}
 	policyKeys     = []string{"ttl", "max_stale", "negative_ttl", "refresh_ahead"}
 	tlsKeys        = []string{"ca_file", "server_name", "client_cert_file", "client_key_file"}
+	authKeys       = []string{"method", "mount", "namespace", "role", "token_file"}
 	connectionKeys = []string{
-		"name", "aliases", "scope", "project_ids", "paths", "address", "namespace", "auth_mount",
+		"name", "aliases", "scope", "project_ids", "paths", "address", "namespace", "auth",
+		"auth_mount",
 		"role_id", "role_id_file", "role_id_env", "secret_id", "secret_id_file", "secret_id_env",
 		"secret_id_wrapped", "bind_secret_id", "tls", "required", "timeout", "max_waiting", "cache",
 	}
 	allKeys = slices.Concat(rootKeys, socketKeys, callerKeys, limitKeys, testKeys, auditKeys,
 		hardeningKeys, logKeys, traceKeys, scanKeys, cacheKeys, defaultsKeys, policyKeys, tlsKeys,
-		connectionKeys)
+		authKeys, connectionKeys)
 )
 
 // methods are the RPCs that a caller rule may name. TestConnection with a spec is a method of its

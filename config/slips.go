@@ -18,7 +18,8 @@ type slip struct {
 
 // Hints that several keys share.
 const (
-	byAppRole   = "the sidecar logs in by AppRole: give role_id and secret_id_file"
+	byAppRole   = "the sidecar logs in by AppRole: give role_id and secret_id_file; or with the pod's own identity: auth: {method: kubernetes, role: …}"
+	inAuth      = "write it under auth: auth: {method: kubernetes, role: …, token_file: …}"
 	verified    = "certificates are always verified: name the authority in tls: {ca_file: …}"
 	unixSocket  = "the sidecar listens on a Unix socket alone: write socket: {path: …}"
 	perRequest  = "a request names the mount and the path of its secret: remove the key, or write paths: [secret/data/**] for all that may be read"
@@ -54,8 +55,9 @@ var slips = []slip{
 	{"callers[]", "pid process exe", "", "callers go by uid and gid: write one of them or both"},
 	{"callers[]", "project project_id project_ids", "", "write projects: [p1, p2]"},
 
-	{"connections[]", "token vault_token root_token token_file username user password", "",
-		byAppRole},
+	{"connections[]", "token vault_token root_token username user password", "", byAppRole},
+	{"connections[]",
+		"method auth_method auth_type token_file jwt jwt_file jwt_path kubernetes", "", inAuth},
 	{"connections[]", "policies policy token_policies", "",
 		"the policies are those of the role in Vault: remove the key"},
 	{"connections[]", "url uri addr host server endpoint vault_addr vault_address", "address",
@@ -63,7 +65,8 @@ var slips = []slip{
 	{"connections[]", "mount mount_path auth_path approle_path approle_mount", "",
 		"write auth_mount for the mount of AppRole; a request names the mount of its secret"},
 	{"connections[]", "role role_name approle", "role_id",
-		"write role_id, with what vault read -field=role_id auth/approle/role/NAME/role-id prints"},
+		"write role_id, with what vault read -field=role_id auth/approle/role/NAME/role-id prints; " +
+			"a role of kubernetes, jwt or cert stands under auth: auth: {method: …, role: …}"},
 	{"connections[]", "role_id_path", "role_id_file", "write role_id_file"},
 	{"connections[]", "secret secret_file secret_path secret_id_path", "secret_id_file",
 		"write secret_id_file"},
@@ -80,6 +83,14 @@ var slips = []slip{
 	{"connections[]", policyWords, "", "write it under cache: cache: {ttl: 1h}"},
 	{"connections[]", sizeWords, "",
 		"the size is that of all connections together: write cache: {max_bytes: 64MiB} at the top"},
+
+	{"connections[].auth", "type auth_method kind", "method", "write method"},
+	{"connections[].auth", "path mount_path auth_path auth_mount", "", "write mount"},
+	{"connections[].auth", "name role_name", "role", "write role"},
+	{"connections[].auth", "jwt token jwt_file jwt_path token_path service_account_token", "token_file", "write token_file: the token is read from a file at each login"},
+	{"connections[].auth", "audience audiences aud", "", "the audience is that of the token's issuer: remove the key, and set it where the token is asked for"},
+	{"connections[].auth", "role_id role_id_file role_id_env secret_id secret_id_file secret_id_env secret_id_wrapped", "", "it is AppRole's: write it beside auth, not in it"},
+	{"connections[].auth", "client_cert_file client_key_file cert key", "", "write it under tls: tls: {client_cert_file: …, client_key_file: …}"},
 
 	{"connections[].tls", "ca ca_cert cacert ca_pem ca_path", "", "write ca_file"},
 	{"connections[].tls", "cert cert_file client_cert crt", "", "write client_cert_file"},

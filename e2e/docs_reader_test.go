@@ -53,9 +53,15 @@ func newReader(t *testing.T) *docsReader {
 	t.Cleanup(func() { _ = os.RemoveAll(directory) })
 	path := filepath.Dir(binary) + ":" + filepath.Dir(os.Getenv("GRPCURL")) + ":" +
 		os.Getenv("PATH")
-	return &docsReader{directory: directory,
+	r := &docsReader{directory: directory,
 		env: append(os.Environ(), endAtOnce, "PATH="+path,
 			"SECRET_SIDECAR_SOCKET="+filepath.Join(directory, "s"))}
+	// What a person has from elsewhere.
+	authority := vaulttest.NewAuthority(t).PEM
+	r.write(t, "cluster-ca.pem", authority)
+	r.write(t, "clients-ca.pem", authority)
+	r.write(t, "issuer.pem", vaulttest.NewIssuer(t).PublicKey(t))
+	return r
 }
 
 // runSecret is a credential's file in a configuration.

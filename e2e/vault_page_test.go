@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -53,6 +54,7 @@ func TestTheVaultPageSetsUpWhatASidecarNeeds(t *testing.T) {
 	// The rest of the page rotates the secret_id; the sidecar takes the new one up before the old
 	// one is destroyed.
 	_, rotation, _ := strings.Cut(rest, "## Hand over and rotate")
+	rotation, _, _ = strings.Cut(rotation, "## A pod's own identity")
 	blocks := codeBlocks(rotation)
 	reader.follow(t, blocks[0])
 	reader.follow(t, blocks[1]) // tries the new one
@@ -72,6 +74,48 @@ func TestTheVaultPageSetsUpWhatASidecarNeeds(t *testing.T) {
 	r.answer(&secretsidecarv1.ResolveRequest{Path: "flows/data/mysec/api_key",
 		MaxAge: readVaultNow},
 		"supersecret", fromVault)
+}
+
+// TestTheVaultPageSetsUpAnOwnIdentity follows the page's sections of the other methods, and logs in
+// by what comes of them.
+func TestTheVaultPageSetsUpAnOwnIdentity(t *testing.T) {
+	t.Parallel()
+	if os.Getenv("VAULT_BINARY") == "" {
+		vaulttest.Real(t) // skips, or fails where a real one is required
+	}
+	page, err := os.ReadFile("../docs/vault.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cluster, issuer := vaulttest.NewKubernetes(t), vaulttest.NewIssuer(t)
+	_, sections, found := strings.Cut(string(page), "## A pod's own identity")
+	if !found {
+		t.Fatal("the page has no section about a pod's own identity")
+	}
+	reader := newReader(t)
+	reader.write(t, "cluster-ca.pem", cluster.CA)
+	reader.write(t, "issuer.pem", issuer.PublicKey(t))
+	for _, b := range codeBlocks(sections) {
+		if b.language == "sh" {
+			b.text = strings.ReplaceAll(b.text, "https://kubernetes.example:6443", cluster.Host)
+			reader.follow(t, b)
+		}
+	}
+	reader.server.Policy(t, "flow-worker", readSecrets)
+	s := newSandbox(t)
+	value := s.newSecret()
+	s.writeSecret(reader.server, "secret/data/app", "key", value)
+	for method, token := range map[string]string{
+		"kubernetes": cluster.Token(t, "flows", "worker", nil),
+		"jwt":        issuer.Token(t, vaulttest.Claims{"iss": "https://issuer.example"}),
+	} {
+		file := s.write(method, s.keep(token))
+		r := s.start("--config", s.config(fmt.Sprintf("  - name: prod\n    address: %s\n"+
+			"    auth: {method: %s, role: flow-worker, token_file: %s}\n",
+			reader.server.Address, method, file)))
+		r.value("secret/data/app/key", value, fromVault)
+		r.stop()
+	}
 }
 
 // A second policy that repeated a part of the first would be taken for the whole, and the rest be

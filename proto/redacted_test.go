@@ -30,6 +30,8 @@ const hidden, shown = "of-Vault", "no-secret"
 
 // secrets are the fields that must not be printed.
 var secrets = []protoreflect.FullName{
+	"secretsidecar.v1.ConnectionSpec.auth_token",
+	"secretsidecar.v1.ConnectionSpec.client_key_pem",
 	"secretsidecar.v1.ConnectionSpec.secret_id",
 	"secretsidecar.v1.ResolveResponse.value",
 	"secretsidecar.v1.ScanRequest.data",

@@ -101,7 +101,7 @@ var reasonOf = []struct {
 	{vault.ErrNotFound, codes.NotFound, "SECRET_NOT_FOUND", "Vault has no such secret or version: check the path"},
 	{vault.ErrVersionDeleted, codes.NotFound, "VERSION_DELETED", "this version is deleted: undelete it in Vault or ask for another"},
 	{vault.ErrVersionDestroyed, codes.NotFound, "VERSION_DESTROYED", "this version is destroyed for good: ask for another"},
-	{vault.ErrPermissionDenied, codes.PermissionDenied, "VAULT_PERMISSION_DENIED", "the connection's AppRole may not read this secret: add it to the role's policy in Vault"},
+	{vault.ErrPermissionDenied, codes.PermissionDenied, "VAULT_PERMISSION_DENIED", "the connection's role may not read this secret: add it to the role's policy in Vault"},
 	{vault.ErrNotKVv2, codes.FailedPrecondition, "NOT_KV_V2", "no KV version 2 secrets engine answers at this path: check the mount, or upgrade it to version 2"},
 	{vault.ErrInvalidPath, codes.InvalidArgument, "INVALID_PATH", "Vault refuses this path as malformed: check it for unusual characters"},
 	{vault.ErrTooLarge, codes.ResourceExhausted, "SECRET_TOO_LARGE", "the secret is larger than 4 MiB: split it in Vault"},
@@ -110,7 +110,7 @@ var reasonOf = []struct {
 	{vault.ErrSealed, codes.Unavailable, "VAULT_SEALED", "Vault is sealed or not initialised: unseal it"},
 	{vault.ErrRateLimited, codes.Unavailable, "VAULT_RATE_LIMITED", "Vault limits the rate of requests: retry later, or raise its quota"},
 	{vault.ErrLoginPending, codes.Unavailable, "LOGIN_PENDING", "the login to Vault is not done yet: retry soon"},
-	{vault.ErrLoginRejected, codes.FailedPrecondition, "LOGIN_REJECTED", "Vault rejected the AppRole login: check role_id and secret_id"},
+	{vault.ErrLoginRejected, codes.FailedPrecondition, "LOGIN_REJECTED", "Vault rejected the login: check how the connection logs in"},
 	{vault.ErrClosed, codes.Unavailable, "SHUTTING_DOWN", "the sidecar is shutting down: retry against the next one"},
 	{cache.ErrClosed, codes.Unavailable, "SHUTTING_DOWN", "the sidecar is shutting down: retry against the next one"},
 	{cache.ErrOverloaded, codes.ResourceExhausted, reasonOverloaded, "too many requests wait for Vault on this connection: retry later, or raise max_waiting"},
@@ -181,8 +181,8 @@ func errInvalidPath(err error) *problem {
 	}
 }
 
-// errConnectionRequired is told how many connections are there for the caller, and does not tell how
-// many there are for others.
+// errConnectionRequired is told how many connections are there for the caller, and does not tell
+// how many there are for others.
 func errConnectionRequired(visible int) *problem {
 	message := "several connections are configured: name one in the request's connection field"
 	if visible == 0 {

@@ -3,6 +3,8 @@ package server
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -99,7 +101,7 @@ func (s *Server) testSpec(
 	if err != nil {
 		return nil, errInvalidPath(err)
 	}
-	if mistakes := credentialMistakes(spec); len(mistakes) > 0 {
+	if mistakes := specMistakes(spec); len(mistakes) > 0 {
 		return nil, errInvalidRequest(mistakes...)
 	}
 	if wait := take(s.specTests, 1, time.Now()); wait > 0 {
@@ -131,38 +133,92 @@ func (s *Server) testSpec(
 
 // specSettings turns what a caller describes into what a configuration file would say.
 func specSettings(spec *secretsidecarv1.ConnectionSpec) conn.Settings {
+	method, _ := vault.ParseMethod(spec.GetAuthMethod()) // specMistakes has looked at it
 	return conn.Settings{
 		Endpoint: vault.Endpoint{
 			Address: spec.GetAddress(), Namespace: spec.GetNamespace(),
-			TLS: vault.TLS{CAPEM: spec.GetCaCertPem(), ServerName: spec.GetTlsServerName()},
+			TLS: vault.TLS{
+				CAPEM: spec.GetCaCertPem(), ServerName: spec.GetTlsServerName(),
+				ClientCertPEM: spec.GetClientCertPem(), ClientKeyPEM: redact.New(spec.GetClientKeyPem()),
+			},
 		},
 		Role: login.Role{
-			AuthMount: spec.GetAuthMount(),
-			RoleID:    login.Credential{Value: redact.New(spec.GetRoleId())},
-			SecretID:  login.Credential{Value: redact.New(spec.GetSecretId())},
+			Method:        method,
+			AuthMount:     spec.GetAuthMount(),
+			AuthNamespace: spec.GetAuthNamespace(),
+			RoleName:      spec.GetAuthRole(),
+			JWT:           login.Credential{Value: redact.New(spec.GetAuthToken())},
+			RoleID:        login.Credential{Value: redact.New(spec.GetRoleId())},
+			SecretID:      login.Credential{Value: redact.New(spec.GetSecretId())},
 		},
 	}
 }
 
-// credentialMistakes are those in the credentials, which Vault is not asked about.
-func credentialMistakes(
-	spec *secretsidecarv1.ConnectionSpec,
-) []*errdetails.BadRequest_FieldViolation {
+// specMistakes are those in how to log in, which Vault is not asked about.
+func specMistakes(spec *secretsidecarv1.ConnectionSpec) []*errdetails.BadRequest_FieldViolation {
+	method, known := vault.ParseMethod(spec.GetAuthMethod())
+	switch {
+	case spec.GetAuthMethod() == "", method == vault.MethodAppRole && known:
+		return appRoleMistakes(spec)
+	case !known:
+		names := strings.Join(vault.MethodNames(), ", ")
+		return []*errdetails.BadRequest_FieldViolation{field("spec.auth_method", "is none of "+names)}
+	}
+	return ownIdentityMistakes(spec, method)
+}
+
+func appRoleMistakes(spec *secretsidecarv1.ConnectionSpec) []*errdetails.BadRequest_FieldViolation {
+	return slices.Concat(
+		unusedFields("belongs to another auth_method than AppRole: leave it out", map[string]string{
+			"spec.auth_role": spec.GetAuthRole(), "spec.auth_token": spec.GetAuthToken(),
+		}),
+		credentialMistake("spec.role_id", spec.GetRoleId(), login.Credential.Read),
+		credentialMistake("spec.secret_id", spec.GetSecretId(), login.Credential.Read),
+	)
+}
+
+func ownIdentityMistakes(spec *secretsidecarv1.ConnectionSpec, method vault.Method) []*errdetails.BadRequest_FieldViolation {
+	unused := map[string]string{"spec.role_id": spec.GetRoleId(), "spec.secret_id": spec.GetSecretId()}
 	var mistakes []*errdetails.BadRequest_FieldViolation
-	check := func(name, text string) {
-		_, err := login.Credential{Value: redact.New(text)}.Read(name)
-		wrong, ok := errors.AsType[*login.CredentialError](err)
-		switch {
-		case !ok:
-		case errors.Is(err, login.ErrPath):
-			mistakes = append(mistakes, field(name, "holds a path: send what the file holds"))
-		default:
-			mistakes = append(mistakes, field(name, wrong.Problem+": "+wrong.Remedy))
+	if spec.GetAuthRole() == "" {
+		mistakes = append(mistakes, field("spec.auth_role", "is missing: name the role to log in as"))
+	}
+	switch {
+	case !method.TakesJWT():
+		unused["spec.auth_token"] = spec.GetAuthToken()
+	case spec.GetAuthToken() == "":
+		mistakes = append(mistakes, field("spec.auth_token", "is missing: send the token itself"))
+	default:
+		mistakes = append(mistakes, credentialMistake("spec.auth_token", spec.GetAuthToken(), login.Credential.ReadJWT)...)
+	}
+	message := "does not belong to auth_method " + method.String() + ": leave it out"
+	return append(mistakes, unusedFields(message, unused)...)
+}
+
+// unusedFields notes the message at each of the fields that is not empty.
+func unusedFields(message string, fields map[string]string) []*errdetails.BadRequest_FieldViolation {
+	var mistakes []*errdetails.BadRequest_FieldViolation
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		if fields[name] != "" {
+			mistakes = append(mistakes, field(name, message))
 		}
 	}
-	check("spec.role_id", spec.GetRoleId())
-	check("spec.secret_id", spec.GetSecretId())
 	return mistakes
+}
+
+// credentialMistake is what is wrong with a credential; nil is nothing.
+func credentialMistake(
+	name, text string, read func(login.Credential, string) (redact.String, error),
+) []*errdetails.BadRequest_FieldViolation {
+	_, err := read(login.Credential{Value: redact.New(text)}, name)
+	wrong, ok := errors.AsType[*login.CredentialError](err)
+	switch {
+	case !ok:
+		return nil
+	case errors.Is(err, login.ErrPath):
+		return []*errdetails.BadRequest_FieldViolation{field(name, "holds a path: send what the file holds")}
+	}
+	return []*errdetails.BadRequest_FieldViolation{field(name, wrong.Problem+": "+wrong.Remedy)}
 }
 
 func reportOf(
@@ -198,6 +254,8 @@ func specField(err error) string {
 	switch setting, _, _ := strings.Cut(err.Error(), ":"); setting {
 	case "address", "role_id", "secret_id":
 		return "spec." + setting
+	case "client_cert":
+		return "spec.client_cert_pem"
 	case "tls":
 		return "spec.ca_cert_pem"
 	}

@@ -45,3 +45,40 @@ func TestBlankSpaceAroundTheCredentialsOfASpecDoesNotCount(t *testing.T) {
 		t.Errorf("report %v, %v", report, err)
 	}
 }
+
+// unsignedToken is a JWT in form, which the sidecar leaves to Vault to judge.
+const unsignedToken = "e30.e30.aHVzaA" // #nosec G101 -- signed by nobody
+
+func TestASpecOfAnOwnIdentityNamesWhatItLacksAndVaultIsNotAsked(t *testing.T) {
+	v := newVault(t)
+	running := start(t, server.Settings{})
+	for name, test := range map[string]struct {
+		spec *secretsidecarv1.ConnectionSpec
+		want string
+	}{
+		"an unknown method": {&secretsidecarv1.ConnectionSpec{AuthMethod: "k8s"}, "spec.auth_method: is none of approle, kubernetes, jwt, cert"},
+		"no role":           {&secretsidecarv1.ConnectionSpec{AuthMethod: "kubernetes", AuthToken: unsignedToken}, "spec.auth_role: is missing: "},
+		"no token":          {&secretsidecarv1.ConnectionSpec{AuthMethod: "jwt", AuthRole: "r"}, "spec.auth_token: is missing: send the token itself"},
+		"no JWT":            {&secretsidecarv1.ConnectionSpec{AuthMethod: "jwt", AuthRole: "r", AuthToken: "hush"}, "spec.auth_token: holds no JSON Web Token: "},
+		"a token's path": {&secretsidecarv1.ConnectionSpec{AuthMethod: "kubernetes", AuthRole: "r", AuthToken: "/var/run/secrets/hush"},
+			"spec.auth_token: holds a path: send what the file holds"},
+		"AppRole's secret_id": {&secretsidecarv1.ConnectionSpec{AuthMethod: "jwt", AuthRole: "r", AuthToken: unsignedToken, SecretId: "hush"},
+			"spec.secret_id: does not belong to auth_method jwt"},
+		"a role beside a role_id": {&secretsidecarv1.ConnectionSpec{RoleId: "r", SecretId: "hush", AuthRole: "r"}, "spec.auth_role: belongs to another auth_method"},
+		"a token for cert": {&secretsidecarv1.ConnectionSpec{AuthMethod: "cert", AuthRole: "r", AuthToken: unsignedToken},
+			"spec.auth_token: does not belong to auth_method cert"},
+		"no certificate": {&secretsidecarv1.ConnectionSpec{AuthMethod: "cert", AuthRole: "r"}, "spec.client_cert_pem: client_cert: give the client certificate"},
+		"a broken certificate": {&secretsidecarv1.ConnectionSpec{AuthMethod: "cert", AuthRole: "r", ClientCertPem: "no pem", ClientKeyPem: "hush"},
+			"spec.client_cert_pem: client_cert: the text is not a certificate and its key"},
+	} {
+		test.spec.Name, test.spec.Address = "n", v.address
+		_, err := running.TestConnection(t.Context(), &secretsidecarv1.TestConnectionRequest{Target: &secretsidecarv1.TestConnectionRequest_Spec{Spec: test.spec}})
+		wantProblem(t, err, codes.InvalidArgument, "INVALID_REQUEST")
+		if message := status.Convert(err).Message(); !strings.HasPrefix(message, test.want) || strings.Contains(message, "hush") {
+			t.Errorf("%s: %s, want %s", name, message, test.want)
+		}
+		if v.count("") != 0 {
+			t.Errorf("%s: Vault was asked", name)
+		}
+	}
+}

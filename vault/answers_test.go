@@ -33,7 +33,19 @@ func sideCall(path string, made func(ctx context.Context, c *Client) error) prob
 	}}
 }
 
-var testRole = AppRole{Mount: "approle", RoleID: redact.New("role"), SecretID: redact.New("secret")}
+var testRole = Identity{Mount: "approle", RoleID: redact.New("role"), SecretID: redact.New("secret")}
+
+// loginBy is a login by another method than AppRole.
+func loginBy(method Method) probedCall {
+	who := Identity{Method: method, Mount: method.String(), Role: "app"}
+	if method.TakesJWT() {
+		who.JWT = redact.New("header.claims.signature")
+	}
+	return probedCall{"/auth/" + who.Mount + "/login", func(ctx context.Context, c *Client) (LoginFate, error) {
+		_, fate, err := c.Login(ctx, who)
+		return fate, err
+	}}
+}
 
 func aToken() *Token {
 	return &Token{ID: testToken, Renewable: true, TTL: time.Hour, Granted: time.Now(),
@@ -51,6 +63,7 @@ var callsByName = map[string]probedCall{
 		_, fate, err := c.Login(ctx, testRole)
 		return fate, err
 	}},
+	"login-kubernetes": loginBy(MethodKubernetes), "login-jwt": loginBy(MethodJWT), "login-cert": loginBy(MethodCert),
 	"renew":  sideCall("/renew-self", func(ctx context.Context, c *Client) error { _, err := c.Renew(ctx, aToken()); return err }),
 	"revoke": sideCall("/revoke-self", func(ctx context.Context, c *Client) error { return c.Revoke(ctx, aToken()) }),
 	"read":   sideCall("/app/db", readApp),
@@ -110,7 +123,7 @@ func TestEachAnswerMeansWhatVaultMeans(t *testing.T) {
 		for name := range strings.FieldsSeq(row.calls) {
 			t.Run(row.name+"/"+name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					checkAnswer(t, row, callsByName[name], name == "login")
+					checkAnswer(t, row, callsByName[name], strings.HasPrefix(name, "login"))
 				})
 			})
 		}

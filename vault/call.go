@@ -14,7 +14,7 @@ type CallKind string
 
 // The purposes.
 const (
-	// CallLogin is an AppRole login.
+	// CallLogin is a login.
 	CallLogin CallKind = "login"
 	// CallUnwrap looks up or opens a response-wrapping token for the secret_id inside.
 	CallUnwrap CallKind = "unwrap"

@@ -1,6 +1,5 @@
-// Package vault speaks to one HashiCorp Vault: it logs in by AppRole, renews and revokes tokens,
-// reads KV version 2 secrets, and asks for mounts and health. It knows nothing of caches, callers
-// or gRPC.
+// Package vault speaks to one HashiCorp Vault: it logs in, renews and revokes tokens, reads KV
+// version 2 secrets, and asks for mounts and health. It knows nothing of caches, callers or gRPC.
 //
 // What it promises:
 //
@@ -56,6 +55,9 @@ var ErrTimeout = errors.New("vault did not answer in time")
 type Config struct {
 	Endpoint
 	Options
+	// LoginNamespace is where the auth method is, if it is not in the Endpoint's Namespace: its
+	// tokens live there. "root" is the root namespace. Empty is the Endpoint's.
+	LoginNamespace string
 }
 
 // Options control how a Client makes its requests. Changing them needs no new login.
@@ -86,6 +88,7 @@ type Client struct {
 	address    *url.URL
 	api        *api.Client // sends the namespace
 	root       *api.Client // sends none: sys/health answers in the root namespace only
+	auth       *api.Client // sends the login's namespace
 	pool       *pool       // nil with Config.Transport
 	tracer     *tracer     // nil: no spans
 	onCall     func(Call)  // never nil
@@ -131,7 +134,22 @@ func New(cfg Config) (*Client, error) {
 		httpClient); err != nil {
 		return nil, err
 	}
+	if c.auth, err = newAPIClient(address, cfg.loginNamespace(), httpClient); err != nil {
+		return nil, err
+	}
 	return c, nil
+}
+
+// loginNamespace is the namespace of the auth method, as it is sent.
+func (cfg *Config) loginNamespace() string {
+	switch namespace := strings.Trim(cfg.LoginNamespace, "/"); {
+	case namespace == "":
+		return strings.Trim(cfg.Namespace, "/")
+	case strings.EqualFold(namespace, "root"):
+		return ""
+	default:
+		return namespace
+	}
 }
 
 // newAPIClient returns a client of vault/api that neither retries nor follows redirects, and that
@@ -322,6 +340,11 @@ func (c *Client) readBody(ctx context.Context, r request, resp *http.Response, a
 }
 
 func (c *Client) apiFor(r request) *api.Client {
+	switch r.kind {
+	case CallLogin, CallRenew, CallRevoke, CallLookup, CallUnwrap:
+		return c.auth
+	case CallRead, CallMount, CallProbe, CallTest:
+	}
 	if r.rootLevel {
 		return c.root
 	}

@@ -118,8 +118,10 @@ var leaderlessTexts = []string{"node not active", "node is not active", "no acti
 	"write to readonly storage", "errors from both primary and secondary"}
 
 // hopelessLogins are texts of a 500 by which Vault refuses credentials or a role for good.
-var hopelessLogins = []string{"failed to determine alias name", "missing role_id",
-	"failed to create HMAC", cidrBlocks, "Field validation failed"}
+var hopelessLogins = append([]string{"failed to determine alias name", "missing role_id",
+	"failed to create HMAC", cidrBlocks, "Field validation failed",
+	"could not load backend configuration", "could not parse UID from claims", "error(s) decoding",
+	"failed to verify client's certificate"}, noCertificate...)
 
 // cidrBlocks is part of a 500: the secret_id's networks are not a subset of its role's.
 const cidrBlocks = "CIDR blocks on the role"

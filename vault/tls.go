@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/secret-sidecar/secret-sidecar/internal/redact"
 	"github.com/secret-sidecar/secret-sidecar/internal/smallfile"
 )
 
@@ -27,7 +28,13 @@ type TLS struct {
 	// ClientCertFile and ClientKeyFile are the client's certificate and key, PEM encoded: both or
 	// none.
 	ClientCertFile, ClientKeyFile string
+	// ClientCertPEM and ClientKeyPEM are the same as text.
+	ClientCertPEM string
+	ClientKeyPEM  redact.String
 }
+
+// HasClientCert reports whether there is a client certificate.
+func (t TLS) HasClientCert() bool { return t.ClientCertFile != "" || t.ClientCertPEM != "" }
 
 // Files returns the files to watch.
 func (t TLS) Files() []string {
@@ -59,6 +66,13 @@ func (t TLS) config() (*tls.Config, error) {
 		cert, err := clientCertificate(t.ClientCertFile, t.ClientKeyFile)
 		if err != nil {
 			return nil, fmt.Errorf("tls: load client_cert_file and client_key_file: %w", err)
+		}
+		config.Certificates = []tls.Certificate{cert}
+	}
+	if t.ClientCertPEM != "" || !t.ClientKeyPEM.IsEmpty() {
+		cert, err := tls.X509KeyPair([]byte(t.ClientCertPEM), []byte(t.ClientKeyPEM.Reveal()))
+		if err != nil {
+			return nil, errors.New("client_cert: the text is not a certificate and its key, both in PEM format") // the cause may quote it
 		}
 		config.Certificates = []tls.Certificate{cert}
 	}

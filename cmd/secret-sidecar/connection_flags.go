@@ -8,6 +8,7 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/config"
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
 	"github.com/secret-sidecar/secret-sidecar/server"
+	"github.com/secret-sidecar/secret-sidecar/vault"
 	"github.com/secret-sidecar/secret-sidecar/vault/conn"
 	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
@@ -16,6 +17,7 @@ import (
 // itself, because every user of the machine can read command lines.
 type connectionFlags struct {
 	vault        conn.Settings
+	method       string
 	roleID       string
 	bindSecretID bool
 }
@@ -26,8 +28,15 @@ func addConnectionFlags(cmd *cobra.Command) *connectionFlags {
 	flags.StringVar(&f.vault.Address, "address", "",
 		"Vault's address, for example https://vault.example:8200")
 	flags.StringVar(&f.vault.Namespace, "namespace", "", "Vault namespace")
+	flags.StringVar(&f.method, "auth-method", "approle",
+		"how to log in: approle, kubernetes, jwt or cert")
 	flags.StringVar(&f.vault.AuthMount, "auth-mount", "",
-		`mount of the AppRole auth method (default "approle")`)
+		"mount of the auth method (default its name)")
+	flags.StringVar(&f.vault.AuthNamespace, "auth-namespace", "",
+		"Vault namespace of the mount (default --namespace)")
+	flags.StringVar(&f.vault.RoleName, "auth-role", "", "role of kubernetes, jwt or cert")
+	flags.StringVar(&f.vault.JWT.File, "token-file", "",
+		"file with the token of kubernetes or jwt (default for kubernetes the pod's)")
 	flags.StringVar(&f.roleID, "role-id", "", "AppRole role_id")
 	flags.StringVar(&f.vault.SecretID.File, "secret-id-file", "", "file that holds the secret_id")
 	flags.BoolVar(&f.bindSecretID, "bind-secret-id", true, "false for a role that has no secret_id")
@@ -48,6 +57,9 @@ func (f *connectionFlags) connection(name string, scope server.Scope,
 	if err := f.check(); err != nil {
 		return server.Connection{}, err
 	}
+	if f.vault.Method != vault.MethodAppRole {
+		return f.checked(name, scope, projects)
+	}
 	f.vault.RoleID = login.Credential{Value: redact.New(f.roleID)}
 	if _, err := f.vault.RoleID.Read("--role-id"); errors.Is(err, login.ErrPath) {
 		return server.Connection{},
@@ -55,6 +67,12 @@ func (f *connectionFlags) connection(name string, scope server.Scope,
 	} else if err != nil {
 		return server.Connection{}, usageError{err}
 	}
+	return f.checked(name, scope, projects)
+}
+
+// checked returns the connection as the configuration file would make it.
+func (f *connectionFlags) checked(name string, scope server.Scope,
+	projects []string) (server.Connection, error) {
 	connection, err := config.CheckConnection(server.Connection{Name: name, Scope: scope,
 		ProjectIDs: projects, Vault: f.vault})
 	if err != nil {
@@ -65,10 +83,42 @@ func (f *connectionFlags) connection(name string, scope server.Scope,
 
 // check finds flags that are missing or contradict each other.
 func (f *connectionFlags) check() error {
+	method, known := vault.ParseMethod(f.method)
+	f.vault.Method = method
 	switch {
 	case f.vault.Address == "":
 		return usagef("--address is missing: give Vault's address, for example " +
 			"https://vault.example:8200")
+	case !known:
+		return usagef("--auth-method is none that the sidecar knows: give approle, kubernetes, jwt " +
+			"or cert")
+	case method != vault.MethodAppRole:
+		return f.checkOwnIdentity()
+	case f.vault.RoleName != "", f.vault.JWT.File != "":
+		return usagef("--auth-role and --token-file belong to --auth-method kubernetes, jwt or " +
+			"cert: give that, or --role-id")
+	}
+	return f.checkAppRole()
+}
+
+func (f *connectionFlags) checkOwnIdentity() error {
+	switch {
+	case f.roleID != "", f.vault.SecretID.File != "", !f.bindSecretID:
+		return usagef("--role-id, --secret-id-file and --bind-secret-id belong to --auth-method " +
+			"approle: leave them out")
+	case f.vault.RoleName == "":
+		return usagef("--auth-role is missing: name the role to log in as")
+	case f.vault.Method == vault.MethodJWT && f.vault.JWT.File == "":
+		return usagef("--token-file is missing: name the file that holds the token")
+	case f.vault.Method == vault.MethodCert && f.vault.TLS.ClientCertFile == "":
+		return usagef("--client-cert-file is missing: name the certificate to log in with, and its " +
+			"key with --client-key-file")
+	}
+	return nil
+}
+
+func (f *connectionFlags) checkAppRole() error {
+	switch {
 	case f.roleID == "":
 		return usagef("--role-id is missing: give the role_id of the AppRole")
 	case f.bindSecretID && f.vault.SecretID.File == "":

@@ -78,6 +78,7 @@ func directoriesOf(c *config.Config, source configSource) harden.Directories {
 	for _, connection := range c.Connections {
 		tls := connection.Vault.TLS
 		files = append(files, connection.Vault.RoleID.File, connection.Vault.SecretID.File,
+			connection.Vault.JWT.File,
 			tls.CAFile, tls.ClientCertFile, tls.ClientKeyFile)
 	}
 	directories := harden.Directories{Write: []string{filepath.Dir(c.Socket.Path)}}

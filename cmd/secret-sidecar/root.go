@@ -68,7 +68,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root := group(&cobra.Command{
 		Use:   "secret-sidecar",
 		Short: "Resolve references to HashiCorp Vault secrets over a local Unix socket",
-		Long: `secret-sidecar runs beside a worker, logs in to HashiCorp Vault by AppRole, and answers
+		Long: `secret-sidecar runs beside a worker, logs in to HashiCorp Vault, and answers
 references such as secret/data/mysec/api_key over a Unix socket, from its cache where it may.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,

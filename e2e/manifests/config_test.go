@@ -20,6 +20,8 @@ func TestEveryConfigMapIsAConfigurationThatFitsItsPod(t *testing.T) {
 		"jobs, by Kustomize":   example(t, "batch/overlay"),
 		"worker, by Helm":      helm(t),
 		"node-wide":            example(t, "node-wide/sidecar"),
+		"own identity":         example(t, ownIdentityExample),
+		"own identity, Helm":   helmOwnIdentity(t),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -60,11 +62,15 @@ func requireFits(t *testing.T, settings *config.Config, pod *corev1.PodSpec) {
 			settings.Socket.Mode, settings.Socket.Group)
 	}
 	for _, connection := range settings.Connections {
-		for _, file := range []string{connection.Vault.RoleID.File,
-			connection.Vault.SecretID.File} {
-			if path.Dir(file) != mount(c, approleVolume).MountPath {
+		volume, _ := credentialsOf(pod)
+		files := []string{connection.Vault.RoleID.File, connection.Vault.SecretID.File}
+		if volume == tokenVolume {
+			files = []string{connection.Vault.JWT.File}
+		}
+		for _, file := range files {
+			if path.Dir(file) != mount(c, volume).MountPath {
 				t.Errorf("connection %s reads %q, the credentials are in %s", connection.Name, file,
-					mount(c, approleVolume).MountPath)
+					mount(c, volume).MountPath)
 			}
 		}
 	}

@@ -34,7 +34,7 @@ func TestTheChartAndTheComponentMakeTheSameDeployment(t *testing.T) {
 
 func TestACronJobGetsTheSameAsADeployment(t *testing.T) {
 	t.Parallel()
-	for _, component := range []string{"component", "node-wide-worker"} {
+	for _, component := range []string{"component", "node-wide-worker", "component, ../kubernetes/own-identity"} {
 		t.Run(component, func(t *testing.T) {
 			t.Parallel()
 			objects := mustDecode(t, kustomize(t, overlay(t, map[string]string{

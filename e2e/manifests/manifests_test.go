@@ -37,6 +37,8 @@ func TestPodsWithTheSidecarPassEveryCheck(t *testing.T) {
 		"worker, by Kustomize": example(t, "worker/overlay"),
 		"jobs, by Kustomize":   example(t, "batch/overlay"),
 		"worker, by Helm":      helm(t),
+		"own identity":         example(t, ownIdentityExample),
+		"own identity, Helm":   helmOwnIdentity(t),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

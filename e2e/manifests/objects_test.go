@@ -146,6 +146,8 @@ func validate(object runtime.Object) (field.ErrorList, *core.PodTemplateSpec) {
 		return batchvalidation.ValidateCronJobCreate(o, podOptions(template)), template
 	case *core.ConfigMap:
 		return corevalidation.ValidateConfigMap(o), nil
+	case *core.ServiceAccount:
+		return corevalidation.ValidateServiceAccount(o), nil
 	case *core.ResourceQuota:
 		return corevalidation.ValidateResourceQuota(o), nil
 	case *core.Namespace:

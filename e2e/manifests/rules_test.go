@@ -16,6 +16,7 @@ const (
 	socketVolume    = "secret-sidecar-socket"
 	configVolume    = "secret-sidecar-config"
 	approleVolume   = "secret-sidecar-approle"
+	tokenVolume     = "secret-sidecar-token"
 	socketVariable  = "SECRET_SIDECAR_SOCKET"
 	socketFile      = "sidecar.sock"
 	revocation      = 2 * time.Second // that the sidecar takes at most to revoke its tokens
@@ -166,17 +167,27 @@ func workerReachesTheSocketAndCannotReplaceIt(pod *corev1.PodSpec) string {
 	return ""
 }
 
+// credentials is the volume that the sidecar logs in with, and its files' mode.
+func credentialsOf(pod *corev1.PodSpec) (name string, mode *int32) {
+	if token := volume(pod, tokenVolume).Projected; token != nil {
+		return tokenVolume, token.DefaultMode
+	}
+	if secret := volume(pod, approleVolume).Secret; secret != nil {
+		return approleVolume, secret.DefaultMode
+	}
+	return "", nil
+}
+
 func onlyTheSidecarReadsTheCredentials(pod *corev1.PodSpec) string {
-	secret := volume(pod, approleVolume).Secret
-	if secret == nil || secret.DefaultMode == nil || *secret.DefaultMode != 0o440 {
+	name, mode := credentialsOf(pod)
+	if mode == nil || *mode != 0o440 {
 		return "the credentials are not of mode 0440"
 	}
-	if own := mount(sidecar(pod), approleVolume); own.MountPath == "" || !own.ReadOnly ||
-		own.SubPath != "" {
+	if own := mount(sidecar(pod), name); own.MountPath == "" || !own.ReadOnly || own.SubPath != "" {
 		return "the sidecar does not see its credentials, or would not see them rotate"
 	}
 	for _, c := range others(pod) {
-		if mount(&c, approleVolume).MountPath != "" {
+		if mount(&c, name).MountPath != "" {
 			return c.Name + " can read the credentials"
 		}
 	}

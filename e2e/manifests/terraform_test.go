@@ -19,15 +19,21 @@ import (
 	"github.com/zclconf/go-cty/cty"
 )
 
-// terraformModule is deploy/vault/terraform with its variables at their defaults.
+// terraformModule is a Terraform module with its variables at their defaults.
 type terraformModule struct {
 	blocks hclsyntax.Blocks
 	values *hcl.EvalContext
 }
 
+// readTerraform reads the module deploy/vault/terraform.
 func readTerraform(t *testing.T) *terraformModule {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(deploy, "vault", "terraform", "*.tf"))
+	return readTerraformModule(t, "terraform")
+}
+
+func readTerraformModule(t *testing.T, folder string) *terraformModule {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(deploy, "vault", folder, "*.tf"))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no Terraform files: %v", err)
 	}

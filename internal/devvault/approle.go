@@ -18,22 +18,14 @@ type appRoleBackend struct {
 
 // appRole is one role: what its tokens are like, and the secret IDs that get them.
 type appRole struct {
-	name             string
+	tokenRole
 	roleID           string
-	entityID         string
-	policies         []string
-	noDefaultPolicy  bool
-	tokenType        string // default, service or batch
-	numUses          int
-	life             lifetime
-	boundCIDRs       []string
 	secretBoundCIDRs []string
 	bindSecretID     bool
 	secretIDTTL      time.Duration
 	secretIDNumUses  int
 	secretIDs        map[string]*secretID
 	rejected         rejections
-	deleted          bool
 }
 
 // secretID is one secret ID of a role.
@@ -115,9 +107,8 @@ func (b *appRoleBackend) handleRole(r *request, name string) (*answer, error) {
 func (b *appRoleBackend) writeRole(name string, body fields) (*appRole, error) {
 	name = strings.ToLower(name)
 	next := appRole{
-		name: name, roleID: newUUID(), entityID: newUUID(), tokenType: "default",
-		bindSecretID: true,
-		policies:     []string{}, boundCIDRs: []string{}, secretIDs: make(map[string]*secretID),
+		tokenRole: newTokenRole(name), roleID: newUUID(), bindSecretID: true,
+		secretIDs: make(map[string]*secretID),
 	}
 	role := b.roles[name]
 	if role != nil {
@@ -138,35 +129,19 @@ func (b *appRoleBackend) writeRole(name string, body fields) (*appRole, error) {
 }
 
 func (role *appRole) configure(body fields) error {
-	for name, target := range map[string]*time.Duration{
-		"token_ttl": &role.life.ttl, "token_max_ttl": &role.life.maxTTL,
-		"token_period":           &role.life.period,
-		"token_explicit_max_ttl": &role.life.explicitMax, "secret_id_ttl": &role.secretIDTTL,
-	} {
-		if err := body.setDuration(name, target); err != nil {
-			return err
-		}
+	if err := role.tokenRole.configure(body); err != nil {
+		return err
 	}
-	for name, target := range map[string]*int{
-		"token_num_uses": &role.numUses, "secret_id_num_uses": &role.secretIDNumUses,
-	} {
-		if err := body.setInt(name, target); err != nil {
-			return err
-		}
+	if err := body.setDuration("secret_id_ttl", &role.secretIDTTL); err != nil {
+		return err
 	}
-	for name, target := range map[string]*bool{
-		"bind_secret_id": &role.bindSecretID, "token_no_default_policy": &role.noDefaultPolicy,
-	} {
-		if err := body.setBool(name, target); err != nil {
-			return err
-		}
+	if err := body.setInt("secret_id_num_uses", &role.secretIDNumUses); err != nil {
+		return err
 	}
-	body.setList("token_policies", &role.policies)
-	body.setList("token_bound_cidrs", &role.boundCIDRs)
+	if err := body.setBool("bind_secret_id", &role.bindSecretID); err != nil {
+		return err
+	}
 	body.setList("secret_id_bound_cidrs", &role.secretBoundCIDRs)
-	if kind := body.text("token_type"); kind != "" {
-		role.tokenType = strings.TrimPrefix(kind, "default-")
-	}
 	if id := body.text("role_id"); id != "" {
 		role.roleID = id
 	}

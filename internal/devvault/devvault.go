@@ -5,11 +5,11 @@
 // It is for development and tests, never for production: nothing is encrypted, nothing is audited,
 // and everything is lost when the process ends.
 //
-// What it serves: KV versions 1 and 2, AppRole logins at any mount, service and batch tokens that
-// really expire, HCL policies, response wrapping, and the sys paths that go with them. It answers
-// as Vault 1.21 Community Edition does, status, body and error texts alike; the contract suite in
-// this package holds both to the same expectations. As in the Community Edition, the
-// X-Vault-Namespace header is ignored.
+// What it serves: KV versions 1 and 2, logins by AppRole, kubernetes, jwt and cert at any mount,
+// service and batch tokens that really expire, HCL policies, response wrapping, and the sys paths
+// that go with them. It answers as Vault 1.21 Community Edition does, status, body and error texts
+// alike; the contract suite in this package holds both to the same expectations. As in the
+// Community Edition, the X-Vault-Namespace header is ignored.
 //
 // Where it deliberately differs from Vault:
 //
@@ -19,7 +19,11 @@
 //   - A policy may only use capabilities; allowed_parameters and the like are refused.
 //   - Request bodies are JSON only, never forms. Of the limits on JSON only the one on a string's
 //     length is kept.
-//   - Bound CIDRs of an AppRole are stored and shown, not enforced.
+//   - Bound CIDRs of a role are stored, not enforced.
+//   - Tokens of the methods kubernetes and jwt are signed with ES256, and of a cert's constraints
+//     there are allowed_common_names alone. A role that names what is not supported is taken, and
+//     grants too much.
+//   - A login by kubernetes holds up every other request until the cluster has answered.
 //   - Tokens are shorter, and a batch token is remembered rather than encrypted into itself.
 //   - An expired secret ID is refused at once; Vault lets one with unlimited uses in until it
 //     tidies up, which may take a minute.

@@ -2,6 +2,7 @@ package devvault
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"io"
@@ -39,6 +40,7 @@ type request struct {
 	tokenID string
 	token   *token // who asks; nil on paths that need no token
 	wrapTTL time.Duration
+	tls     *tls.ConnectionState // nil over plain HTTP
 }
 
 // answer is what a request leads to when it does not fail. The zero value is 204 No Content.
@@ -108,7 +110,7 @@ func (v *Vault) perform(r *request) (status int, body []byte, audited bool, err 
 }
 
 func parseRequest(w http.ResponseWriter, r *http.Request) (*request, error) {
-	req := &request{path: strings.TrimPrefix(r.URL.Path, "/v1/"), query: r.URL.Query()}
+	req := &request{path: strings.TrimPrefix(r.URL.Path, "/v1/"), query: r.URL.Query(), tls: r.TLS}
 	var err error
 	if req.op, err = requestOperation(r); err != nil {
 		return nil, err

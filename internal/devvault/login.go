@@ -56,7 +56,7 @@ func (b *appRoleBackend) logIn(r *request) (*answer, error) {
 		}
 	}
 	role.rejected = rejections{}
-	return b.issue(role, now), nil
+	return b.vault.issue(&role.tokenRole, b.at, map[string]string{"role_name": role.name}), nil
 }
 
 func (b *appRoleBackend) findRole(id string) *appRole {
@@ -85,21 +85,6 @@ func (role *appRole) useSecretID(id string, now time.Time) bool {
 		s.usesLeft--
 	}
 	return true
-}
-
-func (b *appRoleBackend) issue(role *appRole, now time.Time) *answer {
-	t := &token{
-		policies: policySet(role.policies, role.noDefaultPolicy), displayName: b.at[:len(b.at)-1],
-		path: "auth/" + b.at + "login", meta: map[string]string{"role_name": role.name},
-		entityID: role.entityID,
-		role:     role, batch: role.tokenType == "batch", renewable: role.tokenType != "batch",
-		usesLeft: role.numUses, issued: now,
-	}
-	t.life.explicitMax = role.life.explicitMax
-	warnings, _ := t.extend(0, now)
-	t.granted = t.expires.Sub(now)
-	b.vault.tokens.add(t)
-	return &answer{auth: t.auth(now), warnings: warnings, accessor: t.accessor}
 }
 
 // unlock forgets the rejected logins of the role with this role ID.

@@ -15,6 +15,13 @@ type backend interface {
 	exists(rest string) bool
 }
 
+// authBackend is the backend of an auth method.
+type authBackend interface {
+	backend
+	// logIn answers the path login below the mount, for which nobody needs a token.
+	logIn(r *request) (*answer, error)
+}
+
 // mount is a secrets engine or an auth method.
 type mount struct {
 	kind        string // Vault's type, for example "kv"

@@ -68,7 +68,7 @@ func (v *Vault) handleOpen(r *request, m *mount) (*answer, error) {
 		}
 	}
 	if m != nil && r.rest == "login" {
-		if b, ok := m.backend.(*appRoleBackend); ok {
+		if b, ok := m.backend.(authBackend); ok {
 			return b.logIn(r)
 		}
 	}
@@ -175,10 +175,14 @@ func (b *sysBackend) makeSecretMount(r *request, _ string) (*mount, error) {
 }
 
 func (b *sysBackend) makeAuthMount(r *request, at string) (*mount, error) {
-	if kind := r.body.text("type"); kind != "approle" {
-		return nil, badRequest("plugin not found in the catalog: %s", kind)
+	kind, description := r.body.text("type"), r.body.text("description")
+	switch kind {
+	case "approle":
+		return newAppRoleMount(b.vault, at, description), nil
+	case "kubernetes", "jwt", "cert":
+		return newIdentityMount(b.vault, at, kind, description), nil
 	}
-	return newAppRoleMount(b.vault, at, r.body.text("description")), nil
+	return nil, badRequest("plugin not found in the catalog: %s", kind)
 }
 
 // uiMounts answers the CLI, which asks what is mounted where before it reads a secret.

@@ -27,8 +27,8 @@ type token struct {
 	path         string // where it was made
 	meta         map[string]string
 	entityID     string
-	parent       *token // revoked with it; nil for an orphan
-	role         *appRole
+	parent       *token     // revoked with it; nil for an orphan
+	role         *tokenRole // nil for a token that was not made by a login
 	batch        bool
 	renewable    bool
 	wrapped      []byte // the answer inside a wrapping token; nil for any other
@@ -56,7 +56,7 @@ func (t *token) kind() string {
 
 func (t *token) expired(now time.Time) bool { return !t.expires.IsZero() && !now.Before(t.expires) }
 
-// limits returns the token's lifetime: that of its role now, for an AppRole's token.
+// limits returns the token's lifetime: that of its role now, for a login's token.
 func (t *token) limits() lifetime {
 	if t.role != nil {
 		return t.role.life

@@ -25,6 +25,8 @@ import (
 // secrets are the fields of text or bytes that are never printed. The tests in proto/ fail when this list
 // lacks a field that its name calls a secret.
 var secrets = []protoreflect.FullName{
+	"secretsidecar.v1.ConnectionSpec.auth_token",
+	"secretsidecar.v1.ConnectionSpec.client_key_pem",
 	"secretsidecar.v1.ConnectionSpec.secret_id",
 	"secretsidecar.v1.ResolveResponse.value",
 	"secretsidecar.v1.ScanRequest.data",

@@ -3,6 +3,8 @@ package vaulttest
 import (
 	"bytes"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -35,17 +37,42 @@ type Answer struct {
 func (v *Vault) Call(t testing.TB, token, method, path string, body any,
 	header http.Header) Answer {
 	t.Helper()
-	answer, err := call(v.Address, token, method, path, body, header)
+	answer, err := callBy(clientFor(v.CA), v.Address, token, method, path, body, header)
 	if err != nil {
 		t.Fatalf("%s %s: %v", method, path, err)
 	}
 	return answer
 }
 
+// CallAs is Call without a token, by a client that shows the certificate; the zero one is none.
+func (v *Vault) CallAs(t testing.TB, shown ClientCertificate, method, path string,
+	body any) Answer {
+	t.Helper()
+	by := clientFor(v.CA, shown.tls(t)...)
+	answer, err := callBy(by, v.Address, "", method, path, body, nil)
+	if err != nil {
+		t.Fatalf("%s %s: %v", method, path, err)
+	}
+	return answer
+}
+
+// clientFor is client, which trusts the CA alone and shows the certificates when there are any.
+func clientFor(ca string, shown ...tls.Certificate) *http.Client {
+	if ca == "" {
+		return client
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM([]byte(ca))
+	trusting := *client
+	trusting.Transport = &http.Transport{DisableKeepAlives: true,
+		TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: shown, MinVersion: tls.VersionTLS12}}
+	return &trusting
+}
+
 // Try is Call with the root token for a Vault that may be out of order: an error means that no
 // answer came.
 func (v *Vault) Try(method, path string, body any) (Answer, error) {
-	return call(v.Address, v.RootToken, method, path, body, nil)
+	return callBy(clientFor(v.CA), v.Address, v.RootToken, method, path, body, nil)
 }
 
 // Do sends one request with the root token and returns the status and the body; see Call.

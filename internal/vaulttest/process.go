@@ -31,6 +31,8 @@ type process struct {
 	address   string
 	rootToken string
 	unsealKey string
+	withTLS   bool
+	ca        string   // in PEM format; empty without TLS
 	audit     *os.File // its audit log; the file itself is already removed
 	dir       string
 	cmd       *exec.Cmd
@@ -82,15 +84,15 @@ func startUntilItWorks(try func() (*process, error)) (*process, error) {
 }
 
 func startDev(binary string) (*process, error) {
-	return startUntilItWorks(func() (*process, error) { return tryStart(binary) })
+	return startUntilItWorks(func() (*process, error) { return tryStart(binary, false) })
 }
 
-func tryStart(binary string) (*process, error) {
+func tryStart(binary string, withTLS bool) (*process, error) {
 	dir, err := os.MkdirTemp("", "vaulttest-")
 	if err != nil {
 		return nil, err
 	}
-	p := &process{binary: binary, rootToken: rand.Text(), dir: dir}
+	p := &process{binary: binary, rootToken: rand.Text(), dir: dir, withTLS: withTLS}
 	if err := p.launch(); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
@@ -112,14 +114,31 @@ func (p *process) launch() error {
 	p.address = "http://" + host
 	command := exec.Command(p.binary, "server", "-dev", "-dev-no-store-token",
 		"-dev-listen-address="+host)
+	if plugins := filepath.Join(filepath.Dir(p.binary), "vault-plugins"); isDir(plugins) {
+		command.Args = append(command.Args, "-dev-plugin-dir="+plugins)
+	}
+	if p.withTLS {
+		p.address = "https://" + host
+		command.Args = append(command.Args, "-dev-tls", "-dev-tls-cert-dir="+p.dir)
+	}
 	command.Env = []string{"VAULT_DEV_ROOT_TOKEN_ID=" + p.rootToken}
 	return p.start(command)
 }
 
-// kill ends the process and waits for its end.
+// call sends a request with the root token.
+func (p *process) call(method, path string, body any) (Answer, error) {
+	return callBy(clientFor(p.ca), p.address, p.rootToken, method, path, body, nil)
+}
+
+func isDir(name string) bool {
+	info, err := os.Stat(name)
+	return err == nil && info.IsDir()
+}
+
+// kill ends the process and its plugins, and waits for its end.
 func (p *process) kill() {
-	p.cmd.Process.Kill() //nolint:errcheck // it may have ended already
-	p.cmd.Wait()         //nolint:errcheck // it was killed
+	syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) //nolint:errcheck // it may have ended already
+	p.cmd.Wait()                                      //nolint:errcheck // it was killed
 }
 
 // start runs a command of the Vault binary, whose output goes to the end of the log file. The
@@ -132,7 +151,7 @@ func (p *process) start(command *exec.Cmd) error {
 	defer output.Close() //nolint:errcheck // the process has its own descriptor of it
 	command.Env = append(command.Env, "HOME="+p.dir, "PATH="+os.Getenv("PATH"))
 	command.Dir, command.Stdout, command.Stderr = p.dir, output, output
-	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	p.cmd = command
 	return command.Start()
 }
@@ -161,6 +180,13 @@ func (p *process) setUp() error {
 	if err := p.waitUntil(p.hasSaidUnsealKey); err != nil {
 		return err
 	}
+	if p.withTLS {
+		ca, err := os.ReadFile(filepath.Join(p.dir, "vault-ca.pem"))
+		if err != nil {
+			return err
+		}
+		p.ca = string(ca)
+	}
 	if err := p.waitUntil(p.answers); err != nil {
 		return err
 	}
@@ -171,7 +197,7 @@ func (p *process) enableAudit() error {
 	file := filepath.Join(p.dir, "audit")
 	device := map[string]any{"type": "file",
 		"options": map[string]any{"file_path": file, "log_raw": "false"}}
-	answer, err := call(p.address, p.rootToken, http.MethodPost, "sys/audit/file", device, nil)
+	answer, err := p.call(http.MethodPost, "sys/audit/file", device)
 	if err != nil {
 		return err
 	}
@@ -206,7 +232,7 @@ func (p *process) waitUntil(met func() error) error {
 
 // answers reports whether the KV engine at secret/ is there for this Vault's root token.
 func (p *process) answers() error {
-	answer, err := call(p.address, p.rootToken, http.MethodGet, "sys/mounts/secret", nil, nil)
+	answer, err := p.call(http.MethodGet, "sys/mounts/secret", nil)
 	if err == nil && answer.Status != http.StatusOK {
 		err = fmt.Errorf("status %d: %s", answer.Status, answer.Text)
 	}

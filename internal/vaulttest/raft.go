@@ -126,9 +126,8 @@ func (p *process) setUpRaft(name string, patience int) error {
 	}
 	for _, step := range []func() error{
 		p.initialise, p.unseal,
-		func() error {
-			return p.waitUntil(p.mountKV)
-		}, func() error { return p.waitUntil(p.answers) }, p.enableAudit,
+		func() error { return p.waitUntil(p.mountKV) },
+		func() error { return p.waitUntil(p.answers) }, p.enableAudit,
 	} {
 		if err := step(); err != nil {
 			return err

@@ -10,6 +10,9 @@
 package vaulttest
 
 import (
+	"crypto/tls"
+	"io"
+	"log"
 	"net/http/httptest"
 	"sync"
 	"testing"
@@ -26,6 +29,8 @@ type Vault struct {
 	Address string
 	// RootToken is the ID of a root token.
 	RootToken string
+	// CA is the certificate to trust, in PEM format, when Address is https://.
+	CA string
 
 	dev     *devvault.Vault // nil for a real one
 	process *process        // nil for devvault
@@ -50,6 +55,41 @@ func EachPrivate(t *testing.T, test func(t *testing.T, v *Vault)) {
 	t.Helper()
 	t.Run("devvault", func(t *testing.T) { test(t, Dev(t)) })
 	t.Run("real", func(t *testing.T) { test(t, RealPrivate(t)) })
+}
+
+// EachTLS is EachPrivate over TLS, by Vaults that look at a client certificate when they get one.
+func EachTLS(t *testing.T, test func(t *testing.T, v *Vault)) {
+	t.Helper()
+	t.Run("devvault", func(t *testing.T) { test(t, DevTLS(t)) })
+	t.Run("real", func(t *testing.T) { test(t, RealTLS(t)) })
+}
+
+// DevTLS is Dev over TLS.
+func DevTLS(t testing.TB) *Vault {
+	t.Helper()
+	v := &Vault{Name: "devvault"}
+	v.dev = devvault.New(devvault.Options{OnRequest: v.record})
+	server := httptest.NewUnstartedServer(v.dev)
+	server.TLS = &tls.Config{ClientAuth: tls.RequestClientCert, MinVersion: tls.VersionTLS12}
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // a client that trusts another CA is no news
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	v.Address, v.RootToken = server.URL, v.dev.RootToken()
+	v.CA = inPEM("CERTIFICATE", server.Certificate().Raw)
+	return v
+}
+
+// RealTLS is RealPrivate over TLS.
+func RealTLS(t testing.TB) *Vault {
+	t.Helper()
+	p, err := startUntilItWorks(func() (*process, error) { return tryStart(vaultBinary(t), true) })
+	if err != nil {
+		t.Fatalf("start a real Vault over TLS: %v", err)
+	}
+	t.Cleanup(p.stop)
+	v := &Vault{Name: "real", Address: p.address, RootToken: p.rootToken, CA: p.ca, process: p}
+	v.Mark(t)
+	return v
 }
 
 // Dev starts a development Vault of the test's own, which ends with the test.

@@ -140,16 +140,16 @@ func Open(cfg Config) (*Connection, error) {
 
 func (cfg *Config) check() error {
 	switch {
-	case cfg.RoleID.IsZero():
-		return errors.New("role_id: give a role_id, or a file that holds it")
 	case cfg.Timeout < 0:
 		return errors.New("timeout: it cannot be negative")
+	case cfg.Method == vault.MethodCert && !cfg.TLS.HasClientCert():
+		return errors.New("client_cert: give the client certificate and its key, with which the method cert logs in")
 	}
-	return login.CheckLiterals(cfg.RoleID, cfg.SecretID)
+	return cfg.Role.Check()
 }
 
 func (cfg *Config) vault() vault.Config {
-	return vault.Config{Endpoint: cfg.Endpoint, Options: cfg.Options}
+	return vault.Config{Endpoint: cfg.Endpoint, Options: cfg.Options, LoginNamespace: cfg.AuthNamespace}
 }
 
 func (c *Connection) loginConfig(cfg Config) login.Config {
@@ -159,7 +159,8 @@ func (c *Connection) loginConfig(cfg Config) login.Config {
 	}
 	return login.Config{
 		Client: c.vault, Breaker: c.breaker, Budget: c.budget, Connection: cfg.Name, Namespace: cfg.Namespace, Role: cfg.Role,
-		Timeout: c.Timeout, Logger: c.log,
+		ClientCertFile: cfg.TLS.ClientCertFile,
+		Timeout:        c.Timeout, Logger: c.log,
 		OnChange: c.board.wake, OnRejected: rejected, LookUpSecretID: cfg.LookUpSecretID, Watch: cfg.watch,
 	}
 }

@@ -40,6 +40,16 @@ func (f *fixture) path(name string) string { return "secret/data/" + f.name + "/
 
 func (f *fixture) open(t *testing.T) *conn.Connection {
 	t.Helper()
+	c := f.openUnready(t)
+	if err := c.WaitReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// openUnready does not wait for the login.
+func (f *fixture) openUnready(t *testing.T) *conn.Connection {
+	t.Helper()
 	c, err := conn.Open(f.cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -51,9 +61,6 @@ func (f *fixture) open(t *testing.T) *conn.Connection {
 			t.Errorf("close: %v", err)
 		}
 	})
-	if err := c.WaitReady(t.Context()); err != nil {
-		t.Fatal(err)
-	}
 	return c
 }
 

@@ -23,11 +23,8 @@ import (
 func (c *Connection) Test(ctx context.Context, ref *vault.Reference) Report {
 	t := &stagedTest{
 		client: c.vault.ForTest(), ref: ref, timeout: c.Timeout(), closed: c.closed,
-		logIn: c.joinTestLogin,
-		newerRejected: func() bool {
-			state := c.login.State()
-			return state.LoggedIn && errors.Is(state.Problem, vault.ErrLoginRejected)
-		},
+		logIn:         c.joinTestLogin,
+		newerRejected: c.login.NewerRejected,
 	}
 	return t.run(ctx)
 }

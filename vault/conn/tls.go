@@ -63,6 +63,7 @@ func (c *Connection) takeUpTLS(ctx context.Context, warned *bool) bool {
 	case changed:
 		c.log.Info("the changed TLS files are in use from now on")
 		c.login.Wake()
+		c.login.Reload()
 	case err != nil && !*warned:
 		*warned = true
 		c.log.Warn("the changed TLS files do not work yet, what was used before stays in use", vault.Attrs(err)...)

@@ -175,7 +175,7 @@ func (a *actor) replaceInvalid(ctx context.Context) error {
 func (a *actor) logIn(ctx context.Context, operator bool) error {
 	defer a.publish()
 	a.readCredentials()
-	if a.unreadable != nil && !a.loggedIn {
+	if a.unreadable != nil && (!a.loggedIn || a.cfg.isOwn()) {
 		return a.failed(a.unreadable, retryPause)
 	}
 	err := a.attempt(ctx, a.newest, operator)
@@ -244,9 +244,9 @@ func (a *actor) attempt(ctx context.Context, creds credentials, operator bool) e
 func (a *actor) swap(ctx context.Context, granted *vault.Token, creds credentials) {
 	if !a.loggedIn || creds.roleID != a.current.roleID {
 		a.unprotect()
-		a.unprotect = a.cfg.Budget.protect(a.role(creds))
+		a.unprotect = a.cfg.Budget.protect(newTarget(a.identity(creds, true)))
 	}
-	if a.loggedIn && creds != a.current {
+	if a.loggedIn && creds != a.current && !a.cfg.isOwn() {
 		a.log.Info("Vault accepts the new credentials, they are in use from now on")
 	}
 	old := a.token

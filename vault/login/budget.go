@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/secret-sidecar/secret-sidecar/internal/redact"
 	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
@@ -20,6 +19,12 @@ const (
 	// rejectedMemory is how long after the last rejection all are forgotten. Vault's own counter
 	// restarts 15 minutes after the last one, not after the first; the rest is a margin.
 	rejectedMemory = 15*time.Minute + 10*time.Second
+	// maxOwnRejected and ownRejectedMemory are the same for the methods of an own identity, of
+	// which Vault locks none: only AppRole, userpass and ldap have a lockout. They spare Vault, and
+	// the cluster that it asks, a storm of tests and renewals. A longer rest would outlast the
+	// fault.
+	maxOwnRejected    = 20
+	ownRejectedMemory = time.Minute
 )
 
 // Budget bounds what the logins of a process may cost together, so that no mix of connections,
@@ -31,9 +36,30 @@ type Budget struct {
 	unwrapped map[[32]byte]*unwrapped // guarded by mu; by the SHA-256 of the wrapping token, which is unique
 }
 
-// target is the SHA-256 of what Vault counts rejected logins by. The address is not part of it,
-// because one Vault has many names. Nor is the spelling.
-type target [32]byte
+// target is what Vault counts rejected logins by.
+type target struct {
+	// hash is the SHA-256 of namespace, method, mount and role. The address is not part of it,
+	// because one Vault has many names. Nor is the spelling.
+	hash [32]byte
+	// isOwn is Role.isOwn: Vault does not lock the role.
+	isOwn bool
+}
+
+// most is how many rejections the target may cost.
+func (t target) most() int {
+	if t.isOwn {
+		return maxOwnRejected
+	}
+	return maxRejected
+}
+
+// memory is how long after the last rejection all are forgotten.
+func (t target) memory() time.Duration {
+	if t.isOwn {
+		return ownRejectedMemory
+	}
+	return rejectedMemory
+}
 
 // account belongs to one target; Budget.mu guards its fields.
 type account struct {
@@ -51,13 +77,14 @@ func NewBudget() *Budget {
 	return &Budget{accounts: map[target]*account{}, unwrapped: map[[32]byte]*unwrapped{}}
 }
 
-func newTarget(namespace, mount string, roleID redact.String) target {
-	namespace = strings.Trim(namespace, "/")
+func newTarget(who Identity) target {
+	namespace := strings.Trim(who.Namespace, "/")
 	if strings.EqualFold(namespace, "root") {
 		namespace = ""
 	}
-	parts := []string{namespace, strings.Trim(mount, "/"), strings.TrimSpace(roleID.Reveal())}
-	return sha256.Sum256([]byte(strings.ToLower(strings.Join(parts, "\x00"))))
+	parts := []string{namespace, who.Method.String(), strings.Trim(who.Mount, "/"), strings.TrimSpace(who.RoleID.Reveal()), who.Role}
+	hash := sha256.Sum256([]byte(strings.ToLower(strings.Join(parts, "\x00"))))
+	return target{hash: hash, isOwn: who.Method != vault.MethodAppRole}
 }
 
 // protect reserves the last of the target's budget for credentials that Vault has accepted before,
@@ -117,13 +144,13 @@ func (b *Budget) tryReserve(role target, proven bool) (attempt, <-chan struct{},
 	defer b.mu.Unlock()
 	b.sweep(time.Now())
 	one := b.account(role)
-	most := maxRejected
+	most := role.most()
 	if one.protected > 0 && !proven {
 		most--
 	}
 	switch {
 	case one.rejected >= most, one.rejected > 0 && one.rejected+one.lost >= most:
-		return attempt{}, nil, budgetSpent(one.rejected+one.lost, one.last.Add(rejectedMemory))
+		return attempt{}, nil, budgetSpent(role, one.rejected+one.lost, one.last.Add(role.memory()))
 	case one.rejected+one.lost+one.inFlight >= most:
 		return attempt{}, one.ended, nil
 	}
@@ -169,10 +196,10 @@ func (a *account) lose(proven bool) {
 // sweep forgets rejections that no longer count, and empty accounts. mu must be held.
 func (b *Budget) sweep(now time.Time) {
 	for role, one := range b.accounts {
-		if now.Sub(one.last) >= rejectedMemory {
+		if now.Sub(one.last) >= role.memory() {
 			one.rejected, one.lost = 0, 0
 		}
-		if now.Sub(one.doubted) >= rejectedMemory {
+		if now.Sub(one.doubted) >= role.memory() {
 			one.doubted = time.Time{}
 		}
 		if one.rejected == 0 && one.lost == 0 && one.doubted.IsZero() && one.inFlight == 0 && one.protected == 0 {
@@ -181,11 +208,14 @@ func (b *Budget) sweep(now time.Time) {
 	}
 }
 
-func budgetSpent(rejected int, until time.Time) error {
+func budgetSpent(role target, rejected int, until time.Time) error {
+	why, mend := "to keep Vault from locking the role for everybody", "fix role_id and secret_id"
+	if role.isOwn {
+		why, mend = "to spare Vault", "fix what the rejections before this one name"
+	}
 	return &vault.CallError{
 		Sentinel: vault.ErrLoginRejected, Doing: doingLogin, RetryAfter: time.Until(until), Reach: vault.ReachUnasked,
-		Remedy: fmt.Sprintf("Vault rejected %d logins of this role, or their answers were lost; to keep Vault from locking the role for "+
-			"everybody there is no further login until %s: fix role_id and secret_id meanwhile",
-			rejected, until.UTC().Format(time.RFC3339)),
+		Remedy: fmt.Sprintf("Vault rejected %d logins of this role, or their answers were lost; %s there is no further login until %s: %s meanwhile",
+			rejected, why, until.UTC().Format(time.RFC3339), mend),
 	}
 }

@@ -14,7 +14,7 @@ import (
 )
 
 func roleOf(namespace, mount, role string) target {
-	return newTarget(namespace, mount, redact.New(role))
+	return newTarget(Identity{Identity: vault.Identity{Mount: mount, RoleID: redact.New(role)}, Namespace: namespace})
 }
 
 func TestTargetsAreEqualHoweverTheyAreSpelled(t *testing.T) {
@@ -31,6 +31,26 @@ func TestTargetsAreEqualHoweverTheyAreSpelled(t *testing.T) {
 	} {
 		if other == want {
 			t.Errorf("another %s is the same target", name)
+		}
+	}
+}
+
+func TestTheRolesOfTwoMethodsAreTwoTargets(t *testing.T) {
+	seen := map[target]vault.Method{}
+	for _, method := range []vault.Method{vault.MethodAppRole, vault.MethodKubernetes, vault.MethodJWT, vault.MethodCert} {
+		for _, role := range []string{"one", "other"} {
+			who := vault.Identity{Method: method, Mount: "mount", Role: role}
+			if method == vault.MethodAppRole {
+				who.RoleID = redact.New(role)
+			}
+			one := newTarget(Identity{Identity: who})
+			if first, there := seen[one]; there {
+				t.Errorf("role %s of %v and one of %v are the same target", role, method, first)
+			}
+			seen[one] = method
+			if one.isOwn != (method != vault.MethodAppRole) {
+				t.Errorf("%v: isOwn is %t", method, one.isOwn)
+			}
 		}
 	}
 }

@@ -3,6 +3,7 @@ package login
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"strings"
 	"unicode"
@@ -38,8 +39,8 @@ func (pathError) Error() string { return "the credential is the path of a file" 
 // Unwrap returns ErrMalformed.
 func (pathError) Unwrap() error { return ErrMalformed }
 
-// Credential is a role_id or secret_id: a literal, or a file that holds it. The zero value is no
-// credential; a File wins over a Value. It is comparable.
+// Credential is a role_id, a secret_id or a JWT: a literal, or a file that holds it. The zero value
+// is no credential; a File wins over a Value. It is comparable.
 type Credential struct {
 	// Value is the credential itself.
 	Value redact.String
@@ -78,7 +79,7 @@ func (e *CredentialError) Unwrap() error { return e.Kind }
 // Credential reads as empty. Read never blocks. It refuses what cannot be right, so that Vault is
 // not asked about it. Its error is a *CredentialError, with setting as its Setting.
 func (c Credential) Read(setting string) (redact.String, error) {
-	text, fault := c.read(setting)
+	text, fault := c.read(setting, maxCredentialBytes)
 	if fault != nil {
 		fault.Setting, fault.File = setting, c.File
 		return redact.String{}, fault
@@ -86,26 +87,26 @@ func (c Credential) Read(setting string) (redact.String, error) {
 	return redact.New(text), nil
 }
 
-func (c Credential) read(setting string) (string, *CredentialError) {
+func (c Credential) read(setting string, most int) (string, *CredentialError) {
 	switch {
 	case c.IsZero():
 		return "", nil
 	case c.File == "":
-		return literalCredential(c.Value.Reveal(), setting)
+		return literalCredential(c.Value.Reveal(), setting, most)
 	}
-	content, fault := readFile(c.File)
+	content, fault := readFile(c.File, most)
 	if fault != nil {
 		return "", fault
 	}
-	text, fault := credentialIn(content)
+	text, fault := credentialIn(content, most)
 	if text == "" && fault == nil {
 		return "", unreadable("is empty", "write the credential into it")
 	}
 	return text, fault
 }
 
-func literalCredential(literal, setting string) (string, *CredentialError) {
-	text, fault := credentialIn([]byte(literal))
+func literalCredential(literal, setting string, most int) (string, *CredentialError) {
+	text, fault := credentialIn([]byte(literal), most)
 	switch {
 	case fault != nil:
 		return "", fault
@@ -117,15 +118,16 @@ func literalCredential(literal, setting string) (string, *CredentialError) {
 	return text, nil
 }
 
-// credentialIn returns the credential in content, or why there can be none; "" for blank content.
-func credentialIn(content []byte) (string, *CredentialError) {
+// credentialIn returns the credential of at most that many bytes in content, or why there can be
+// none; "" for blank content.
+func credentialIn(content []byte, most int) (string, *CredentialError) {
 	if looksLikeUTF16(content) {
 		return "", malformed("looks like UTF-16", "save it as UTF-8")
 	}
 	text := strings.TrimFunc(string(content), isBlank)
 	switch {
-	case len(text) > maxCredentialBytes:
-		return "", malformed("holds more than 4096 bytes", "a credential is one short line, write that alone")
+	case len(text) > most:
+		return "", malformed(fmt.Sprintf("holds more than %d bytes", most), "a credential is one short line, write that alone")
 	case !utf8.ValidString(text):
 		return "", malformed("is not UTF-8", "save it as UTF-8")
 	case strings.ContainsFunc(text, endsLine):
@@ -188,7 +190,7 @@ func looksLikePath(text string) bool {
 }
 
 // readFile says what to do about a file that cannot be read.
-func readFile(name string) ([]byte, *CredentialError) {
+func readFile(name string, most int) ([]byte, *CredentialError) {
 	content, err := smallfile.Read(name, maxFileBytes)
 	switch {
 	case errors.Is(err, smallfile.ErrDirectory):
@@ -196,7 +198,7 @@ func readFile(name string) ([]byte, *CredentialError) {
 	case errors.Is(err, smallfile.ErrNotRegular):
 		return nil, unreadable("is no regular file", "write the credential into a file and name that")
 	case errors.Is(err, smallfile.ErrTooLarge):
-		return nil, malformed("holds more than 4096 bytes", "a credential is one short line, write that alone")
+		return nil, malformed(fmt.Sprintf("holds more than %d bytes", most), "a credential is one short line, write that alone")
 	case err != nil:
 		return nil, cannotRead(err)
 	}

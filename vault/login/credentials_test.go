@@ -24,7 +24,7 @@ func TestAFileThatCannotBeUsedIsTheHeadline(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		_, err := loadCredentials(Credential{Value: redact.New("role")}, Credential{File: file})
+		_, err := loadCredentials(Role{RoleID: Credential{Value: redact.New("role")}, SecretID: Credential{File: file}}, "")
 		if !errors.Is(err, vault.ErrLoginPending) || err.Error() != want.headline || !strings.HasPrefix(remedyOf(err), want.remedy) {
 			t.Errorf("%q: error %q, remedy %q", content, err, remedyOf(err))
 		}

@@ -1,12 +1,12 @@
-// Package login is where tokens come from. A Source logs in to one Vault by AppRole, keeps the
-// token alive, and takes up new credentials. A Budget bounds what all Sources and connection tests
-// of a process may cost an AppRole.
+// Package login is where tokens come from. A Source logs in to one Vault, keeps the token alive,
+// and takes up new credentials. A Budget bounds what all Sources and connection tests of a process
+// may cost a role.
 //
 // What it promises:
 //
 //   - There is always the best token to be had. A new one is taken before the old one is revoked, a
-//     failed renewal never ends a token, and new credentials are rehearsed by a login before they
-//     replace the old ones.
+//     failed renewal never ends a token, and a new secret_id is rehearsed by a login before it
+//     replaces the old one. A pod's own identity is not: a machine replaces it every hour.
 //   - No role is locked. Vault locks an AppRole for everybody after five wrong logins, so the
 //     Budget counts every login of the process by what Vault counts, and leaves rejected
 //     credentials alone.

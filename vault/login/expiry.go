@@ -60,5 +60,5 @@ func (s *Source) askExpiry(ctx context.Context, token *vault.Token, creds creden
 			return time.Time{}, err
 		}
 	}
-	return s.cfg.Client.SecretIDExpiry(ctx, token, vault.AppRole{Mount: s.cfg.AuthMount, RoleID: creds.roleID, SecretID: secretID})
+	return s.cfg.Client.SecretIDExpiry(ctx, token, vault.Identity{Mount: s.cfg.Mount(), RoleID: creds.roleID, SecretID: secretID})
 }

@@ -1,19 +1,18 @@
 package login
 
 import (
+	"cmp"
 	"context"
 	"time"
 
-	"github.com/secret-sidecar/secret-sidecar/internal/redact"
 	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
 // Identity says who logs in, and where.
 type Identity struct {
-	// Namespace and Mount say where the role is.
-	Namespace, Mount string
-	// RoleID and SecretID belong to the role; SecretID may be empty.
-	RoleID, SecretID redact.String
+	vault.Identity
+	// Namespace is that of the auth method.
+	Namespace string
 	// Wrapped says that SecretID is a response-wrapping token.
 	Wrapped bool
 	// Proven says that Vault has accepted these before.
@@ -24,14 +23,7 @@ type Identity struct {
 // answer was lost it first asks whether Vault is well. Errors: those of vault.Client.Login and
 // UnwrapSecretID; vault.ErrLoginRejected, with RetryAfter, when the Budget is spent.
 func (b *Budget) LogIn(ctx context.Context, client *vault.Client, who Identity) (*vault.Token, error) {
-	role := vault.AppRole{Mount: MountOf(who.Mount), RoleID: who.RoleID, SecretID: who.SecretID}
-	if who.Wrapped {
-		var err error
-		if role.SecretID, err = b.unwrap(ctx, client, who.SecretID); err != nil {
-			return nil, err
-		}
-	}
-	attempt, err := b.reserve(ctx, newTarget(who.Namespace, role.Mount, who.RoleID), who.Proven)
+	attempt, err := b.begin(ctx, client, &who)
 	if err != nil {
 		return nil, err
 	}
@@ -42,8 +34,20 @@ func (b *Budget) LogIn(ctx context.Context, client *vault.Client, who Identity) 
 			return nil, err
 		}
 	}
-	token, fate, err := client.Login(ctx, role)
+	token, fate, err := client.Login(ctx, who.Identity)
 	return token, err
+}
+
+// begin unwraps what is wrapped, and reserves an attempt.
+func (b *Budget) begin(ctx context.Context, client *vault.Client, who *Identity) (attempt, error) {
+	role := newTarget(*who)
+	if who.Wrapped {
+		var err error
+		if who.SecretID, err = b.unwrap(ctx, client, who.SecretID); err != nil {
+			return attempt{}, err
+		}
+	}
+	return b.reserve(ctx, role, who.Proven)
 }
 
 // askWhetherWell leaves half of the time to the login: a hanging question must not use up the 10 s
@@ -59,26 +63,36 @@ func askWhetherWell(ctx context.Context, client *vault.Client) error {
 
 // identity is who the Source logs in as with these credentials.
 func (s *Source) identity(creds credentials, proven bool) Identity {
-	return Identity{Namespace: s.cfg.Namespace, Mount: s.cfg.AuthMount, RoleID: creds.roleID, SecretID: creds.secretID,
-		Wrapped: s.cfg.SecretIDWrapped, Proven: proven}
+	return identity(s.cfg.Namespace, s.cfg.Role, creds, proven)
+}
+
+func identity(namespace string, role Role, creds credentials, proven bool) Identity {
+	return Identity{
+		Identity: vault.Identity{Method: role.Method, Mount: role.Mount(), RoleID: creds.roleID, SecretID: creds.secretID,
+			Role: role.RoleName, JWT: creds.jwt},
+		Namespace: cmp.Or(role.AuthNamespace, namespace), Wrapped: role.SecretIDWrapped, Proven: proven,
+	}
 }
 
 // Identity returns who the Source logs in as: with the credentials of its last login, which are
-// proven, or before the first with what the files hold now. Errors wrap vault.ErrLoginPending.
+// proven. Before the first login, and where credentials change by themselves, it takes what the
+// files hold now. Errors wrap vault.ErrLoginPending.
 func (s *Source) Identity() (Identity, error) {
-	if state := s.State(); state.LoggedIn {
+	state := s.State()
+	if state.LoggedIn && !s.cfg.isOwn() {
 		return s.identity(state.credentials, true), nil
 	}
-	return IdentityOf(s.cfg.Namespace, s.cfg.Role)
+	who, err := IdentityOf(s.cfg.Namespace, s.cfg.Role)
+	who.Proven = state.LoggedIn
+	return who, err
 }
 
 // IdentityOf returns who a Source with this role would log in as first. Errors wrap
 // vault.ErrLoginPending.
 func IdentityOf(namespace string, role Role) (Identity, error) {
-	creds, err := loadCredentials(role.RoleID, role.SecretID)
+	creds, err := loadCredentials(role, "")
 	if err != nil {
 		return Identity{}, err
 	}
-	return Identity{Namespace: namespace, Mount: role.AuthMount, RoleID: creds.roleID, SecretID: creds.secretID,
-		Wrapped: role.SecretIDWrapped}, nil
+	return identity(namespace, role, creds, false), nil
 }

@@ -8,13 +8,20 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
-// rejectedPause is how long rejected credentials are left alone, unless an operator asks.
-const rejectedPause = 5 * time.Minute
+const (
+	// rejectedPause is how long rejected credentials are left alone, unless an operator asks.
+	rejectedPause = 5 * time.Minute
+	// firstOwnPause is how long those of an own identity are left alone after the first rejection:
+	// it locks nothing, and may be the fault of a cluster that Vault cannot ask for the moment.
+	// Each further pause is twice as long.
+	firstOwnPause = 10 * time.Second
+)
 
 // rejection says until when rejected credentials are left alone, and why.
 type rejection struct {
 	until time.Time
 	err   error
+	times int // in a row
 }
 
 // holds records the rejected credentials: at most the current and the newest.
@@ -36,7 +43,10 @@ func (a *actor) takeUpFiles() {
 	if a.newest != before {
 		a.failure = nil // it was that of other credentials
 	}
-	if now := time.Now(); !a.loggedIn || a.newest != before && !a.token.Valid(now) {
+	now := time.Now()
+	hasChanged := a.newest != before
+	isAwaited := !a.token.Valid(now) || a.cfg.isOwn() && a.held.lastErr != nil
+	if !a.loggedIn || hasChanged && isAwaited {
 		a.loginAt = now
 	}
 	a.publish()
@@ -45,7 +55,7 @@ func (a *actor) takeUpFiles() {
 // readCredentials reads the files again. While they cannot be read, perhaps in mid-rotation, the
 // last content stays.
 func (a *actor) readCredentials() {
-	newest, err := loadCredentials(a.cfg.RoleID, a.cfg.SecretID)
+	newest, err := loadCredentials(a.cfg.Role, a.cfg.ClientCertFile)
 	news := err != nil && (a.unreadable == nil || remedyOf(err) != remedyOf(a.unreadable)) // a file that is written in two steps may be empty first
 	switch {
 	case news && a.loggedIn:
@@ -70,8 +80,17 @@ func remedyOf(err error) string {
 	return ""
 }
 
-// rehearsing reports whether there are newer credentials that Vault has not accepted yet.
-func (a *actor) rehearsing() bool { return a.loggedIn && a.newest != a.current }
+// rehearsing reports whether there are newer credentials that Vault has not accepted yet, and that
+// must prove themselves. An own identity is not rehearsed: a machine replaces it every hour, and
+// the one before is soon worthless.
+func (a *actor) rehearsing() bool { return a.loggedIn && a.newest != a.current && !a.cfg.isOwn() }
+
+// NewerRejected reports whether Vault has rejected newer credentials than those of the last login,
+// which wait to replace them. An own identity has no others than its newest.
+func (s *Source) NewerRejected() bool {
+	state := s.State()
+	return !s.cfg.isOwn() && state.LoggedIn && errors.Is(state.Problem, vault.ErrLoginRejected)
+}
 
 // rehearsalAt returns when to try the newer credentials; the zero time means at once.
 func (a *actor) rehearsalAt() time.Time {
@@ -83,7 +102,7 @@ func (a *actor) rehearsalAt() time.Time {
 
 // nextTry returns when the hold on the credentials of the next login ends.
 func (a *actor) nextTry() time.Time {
-	if a.loggedIn {
+	if a.loggedIn && !a.cfg.isOwn() {
 		return a.held.of(a.current).until
 	}
 	return a.held.of(a.newest).until
@@ -91,16 +110,25 @@ func (a *actor) nextTry() time.Time {
 
 // hold leaves rejected credentials alone for a while, and forgets those that are no longer used.
 func (a *actor) hold(creds credentials, err error) {
-	pause := rejectedPause
+	times := a.held.of(creds).times + 1
+	pause := a.pauseAfter(times)
 	if call, ok := errors.AsType[*vault.CallError](err); ok && call.RetryAfter > 0 {
 		pause = call.RetryAfter
 	}
 	until := time.Now().Add(pause)
 	maps.DeleteFunc(a.held.byCredentials, func(held credentials, _ rejection) bool { return held != a.current && held != a.newest })
 	a.held.lastErr = a.untilNextTry(err, until)
-	a.held.byCredentials[creds] = rejection{until: until, err: a.held.lastErr}
+	a.held.byCredentials[creds] = rejection{until: until, err: a.held.lastErr, times: times}
 	a.cfg.OnRejected()
 	a.log.Error("Vault rejects the login", append(vault.Attrs(err), "next_try_in", pause.Round(time.Second))...)
+}
+
+// pauseAfter is how long credentials are left alone that were rejected times in a row.
+func (a *actor) pauseAfter(times int) time.Duration {
+	if !a.cfg.isOwn() {
+		return rejectedPause
+	}
+	return min(firstOwnPause<<min(times-1, 10), rejectedPause)
 }
 
 // untilNextTry is a rejection as callers see it while the credentials are left alone.

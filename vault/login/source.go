@@ -1,6 +1,7 @@
 package login
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -14,13 +15,20 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
-const defaultMount = "approle"
-
-// Role is the AppRole to log in as. It is comparable: a different one needs a new login.
+// Role is the role to log in as. It is comparable: a different one needs a new login.
 type Role struct {
-	// AuthMount is where AppRole is mounted; empty is "approle".
+	// Method is the auth method.
+	Method vault.Method
+	// AuthMount is where the method is mounted; empty is the method's name.
 	AuthMount string
-	// RoleID is required. SecretID may be zero for a role with bind_secret_id=false.
+	// AuthNamespace is the Vault Enterprise namespace of the mount; empty is that of what is read.
+	AuthNamespace string
+	// RoleName names the role of every method but AppRole, which require it.
+	RoleName string
+	// JWT is the token that kubernetes and jwt require. Whoever issues it replaces it, so it is
+	// read at each login.
+	JWT Credential
+	// RoleID is required by AppRole. SecretID may be zero for a role with bind_secret_id=false.
 	RoleID, SecretID Credential
 	// SecretIDWrapped means that SecretID is a response-wrapping token. It is unwrapped once for
 	// all Sources that share a Budget.
@@ -40,6 +48,9 @@ type Config struct {
 	// Namespace is the Vault Enterprise namespace.
 	Namespace string
 	Role
+	// ClientCertFile is the client certificate of the Client, for the method cert: what Vault has
+	// rejected is tried again when it changes.
+	ClientCertFile string
 	// Timeout bounds one call of Vault. Required.
 	Timeout func() time.Duration
 	// Logger is required.
@@ -54,10 +65,9 @@ type Config struct {
 	Watch func(ctx context.Context, changed func())
 }
 
-// Source keeps a valid token of one AppRole. It is safe for concurrent use. Close it.
+// Source keeps a valid token of one role. It is safe for concurrent use. Close it.
 type Source struct {
 	cfg   Config
-	role  func(credentials) target
 	state atomic.Pointer[State] // only the actor writes it
 
 	secretIDExpiry atomic.Pointer[expiry] // nil: not asked for
@@ -78,9 +88,7 @@ type Source struct {
 
 // New returns a Source that does nothing yet: call Start, and then Close.
 func New(cfg Config) *Source {
-	cfg.AuthMount = MountOf(cfg.AuthMount)
 	s := &Source{cfg: cfg,
-		role:     func(c credentials) target { return newTarget(cfg.Namespace, cfg.AuthMount, c.roleID) },
 		requests: make(chan renewal), files: make(chan struct{}, 1), woken: make(chan struct{}, 1),
 		closed: make(chan struct{}),
 	}
@@ -101,18 +109,19 @@ func (s *Source) Start() {
 	}
 }
 
-// MountOf returns the mount without slashes around it, or the default for none.
-func MountOf(mount string) string {
-	if mount = strings.Trim(mount, "/"); mount != "" {
-		return mount
-	}
-	return defaultMount
+// Mount returns where the auth method is mounted, without slashes around it.
+func (r Role) Mount() string {
+	return cmp.Or(strings.Trim(r.AuthMount, "/"), r.Method.String())
 }
+
+// isOwn reports whether the role is for the pod's own identity. Such credentials change by
+// themselves, and no login with them locks the role.
+func (r Role) isOwn() bool { return r.Method != vault.MethodAppRole }
 
 // watcher returns the watch of the credential files; nil when there are none.
 func (s *Source) watcher() func(context.Context, func()) {
 	var files []string
-	for _, c := range []Credential{s.cfg.RoleID, s.cfg.SecretID} {
+	for _, c := range []Credential{s.cfg.RoleID, s.cfg.SecretID, s.cfg.JWT} {
 		if c.File != "" {
 			files = append(files, c.File)
 		}

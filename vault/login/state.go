@@ -49,8 +49,8 @@ func (s *State) Refusal(now time.Time) error {
 const minRetryAfter = 200 * time.Millisecond
 
 // credentials are what a login needs. They are compared by value. A wrapped secret_id appears here
-// as its wrapping token.
-type credentials struct{ roleID, secretID redact.String }
+// as its wrapping token, and a client certificate as its hash: the vault.Client shows it.
+type credentials struct{ roleID, secretID, jwt, certificate redact.String }
 
 // State returns the current one.
 func (s *Source) State() *State { return s.state.Load() }

@@ -890,6 +890,21 @@ type ConnectionSpec struct {
 	CaCertPem string `protobuf:"bytes,7,opt,name=ca_cert_pem,json=caCertPem,proto3" json:"ca_cert_pem,omitempty"`
 	// Name to expect in the server's certificate; empty is the address's host.
 	TlsServerName string `protobuf:"bytes,8,opt,name=tls_server_name,json=tlsServerName,proto3" json:"tls_server_name,omitempty"`
+	// Auth method to log in by: "approle", "kubernetes", "jwt" or "cert"; empty is AppRole.
+	AuthMethod string `protobuf:"bytes,9,opt,name=auth_method,json=authMethod,proto3" json:"auth_method,omitempty"`
+	// Vault namespace of the auth mount, if it is not namespace; "root" is the root namespace.
+	AuthNamespace string `protobuf:"bytes,10,opt,name=auth_namespace,json=authNamespace,proto3" json:"auth_namespace,omitempty"`
+	// Role of every method but AppRole, which require it.
+	AuthRole string `protobuf:"bytes,11,opt,name=auth_role,json=authRole,proto3" json:"auth_role,omitempty"`
+	// JSON Web Token that kubernetes and jwt log in with, itself and not its file: the sidecar sends
+	// none of its own to an address that a caller has chosen. It is a credential: what is said of
+	// ResolveResponse.value holds for it too.
+	AuthToken string `protobuf:"bytes,12,opt,name=auth_token,json=authToken,proto3" json:"auth_token,omitempty"`
+	// Client certificate (PEM) to show, with which cert logs in.
+	ClientCertPem string `protobuf:"bytes,13,opt,name=client_cert_pem,json=clientCertPem,proto3" json:"client_cert_pem,omitempty"`
+	// Key (PEM) of client_cert_pem. It is a credential: what is said of ResolveResponse.value holds
+	// for it too.
+	ClientKeyPem  string `protobuf:"bytes,14,opt,name=client_key_pem,json=clientKeyPem,proto3" json:"client_key_pem,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -976,6 +991,48 @@ func (x *ConnectionSpec) GetCaCertPem() string {
 func (x *ConnectionSpec) GetTlsServerName() string {
 	if x != nil {
 		return x.TlsServerName
+	}
+	return ""
+}
+
+func (x *ConnectionSpec) GetAuthMethod() string {
+	if x != nil {
+		return x.AuthMethod
+	}
+	return ""
+}
+
+func (x *ConnectionSpec) GetAuthNamespace() string {
+	if x != nil {
+		return x.AuthNamespace
+	}
+	return ""
+}
+
+func (x *ConnectionSpec) GetAuthRole() string {
+	if x != nil {
+		return x.AuthRole
+	}
+	return ""
+}
+
+func (x *ConnectionSpec) GetAuthToken() string {
+	if x != nil {
+		return x.AuthToken
+	}
+	return ""
+}
+
+func (x *ConnectionSpec) GetClientCertPem() string {
+	if x != nil {
+		return x.ClientCertPem
+	}
+	return ""
+}
+
+func (x *ConnectionSpec) GetClientKeyPem() string {
+	if x != nil {
+		return x.ClientKeyPem
 	}
 	return ""
 }
@@ -2065,7 +2122,7 @@ const file_secretsidecar_v1_secret_service_proto_rawDesc = "" +
 	"connection\x126\n" +
 	"\x04spec\x18\x02 \x01(\v2 .secretsidecar.v1.ConnectionSpecH\x00R\x04spec\x12\x12\n" +
 	"\x04path\x18\x03 \x01(\tR\x04pathB\b\n" +
-	"\x06target\"\xf9\x01\n" +
+	"\x06target\"\xcb\x03\n" +
 	"\x0eConnectionSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x1c\n" +
@@ -2075,7 +2132,16 @@ const file_secretsidecar_v1_secret_service_proto_rawDesc = "" +
 	"\arole_id\x18\x05 \x01(\tR\x06roleId\x12\x1b\n" +
 	"\tsecret_id\x18\x06 \x01(\tR\bsecretId\x12\x1e\n" +
 	"\vca_cert_pem\x18\a \x01(\tR\tcaCertPem\x12&\n" +
-	"\x0ftls_server_name\x18\b \x01(\tR\rtlsServerName\"\x8d\x02\n" +
+	"\x0ftls_server_name\x18\b \x01(\tR\rtlsServerName\x12\x1f\n" +
+	"\vauth_method\x18\t \x01(\tR\n" +
+	"authMethod\x12%\n" +
+	"\x0eauth_namespace\x18\n" +
+	" \x01(\tR\rauthNamespace\x12\x1b\n" +
+	"\tauth_role\x18\v \x01(\tR\bauthRole\x12\x1d\n" +
+	"\n" +
+	"auth_token\x18\f \x01(\tR\tauthToken\x12&\n" +
+	"\x0fclient_cert_pem\x18\r \x01(\tR\rclientCertPem\x12$\n" +
+	"\x0eclient_key_pem\x18\x0e \x01(\tR\fclientKeyPem\"\x8d\x02\n" +
 	"\x16TestConnectionResponse\x12\x0e\n" +
 	"\x02ok\x18\x01 \x01(\bR\x02ok\x129\n" +
 	"\x06checks\x18\x02 \x03(\v2!.secretsidecar.v1.ConnectionCheckR\x06checks\x12#\n" +

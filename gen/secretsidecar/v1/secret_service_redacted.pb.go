@@ -51,6 +51,8 @@ func redact(m protoreflect.Message) {
 func isSecret(field protoreflect.FieldDescriptor) bool {
 	switch field.FullName() {
 	case
+		"secretsidecar.v1.ConnectionSpec.auth_token",
+		"secretsidecar.v1.ConnectionSpec.client_key_pem",
 		"secretsidecar.v1.ConnectionSpec.secret_id",
 		"secretsidecar.v1.ResolveResponse.value",
 		"secretsidecar.v1.ScanRequest.data":

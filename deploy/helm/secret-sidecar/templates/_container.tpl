@@ -50,9 +50,15 @@ deploy/kubernetes/component-with-own-fs-group/pod.yaml, which holds the same. `m
     - name: secret-sidecar-config
       mountPath: /etc/secret-sidecar
       readOnly: true
+    {{- if $values.ownIdentity.audience }}
+    - name: secret-sidecar-token
+      mountPath: /var/run/secrets/secret-sidecar
+      readOnly: true
+    {{- else }}
     - name: secret-sidecar-approle
       mountPath: /etc/secret-sidecar-approle
       readOnly: true
+    {{- end }}
 {{- end }}
 
 {{- define "secret-sidecar.image" -}}

@@ -24,7 +24,7 @@ func TestTheExampleFileIsValid(t *testing.T) {
 	folder := filepath.Dir(path)
 	certificate, key := selfSigned(t)
 	for name, content := range map[string]string{
-		"prod-secret-id": "secret\n", "vault-ca.pem": certificate, "client.pem": certificate, "client-key.pem": key,
+		"prod-secret-id": "secret\n", "vault-ca.pem": certificate, "redis-ca.pem": certificate, "redis-password": "p", "client.pem": certificate, "client-key.pem": key,
 	} {
 		if err := writeFile(filepath.Join(folder, name), content); err != nil {
 			t.Fatal(err)
@@ -51,6 +51,7 @@ func TestTheExampleAndTheGuideNameEveryKey(t *testing.T) {
 			"timeout", "ttl", "max_stale", "negative_ttl", "refresh_ahead", "connections", "name", "scope", "project_ids",
 			"address", "namespace", "auth_mount", "role_id", "role_id_env", "secret_id_file", "secret_id_env", "secret_id_wrapped", "bind_secret_id",
 			"tls", "ca_file", "server_name", "client_cert_file", "client_key_file", "required", "max_waiting",
+			"invalidation", "redis", "url", "password_file", "stream",
 		} {
 			if !strings.Contains(string(text), key) {
 				t.Errorf("%s lacks %s", file, key)

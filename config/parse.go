@@ -17,24 +17,26 @@ var (
 	rootKeys = []string{
 		"socket", "callers", "caller_limits", "test_connection", "audit", "reflection", "hardening", "log", "traces", "cache", "defaults", "connections", "invalidation",
 	}
-	socketKeys     = []string{"path", "mode", "group"}
-	callerKeys     = []string{"uid", "gid", "connections", "projects", "methods"}
-	limitKeys      = []string{"in_flight", "per_second"}
-	testKeys       = []string{"allow"}
-	auditKeys      = []string{"file", "format", "hash_paths", "required"}
-	hardeningKeys  = []string{"lock_memory", "landlock"}
-	logKeys        = []string{"level"}
-	traceKeys      = []string{"paths"}
-	cacheKeys      = []string{"max_bytes"}
-	defaultsKeys   = []string{"cache", "timeout"}
-	policyKeys     = []string{"ttl", "max_stale", "negative_ttl", "refresh_ahead"}
-	tlsKeys        = []string{"ca_file", "server_name", "client_cert_file", "client_key_file"}
-	connectionKeys = []string{
+	socketKeys       = []string{"path", "mode", "group"}
+	callerKeys       = []string{"uid", "gid", "connections", "projects", "methods"}
+	limitKeys        = []string{"in_flight", "per_second"}
+	testKeys         = []string{"allow"}
+	auditKeys        = []string{"file", "format", "hash_paths", "required"}
+	hardeningKeys    = []string{"lock_memory", "landlock"}
+	logKeys          = []string{"level"}
+	traceKeys        = []string{"paths"}
+	cacheKeys        = []string{"max_bytes"}
+	defaultsKeys     = []string{"cache", "timeout"}
+	policyKeys       = []string{"ttl", "max_stale", "negative_ttl", "refresh_ahead"}
+	tlsKeys          = []string{"ca_file", "server_name", "client_cert_file", "client_key_file"}
+	invalidationKeys = []string{"redis"}
+	redisKeys        = []string{"url", "password_file", "ca_file", "stream"}
+	connectionKeys   = []string{
 		"name", "scope", "project_ids", "address", "namespace", "auth_mount",
 		"role_id", "role_id_file", "role_id_env", "secret_id", "secret_id_file", "secret_id_env",
 		"secret_id_wrapped", "bind_secret_id", "tls", "required", "timeout", "max_waiting", "cache",
 	}
-	allKeys = slices.Concat(rootKeys, socketKeys, callerKeys, limitKeys, testKeys, auditKeys, hardeningKeys, logKeys, traceKeys, cacheKeys, defaultsKeys, policyKeys, tlsKeys, connectionKeys)
+	allKeys = slices.Concat(rootKeys, socketKeys, callerKeys, limitKeys, testKeys, auditKeys, hardeningKeys, logKeys, traceKeys, cacheKeys, defaultsKeys, policyKeys, tlsKeys, invalidationKeys, redisKeys, connectionKeys)
 )
 
 // methods are the RPCs that a caller rule may name. TestConnection with a spec is one of its own.
@@ -87,10 +89,8 @@ func parse(src source, getenv LookupEnv) (*Config, Mistakes) {
 	cfg.LogLevel = root.at("log").mapping(logKeys...).at("level").logLevel()
 	cfg.TracePaths = root.at("traces").mapping(traceKeys...).at("paths").boolean(false)
 	cfg.NoReflection = !root.at("reflection").boolean(true)
+	cfg.Fleet = r.fleet(root.at("invalidation"))
 	cfg.origins = r.origins
-	if invalidation := root.at("invalidation"); invalidation.present() {
-		invalidation.mistake("this version has no invalidation between sidecars: remove it")
-	}
 	return cfg, r.mistakes
 }
 

@@ -18,6 +18,7 @@ hardening: {lock_memory: try}
 log: {level: info}
 traces: {paths: true}
 cache: {max_bytes: 1MiB}
+invalidation: {redis: {url: "redis://a"}}
 defaults: {timeout: 2s}
 connections:
 `
@@ -37,11 +38,12 @@ func TestAnEditThatWouldChangeAnythingElseIsRefused(t *testing.T) {
 		"log":             {"level: info", "level: debug"},
 		"traces":          {"paths: true", "paths: false"},
 		"cache":           {"1MiB", "2MiB"},
+		"invalidation":    {"redis://a", "redis://b"},
 		"defaults":        {"timeout: 2s", "timeout: 3s"},
 		"connections":     {"http://a", "http://b"},
 	}
 	for _, key := range rootKeys {
-		if _, covered := changes[key]; !covered && key != "invalidation" { // no file with it is valid
+		if _, covered := changes[key]; !covered {
 			t.Errorf("no change of %s is tried", key)
 		}
 	}

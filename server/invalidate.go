@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"sync"
@@ -21,8 +22,8 @@ func (s *Server) Invalidate(
 	if err != nil {
 		return nil, err
 	}
-	if request.GetFleet() {
-		return nil, errInvalidRequest(field("fleet", "this sidecar is not connected to others: call Invalidate on each"))
+	if err := s.checkFleet(request); err != nil {
+		return nil, err
 	}
 	target, err := parseTarget(request.GetPath())
 	if err != nil {
@@ -37,18 +38,30 @@ func (s *Server) Invalidate(
 		loginErr = renewLogins(ctx, connections)
 		s.takeOver()
 	}
+	for _, c := range connections {
+		c.counters.invalidations.Add(1)
+	}
+	answer := &secretsidecarv1.InvalidateResponse{Entries: uint32(s.drop(target, connections))} // #nosec G115 -- bounded by memory
+	if request.GetFleet() {
+		answer.Fleet, err = s.member.tell(ctx, request)
+	}
+	if err := cmp.Or(loginErr, err); err != nil {
+		return nil, err
+	}
+	return answer, nil
+}
+
+// drop drops what the target covers, lets go of the connections, and returns how many secrets were
+// cached.
+func (s *Server) drop(target dropTarget, connections []*connection) int {
 	dropped := 0
 	for _, c := range connections {
 		here := target.drop(s, c.space)
-		c.counters.invalidations.Add(1)
 		c.counters.invalidated.Add(uint64(here)) // #nosec G115 -- a count
 		dropped += here
 		c.release()
 	}
-	if loginErr != nil {
-		return nil, loginErr
-	}
-	return &secretsidecarv1.InvalidateResponse{Entries: uint32(dropped)}, nil // #nosec G115 -- bounded by memory
+	return dropped
 }
 
 // enterAll acquires the connection with the name, or every connection for an empty name.

@@ -21,6 +21,7 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/cache"
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 	"github.com/secret-sidecar/secret-sidecar/internal/audit"
+	"github.com/secret-sidecar/secret-sidecar/internal/fleet"
 	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 	"github.com/secret-sidecar/secret-sidecar/vault"
 	"github.com/secret-sidecar/secret-sidecar/vault/login"
@@ -70,6 +71,8 @@ type Options struct {
 	// Version and Protections are what ListConnections says of the process.
 	Version     string
 	Protections []Protection
+	// Fleet is the way to the other sidecars. Nil is no fleet. The caller closes it after Serve.
+	Fleet *fleet.Fleet
 	// Meter makes the metrics. Nil makes none.
 	Meter metric.Meter
 	// Tracer makes the spans of Vault's calls, below the span in a request's ctx, which
@@ -106,6 +109,8 @@ type Server struct {
 	health        *health.Server
 	cache         *cache.Cache[*vault.Secret]
 	current       atomic.Pointer[snapshot]
+
+	member *member // nil: there is no fleet
 
 	unmatched    *counters // of requests that found no connection
 	refusals     *refusals
@@ -171,6 +176,7 @@ func New(opts Options) (*Server, error) {
 	if s.drainTimeout == 0 {
 		s.drainTimeout = 10 * time.Second
 	}
+	s.member = newMember(s, opts.Fleet)
 	s.show(&snapshot{})
 	s.initHealth()
 	if opts.Meter == nil {
@@ -216,6 +222,7 @@ func (s *Server) newGRPCServer(extra []grpc.ServerOption) *grpc.Server {
 // listener's; stopping is none.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	s.grpc = s.newGRPCServer(s.serverOptions)
+	s.member.start()
 	served := make(chan error, 1)
 	go func() { served <- s.grpc.Serve(listener) }() // ends when stop has stopped the gRPC server
 	var err error
@@ -236,6 +243,7 @@ func (s *Server) stop() {
 	s.log.Info("stopping", "drain_timeout", s.drainTimeout)
 	s.reportDraining()
 	s.drain()
+	s.member.leave()
 	s.closeSessions()
 	s.log.Info("stopped")
 }

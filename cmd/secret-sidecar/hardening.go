@@ -77,6 +77,7 @@ func foldersOf(c *config.Config, source configSource) harden.Directories {
 		files = append(files, connection.Vault.RoleID.File, connection.Vault.SecretID.File, tls.CAFile, tls.ClientCertFile, tls.ClientKeyFile)
 	}
 	folders := harden.Directories{Write: []string{filepath.Dir(c.Socket.Path)}}
+	files = append(files, c.Fleet.PasswordFile, c.Fleet.CAFile)
 	for _, file := range files {
 		folders.Read = append(folders.Read, foldersTo(file)...)
 	}

@@ -25,7 +25,7 @@ below it). Without PATH everything is dropped. Without --connection that is so f
 	flags := cmd.Flags()
 	flags.StringVar(&request.Connection, "connection", "", "connection whose secrets to drop (default every one)")
 	flags.BoolVar(&request.RenewLogin, "renew-login", false, "also drop the Vault token and log in again (default every connection's)")
-	flags.BoolVar(&request.Fleet, "fleet", false, "reserved for a later version, which tells every other sidecar too; this one refuses it")
+	flags.BoolVar(&request.Fleet, "fleet", false, "also tell every other sidecar of the fleet")
 	a.addTimeout(cmd, waitForAnswer)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 1 {

@@ -95,6 +95,12 @@ func serve(ctx context.Context, source configSource, hangups chan os.Signal, lev
 	}
 	defer auditing.close(log)
 	options.Audit, options.AuditRequired = auditing.log, auditing.required()
+	others, err := openFleet(settings.Fleet, log)
+	if err != nil {
+		return usageError{err}
+	}
+	defer closeFleet(others, log)
+	options.Fleet = others
 	listener, err := listen(settings.Socket)
 	if err != nil {
 		return err

@@ -54,7 +54,8 @@ type SecretServiceClient interface {
 	Invalidate(ctx context.Context, in *InvalidateRequest, opts ...grpc.CallOption) (*InvalidateResponse, error)
 	// ListConnections returns the state of every connection that the caller may use.
 	ListConnections(ctx context.Context, in *ListConnectionsRequest, opts ...grpc.CallOption) (*ListConnectionsResponse, error)
-	// Watch is reserved for fleet-wide invalidation; this version answers UNIMPLEMENTED.
+	// Watch sends the present state of each request, and then each change. A slow watcher misses
+	// states, never the latest one.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
 }
 
@@ -159,7 +160,8 @@ type SecretServiceServer interface {
 	Invalidate(context.Context, *InvalidateRequest) (*InvalidateResponse, error)
 	// ListConnections returns the state of every connection that the caller may use.
 	ListConnections(context.Context, *ListConnectionsRequest) (*ListConnectionsResponse, error)
-	// Watch is reserved for fleet-wide invalidation; this version answers UNIMPLEMENTED.
+	// Watch sends the present state of each request, and then each change. A slow watcher misses
+	// states, never the latest one.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
 	mustEmbedUnimplementedSecretServiceServer()
 }

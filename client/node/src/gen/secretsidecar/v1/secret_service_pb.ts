@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file secretsidecar/v1/secret_service.proto.
  */
 export const file_secretsidecar_v1_secret_service: GenFile = /*@__PURE__*/
-  fileDesc("CiVzZWNyZXRzaWRlY2FyL3YxL3NlY3JldF9zZXJ2aWNlLnByb3RvEhBzZWNyZXRzaWRlY2FyLnYxIr4BCg5SZXNvbHZlUmVxdWVzdBISCgpjb25uZWN0aW9uGAEgASgJEgwKBHBhdGgYAiABKAkSEgoKcHJvamVjdF9pZBgDIAEoCRILCgNrZXkYBCABKAkSDwoHdmVyc2lvbhgFIAEoDRIqCgdtYXhfYWdlGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiwKCW1heF9zdGFsZRgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiKkAgoPUmVzb2x2ZVJlc3BvbnNlEg0KBXZhbHVlGAEgASgJEi8KCnZhbHVlX3R5cGUYAiABKA4yGy5zZWNyZXRzaWRlY2FyLnYxLlZhbHVlVHlwZRIPCgd2ZXJzaW9uGAMgASgNEjYKEnZlcnNpb25fY3JlYXRlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKZmV0Y2hlZF9hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKZXhwaXJlc19hdBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKAoGc291cmNlGAcgASgOMhguc2VjcmV0c2lkZWNhci52MS5Tb3VyY2UiSQoTQmF0Y2hSZXNvbHZlUmVxdWVzdBIyCghyZXF1ZXN0cxgBIAMoCzIgLnNlY3JldHNpZGVjYXIudjEuUmVzb2x2ZVJlcXVlc3QiTQoUQmF0Y2hSZXNvbHZlUmVzcG9uc2USNQoHcmVzdWx0cxgBIAMoCzIkLnNlY3JldHNpZGVjYXIudjEuQmF0Y2hSZXNvbHZlUmVzdWx0IoUBChJCYXRjaFJlc29sdmVSZXN1bHQSMwoGc2VjcmV0GAEgASgLMiEuc2VjcmV0c2lkZWNhci52MS5SZXNvbHZlUmVzcG9uc2VIABIvCgVlcnJvchgCIAEoCzIeLnNlY3JldHNpZGVjYXIudjEuUmVzb2x2ZUVycm9ySABCCQoHb3V0Y29tZSJtCgxSZXNvbHZlRXJyb3ISDAoEY29kZRgBIAEoBRIOCgZyZWFzb24YAiABKAkSDwoHbWVzc2FnZRgDIAEoCRIuCgtyZXRyeV9kZWxheRgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJ3ChVUZXN0Q29ubmVjdGlvblJlcXVlc3QSFAoKY29ubmVjdGlvbhgBIAEoCUgAEjAKBHNwZWMYAiABKAsyIC5zZWNyZXRzaWRlY2FyLnYxLkNvbm5lY3Rpb25TcGVjSAASDAoEcGF0aBgDIAEoCUIICgZ0YXJnZXQiqAEKDkNvbm5lY3Rpb25TcGVjEgwKBG5hbWUYASABKAkSDwoHYWRkcmVzcxgCIAEoCRIRCgluYW1lc3BhY2UYAyABKAkSEgoKYXV0aF9tb3VudBgEIAEoCRIPCgdyb2xlX2lkGAUgASgJEhEKCXNlY3JldF9pZBgGIAEoCRITCgtjYV9jZXJ0X3BlbRgHIAEoCRIXCg90bHNfc2VydmVyX25hbWUYCCABKAki1wEKFlRlc3RDb25uZWN0aW9uUmVzcG9uc2USCgoCb2sYASABKAgSMQoGY2hlY2tzGAIgAygLMiEuc2VjcmV0c2lkZWNhci52MS5Db25uZWN0aW9uQ2hlY2sSFQoNdmF1bHRfdmVyc2lvbhgDIAEoCRIsCgl0b2tlbl90dGwYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEAoIcG9saWNpZXMYBSADKAkSJwoGbW91bnRzGAYgAygLMhcuc2VjcmV0c2lkZWNhci52MS5Nb3VudCKYAQoPQ29ubmVjdGlvbkNoZWNrEgwKBG5hbWUYASABKAkSLQoGc3RhdHVzGAIgASgOMh0uc2VjcmV0c2lkZWNhci52MS5DaGVja1N0YXR1cxIPCgdtZXNzYWdlGAMgASgJEg4KBnJlbWVkeRgEIAEoCRInCgR0b29rGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIjcKBU1vdW50EgwKBHBhdGgYASABKAkSDAoEdHlwZRgCIAEoCRISCgprdl92ZXJzaW9uGAMgASgNIlkKEUludmFsaWRhdGVSZXF1ZXN0EhIKCmNvbm5lY3Rpb24YASABKAkSDAoEcGF0aBgCIAEoCRITCgtyZW5ld19sb2dpbhgDIAEoCBINCgVmbGVldBgEIAEoCCIlChJJbnZhbGlkYXRlUmVzcG9uc2USDwoHZW50cmllcxgBIAEoDSIYChZMaXN0Q29ubmVjdGlvbnNSZXF1ZXN0IoQBChdMaXN0Q29ubmVjdGlvbnNSZXNwb25zZRI3Cgtjb25uZWN0aW9ucxgBIAMoCzIiLnNlY3JldHNpZGVjYXIudjEuQ29ubmVjdGlvblN0YXR1cxIwCgdwcm9jZXNzGAIgASgLMh8uc2VjcmV0c2lkZWNhci52MS5Qcm9jZXNzU3RhdHVzIoMBCg1Qcm9jZXNzU3RhdHVzEg8KB3ZlcnNpb24YASABKAkSLgoKc3RhcnRlZF9hdBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoLcHJvdGVjdGlvbnMYAyADKAsyHC5zZWNyZXRzaWRlY2FyLnYxLlByb3RlY3Rpb24iPAoKUHJvdGVjdGlvbhIMCgRuYW1lGAEgASgJEhAKCGluX2ZvcmNlGAIgASgIEg4KBnJlYXNvbhgDIAEoCSKHBAoQQ29ubmVjdGlvblN0YXR1cxIMCgRuYW1lGAEgASgJEiYKBXNjb3BlGAIgASgOMhcuc2VjcmV0c2lkZWNhci52MS5TY29wZRITCgtwcm9qZWN0X2lkcxgDIAMoCRIPCgdhZGRyZXNzGAQgASgJEhEKCW5hbWVzcGFjZRgFIAEoCRIwCgVzdGF0ZRgGIAEoDjIhLnNlY3JldHNpZGVjYXIudjEuQ29ubmVjdGlvblN0YXRlEjQKEHRva2VuX2V4cGlyZXNfYXQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKCmxhc3RfZXJyb3IYCCABKAsyHi5zZWNyZXRzaWRlY2FyLnYxLlJlc29sdmVFcnJvchIWCg5jYWNoZWRfc2VjcmV0cxgJIAEoDRIvCgtzdGF0ZV9zaW5jZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoIcmVzb2x2ZXMYCyABKAsyHy5zZWNyZXRzaWRlY2FyLnYxLlJlc29sdmVDb3VudHMSMgoObGFzdF9hbnN3ZXJfYXQYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjgKFHNlY3JldF9pZF9leHBpcmVzX2F0GA0gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJeCg1SZXNvbHZlQ291bnRzEg0KBXZhdWx0GAEgASgEEg0KBWNhY2hlGAIgASgEEg0KBXN0YWxlGAMgASgEEhAKCG5lZ2F0aXZlGAQgASgEEg4KBmVycm9ycxgFIAEoBCIOCgxXYXRjaFJlcXVlc3QiDwoNV2F0Y2hSZXNwb25zZSpTCglWYWx1ZVR5cGUSGgoWVkFMVUVfVFlQRV9VTlNQRUNJRklFRBAAEhUKEVZBTFVFX1RZUEVfU1RSSU5HEAESEwoPVkFMVUVfVFlQRV9KU09OEAIqVgoGU291cmNlEhYKElNPVVJDRV9VTlNQRUNJRklFRBAAEhAKDFNPVVJDRV9WQVVMVBABEhAKDFNPVVJDRV9DQUNIRRACEhAKDFNPVVJDRV9TVEFMRRADKpEBCgtDaGVja1N0YXR1cxIcChhDSEVDS19TVEFUVVNfVU5TUEVDSUZJRUQQABIXChNDSEVDS19TVEFUVVNfUEFTU0VEEAESGAoUQ0hFQ0tfU1RBVFVTX1dBUk5JTkcQAhIXChNDSEVDS19TVEFUVVNfRkFJTEVEEAMSGAoUQ0hFQ0tfU1RBVFVTX1NLSVBQRUQQBCpFCgVTY29wZRIVChFTQ09QRV9VTlNQRUNJRklFRBAAEhIKDlNDT1BFX1BMQVRGT1JNEAESEQoNU0NPUEVfUFJPSkVDVBACKq4BCg9Db25uZWN0aW9uU3RhdGUSIAocQ09OTkVDVElPTl9TVEFURV9VTlNQRUNJRklFRBAAEh8KG0NPTk5FQ1RJT05fU1RBVEVfQ09OTkVDVElORxABEhoKFkNPTk5FQ1RJT05fU1RBVEVfUkVBRFkQAhIdChlDT05ORUNUSU9OX1NUQVRFX0RFR1JBREVEEAMSHQoZQ09OTkVDVElPTl9TVEFURV9SRUpFQ1RFRBAEMrAECg1TZWNyZXRTZXJ2aWNlEk4KB1Jlc29sdmUSIC5zZWNyZXRzaWRlY2FyLnYxLlJlc29sdmVSZXF1ZXN0GiEuc2VjcmV0c2lkZWNhci52MS5SZXNvbHZlUmVzcG9uc2USXQoMQmF0Y2hSZXNvbHZlEiUuc2VjcmV0c2lkZWNhci52MS5CYXRjaFJlc29sdmVSZXF1ZXN0GiYuc2VjcmV0c2lkZWNhci52MS5CYXRjaFJlc29sdmVSZXNwb25zZRJjCg5UZXN0Q29ubmVjdGlvbhInLnNlY3JldHNpZGVjYXIudjEuVGVzdENvbm5lY3Rpb25SZXF1ZXN0Giguc2VjcmV0c2lkZWNhci52MS5UZXN0Q29ubmVjdGlvblJlc3BvbnNlElcKCkludmFsaWRhdGUSIy5zZWNyZXRzaWRlY2FyLnYxLkludmFsaWRhdGVSZXF1ZXN0GiQuc2VjcmV0c2lkZWNhci52MS5JbnZhbGlkYXRlUmVzcG9uc2USZgoPTGlzdENvbm5lY3Rpb25zEiguc2VjcmV0c2lkZWNhci52MS5MaXN0Q29ubmVjdGlvbnNSZXF1ZXN0Gikuc2VjcmV0c2lkZWNhci52MS5MaXN0Q29ubmVjdGlvbnNSZXNwb25zZRJKCgVXYXRjaBIeLnNlY3JldHNpZGVjYXIudjEuV2F0Y2hSZXF1ZXN0Gh8uc2VjcmV0c2lkZWNhci52MS5XYXRjaFJlc3BvbnNlMAFCT1pNZ2l0aHViLmNvbS9zZWNyZXQtc2lkZWNhci9zZWNyZXQtc2lkZWNhci9nZW4vc2VjcmV0c2lkZWNhci92MTtzZWNyZXRzaWRlY2FydjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("CiVzZWNyZXRzaWRlY2FyL3YxL3NlY3JldF9zZXJ2aWNlLnByb3RvEhBzZWNyZXRzaWRlY2FyLnYxIr4BCg5SZXNvbHZlUmVxdWVzdBISCgpjb25uZWN0aW9uGAEgASgJEgwKBHBhdGgYAiABKAkSEgoKcHJvamVjdF9pZBgDIAEoCRILCgNrZXkYBCABKAkSDwoHdmVyc2lvbhgFIAEoDRIqCgdtYXhfYWdlGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiwKCW1heF9zdGFsZRgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiKkAgoPUmVzb2x2ZVJlc3BvbnNlEg0KBXZhbHVlGAEgASgJEi8KCnZhbHVlX3R5cGUYAiABKA4yGy5zZWNyZXRzaWRlY2FyLnYxLlZhbHVlVHlwZRIPCgd2ZXJzaW9uGAMgASgNEjYKEnZlcnNpb25fY3JlYXRlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKZmV0Y2hlZF9hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKZXhwaXJlc19hdBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKAoGc291cmNlGAcgASgOMhguc2VjcmV0c2lkZWNhci52MS5Tb3VyY2UiSQoTQmF0Y2hSZXNvbHZlUmVxdWVzdBIyCghyZXF1ZXN0cxgBIAMoCzIgLnNlY3JldHNpZGVjYXIudjEuUmVzb2x2ZVJlcXVlc3QiTQoUQmF0Y2hSZXNvbHZlUmVzcG9uc2USNQoHcmVzdWx0cxgBIAMoCzIkLnNlY3JldHNpZGVjYXIudjEuQmF0Y2hSZXNvbHZlUmVzdWx0IoUBChJCYXRjaFJlc29sdmVSZXN1bHQSMwoGc2VjcmV0GAEgASgLMiEuc2VjcmV0c2lkZWNhci52MS5SZXNvbHZlUmVzcG9uc2VIABIvCgVlcnJvchgCIAEoCzIeLnNlY3JldHNpZGVjYXIudjEuUmVzb2x2ZUVycm9ySABCCQoHb3V0Y29tZSJtCgxSZXNvbHZlRXJyb3ISDAoEY29kZRgBIAEoBRIOCgZyZWFzb24YAiABKAkSDwoHbWVzc2FnZRgDIAEoCRIuCgtyZXRyeV9kZWxheRgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJ3ChVUZXN0Q29ubmVjdGlvblJlcXVlc3QSFAoKY29ubmVjdGlvbhgBIAEoCUgAEjAKBHNwZWMYAiABKAsyIC5zZWNyZXRzaWRlY2FyLnYxLkNvbm5lY3Rpb25TcGVjSAASDAoEcGF0aBgDIAEoCUIICgZ0YXJnZXQiqAEKDkNvbm5lY3Rpb25TcGVjEgwKBG5hbWUYASABKAkSDwoHYWRkcmVzcxgCIAEoCRIRCgluYW1lc3BhY2UYAyABKAkSEgoKYXV0aF9tb3VudBgEIAEoCRIPCgdyb2xlX2lkGAUgASgJEhEKCXNlY3JldF9pZBgGIAEoCRITCgtjYV9jZXJ0X3BlbRgHIAEoCRIXCg90bHNfc2VydmVyX25hbWUYCCABKAki1wEKFlRlc3RDb25uZWN0aW9uUmVzcG9uc2USCgoCb2sYASABKAgSMQoGY2hlY2tzGAIgAygLMiEuc2VjcmV0c2lkZWNhci52MS5Db25uZWN0aW9uQ2hlY2sSFQoNdmF1bHRfdmVyc2lvbhgDIAEoCRIsCgl0b2tlbl90dGwYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEAoIcG9saWNpZXMYBSADKAkSJwoGbW91bnRzGAYgAygLMhcuc2VjcmV0c2lkZWNhci52MS5Nb3VudCKYAQoPQ29ubmVjdGlvbkNoZWNrEgwKBG5hbWUYASABKAkSLQoGc3RhdHVzGAIgASgOMh0uc2VjcmV0c2lkZWNhci52MS5DaGVja1N0YXR1cxIPCgdtZXNzYWdlGAMgASgJEg4KBnJlbWVkeRgEIAEoCRInCgR0b29rGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIjcKBU1vdW50EgwKBHBhdGgYASABKAkSDAoEdHlwZRgCIAEoCRISCgprdl92ZXJzaW9uGAMgASgNIoIBChFJbnZhbGlkYXRlUmVxdWVzdBISCgpjb25uZWN0aW9uGAEgASgJEgwKBHBhdGgYAiABKAkSEwoLcmVuZXdfbG9naW4YAyABKAgSDQoFZmxlZXQYBCABKAgSJwoEd2FpdBgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJVChJJbnZhbGlkYXRlUmVzcG9uc2USDwoHZW50cmllcxgBIAEoDRIuCgVmbGVldBgCIAEoCzIfLnNlY3JldHNpZGVjYXIudjEuRmxlZXRQcm9ncmVzcyI1Cg1GbGVldFByb2dyZXNzEg4KBmxpdmluZxgBIAEoDRIUCgxhY2tub3dsZWRnZWQYAiABKA0iGAoWTGlzdENvbm5lY3Rpb25zUmVxdWVzdCKEAQoXTGlzdENvbm5lY3Rpb25zUmVzcG9uc2USNwoLY29ubmVjdGlvbnMYASADKAsyIi5zZWNyZXRzaWRlY2FyLnYxLkNvbm5lY3Rpb25TdGF0dXMSMAoHcHJvY2VzcxgCIAEoCzIfLnNlY3JldHNpZGVjYXIudjEuUHJvY2Vzc1N0YXR1cyKDAQoNUHJvY2Vzc1N0YXR1cxIPCgd2ZXJzaW9uGAEgASgJEi4KCnN0YXJ0ZWRfYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjEKC3Byb3RlY3Rpb25zGAMgAygLMhwuc2VjcmV0c2lkZWNhci52MS5Qcm90ZWN0aW9uIjwKClByb3RlY3Rpb24SDAoEbmFtZRgBIAEoCRIQCghpbl9mb3JjZRgCIAEoCBIOCgZyZWFzb24YAyABKAkihwQKEENvbm5lY3Rpb25TdGF0dXMSDAoEbmFtZRgBIAEoCRImCgVzY29wZRgCIAEoDjIXLnNlY3JldHNpZGVjYXIudjEuU2NvcGUSEwoLcHJvamVjdF9pZHMYAyADKAkSDwoHYWRkcmVzcxgEIAEoCRIRCgluYW1lc3BhY2UYBSABKAkSMAoFc3RhdGUYBiABKA4yIS5zZWNyZXRzaWRlY2FyLnYxLkNvbm5lY3Rpb25TdGF0ZRI0ChB0b2tlbl9leHBpcmVzX2F0GAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCgpsYXN0X2Vycm9yGAggASgLMh4uc2VjcmV0c2lkZWNhci52MS5SZXNvbHZlRXJyb3ISFgoOY2FjaGVkX3NlY3JldHMYCSABKA0SLwoLc3RhdGVfc2luY2UYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjEKCHJlc29sdmVzGAsgASgLMh8uc2VjcmV0c2lkZWNhci52MS5SZXNvbHZlQ291bnRzEjIKDmxhc3RfYW5zd2VyX2F0GAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBI4ChRzZWNyZXRfaWRfZXhwaXJlc19hdBgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiXgoNUmVzb2x2ZUNvdW50cxINCgV2YXVsdBgBIAEoBBINCgVjYWNoZRgCIAEoBBINCgVzdGFsZRgDIAEoBBIQCghuZWdhdGl2ZRgEIAEoBBIOCgZlcnJvcnMYBSABKAQiQgoMV2F0Y2hSZXF1ZXN0EjIKCHJlcXVlc3RzGAEgAygLMiAuc2VjcmV0c2lkZWNhci52MS5SZXNvbHZlUmVxdWVzdCKPAQoNV2F0Y2hSZXNwb25zZRINCgVpbmRleBgBIAEoDRIzCgZzZWNyZXQYAiABKAsyIS5zZWNyZXRzaWRlY2FyLnYxLlJlc29sdmVSZXNwb25zZUgAEi8KBWVycm9yGAMgASgLMh4uc2VjcmV0c2lkZWNhci52MS5SZXNvbHZlRXJyb3JIAEIJCgdvdXRjb21lKlMKCVZhbHVlVHlwZRIaChZWQUxVRV9UWVBFX1VOU1BFQ0lGSUVEEAASFQoRVkFMVUVfVFlQRV9TVFJJTkcQARITCg9WQUxVRV9UWVBFX0pTT04QAipWCgZTb3VyY2USFgoSU09VUkNFX1VOU1BFQ0lGSUVEEAASEAoMU09VUkNFX1ZBVUxUEAESEAoMU09VUkNFX0NBQ0hFEAISEAoMU09VUkNFX1NUQUxFEAMqkQEKC0NoZWNrU3RhdHVzEhwKGENIRUNLX1NUQVRVU19VTlNQRUNJRklFRBAAEhcKE0NIRUNLX1NUQVRVU19QQVNTRUQQARIYChRDSEVDS19TVEFUVVNfV0FSTklORxACEhcKE0NIRUNLX1NUQVRVU19GQUlMRUQQAxIYChRDSEVDS19TVEFUVVNfU0tJUFBFRBAEKkUKBVNjb3BlEhUKEVNDT1BFX1VOU1BFQ0lGSUVEEAASEgoOU0NPUEVfUExBVEZPUk0QARIRCg1TQ09QRV9QUk9KRUNUEAIqrgEKD0Nvbm5lY3Rpb25TdGF0ZRIgChxDT05ORUNUSU9OX1NUQVRFX1VOU1BFQ0lGSUVEEAASHwobQ09OTkVDVElPTl9TVEFURV9DT05ORUNUSU5HEAESGgoWQ09OTkVDVElPTl9TVEFURV9SRUFEWRACEh0KGUNPTk5FQ1RJT05fU1RBVEVfREVHUkFERUQQAxIdChlDT05ORUNUSU9OX1NUQVRFX1JFSkVDVEVEEAQysAQKDVNlY3JldFNlcnZpY2USTgoHUmVzb2x2ZRIgLnNlY3JldHNpZGVjYXIudjEuUmVzb2x2ZVJlcXVlc3QaIS5zZWNyZXRzaWRlY2FyLnYxLlJlc29sdmVSZXNwb25zZRJdCgxCYXRjaFJlc29sdmUSJS5zZWNyZXRzaWRlY2FyLnYxLkJhdGNoUmVzb2x2ZVJlcXVlc3QaJi5zZWNyZXRzaWRlY2FyLnYxLkJhdGNoUmVzb2x2ZVJlc3BvbnNlEmMKDlRlc3RDb25uZWN0aW9uEicuc2VjcmV0c2lkZWNhci52MS5UZXN0Q29ubmVjdGlvblJlcXVlc3QaKC5zZWNyZXRzaWRlY2FyLnYxLlRlc3RDb25uZWN0aW9uUmVzcG9uc2USVwoKSW52YWxpZGF0ZRIjLnNlY3JldHNpZGVjYXIudjEuSW52YWxpZGF0ZVJlcXVlc3QaJC5zZWNyZXRzaWRlY2FyLnYxLkludmFsaWRhdGVSZXNwb25zZRJmCg9MaXN0Q29ubmVjdGlvbnMSKC5zZWNyZXRzaWRlY2FyLnYxLkxpc3RDb25uZWN0aW9uc1JlcXVlc3QaKS5zZWNyZXRzaWRlY2FyLnYxLkxpc3RDb25uZWN0aW9uc1Jlc3BvbnNlEkoKBVdhdGNoEh4uc2VjcmV0c2lkZWNhci52MS5XYXRjaFJlcXVlc3QaHy5zZWNyZXRzaWRlY2FyLnYxLldhdGNoUmVzcG9uc2UwAUJPWk1naXRodWIuY29tL3NlY3JldC1zaWRlY2FyL3NlY3JldC1zaWRlY2FyL2dlbi9zZWNyZXRzaWRlY2FyL3YxO3NlY3JldHNpZGVjYXJ2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * ResolveRequest asks for the value that one reference points to.
@@ -559,12 +559,20 @@ export type InvalidateRequest = Message<"secretsidecar.v1.InvalidateRequest"> & 
   renewLogin: boolean;
 
   /**
-   * Also tell every other sidecar. Reserved for fleet-wide invalidation; this version refuses it
-   * with INVALID_REQUEST.
+   * Also tell every other sidecar. Refused with INVALID_REQUEST where no fleet is configured. When
+   * the others cannot be told, the error is FLEET_UNREACHABLE, and this sidecar has dropped all the
+   * same.
    *
    * @generated from field: bool fleet = 4;
    */
   fleet: boolean;
+
+  /**
+   * With fleet: how long to wait until the living sidecars have dropped it too. Unset is not at all.
+   *
+   * @generated from field: google.protobuf.Duration wait = 5;
+   */
+  wait?: Duration | undefined;
 };
 
 /**
@@ -586,6 +594,13 @@ export type InvalidateResponse = Message<"secretsidecar.v1.InvalidateResponse"> 
    * @generated from field: uint32 entries = 1;
    */
   entries: number;
+
+  /**
+   * How far the fleet has come; set where the request waits for it.
+   *
+   * @generated from field: secretsidecar.v1.FleetProgress fleet = 2;
+   */
+  fleet?: FleetProgress | undefined;
 };
 
 /**
@@ -594,6 +609,35 @@ export type InvalidateResponse = Message<"secretsidecar.v1.InvalidateResponse"> 
  */
 export const InvalidateResponseSchema: GenMessage<InvalidateResponse> = /*@__PURE__*/
   messageDesc(file_secretsidecar_v1_secret_service, 12);
+
+/**
+ * FleetProgress says how many sidecars have dropped what was invalidated.
+ *
+ * @generated from message secretsidecar.v1.FleetProgress
+ */
+export type FleetProgress = Message<"secretsidecar.v1.FleetProgress"> & {
+  /**
+   * The sidecars that live, this one included. One that has lost its way to the others counts for
+   * 20 s.
+   *
+   * @generated from field: uint32 living = 1;
+   */
+  living: number;
+
+  /**
+   * Those of them that have dropped it.
+   *
+   * @generated from field: uint32 acknowledged = 2;
+   */
+  acknowledged: number;
+};
+
+/**
+ * Describes the message secretsidecar.v1.FleetProgress.
+ * Use `create(FleetProgressSchema)` to create a new message.
+ */
+export const FleetProgressSchema: GenMessage<FleetProgress> = /*@__PURE__*/
+  messageDesc(file_secretsidecar_v1_secret_service, 13);
 
 /**
  * ListConnectionsRequest has no fields.
@@ -608,7 +652,7 @@ export type ListConnectionsRequest = Message<"secretsidecar.v1.ListConnectionsRe
  * Use `create(ListConnectionsRequestSchema)` to create a new message.
  */
 export const ListConnectionsRequestSchema: GenMessage<ListConnectionsRequest> = /*@__PURE__*/
-  messageDesc(file_secretsidecar_v1_secret_service, 13);
+  messageDesc(file_secretsidecar_v1_secret_service, 14);
 
 /**
  * ListConnectionsResponse holds the state of the connections.
@@ -636,7 +680,7 @@ export type ListConnectionsResponse = Message<"secretsidecar.v1.ListConnectionsR
  * Use `create(ListConnectionsResponseSchema)` to create a new message.
  */
 export const ListConnectionsResponseSchema: GenMessage<ListConnectionsResponse> = /*@__PURE__*/
-  messageDesc(file_secretsidecar_v1_secret_service, 14);
+  messageDesc(file_secretsidecar_v1_secret_service, 15);
 
 /**
  * ProcessStatus is what the sidecar says of its process.
@@ -671,7 +715,7 @@ export type ProcessStatus = Message<"secretsidecar.v1.ProcessStatus"> & {
  * Use `create(ProcessStatusSchema)` to create a new message.
  */
 export const ProcessStatusSchema: GenMessage<ProcessStatus> = /*@__PURE__*/
-  messageDesc(file_secretsidecar_v1_secret_service, 15);
+  messageDesc(file_secretsidecar_v1_secret_service, 16);
 
 /**
  * Protection is one hardening of the process.
@@ -706,7 +750,7 @@ export type Protection = Message<"secretsidecar.v1.Protection"> & {
  * Use `create(ProtectionSchema)` to create a new message.
  */
 export const ProtectionSchema: GenMessage<Protection> = /*@__PURE__*/
-  messageDesc(file_secretsidecar_v1_secret_service, 16);
+  messageDesc(file_secretsidecar_v1_secret_service, 17);
 
 /**
  * ConnectionStatus is the state of one connection.
@@ -813,7 +857,7 @@ export type ConnectionStatus = Message<"secretsidecar.v1.ConnectionStatus"> & {
  * Use `create(ConnectionStatusSchema)` to create a new message.
  */
 export const ConnectionStatusSchema: GenMessage<ConnectionStatus> = /*@__PURE__*/
-  messageDesc(file_secretsidecar_v1_secret_service, 17);
+  messageDesc(file_secretsidecar_v1_secret_service, 18);
 
 /**
  * ResolveCounts says what became of the values asked for, one by one, those of batches too.
@@ -862,14 +906,21 @@ export type ResolveCounts = Message<"secretsidecar.v1.ResolveCounts"> & {
  * Use `create(ResolveCountsSchema)` to create a new message.
  */
 export const ResolveCountsSchema: GenMessage<ResolveCounts> = /*@__PURE__*/
-  messageDesc(file_secretsidecar_v1_secret_service, 18);
+  messageDesc(file_secretsidecar_v1_secret_service, 19);
 
 /**
- * WatchRequest is reserved for fleet-wide invalidation.
+ * WatchRequest asks for several values and their changes.
  *
  * @generated from message secretsidecar.v1.WatchRequest
  */
 export type WatchRequest = Message<"secretsidecar.v1.WatchRequest"> & {
+  /**
+   * 1 to 256 requests, each as for Resolve. `version` watches that version: it changes when it is
+   * deleted. `max_age` is not used: a watch is never older than its poll.
+   *
+   * @generated from field: repeated secretsidecar.v1.ResolveRequest requests = 1;
+   */
+  requests: ResolveRequest[];
 };
 
 /**
@@ -877,14 +928,43 @@ export type WatchRequest = Message<"secretsidecar.v1.WatchRequest"> & {
  * Use `create(WatchRequestSchema)` to create a new message.
  */
 export const WatchRequestSchema: GenMessage<WatchRequest> = /*@__PURE__*/
-  messageDesc(file_secretsidecar_v1_secret_service, 19);
+  messageDesc(file_secretsidecar_v1_secret_service, 20);
 
 /**
- * WatchResponse is reserved for fleet-wide invalidation.
+ * WatchResponse is the state of one request.
  *
  * @generated from message secretsidecar.v1.WatchResponse
  */
 export type WatchResponse = Message<"secretsidecar.v1.WatchResponse"> & {
+  /**
+   * The place of the request in the WatchRequest, from 0.
+   *
+   * @generated from field: uint32 index = 1;
+   */
+  index: number;
+
+  /**
+   * Either the secret or why there is none now. An error ends nothing: the watch goes on.
+   *
+   * @generated from oneof secretsidecar.v1.WatchResponse.outcome
+   */
+  outcome: {
+    /**
+     * The secret as it is now.
+     *
+     * @generated from field: secretsidecar.v1.ResolveResponse secret = 2;
+     */
+    value: ResolveResponse;
+    case: "secret";
+  } | {
+    /**
+     * Why it cannot be resolved now.
+     *
+     * @generated from field: secretsidecar.v1.ResolveError error = 3;
+     */
+    value: ResolveError;
+    case: "error";
+  } | { case: undefined; value?: undefined };
 };
 
 /**
@@ -892,7 +972,7 @@ export type WatchResponse = Message<"secretsidecar.v1.WatchResponse"> & {
  * Use `create(WatchResponseSchema)` to create a new message.
  */
 export const WatchResponseSchema: GenMessage<WatchResponse> = /*@__PURE__*/
-  messageDesc(file_secretsidecar_v1_secret_service, 20);
+  messageDesc(file_secretsidecar_v1_secret_service, 21);
 
 /**
  * ValueType tells how to read ResolveResponse.value.
@@ -1164,7 +1244,8 @@ export const SecretService: GenService<{
     output: typeof ListConnectionsResponseSchema;
   },
   /**
-   * Watch is reserved for fleet-wide invalidation; this version answers UNIMPLEMENTED.
+   * Watch sends the present state of each request, and then each change. A slow watcher misses
+   * states, never the latest one.
    *
    * @generated from rpc secretsidecar.v1.SecretService.Watch
    */

@@ -59,6 +59,7 @@ func (s *Server) drop(target dropTarget, connections []*connection) int {
 		here := target.drop(s, c.space)
 		c.counters.invalidated.Add(uint64(here)) // #nosec G115 -- a count
 		dropped += here
+		s.watches.invalidated(c.Name, target)
 		c.release()
 	}
 	return dropped
@@ -100,13 +101,21 @@ func parseTarget(path string) (dropTarget, error) {
 	}
 }
 
+// covers reports whether the secret with the path is dropped. Every reference into a secret begins
+// with its path and a slash.
+func (t dropTarget) covers(path string) bool {
+	if t.secret != "" {
+		return path == t.secret
+	}
+	return strings.HasPrefix(path+"/", t.prefix)
+}
+
 func (t dropTarget) drop(s *Server, space string) int {
 	switch {
 	case t.secret != "":
 		return s.cache.Drop(space, t.secret)
 	case t.prefix != "":
-		// Every reference into a secret begins with its path and a slash.
-		return s.cache.DropMatching(space, func(name string) bool { return strings.HasPrefix(name+"/", t.prefix) })
+		return s.cache.DropMatching(space, t.covers)
 	default:
 		return s.cache.DropSpace(space)
 	}

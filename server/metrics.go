@@ -40,6 +40,7 @@ func newMetrics(meter metric.Meter, s *Server) (*instruments, error) {
 	m.measureConnections()
 	m.measureCache()
 	m.countFleet()
+	m.measureWatches()
 	recording := m.newInstruments()
 	if m.failed != nil {
 		return nil, fmt.Errorf("make the metrics: %w", m.failed)

@@ -108,6 +108,7 @@ type refusals struct {
 func newRefusals() *refusals {
 	methods := []string{
 		methodResolve, methodBatchResolve, methodTestConnection, methodInvalidate, methodListConnections,
+		methodWatch,
 	}
 	count := map[refusal]uint64{}
 	for _, method := range methods {

@@ -110,7 +110,8 @@ type Server struct {
 	cache         *cache.Cache[*vault.Secret]
 	current       atomic.Pointer[snapshot]
 
-	member *member // nil: there is no fleet
+	member  *member // nil: there is no fleet
+	watches *watches
 
 	unmatched    *counters // of requests that found no connection
 	refusals     *refusals
@@ -176,7 +177,7 @@ func New(opts Options) (*Server, error) {
 	if s.drainTimeout == 0 {
 		s.drainTimeout = 10 * time.Second
 	}
-	s.member = newMember(s, opts.Fleet)
+	s.member, s.watches = newMember(s, opts.Fleet), newWatches(s)
 	s.show(&snapshot{})
 	s.initHealth()
 	if opts.Meter == nil {
@@ -194,6 +195,7 @@ func New(opts Options) (*Server, error) {
 func (s *Server) show(next *snapshot) {
 	s.observed.Store(next)
 	s.current.Store(next)
+	s.watches.settingsChanged()
 }
 
 func (s *Server) newGRPCServer(extra []grpc.ServerOption) *grpc.Server {
@@ -244,6 +246,7 @@ func (s *Server) stop() {
 	s.reportDraining()
 	s.drain()
 	s.member.leave()
+	s.watches.stop()
 	s.closeSessions()
 	s.log.Info("stopped")
 }

@@ -68,13 +68,17 @@ func parseEntry(values map[string]any) (entry, error) {
 	connection, named := values[fieldConnection].(string)
 	path, hasPath := values[fieldPath].(string)
 	renew := text(values[fieldRenewLogin])
-	switch {
-	case !named || !hasPath, len(connection) > maxNameBytes, len(path) > maxPathBytes,
-		renew != "" && renew != yes, !utf8.ValidString(connection), !utf8.ValidString(path):
+	e.what = Invalidation{Connection: connection, Path: path, RenewLogin: renew == yes}
+	if !named || !hasPath || renew != "" && renew != yes || !e.what.isValid() {
 		return entry{}, errMalformed
 	}
-	e.what = Invalidation{Connection: connection, Path: path, RenewLogin: renew == yes}
 	return e, nil
+}
+
+// isValid leaves the rules of references to the receiver.
+func (i Invalidation) isValid() bool {
+	return len(i.Connection) <= maxNameBytes && len(i.Path) <= maxPathBytes &&
+		utf8.ValidString(i.Connection) && utf8.ValidString(i.Path)
 }
 
 func text(value any) string {

@@ -15,6 +15,8 @@ var (
 	ErrUnreachable = errors.New("the fleet's Redis cannot be used")
 	// ErrTooMany means that more is to be told than the stream should carry.
 	ErrTooMany = errors.New("too many invalidations for the fleet")
+	// ErrInvalid means that the others would ignore it.
+	ErrInvalid = errors.New("the connection's name or the path is too long, or no UTF-8")
 
 	errPassword = errors.New("read the password file")
 )

@@ -82,6 +82,9 @@ func Open(config Config, log *slog.Logger) (*Fleet, error) {
 	}, nil
 }
 
+// Stream is the name of the stream.
+func (f *Fleet) Stream() string { return f.stream }
+
 // Stats returns the present numbers.
 func (f *Fleet) Stats() Stats {
 	return Stats{

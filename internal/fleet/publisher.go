@@ -1,7 +1,9 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
+	"errors"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -18,6 +20,8 @@ const (
 	streamLength = 10_000
 )
 
+var errNoAnswer = errors.New("no answer")
+
 // telling is one invalidation on its way, shared by all who want it told and came before it was
 // sent.
 type telling struct {
@@ -28,8 +32,12 @@ type telling struct {
 }
 
 // Tell appends the invalidation to the stream, and returns the entry's id once Redis has it. What
-// the caller drops itself, it drops before. Its error wraps ErrUnreachable or ErrTooMany.
+// the caller drops itself, it drops before. Its error wraps ErrUnreachable,
+// ErrTooMany or ErrInvalid.
 func (f *Fleet) Tell(ctx context.Context, what Invalidation) (id string, err error) {
+	if !what.isValid() {
+		return "", ErrInvalid
+	}
 	one, err := f.join(what)
 	if err != nil {
 		return "", err
@@ -104,7 +112,7 @@ func (f *Fleet) append(batch []*telling) {
 	ctx, cancel := within(context.Background())
 	defer cancel()
 	answers := make([]*redis.StringCmd, len(batch))
-	_, _ = f.client.Pipelined(ctx, func(pipe redis.Pipeliner) error { // each answer has its error
+	_, failure := f.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		for i, one := range batch {
 			answers[i] = pipe.XAdd(ctx, f.newEntry(entry{what: one.what, origin: f.origin}))
 		}
@@ -112,8 +120,8 @@ func (f *Fleet) append(batch []*telling) {
 	})
 	for i, answer := range answers {
 		id, err := answer.Result()
-		if err != nil {
-			batch[i].err = unusable(err)
+		if id == "" { // a connection that cannot be opened leaves the answers without an error
+			batch[i].err = unusable(cmp.Or(err, failure, errNoAnswer))
 			continue
 		}
 		batch[i].id = id

@@ -78,7 +78,8 @@ func (s *Server) Start(t testing.TB) {
 	t.Helper()
 	host, port := splitAddress(s.Address)
 	arguments := append([]string{
-		"--bind", host, "--port", port, "--save", "", "--appendonly", "no", "--dir", os.TempDir(),
+		"--bind", host, "--port", port, "--save", "", "--appendonly", "no",
+		"--dir", t.TempDir(), // its own: a replica leaves a file there, which the next server would load
 	}, s.options...)
 	s.process = exec.Command(s.binary, arguments...)
 	s.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // however the test ends

@@ -63,6 +63,18 @@ export interface GetOptions extends ReadOptions {
   version?: number | undefined;
 }
 
+/** How references are watched. */
+export interface WatchOptions extends Omit<GetOptions, 'fresh' | 'timeout'> {}
+
+/** One state of a watched reference: a secret, or why there is none now. */
+export interface Change {
+  /** The one that watch was given. */
+  reference: string;
+  secret?: Secret;
+  /** Why there is no secret now. The watch goes on. */
+  error?: SecretSidecarError;
+}
+
 /** How an object is resolved. */
 export interface ResolveObjectOptions extends ReadOptions {
   /** What a failed reference does: 'throw' (the default) rejects, 'keep' leaves it in the object. */
@@ -225,6 +237,56 @@ export class Client implements AsyncDisposable {
     if (next === undefined) return first.get();
     await first.discard();
     return call(next.value, context);
+  }
+
+  /**
+   * Yields the present state of each reference, at most 256 of them, and then each change, until the
+   * signal aborts or the loop is left. It goes on when the sidecar restarts, and yields each state
+   * again then. A slow loop gets the latest state of each. A change drops the near cache.
+   */
+  async *watch(references: string[], options: WatchOptions = {}): AsyncGenerator<Change, void, undefined> {
+    const requests = references.map((reference) => lookupOf(reference, options, undefined).request);
+    const limits = { deadline: Number.POSITIVE_INFINITY, signal: options.signal ?? never };
+    for (;;) {
+      limits.signal.throwIfAborted();
+      const failed = yield* this.#watchOnce(references, requests, limits.signal);
+      if (!await pause(failed.reason === 'SIDECAR_UNREACHABLE' ? pauseForSidecar : failed.retryAfter ?? 0, limits)) {
+        limits.signal.throwIfAborted();
+        throw failed;
+      }
+    }
+  }
+
+  /** Yields what one stream brings, and returns why it has ended. */
+  async *#watchOnce(
+    references: string[], requests: Lookup['request'][], signal: AbortSignal,
+  ): AsyncGenerator<Change, SecretSidecarError, undefined> {
+    const method = SecretService.method.watch;
+    const stream = this.#grpc.makeServerStreamRequest(
+      `/${SecretService.typeName}/${method.name}`,
+      (message: MessageShape<typeof method.input>) => Buffer.from(toBinary(method.input, message)),
+      (bytes: Buffer) => fromBinary(method.output, bytes),
+      create(method.input, { requests }), new Metadata({ waitForReady: true }));
+    const cancel = (): void => stream.cancel();
+    stream.on('error', () => undefined); // the loop throws it too, unless it was left
+    signal.addEventListener('abort', cancel);
+    try {
+      for await (const { index, outcome } of stream as AsyncIterable<MessageShape<typeof method.output>>) {
+        const reference = references[index];
+        if (reference === undefined || outcome.case === undefined) continue;
+        this.#near?.drop();
+        yield outcome.case === 'secret'
+          ? { reference, secret: new Secret(outcome.value) }
+          : { reference, error: itemError(outcome.value).of(reference) };
+      }
+      return unreachable(this.#socket, new Error('the stream has ended'));
+    } catch (error) {
+      signal.throwIfAborted();
+      return callError(error as ServiceError, this.#socket);
+    } finally {
+      signal.removeEventListener('abort', cancel);
+      stream.cancel();
+    }
   }
 
   /** Drops secrets from the sidecar's cache and this client's. It returns how many the sidecar dropped. */

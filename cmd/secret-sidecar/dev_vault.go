@@ -10,8 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/secret-sidecar/secret-sidecar/internal/devvault"
 	"github.com/secret-sidecar/secret-sidecar/vault"
-	"github.com/secret-sidecar/secret-sidecar/vault/devvault"
 )
 
 const (

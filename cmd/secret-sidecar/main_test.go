@@ -12,7 +12,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/secret-sidecar/secret-sidecar/vault/devvault"
+	"github.com/secret-sidecar/secret-sidecar/internal/devvault"
 )
 
 // TestMain makes the test binary the secret-sidecar program when a script runs it.

@@ -13,8 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/secret-sidecar/secret-sidecar/internal/devvault"
 	"github.com/secret-sidecar/secret-sidecar/vault"
-	"github.com/secret-sidecar/secret-sidecar/vault/devvault"
 	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 

@@ -57,7 +57,6 @@ var rooms = map[string][]string{
 		"./vault", "./vault/login", "./internal/breaker", "./internal/filewatch",
 		"golang.org/x/sync/semaphore", "golang.org/x/time/rate",
 	},
-	"vault/devvault":     {},
 	"client":             append([]string{"./gen/...", "./client"}, grpc...),
 	"gen":                grpc,
 	"proto":              {},
@@ -65,6 +64,7 @@ var rooms = map[string][]string{
 	"internal/audit":     {},
 	"internal/breaker":   {"github.com/cenkalti/backoff/v5"},
 	"internal/chart":     {},
+	"internal/devvault":  {},
 	"internal/filewatch": {"github.com/fsnotify/fsnotify"},
 	"internal/fleet": {
 		"./internal/redact", "./internal/smallfile", "github.com/cenkalti/backoff/v5",
@@ -74,7 +74,7 @@ var rooms = map[string][]string{
 	"internal/unixsocket": {
 		"google.golang.org/grpc/credentials", "google.golang.org/grpc/peer", "golang.org/x/sys/unix",
 	},
-	"internal/vaulttest": {"./vault/devvault"},
+	"internal/vaulttest": {"./internal/devvault"},
 	"e2e":                {"..."},
 	"bench":              {"..."},
 	"scripts":            {"..."},

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/secret-sidecar/secret-sidecar/vault/devvault"
+	"github.com/secret-sidecar/secret-sidecar/internal/devvault"
 )
 
 // Request is one request that reached Vault.

@@ -14,7 +14,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/secret-sidecar/secret-sidecar/vault/devvault"
+	"github.com/secret-sidecar/secret-sidecar/internal/devvault"
 )
 
 // Vault is a running Vault with KV version 2 mounted at secret/. Its methods are safe for

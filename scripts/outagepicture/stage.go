@@ -17,7 +17,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
-	"github.com/secret-sidecar/secret-sidecar/vault/devvault"
+	"github.com/secret-sidecar/secret-sidecar/internal/devvault"
 )
 
 // secrets is how many there are in Vault.

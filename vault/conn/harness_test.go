@@ -16,9 +16,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/secret-sidecar/secret-sidecar/internal/devvault"
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
 	"github.com/secret-sidecar/secret-sidecar/vault"
-	"github.com/secret-sidecar/secret-sidecar/vault/devvault"
 	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 

@@ -10,7 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/secret-sidecar/secret-sidecar/vault/devvault"
+	"github.com/secret-sidecar/secret-sidecar/internal/devvault"
 )
 
 // do sends a request without a network and returns the status and the body.

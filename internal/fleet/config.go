@@ -47,7 +47,8 @@ type Config struct {
 }
 
 // ErrURL is what is wrong with a Config's URL. Its text never quotes the URL.
-var ErrURL = errors.New("is no URL of a Redis: write redis://HOST:PORT, or rediss://HOST:PORT with TLS, with the parameters that go-redis knows")
+var ErrURL = errors.New("is no URL of a Redis: write redis://HOST:PORT, or rediss://HOST:PORT " +
+	"with TLS, with the parameters that go-redis knows")
 
 // Check says what is wrong with the URL, without a look at files or the network.
 func (c Config) Check() error {
@@ -90,11 +91,13 @@ func (c Config) options(authorities *x509.CertPool) (options, error) {
 	config := o.tls()
 	switch {
 	case config != nil && config.InsecureSkipVerify:
-		return options{}, errors.New("has skip_verify, and certificates are always verified: remove it, and name the authority in ca_file")
+		return options{}, errors.New("has skip_verify, and certificates are always verified: " +
+			"remove it, and name the authority in ca_file")
 	case config == nil && c.CAFile != "":
 		return options{}, errors.New("has no TLS for ca_file: write rediss://")
 	case c.PasswordFile != "" && o.hasPassword():
-		return options{}, errors.New("holds a password, and there is password_file too: remove one of them")
+		return options{}, errors.New(
+			"holds a password, and there is password_file too: remove one of them")
 	}
 	if config != nil {
 		config.MinVersion, config.RootCAs = tls.VersionTLS12, authorities
@@ -182,7 +185,8 @@ func (c Config) connect() (redis.UniversalClient, error) {
 		}
 		authorities = x509.NewCertPool()
 		if !authorities.AppendCertsFromPEM(content) {
-			return nil, errors.New("read the authorities of the fleet's Redis: ca_file holds no certificate in PEM format")
+			return nil, errors.New(
+				"read the authorities of the fleet's Redis: ca_file holds no certificate in PEM format")
 		}
 	}
 	o, err := c.options(authorities)

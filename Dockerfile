@@ -1,5 +1,6 @@
-# The image holds one static binary, the CA certificates, and the socket's empty folder: no shell, no package
-# manager, nothing else. docs/image.md says how it is built, checked and signed; `make test-image` builds and runs it.
+# The image holds one static binary, the CA certificates, the licences, and the socket's empty
+# directory: no shell, no package manager, nothing else. docs/image.md says how it is built, checked
+# and signed; `make test-image` builds and runs it.
 #   docker buildx build --platform linux/amd64,linux/arm64 \
 #     --build-arg VERSION=$(git describe --tags --always) --build-arg REVISION=$(git rev-parse HEAD) .
 
@@ -33,7 +34,7 @@ RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache
     go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$VERSION -X main.revision=$REVISION" \
       -o /out/secret-sidecar ./cmd/secret-sidecar
 
-# The folder of the default socket. A volume mounted over it for the first time takes its owner and mode.
+# The directory of the default socket. A volume mounted over it for the first time takes its owner and mode.
 RUN mkdir -p -m 0700 /out/run/secret-sidecar && chown 65532:65532 /out/run/secret-sidecar
 
 FROM scratch
@@ -49,6 +50,8 @@ LABEL org.opencontainers.image.title="secret-sidecar" \
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /out/run /run
 COPY --from=build /out/secret-sidecar /secret-sidecar
+# With a mode, so that the one of the work tree does not get in.
+COPY --chmod=0644 LICENSE cmd/secret-sidecar/THIRD_PARTY_LICENSES /usr/share/doc/secret-sidecar/
 # Numeric, so that Kubernetes can check runAsNonRoot.
 USER 65532:65532
 ENTRYPOINT ["/secret-sidecar"]

@@ -49,9 +49,10 @@ help: ## list the targets
 	  /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: build
-build: ## build bin/secret-sidecar, a static binary
+build: ## build bin/secret-sidecar, a static binary, and put the licences of what it links beside it
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)" \
 	  -o $(BIN)/secret-sidecar ./cmd/secret-sidecar
+	@cp LICENSE cmd/secret-sidecar/THIRD_PARTY_LICENSES $(BIN)/
 
 .PHONY: image
 image: ## build the image for amd64 and arm64 with buildah into bin/image, an OCI layout
@@ -105,8 +106,8 @@ test-node: client/node/node_modules/.package-lock.json ## test the Node client, 
 	cd client/node && npm test && npm run test:published
 
 .PHONY: test-overload
-test-overload: real-vault # the tests of load, alone on the machine and without -race, which would distort them
-	$(ON_REAL_VAULT) go test -timeout 10m -run '^TestOverload' ./e2e
+test-overload: real-vault # the tests of load and of a long text, alone on the machine and without -race, which would distort them
+	$(ON_REAL_VAULT) go test -timeout 10m -run '^TestOverload|^TestInAHundredMegabytes|^TestScanningALongLog' ./e2e ./internal/leak
 
 .PHONY: test-monitoring
 test-monitoring: # the dashboard and the alerts, with Prometheus's own code, in a module of its own
@@ -158,18 +159,26 @@ pictures: ## draw the charts of both again, from the numbers that are kept in do
 bench-coldstart: build ## from the start of the process to its first answer and its first secret, in half a minute
 	go run -trimpath ./bench -coldstart -vault '$(VAULT_BINARY)'
 
+.PHONY: bench-clients
+bench-clients: build client/node/node_modules/.package-lock.json ## measure the client libraries in 5 minutes, and put the numbers into docs/benchmarks.md
+	cd client/node && npm run --silent build
+	go run -trimpath ./bench -clients
+
 .PHONY: profile
 profile: build ## write CPU, heap, mutex and block profiles of cached Resolves to profiles/, and show where they begin
 	go run -trimpath ./bench -profile profiles
 
 .PHONY: lint
-lint: lint-mod lint-proto lint-gen lint-imports lint-go ## check code, protos, generated code and import directions
+lint: lint-mod lint-licenses lint-proto lint-gen lint-imports lint-go ## check code, licences, protos, generated code and imports
 
 # The parts of lint; each runs alone too.
-.PHONY: lint-mod lint-proto lint-gen lint-imports lint-go
+.PHONY: lint-mod lint-licenses lint-proto lint-gen lint-imports lint-go
 
 lint-mod: # go.mod and go.sum of every module are tidy
 	scripts/tidy.sh -diff
+
+lint-licenses: # every linked module may be shipped, and its licence is in what the program prints
+	go run -trimpath ./scripts/licenses -check
 
 lint-proto: tools-proto # the protos are in style and break no client of the main branch
 	$(TOOLS)/buf lint
@@ -190,6 +199,10 @@ lint-go: $(call stamp,golangci-lint,$(GOLANGCI_LINT_VERSION)) # golangci-lint, t
 .PHONY: gen
 gen: tools-proto client/node/node_modules/.package-lock.json ## generate gen/ from proto/
 	$(TOOLS)/buf generate
+
+.PHONY: licenses
+licenses: ## write the licences and notices of what the program links, after a change of go.mod
+	go run -trimpath ./scripts/licenses
 
 .PHONY: tools
 tools: tools-proto test-clients $(call stamp,golangci-lint,$(GOLANGCI_LINT_VERSION)) ## install the pinned tools into .tools/bin

@@ -20,10 +20,11 @@ const (
 	altSubjects   = "secret-sidecar, a bare gRPC server, vault/api and Vault Proxy"
 )
 
-// charted are the subjects that the charts of load show: how each is drawn, and its name there.
+// charted are the subjects in the charts of load, with how each is drawn and its name there.
 var charted = map[string]chart.Line{
-	subjectCached:    {Name: "secret-sidecar", Color: chart.Sidecar},
-	subjectBatch:     {Name: "secret-sidecar, batches of 10", Color: chart.Sidecar, Dash: chart.Dashed},
+	subjectCached: {Name: "secret-sidecar", Color: chart.Sidecar},
+	subjectBatch: {Name: "secret-sidecar, batches of 10", Color: chart.Sidecar,
+		Dash: chart.Dashed},
 	subjectEcho:      {Name: "bare gRPC, no secrets", Color: chart.BareGRPC, Dash: chart.Dotted},
 	subjectDirect:    {Name: subjectDirect, Color: chart.VaultItself},
 	subjectProxyMade: {Name: subjectProxyMade, Color: chart.VaultProxy},
@@ -31,7 +32,7 @@ var charted = map[string]chart.Line{
 }
 
 // drawCharts draws one chart for the throughput, one for the p99, and one for each growth.
-func (r *results) drawCharts(folder string) error {
+func (r *results) drawCharts(directory string) error {
 	pictures := map[string]chart.Picture{
 		"throughput": r.loadChart(altThroughput, "Throughput", "secrets a second, more is better",
 			func(m []measurement) float64 { return median(perSecond, m) }),
@@ -45,7 +46,7 @@ func (r *results) drawCharts(folder string) error {
 		if len(picture.Panels[0].Lines) == 0 { // nothing was measured
 			continue
 		}
-		file := filepath.Join(folder, name+".svg")
+		file := filepath.Join(directory, name+".svg")
 		if err := os.WriteFile(file, picture.SVG(), 0o644); err != nil {
 			return fmt.Errorf("write a chart: %w", err)
 		}
@@ -53,7 +54,7 @@ func (r *results) drawCharts(folder string) error {
 	return nil
 }
 
-// loadChart shows one number of each charted subject by callers.
+// loadChart shows one number of each charted subject by number of callers.
 func (r *results) loadChart(alt, title, unit string, of func([]measurement) float64) chart.Picture {
 	panel := chart.Panel{Title: title, Unit: unit, Height: plotHeight, Log: true}
 	for _, subject := range []string{
@@ -62,7 +63,8 @@ func (r *results) loadChart(alt, title, unit string, of func([]measurement) floa
 		line := charted[subject]
 		for _, one := range r.Load {
 			if one.Subject == subject {
-				line.Points = append(line.Points, chart.Point{X: float64(one.Callers), Y: of(one.Rounds)})
+				line.Points = append(line.Points,
+					chart.Point{X: float64(one.Callers), Y: of(one.Rounds)})
 			}
 		}
 		if len(line.Points) > 0 { // Vault Proxy has none without a real Vault
@@ -76,7 +78,7 @@ func (r *results) loadChart(alt, title, unit string, of func([]measurement) floa
 	return chart.Picture{Alt: alt, X: axis, Panels: []chart.Panel{panel}}
 }
 
-// chart shows the columns that the growth names for it.
+// chart draws the columns that the growth selects.
 func (g growth) chart() chart.Picture {
 	axis := chart.Axis{Name: g.X, Log: true}
 	if g.X == "bytes" {
@@ -108,7 +110,7 @@ func (g growth) chart() chart.Picture {
 	return chart.Picture{Alt: g.alt(), X: axis, Panels: []chart.Panel{panel}}
 }
 
-// alt is what the chart shows, for those who do not see it.
+// alt describes the chart to readers who do not see it.
 func (g growth) alt() string {
 	var columns []string
 	for _, column := range g.Chart {

@@ -14,21 +14,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// coldStart is what one start of the product took, from before its process was there.
+// coldStart describes one start of the product, timed from before its process existed.
 type coldStart struct {
-	Health, Ready, Secret time.Duration // to the first answer, to the last login, to the first value of a secret
+	// to the first answer, to the last login, to the first value of a secret
+	Health, Ready, Secret time.Duration
 	CPU                   time.Duration // of the process, until then
 	Peak                  float64       // its resident memory until then at most, in MB
 }
 
-// start is one way to start it.
+// start is one way of starting it.
 type start struct {
 	title    string
 	v        vaultReady
 	fromDisk bool // the program is in no page cache, as on a node that has just pulled the image
 }
 
-// measureColdStarts is `make bench-coldstart`. The ways are interleaved, round by round.
+// measureColdStarts is `make bench-coldstart`. It interleaves the ways, round by round.
 func measureColdStarts(ctx context.Context, s *stage, p plan, out io.Writer) error {
 	ways, err := s.startsToMeasure(ctx, p)
 	if err != nil {
@@ -46,18 +47,27 @@ func measureColdStarts(ctx context.Context, s *stage, p plan, out io.Writer) err
 		}
 	}
 	fmt.Fprintf(out, "%s; medians of %d starts, the most in brackets\n\n", machine(), p.starts)
-	fmt.Fprint(out, "| start | first health answer | ready | first secret | CPU until then | peak memory |\n|---|---|---|---|---|---|\n")
+	fmt.Fprint(out,
+		"| start | first health answer | ready | first secret | CPU until then | peak memory "+
+			"|\n|---|---|---|---|---|---|\n")
 	for i, way := range ways {
 		fmt.Fprintf(out, "| %s |", way.title)
 		for _, of := range []func(coldStart) float64{
-			func(c coldStart) float64 { return millis(c.Health) }, func(c coldStart) float64 { return millis(c.Ready) },
-			func(c coldStart) float64 { return millis(c.Secret) }, func(c coldStart) float64 { return millis(c.CPU) },
+			func(c coldStart) float64 {
+				return millis(c.Health)
+			}, func(c coldStart) float64 { return millis(c.Ready) },
+			func(c coldStart) float64 {
+				return millis(c.Secret)
+			}, func(c coldStart) float64 { return millis(c.CPU) },
 		} {
 			fmt.Fprintf(out, " %s |", inMillis(spreadOf(numbers(of, all[i]))))
 		}
-		fmt.Fprintf(out, " %.1f MB |\n", spreadOf(numbers(func(c coldStart) float64 { return c.Peak }, all[i])).Most)
+		fmt.Fprintf(out, " %.1f MB |\n", spreadOf(numbers(func(c coldStart) float64 {
+			return c.Peak
+		}, all[i])).Most)
 	}
-	fmt.Fprintf(out, "\nOne `secret-sidecar health`, which a probe runs, takes %s.\n", inMillis(spreadOf(probes)))
+	fmt.Fprintf(out, "\nOne `secret-sidecar health`, which a probe runs, takes %s.\n",
+		inMillis(spreadOf(probes)))
 	return nil
 }
 
@@ -71,20 +81,22 @@ func numbers(of func(coldStart) float64, all []coldStart) []float64 {
 
 func inMillis(s spread) string { return fmt.Sprintf("%.1f ms (%.1f)", s.Median, s.Most) }
 
-// startsToMeasure starts the Vaults, and takes a copy of the program, whose pages nothing else uses.
+// startsToMeasure starts the Vaults, and copies the program to a file whose pages nothing else
+// uses.
 func (s *stage) startsToMeasure(ctx context.Context, p plan) ([]start, error) {
 	text, err := os.ReadFile(p.binary)
 	if err != nil {
 		return nil, err
 	}
-	s.binary = filepath.Join(s.folder, "secret-sidecar")
+	s.binary = filepath.Join(s.directory, "secret-sidecar")
 	if err := os.WriteFile(s.binary, text, 0o755); err != nil {
 		return nil, err
 	}
 	if _, err := s.startVault(&s.quick, "0"); err != nil {
 		return nil, err
 	}
-	ways := []start{{"development Vault", s.quick, false}, {"the same, program read from disk", s.quick, true}}
+	ways := []start{{"development Vault", s.quick, false},
+		{"the same, program read from disk", s.quick, true}}
 	if p.vault == "" {
 		say("there is no real Vault to log in to: make real-vault builds it")
 		return ways, nil
@@ -93,8 +105,9 @@ func (s *stage) startsToMeasure(ctx context.Context, p plan) ([]start, error) {
 	return append(ways, start{"real Vault", v, false}), err
 }
 
-// coldStart starts the product once, and ends it. The probe is how long one `health` took of it afterwards.
-func (s *stage) coldStart(ctx context.Context, way start) (one coldStart, probe time.Duration, err error) {
+// coldStart starts the product once, and ends it. probe is how long one `health` took afterwards.
+func (s *stage) coldStart(ctx context.Context,
+	way start) (one coldStart, probe time.Duration, err error) {
 	if way.fromDisk {
 		if err := forget(s.binary); err != nil {
 			return coldStart{}, 0, err
@@ -126,7 +139,7 @@ func (s *stage) coldStart(ctx context.Context, way start) (one coldStart, probe 
 
 	began = time.Now()
 	health := exec.CommandContext(ctx, s.binary, "health", "--socket", socket)
-	health.Env = []string{"HOME=" + s.folder}
+	health.Env = []string{"HOME=" + s.directory}
 	if output, err := health.CombinedOutput(); err != nil {
 		return coldStart{}, 0, fmt.Errorf("%w: %s", err, output)
 	}
@@ -146,7 +159,8 @@ func forget(path string) error {
 	return unix.Fadvise(int(file.Fd()), 0, 0, unix.FADV_DONTNEED)
 }
 
-// runTime is the time that the process's threads have run, to the nanosecond; see proc(5), schedstat.
+// runTime is the time that the process's threads have run, to the nanosecond; see proc(5),
+// schedstat.
 func (p *process) runTime() time.Duration {
 	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", p.command.Process.Pid))
 	var total int64

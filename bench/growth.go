@@ -10,7 +10,7 @@ import (
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 )
 
-// growth is how costs change with one number.
+// growth is how costs change as one number grows.
 type growth struct {
 	Title   string
 	X       string   // what grows
@@ -28,7 +28,7 @@ type point struct {
 // growthCallers is how many callers growth is measured with.
 const growthCallers = 16
 
-// filled is a server with so many cached secrets in the connection many.
+// filled is a server with this many cached secrets in the connection many.
 type filled struct {
 	size    int
 	server  *process
@@ -37,7 +37,7 @@ type filled struct {
 	subject subject
 }
 
-// startFilled starts a server and caches so many secrets in it.
+// startFilled starts a server and caches this many secrets in it.
 func (s *stage) startFilled(ctx context.Context, size int) (*filled, error) {
 	const maxBytes = 2 << 30
 	server, clients, err := s.startHosted(ctx, maxBytes)
@@ -57,12 +57,14 @@ func (s *stage) startFilled(ctx context.Context, size int) (*filled, error) {
 	}
 	full, err := server.stats(ctx, true)
 	return &filled{
-		size: size, server: server, clients: clients, heap: (float64(full.Heap) - float64(empty.Heap)) / float64(size),
+		size: size, server: server, clients: clients,
+		heap:    (float64(full.Heap) - float64(empty.Heap)) / float64(size),
 		subject: subject{strconv.Itoa(size), 1, server, resolve(clients, all)},
 	}, err
 }
 
-// warmUp opens the connections to Vault that a fill opens, which are not what a secret costs.
+// warmUp opens the connections to Vault that a fill would open, so that they do not count as the
+// cost of a secret.
 func warmUp(ctx context.Context, clients []secretsidecarv1.SecretServiceClient) error {
 	if err := fill(ctx, clients, requests("many", usualSize, 0, 16*maxBatch)); err != nil {
 		return err
@@ -71,7 +73,8 @@ func warmUp(ctx context.Context, clients []secretsidecarv1.SecretServiceClient) 
 	return err
 }
 
-// growSecrets measures hits and memory from 100 to 1,000,000 cached secrets, and what dropping them all costs others.
+// growSecrets measures hits and memory from 100 to 1,000,000 cached secrets, and what dropping them
+// all costs others.
 func growSecrets(ctx context.Context, s *stage, p plan, r *results) error {
 	var all []*filled
 	var subjects []subject
@@ -93,21 +96,27 @@ func growSecrets(ctx context.Context, s *stage, p plan, r *results) error {
 	}
 	hits := growth{
 		Title: "Cached secrets of 256 bytes", X: "cached secrets",
-		Columns: []string{"p50 of a hit, 1 caller, µs", "p50, 16 callers, µs", "p99, 16 callers, µs", "hits a second, 16 callers", "resident, MB", "heap for each secret, B"},
-		Chart:   []int{0, 1, 2},
+		Columns: []string{"p50 of a hit, 1 caller, µs", "p50, 16 callers, µs",
+			"p99, 16 callers, µs", "hits a second, 16 callers", "resident, MB",
+			"heap for each secret, B"},
+		Chart: []int{0, 1, 2},
 	}
 	for i, one := range all {
 		hits.Points = append(hits.Points, point{float64(one.size), []float64{
-			micros(median(p50, single[i])), micros(median(p50, many[i])), micros(median(p99, many[i])), median(perSecond, many[i]),
+			micros(median(p50, single[i])), micros(median(p50, many[i])),
+			micros(median(p99, many[i])), median(perSecond, many[i]),
 			one.server.resident(), one.heap,
 		}})
 	}
 	last := len(all) - 1
 	r.Growth = append(r.Growth, hits)
 	r.Targets = append(r.Targets,
-		target{Measure: "p50 of a hit among 1,000,000 secrets / among 100, 16 callers", Value: hits.Points[last].Values[1] / hits.Points[0].Values[1], AtMost: 1.2},
-		target{Measure: "heap for each cached secret of 256 B, with 100,000 of them", Value: all[last-1].heap, Unit: "B", AtMost: 700},
-		target{Measure: "the same with 1,000,000 of them", Value: all[last].heap, Unit: "B", AtMost: 700})
+		target{Measure: "p50 of a hit among 1,000,000 secrets / among 100, 16 callers",
+			Value: hits.Points[last].Values[1] / hits.Points[0].Values[1], AtMost: 1.2},
+		target{Measure: "heap for each cached secret of 256 B, with 100,000 of them",
+			Value: all[last-1].heap, Unit: "B", AtMost: 700},
+		target{Measure: "the same with 1,000,000 of them", Value: all[last].heap, Unit: "B",
+			AtMost: 700})
 	return growDrops(ctx, all, r)
 }
 
@@ -115,7 +124,8 @@ func growSecrets(ctx context.Context, s *stage, p plan, r *results) error {
 func growDrops(ctx context.Context, all []*filled, r *results) error {
 	drops := growth{
 		Title: "Invalidate, while 4 callers hit another connection", X: "secrets invalidated",
-		Columns: []string{"Invalidate took, ms", "p99 of hits meanwhile, µs", "longest hit, ms", "p99 before, µs", "longest before, ms"}, Chart: []int{1, 3},
+		Columns: []string{"Invalidate took, ms", "p99 of hits meanwhile, µs", "longest hit, ms",
+			"p99 before, µs", "longest before, ms"}, Chart: []int{1, 3},
 	}
 	single := requests("many", usualSize, 0, 1)
 	values, err := measureDrop(ctx, all[0].clients, 1, &secretsidecarv1.InvalidateRequest{
@@ -129,7 +139,8 @@ func growDrops(ctx context.Context, all []*filled, r *results) error {
 		return err
 	}
 	for _, one := range all {
-		values, err := measureDrop(ctx, one.clients, one.size, &secretsidecarv1.InvalidateRequest{Connection: "many"})
+		values, err := measureDrop(ctx, one.clients, one.size,
+			&secretsidecarv1.InvalidateRequest{Connection: "many"})
 		if err != nil {
 			return err
 		}
@@ -141,7 +152,8 @@ func growDrops(ctx context.Context, all []*filled, r *results) error {
 }
 
 // measureDrop invalidates size secrets of the connection many under hits on the connection few.
-func measureDrop(ctx context.Context, clients []secretsidecarv1.SecretServiceClient, size int, request *secretsidecarv1.InvalidateRequest) ([]float64, error) {
+func measureDrop(ctx context.Context, clients []secretsidecarv1.SecretServiceClient, size int,
+	request *secretsidecarv1.InvalidateRequest) ([]float64, error) {
 	hits := requests("few", usualSize, 0, usual)
 	if err := fill(ctx, clients, hits); err != nil {
 		return nil, err
@@ -163,14 +175,16 @@ func measureDrop(ctx context.Context, clients []secretsidecarv1.SecretServiceCli
 		return nil, fmt.Errorf("invalidated %d of %d: %w", dropped.GetEntries(), size, err)
 	}
 	b, d := sorted(before), sorted(during)
-	return []float64{millis(took), micros(d[len(d)*99/100]), millis(d[len(d)-1]), micros(b[len(b)*99/100]), millis(b[len(b)-1])}, nil
+	return []float64{millis(took), micros(d[len(d)*99/100]), millis(d[len(d)-1]),
+		micros(b[len(b)*99/100]), millis(b[len(b)-1])}, nil
 }
 
 // growConnections measures the product with 1 to 500 connections.
 func growConnections(ctx context.Context, s *stage, p plan, r *results) error {
 	counts := []int{1, 10, 100, 500}
 	g := growth{Title: "Connections to Vault", X: "connections",
-		Columns: []string{"start to all logged in, ms", "p50 of a hit, 16 callers, µs", "hits a second", "resident, MB"}, Chart: []int{3}}
+		Columns: []string{"start to all logged in, ms", "p50 of a hit, 16 callers, µs",
+			"hits a second", "resident, MB"}, Chart: []int{3}}
 	var subjects []subject
 	var started []float64
 	for _, count := range counts {
@@ -198,18 +212,21 @@ func growConnections(ctx context.Context, s *stage, p plan, r *results) error {
 	}
 	for i, count := range counts {
 		g.Points = append(g.Points, point{float64(count), []float64{
-			started[i], micros(median(p50, measured[i])), median(perSecond, measured[i]), median(resident, measured[i])}})
+			started[i], micros(median(p50, measured[i])), median(perSecond, measured[i]),
+			median(resident, measured[i])}})
 		subjects[i].process.stop()
 	}
 	r.Growth = append(r.Growth, g)
 	return nil
 }
 
-// growClients measures the product with 1 to 1,000 client connections, all of them open and used in turn by 64 callers.
+// growClients measures the product with 1 to 1,000 client connections, all of them open and used in
+// turn by 64 callers.
 func growClients(ctx context.Context, s *stage, p plan, r *results) error {
 	counts := []int{1, 10, 100, 1_000}
 	g := growth{Title: "Client connections", X: "client connections",
-		Columns: []string{"p50 of a hit, 64 callers, µs", "p99, µs", "hits a second", "resident, MB"}, Chart: []int{0, 1}}
+		Columns: []string{"p50 of a hit, 64 callers, µs", "p99, µs", "hits a second",
+			"resident, MB"}, Chart: []int{0, 1}}
 	hits := requests("quick", usualSize, 0, usual)
 	var subjects []subject
 	for _, count := range counts {
@@ -226,9 +243,11 @@ func growClients(ctx context.Context, s *stage, p plan, r *results) error {
 			return err
 		}
 		call := resolve(clients, hits)
-		subjects = append(subjects, subject{strconv.Itoa(count), 1, server, func(ctx context.Context, caller, turn int) error {
-			return call(ctx, caller+turn*64, turn)
-		}})
+		subjects = append(subjects,
+			subject{strconv.Itoa(count), 1, server,
+				func(ctx context.Context, caller, turn int) error {
+					return call(ctx, caller+turn*64, turn)
+				}})
 	}
 	measured, err := interleave(ctx, subjects, 64, p.rounds, p.each/2)
 	if err != nil {
@@ -236,7 +255,8 @@ func growClients(ctx context.Context, s *stage, p plan, r *results) error {
 	}
 	for i, count := range counts {
 		g.Points = append(g.Points, point{float64(count), []float64{
-			micros(median(p50, measured[i])), micros(median(p99, measured[i])), median(perSecond, measured[i]), median(resident, measured[i])}})
+			micros(median(p50, measured[i])), micros(median(p99, measured[i])),
+			median(perSecond, measured[i]), median(resident, measured[i])}})
 		subjects[i].process.stop()
 	}
 	r.Growth = append(r.Growth, g)
@@ -249,22 +269,26 @@ var valueSizes = []int{16, 256, 4 << 10, 64 << 10, 1 << 20}
 // growValues measures values of 16 bytes to 1 MiB against the echo.
 func growValues(ctx context.Context, s *stage, p plan, r *results) error {
 	g := growth{Title: "Size of the value", X: "bytes",
-		Columns: []string{"p50 of a hit, 16 callers, µs", "p50 of the echo, µs", "hits / echo, throughput", "MB a second"}, Chart: []int{0, 1}, LogY: true}
+		Columns: []string{"p50 of a hit, 16 callers, µs", "p50 of the echo, µs",
+			"hits / echo, throughput", "MB a second"}, Chart: []int{0, 1}, LogY: true}
 	for _, size := range valueSizes {
 		say("growth: values of %d bytes", size)
 		all := requests("quick", size, 0, 10)
-		if err := drive(ctx, resolve(s.clients, all), 1, times(len(all)), nil); err != nil { // batches end at 4 MiB
+		// batches end at 4 MiB
+		if err := drive(ctx, resolve(s.clients, all), 1, times(len(all)), nil); err != nil {
 			return err
 		}
 		measured, err := interleave(ctx, []subject{
-			{"hit", 1, s.sidecar, resolve(s.clients, all)}, {"echo", 1, s.bare, echoed(s.echo, all)},
+			{"hit", 1, s.sidecar, resolve(s.clients, all)},
+			{"echo", 1, s.bare, echoed(s.echo, all)},
 		}, growthCallers, p.rounds, p.each/2)
 		if err != nil {
 			return err
 		}
 		hit, echo := measured[0], measured[1]
 		g.Points = append(g.Points, point{float64(size), []float64{
-			micros(median(p50, hit)), micros(median(p50, echo)), median(perSecond, hit) / median(perSecond, echo),
+			micros(median(p50, hit)), micros(median(p50, echo)),
+			median(perSecond, hit) / median(perSecond, echo),
 			median(perSecond, hit) * float64(size) / 1e6}})
 	}
 	r.Growth = append(r.Growth, g)
@@ -281,17 +305,21 @@ func growBatches(ctx context.Context, s *stage, p plan, r *results) error {
 	}
 	var subjects []subject
 	for _, size := range sizes {
-		subjects = append(subjects, subject{strconv.Itoa(size), size, s.sidecar, resolveBatches(s.clients, hits[:len(hits)/size*size], size)})
+		subjects = append(subjects,
+			subject{strconv.Itoa(size), size, s.sidecar,
+				resolveBatches(s.clients, hits[:len(hits)/size*size], size)})
 	}
 	measured, err := interleave(ctx, subjects, growthCallers, p.rounds, p.each/2)
 	if err != nil {
 		return err
 	}
 	g := growth{Title: "Size of a batch", X: "secrets in a batch",
-		Columns: []string{"secrets a second, 16 callers", "p50 of a batch, µs", "p99, µs"}, Chart: []int{0}, LogY: true}
+		Columns: []string{"secrets a second, 16 callers", "p50 of a batch, µs", "p99, µs"},
+		Chart:   []int{0}, LogY: true}
 	for i, size := range sizes {
 		g.Points = append(g.Points, point{float64(size), []float64{
-			median(perSecond, measured[i]), micros(median(p50, measured[i])), micros(median(p99, measured[i]))}})
+			median(perSecond, measured[i]), micros(median(p50, measured[i])),
+			micros(median(p99, measured[i]))}})
 	}
 	r.Growth = append(r.Growth, g)
 	return nil

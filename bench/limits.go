@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// measureCalls counts what a cached Resolve costs the server beside time.
+// measureCalls counts what a cached Resolve costs the server besides time.
 func measureCalls(ctx context.Context, s *stage, p plan, r *results) error {
 	say("allocations and goroutine switches of a call")
 	hosted, clients, err := s.startHosted(ctx, 0)
@@ -29,17 +29,22 @@ func measureCalls(ctx context.Context, s *stage, p plan, r *results) error {
 			costs[server][1] = append(costs[server][1], switches)
 		}
 	}
-	allocations, bareAllocations := spreadOf(costs[hosted][0]).Median, spreadOf(costs[s.bare][0]).Median
+	allocations, bareAllocations := spreadOf(costs[hosted][0]).Median,
+		spreadOf(costs[s.bare][0]).Median
 	switches, bareSwitches := spreadOf(costs[hosted][1]).Median, spreadOf(costs[s.bare][1]).Median
 	r.Targets = append(r.Targets, target{
-		Measure: "allocations per cached Resolve above echo, 64 callers", Value: allocations - bareAllocations, AtMost: 6})
-	r.Notes = append(r.Notes, fmt.Sprintf("A cached Resolve takes %.1f allocations and %.2f goroutine switches of the server, the echo %.1f and %.2f (64 callers).",
-		allocations, switches, bareAllocations, bareSwitches))
+		Measure: "allocations per cached Resolve above echo, 64 callers",
+		Value:   allocations - bareAllocations, AtMost: 6})
+	r.Notes = append(r.Notes,
+		fmt.Sprintf("A cached Resolve takes %.1f allocations and %.2f goroutine switches of the "+
+			"server, the echo %.1f and %.2f (64 callers).",
+			allocations, switches, bareAllocations, bareSwitches))
 	return nil
 }
 
 // costOfCalls returns the allocations and the goroutine switches of one call.
-func costOfCalls(ctx context.Context, server *process, call func(context.Context, int, int) error) (allocations, switches float64, err error) {
+func costOfCalls(ctx context.Context, server *process,
+	call func(context.Context, int, int) error) (allocations, switches float64, err error) {
 	const callers, turns = 64, 500
 	if err := drive(ctx, call, callers, times(turns/10), nil); err != nil {
 		return 0, 0, err
@@ -53,7 +58,8 @@ func costOfCalls(ctx context.Context, server *process, call func(context.Context
 	}
 	after, err := server.stats(ctx, false)
 	const calls = callers * turns
-	return float64(after.Mallocs-before.Mallocs) / calls, float64(after.Switches-before.Switches) / calls, err
+	return float64(after.Mallocs-before.Mallocs) / calls,
+		float64(after.Switches-before.Switches) / calls, err
 }
 
 // measureMemory measures the product's resident memory.
@@ -77,12 +83,14 @@ func measureMemory(ctx context.Context, s *stage, _ plan, r *results) error {
 	}
 	r.Targets = append(r.Targets,
 		target{Measure: "resident memory, idle", Value: idle, Unit: "MB", AtMost: 25},
-		target{Measure: "the same with 10,000 secrets of 256 B after 1,000,000 calls", Value: sidecar.resident(), Unit: "MB", AtMost: 45},
-		target{Measure: "stripped binary", Value: float64(info.Size()) / 1e6, Unit: "MB", AtMost: 25})
+		target{Measure: "the same with 10,000 secrets of 256 B after 1,000,000 calls",
+			Value: sidecar.resident(), Unit: "MB", AtMost: 45},
+		target{Measure: "stripped binary", Value: float64(info.Size()) / 1e6, Unit: "MB",
+			AtMost: 25})
 	return nil
 }
 
-// settle waits a moment for what a process still does after its start.
+// settle waits for what a process still does just after its start.
 func settle(ctx context.Context) {
 	timer := time.NewTimer(2 * time.Second)
 	defer timer.Stop()
@@ -108,15 +116,16 @@ func measureStart(ctx context.Context, s *stage, p plan, r *results) error {
 		all = append(all, millis(time.Since(began)))
 		sidecar.stop()
 	}
-	r.Targets = append(r.Targets, target{Measure: "process start to socket answering", Value: spreadOf(all).Median, Unit: "ms", AtMost: 60})
+	r.Targets = append(r.Targets, target{Measure: "process start to socket answering",
+		Value: spreadOf(all).Median, Unit: "ms", AtMost: 60})
 	return nil
 }
 
 // burst is how many callers miss one secret at once: as many as may wait by default.
 const burst = 10_000
 
-// measureBurst lets 10,000 callers ask for one secret that is not cached. What they wait for beside Vault is each other:
-// the same burst on the echo shows how long that takes.
+// measureBurst lets 10,000 callers ask for one secret that is not cached. Besides Vault they wait
+// for each other; the same burst on the echo shows how long that takes.
 func measureBurst(ctx context.Context, s *stage, p plan, r *results) error {
 	say("10,000 callers miss one secret")
 	const latency = 500 * time.Millisecond
@@ -136,7 +145,8 @@ func measureBurst(ctx context.Context, s *stage, p plan, r *results) error {
 	var ratios, reads, tails, queues []float64
 	for round := range p.rounds {
 		queue := make([][]time.Duration, burst)
-		if err := drive(ctx, echoed(s.echo, requests("", usualSize, 0, 1)), burst, times(1), queue); err != nil {
+		if err := drive(ctx, echoed(s.echo, requests("", usualSize, 0, 1)), burst, times(1),
+			queue); err != nil {
 			return err
 		}
 		before, err := readsOf(ctx, distant)
@@ -144,7 +154,8 @@ func measureBurst(ctx context.Context, s *stage, p plan, r *results) error {
 			return err
 		}
 		took := make([][]time.Duration, burst)
-		if err := drive(ctx, resolve(clients, requests("distant", usualSize, round, 1)), burst, times(1), took); err != nil {
+		if err := drive(ctx, resolve(clients, requests("distant", usualSize, round, 1)), burst,
+			times(1), took); err != nil {
 			return err
 		}
 		after, err := readsOf(ctx, distant)
@@ -157,9 +168,14 @@ func measureBurst(ctx context.Context, s *stage, p plan, r *results) error {
 		reads = append(reads, float64(after-before))
 	}
 	r.Targets = append(r.Targets,
-		target{Measure: "Vault reads for 10,000 concurrent misses of one secret, the most of all rounds", Value: spreadOf(reads).Most, AtMost: 1},
-		target{Measure: "their p99, less that of the same burst on the echo / Vault's latency", Value: spreadOf(ratios).Median, AtMost: 1.5})
-	r.Notes = append(r.Notes, fmt.Sprintf("The p99 of 10,000 concurrent misses of one secret is %.0f ms with a Vault that takes %d ms; 10,000 concurrent calls of the echo have a p99 of %.0f ms, which is what the callers wait for each other.",
-		spreadOf(tails).Median, latency.Milliseconds(), spreadOf(queues).Median))
+		target{Measure: "Vault reads for 10,000 concurrent misses of one secret, the most of all " +
+			"rounds", Value: spreadOf(reads).Most, AtMost: 1},
+		target{Measure: "their p99, less that of the same burst on the echo / Vault's latency",
+			Value: spreadOf(ratios).Median, AtMost: 1.5})
+	r.Notes = append(r.Notes,
+		fmt.Sprintf("The p99 of 10,000 concurrent misses of one secret is %.0f ms with a Vault "+
+			"that takes %d ms; 10,000 concurrent calls of the echo have a p99 of %.0f ms, which "+
+			"is what the callers wait for each other.",
+			spreadOf(tails).Median, latency.Milliseconds(), spreadOf(queues).Median))
 	return nil
 }

@@ -16,7 +16,7 @@ type subject struct {
 	call    func(ctx context.Context, caller, turn int) error
 }
 
-// measurement is what one subject did for a while.
+// measurement is the result of one subject over some time.
 type measurement struct {
 	PerSecond float64       // secrets
 	P50, P99  time.Duration // of a call
@@ -24,7 +24,7 @@ type measurement struct {
 	RSS       float64       // of the server at the end, in MB; 0 where it is not known
 }
 
-// measure lets callers call in a closed loop, each as soon as it is answered.
+// measure makes callers call in a closed loop: each calls again once it is answered.
 func measure(ctx context.Context, s subject, callers int, each time.Duration) (measurement, error) {
 	if err := drive(ctx, s.call, callers, until(each/10), nil); err != nil { // warm up
 		return measurement{}, err
@@ -51,19 +51,20 @@ func sorted(took [][]time.Duration) []time.Duration {
 	return all
 }
 
-// until is a condition to go on: for so long.
+// until returns a condition that holds for this long.
 func until(each time.Duration) func(turn int, now time.Time) bool {
 	end := time.Now().Add(each)
 	return func(_ int, now time.Time) bool { return now.Before(end) }
 }
 
-// times is a condition to go on: so many calls of each caller.
+// times returns a condition that holds for this many calls of each caller.
 func times(n int) func(turn int, now time.Time) bool {
 	return func(turn int, _ time.Time) bool { return turn < n }
 }
 
-// drive runs the callers as long as they may go on, and keeps how long each call took where took is given.
-func drive(ctx context.Context, call func(context.Context, int, int) error, callers int, more func(int, time.Time) bool, took [][]time.Duration) error {
+// drive runs the callers while the condition holds. With took, it keeps how long each call took.
+func drive(ctx context.Context, call func(context.Context, int, int) error, callers int,
+	more func(int, time.Time) bool, took [][]time.Duration) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var group sync.WaitGroup
@@ -99,8 +100,9 @@ func spreadOf(values []float64) spread {
 	return spread{values[len(values)/2], values[0], values[len(values)-1]}
 }
 
-// interleave measures the subjects one after the other, round by round, and returns what each did in every round.
-func interleave(ctx context.Context, subjects []subject, callers, rounds int, each time.Duration) ([][]measurement, error) {
+// interleave measures the subjects in turn, round by round, and returns every subject's rounds.
+func interleave(ctx context.Context, subjects []subject, callers, rounds int,
+	each time.Duration) ([][]measurement, error) {
 	all := make([][]measurement, len(subjects))
 	for range rounds {
 		for i, one := range subjects {

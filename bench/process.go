@@ -15,13 +15,13 @@ import (
 	"time"
 )
 
-// process is a server that is measured.
+// process is a server under measurement.
 type process struct {
 	command *exec.Cmd
 	control *http.Client // of its statistics; nil where it has none
 }
 
-// startProcess starts a server that ends with this process.
+// startProcess starts a server that ends when this process does.
 func startProcess(command *exec.Cmd) (*process, error) {
 	command.Stderr = os.Stderr
 	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -31,7 +31,7 @@ func startProcess(command *exec.Cmd) (*process, error) {
 	return &process{command: command}, nil
 }
 
-// startSelf starts this binary as a server, gives it the input and waits until it says that it is ready.
+// startSelf starts this binary as a server, hands it the input, and waits until it reports ready.
 func startSelf(input, ready any, args ...string) (*process, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -65,7 +65,20 @@ func (p *process) stop() {
 	_ = p.command.Wait()
 }
 
-// withStats lets the process be asked at the socket of its statistics.
+// kill ends the process without a chance to clean up.
+func (p *process) kill() {
+	_ = p.command.Process.Kill()
+	_ = p.command.Wait()
+}
+
+// again starts the same server once more.
+func (p *process) again() (*process, error) {
+	command := exec.Command(p.command.Path, p.command.Args[1:]...)
+	command.Env = p.command.Env
+	return startProcess(command)
+}
+
+// withStats makes the process's statistics available on a socket.
 func (p *process) withStats(socket string) *process {
 	p.control = &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -75,9 +88,10 @@ func (p *process) withStats(socket string) *process {
 	return p
 }
 
-// open asks the process for something. The caller closes the body.
+// open sends a request to the process. The caller closes the body.
 func (p *process) open(ctx context.Context, path string) (*http.Response, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://process"+path, http.NoBody)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://process"+path,
+		http.NoBody)
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +136,7 @@ func (p *process) cpu() time.Duration {
 	return time.Duration(ticks) * time.Second / ticksPerSecond
 }
 
-// resident returns the memory that the process has, in MB; 0 for none.
+// resident returns the process's resident memory in MB; 0 when unknown.
 func (p *process) resident() float64 {
 	if p == nil {
 		return 0

@@ -11,7 +11,8 @@ import (
 	"path/filepath"
 )
 
-// profile writes profiles of a server that answers cached Resolves to 64 callers, and shows where each begins.
+// profile writes profiles of a server that answers cached Resolves to 64 callers, and shows where
+// each begins.
 func profile(ctx context.Context, s *stage, p plan) error {
 	if err := s.setUp(ctx); err != nil {
 		return err

@@ -25,7 +25,7 @@ func vaultClient(address, token string) (*api.Client, error) {
 	return client, nil
 }
 
-// readDirect reads KV v2 with it.
+// readDirect reads KV v2 with vault/api, as a worker without a sidecar would.
 func readDirect(client *api.Client) func(context.Context, int, int) error {
 	kv := client.KVv2("secret")
 	return func(ctx context.Context, caller, turn int) error {
@@ -41,9 +41,10 @@ func (s *stage) startRealVault(ctx context.Context, binary string) (vaultReady, 
 		return vaultReady{}, err
 	}
 	const token = "root"
-	command := exec.Command(binary, "server", "-dev", "-dev-no-store-token", "-dev-root-token-id", token,
+	command := exec.Command(binary, "server", "-dev", "-dev-no-store-token", "-dev-root-token-id",
+		token,
 		"-dev-listen-address", address, "-log-level", "error")
-	command.Env = []string{"HOME=" + s.folder}
+	command.Env = []string{"HOME=" + s.directory}
 	if _, err := s.keep(startProcess(command)); err != nil {
 		return vaultReady{}, err
 	}
@@ -52,7 +53,10 @@ func (s *stage) startRealVault(ctx context.Context, binary string) (vaultReady, 
 	if err != nil {
 		return vaultReady{}, err
 	}
-	if err := eventually(ctx, func() error { _, err := client.Sys().MountConfigWithContext(ctx, "secret"); return err }); err != nil {
+	if err := eventually(ctx, func() error {
+		_, err := client.Sys().MountConfigWithContext(ctx, "secret")
+		return err
+	}); err != nil {
 		return vaultReady{}, err
 	}
 	v.RoleID, v.SecretID, err = setUpRealVault(ctx, client)
@@ -63,18 +67,21 @@ func setUpRealVault(ctx context.Context, client *api.Client) (roleID, secretID s
 	for i := range usual {
 		name := secretName(usualSize, i)
 		_, number, _ := parseName(name)
-		if _, err := client.KVv2("secret").Put(ctx, name, map[string]any{"key": valueOf(usualSize, number)}); err != nil {
+		if _, err := client.KVv2("secret").Put(ctx, name,
+			map[string]any{"key": valueOf(usualSize, number)}); err != nil {
 			return "", "", err
 		}
 	}
-	if err := client.Sys().EnableAuthWithOptionsWithContext(ctx, "approle", &api.EnableAuthOptions{Type: "approle"}); err != nil {
+	if err := client.Sys().EnableAuthWithOptionsWithContext(ctx, "approle",
+		&api.EnableAuthOptions{Type: "approle"}); err != nil {
 		return "", "", err
 	}
 	if err := client.Sys().PutPolicyWithContext(ctx, "bench", benchPolicy); err != nil {
 		return "", "", err
 	}
 	const role = "auth/approle/role/bench"
-	if _, err := client.Logical().WriteWithContext(ctx, role, map[string]any{"token_policies": "bench"}); err != nil {
+	if _, err := client.Logical().WriteWithContext(ctx, role,
+		map[string]any{"token_policies": "bench"}); err != nil {
 		return "", "", err
 	}
 	read, err := client.Logical().ReadWithContext(ctx, role+"/role-id")
@@ -88,11 +95,13 @@ func setUpRealVault(ctx context.Context, client *api.Client) (roleID, secretID s
 	return fmt.Sprint(read.Data["role_id"]), fmt.Sprint(made.Data["secret_id"]), nil
 }
 
-// startProxy starts Vault Proxy with auto-auth in front of a Vault, on a Unix socket as the sidecar is.
-func (s *stage) startProxy(ctx context.Context, binary string, v vaultReady) (*process, *api.Client, error) {
+// startProxy starts Vault Proxy with auto-auth in front of a Vault, on a Unix socket as the sidecar
+// is.
+func (s *stage) startProxy(ctx context.Context, binary string,
+	v vaultReady) (*process, *api.Client, error) {
 	socket := s.socket()
-	folder := filepath.Dir(socket)
-	if err := os.Mkdir(folder, 0o700); err != nil {
+	directory := filepath.Dir(socket)
+	if err := os.Mkdir(directory, 0o700); err != nil {
 		return nil, nil, err
 	}
 	config := fmt.Sprintf(`
@@ -107,14 +116,16 @@ listener "unix" {
   address     = %q
   tls_disable = true
 }
-`, v.Address, filepath.Join(folder, "role_id"), filepath.Join(folder, "secret_id"), socket)
-	for name, text := range map[string]string{"role_id": v.RoleID, "secret_id": v.SecretID, "proxy.hcl": config} {
-		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600); err != nil {
+`, v.Address, filepath.Join(directory, "role_id"), filepath.Join(directory, "secret_id"), socket)
+	for name, text := range map[string]string{"role_id": v.RoleID, "secret_id": v.SecretID,
+		"proxy.hcl": config} {
+		if err := os.WriteFile(filepath.Join(directory, name), []byte(text), 0o600); err != nil {
 			return nil, nil, err
 		}
 	}
-	command := exec.Command(binary, "proxy", "-config", filepath.Join(folder, "proxy.hcl"), "-log-level", "error")
-	command.Env = []string{"HOME=" + folder}
+	command := exec.Command(binary, "proxy", "-config", filepath.Join(directory, "proxy.hcl"),
+		"-log-level", "error")
+	command.Env = []string{"HOME=" + directory}
 	p, err := s.keep(startProcess(command))
 	if err != nil {
 		return nil, nil, err
@@ -135,7 +146,7 @@ func freeAddress(ctx context.Context) (string, error) {
 	return listener.Addr().String(), nil
 }
 
-// eventually tries until it works.
+// eventually repeats an attempt until it works.
 func eventually(ctx context.Context, try func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()

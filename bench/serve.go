@@ -33,13 +33,14 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
-// serve is the other side of the benchmark: this binary, started again as a server. It says on its standard output
-// that it is ready.
+// serve is the other side of the benchmark: this binary, started again as a server. It reports
+// ready on its standard output.
 func serve(args []string) error {
 	flags := flag.NewFlagSet("serve", flag.ExitOnError)
 	echoing := flags.String("echo", "", "serve the echo on this socket")
 	hosting := flags.String("hosted", "", "serve the sidecar's server package on this socket")
-	stats := flags.String("stats", "", "serve statistics and profiles of this process on this socket")
+	stats := flags.String("stats", "",
+		"serve statistics and profiles of this process on this socket")
 	contention := flags.Bool("contention", false, "profile mutexes and blocking, which costs time")
 	latency := flags.Duration("vault", 0, "serve a Vault whose reads take so long")
 	if err := flags.Parse(args); err != nil {
@@ -72,24 +73,42 @@ func listenUnix(ctx context.Context, socket string) (net.Listener, error) {
 	return (&net.ListenConfig{}).Listen(ctx, "unix", socket)
 }
 
-// echo answers every Resolve at once with a message of the size that the sidecar's has: the least that gRPC costs.
+// echo answers every Resolve at once with a message of the sidecar's size. That is the least that
+// gRPC costs.
 type echo struct {
 	secretsidecarv1.UnimplementedSecretServiceServer
 	usual string
 }
 
 // Resolve implements the API.
-func (e echo) Resolve(_ context.Context, request *secretsidecarv1.ResolveRequest) (*secretsidecarv1.ResolveResponse, error) {
+func (e echo) Resolve(_ context.Context,
+	request *secretsidecarv1.ResolveRequest) (*secretsidecarv1.ResolveResponse, error) {
 	now := time.Now()
 	return &secretsidecarv1.ResolveResponse{
-		Value: e.value(request.GetPath()), ValueType: secretsidecarv1.ValueType_VALUE_TYPE_STRING, Version: 1,
-		VersionCreatedAt: timestamppb.New(now), FetchedAt: timestamppb.New(now), ExpiresAt: timestamppb.New(now),
-		Source: secretsidecarv1.Source_SOURCE_CACHE,
+		Value: e.value(request.GetPath()), ValueType: secretsidecarv1.ValueType_VALUE_TYPE_STRING,
+		Version:          1,
+		VersionCreatedAt: timestamppb.New(now), FetchedAt: timestamppb.New(now),
+		ExpiresAt: timestamppb.New(now.Add(time.Hour)),
+		Source:    secretsidecarv1.Source_SOURCE_CACHE,
 	}, nil
 }
 
 // values are the echo's by their size.
 var values = map[int]string{}
+
+// BatchResolve implements the API.
+func (e echo) BatchResolve(ctx context.Context, request *secretsidecarv1.BatchResolveRequest) (*secretsidecarv1.BatchResolveResponse, error) {
+	answer := &secretsidecarv1.BatchResolveResponse{}
+	for _, one := range request.GetRequests() {
+		secret, err := e.Resolve(ctx, one)
+		if err != nil {
+			return nil, err
+		}
+		answer.Results = append(answer.Results, &secretsidecarv1.BatchResolveResult{
+			Outcome: &secretsidecarv1.BatchResolveResult_Secret{Secret: secret}})
+	}
+	return answer, nil
+}
 
 func (e echo) value(path string) string {
 	if strings.HasPrefix(path, "secret/data/size-256-") {
@@ -116,14 +135,14 @@ func serveEcho(ctx context.Context, socket string) error {
 	return g.Serve(listener)
 }
 
-// hostedSettings come on the standard input: they hold a credential.
+// hostedSettings come on the standard input, not as arguments, because they hold a credential.
 type hostedSettings struct {
 	Vault    vaultReady
 	MaxBytes int64
 }
 
-// serveHosted serves what the sidecar's binary serves, and can be looked into. Its connections are few and many, to one
-// Vault.
+// serveHosted serves what the sidecar's binary serves, with statistics. It has two connections, few
+// and many, to one Vault.
 func serveHosted(ctx context.Context, socket string) error {
 	harden.PaceGC(os.LookupEnv) // as the sidecar does
 	var settings hostedSettings
@@ -143,13 +162,15 @@ func serveHosted(ctx context.Context, socket string) error {
 		return server.Connection{
 			Name: name, Scope: server.ScopePlatform,
 			Vault: conn.Settings{Endpoint: vault.Endpoint{Address: v.Address},
-				Role: login.Role{RoleID: login.Credential{Value: redact.New(v.RoleID)}, SecretID: login.Credential{Value: redact.New(v.SecretID)}}},
+				Role: login.Role{RoleID: login.Credential{Value: redact.New(v.RoleID)},
+					SecretID: login.Credential{Value: redact.New(v.SecretID)}}},
 			Policy: cache.Policy{TTL: time.Hour, MaxStale: time.Hour, NegativeTTL: 10 * time.Second,
 				RefreshAhead: 5 * time.Minute, MaxWaiting: burst},
 		}
 	}
 	err = s.Apply(server.Settings{
-		CacheBytes: settings.MaxBytes, Connections: []server.Connection{connection("few"), connection("many")},
+		CacheBytes:  settings.MaxBytes,
+		Connections: []server.Connection{connection("few"), connection("many")},
 	})
 	if err != nil {
 		return err
@@ -160,14 +181,15 @@ func serveHosted(ctx context.Context, socket string) error {
 	return s.Serve(ctx, listener)
 }
 
-// processStats are what a server says of itself.
+// processStats are a server's statistics about itself.
 type processStats struct {
-	Mallocs, Switches uint64 // so far: allocations, and how often a goroutine was put on a processor
+	// since the start: allocations, and how often a goroutine was scheduled
+	Mallocs, Switches uint64
 	Heap              uint64 // bytes in use
 	Goroutines        int
 }
 
-// serveStats serves statistics, with ?gc of what is left after a garbage collection, and Go's profiles.
+// serveStats serves statistics, with ?gc after a garbage collection, and Go's profiles.
 func serveStats(ctx context.Context, socket string) error {
 	listener, err := listenUnix(ctx, socket)
 	if err != nil {
@@ -192,8 +214,8 @@ func serveStats(ctx context.Context, socket string) error {
 func readStats() processStats {
 	var memory runtime.MemStats
 	runtime.ReadMemStats(&memory)
-	// When a goroutine begins to run, a histogram counts how long it waited for that: of each goroutine, one time in eight
-	// (gTrackingPeriod in Go's runtime).
+	// A histogram counts how long goroutines waited before they ran; the runtime tracks one
+	// goroutine in eight (gTrackingPeriod).
 	const tracked = 8
 	waits := []metrics.Sample{{Name: "/sched/latencies:seconds"}}
 	metrics.Read(waits)
@@ -201,19 +223,20 @@ func readStats() processStats {
 	for _, n := range waits[0].Value.Float64Histogram().Counts {
 		switches += n * tracked
 	}
-	return processStats{Mallocs: memory.Mallocs, Switches: switches, Heap: memory.HeapAlloc, Goroutines: runtime.NumGoroutine()}
+	return processStats{Mallocs: memory.Mallocs, Switches: switches, Heap: memory.HeapAlloc,
+		Goroutines: runtime.NumGoroutine()}
 }
 
-// vaultReady is what a Vault prints once it is ready.
+// vaultReady is what a Vault prints when it is ready.
 type vaultReady struct {
 	Address, RoleID, SecretID, RootToken string
 }
 
-// benchPolicy is what the AppRole of the benchmark may do.
+// benchPolicy allows the benchmark's AppRole what it needs.
 const benchPolicy = `path "secret/*" { capabilities = ["read"] }`
 
-// serveVault serves the development Vault. The secrets of the benchmark it makes up as they are asked for, whatever the
-// token.
+// serveVault serves the development Vault. It makes the benchmark's secrets up on request, whatever
+// the token, so that a million of them cost no memory.
 func serveVault(ctx context.Context, latency time.Duration) error {
 	dev := devvault.New(devvault.Options{})
 	roleID, secretID, err := dev.SetupAppRole("bench", benchPolicy)
@@ -224,9 +247,11 @@ func serveVault(ctx context.Context, latency time.Duration) error {
 	if err != nil {
 		return err
 	}
-	s := &http.Server{Handler: &madeUp{behind: dev, latency: latency}, ReadHeaderTimeout: time.Minute}
+	s := &http.Server{Handler: &madeUp{behind: dev, latency: latency},
+		ReadHeaderTimeout: time.Minute}
 	context.AfterFunc(ctx, func() { _ = s.Close() })
-	if err := ready(vaultReady{"http://" + listener.Addr().String(), roleID, secretID, dev.RootToken()}); err != nil {
+	if err := ready(vaultReady{"http://" + listener.Addr().String(), roleID, secretID,
+		dev.RootToken()}); err != nil {
 		return err
 	}
 	if err := s.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
@@ -235,7 +260,7 @@ func serveVault(ctx context.Context, latency time.Duration) error {
 	return nil
 }
 
-// madeUp answers for the secrets of the benchmark; all else it leaves to the Vault behind.
+// madeUp answers for the benchmark's secrets, and leaves everything else to the Vault behind it.
 type madeUp struct {
 	behind  http.Handler
 	latency time.Duration
@@ -265,7 +290,8 @@ func (m *madeUp) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	w.Header().Set("Content-Type", "application/json")
-	fmt.Fprintf(w, `{"request_id":"8b0cbd2b-9b61-4f2f-9d2c-0f2d3d2a4f9e","lease_id":"","renewable":false,"lease_duration":0,`+
-		`"data":{"data":{"key":%q},"metadata":{"created_time":"2026-01-01T00:00:00.123456789Z","custom_metadata":null,`+
-		`"deletion_time":"","destroyed":false,"version":1}},"wrap_info":null,"warnings":null,"auth":null}`, valueOf(size, number))
+	fmt.Fprintf(w,
+		`{"request_id":"8b0cbd2b-9b61-4f2f-9d2c-0f2d3d2a4f9e","lease_id":"","renewable":false,"lease_duration":0,`+
+			`"data":{"data":{"key":%q},"metadata":{"created_time":"2026-01-01T00:00:00.123456789Z","custom_metadata":null,`+
+			`"deletion_time":"","destroyed":false,"version":1}},"wrap_info":null,"warnings":null,"auth":null}`, valueOf(size, number))
 }

@@ -16,7 +16,8 @@ func hitLookup(c *cache.Cache[int], b *testing.B, n int) []cache.Lookup[int] {
 	lookups := make([]cache.Lookup[int], n)
 	for i := range lookups {
 		lookups[i] = cache.Lookup[int]{
-			Key: cache.Key{Space: "prod", Name: fmt.Sprintf("secret/data/team/service%d", i)}, Policy: standard, Load: load,
+			Key:    cache.Key{Space: "prod", Name: fmt.Sprintf("secret/data/team/service%d", i)},
+			Policy: standard, Load: load,
 		}
 		get(b, c, lookups[i])
 	}
@@ -66,7 +67,8 @@ func BenchmarkMiss(b *testing.B) {
 	}
 }
 
-// BenchmarkDrop1M drops a million entries of one space while another is read, and reports the hits' latencies.
+// BenchmarkDrop1M drops a million entries of one space while another is read, and reports the hits'
+// latencies.
 func BenchmarkDrop1M(b *testing.B) {
 	for name, drop := range map[string]func(c *cache.Cache[int]) int{
 		"None":     func(c *cache.Cache[int]) int { return c.Len("big") }, // for comparison
@@ -97,15 +99,18 @@ func BenchmarkDrop1M(b *testing.B) {
 				b.StartTimer()
 			}
 			slices.Sort(latencies)
-			b.ReportMetric(float64(latencies[len(latencies)*999/1000].Nanoseconds()), "hit-p99.9-ns")
+			b.ReportMetric(float64(latencies[len(latencies)*999/1000].Nanoseconds()),
+				"hit-p99.9-ns")
 			b.ReportMetric(float64(latencies[len(latencies)-1].Microseconds()), "hit-max-µs")
 		})
 	}
 }
 
-func timeHits(b *testing.B, c *cache.Cache[int], l cache.Lookup[int], stop <-chan struct{}, latencies []time.Duration) []time.Duration {
+func timeHits(b *testing.B, c *cache.Cache[int], l cache.Lookup[int], stop <-chan struct{},
+	latencies []time.Duration) []time.Duration {
 	ctx := b.Context()
-	for stopped := false; !stopped || len(latencies) < 1_000_000; { // memory is returned after the drop
+	// memory is returned after the drop
+	for stopped := false; !stopped || len(latencies) < 1_000_000; {
 		start := time.Now()
 		if _, err := c.Get(ctx, l); err != nil {
 			b.Error(err)

@@ -10,7 +10,8 @@ import (
 	"unsafe"
 )
 
-// leap sets the cache's wall clock ahead of the monotonic one, as a suspended machine finds it, or back.
+// leap sets the cache's wall clock ahead of the monotonic one, as a suspended machine finds it, or
+// back.
 func leap[V any](c *Cache[V], by time.Duration) {
 	synctest.Wait() // until no flight reads the clock
 	read := c.clock
@@ -137,7 +138,9 @@ func TestNothingGrowsYoungerByAClock(t *testing.T) {
 			},
 		} {
 			t.Run(name+": "+what, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) { test(t, newTestCache(t, testClasses), newCounted()) })
+				synctest.Test(t, func(t *testing.T) {
+					test(t, newTestCache(t, testClasses), newCounted())
+				})
 			})
 		}
 	}
@@ -183,7 +186,8 @@ func TestAClockThatMovesOnBeforeTheEntriesExpireLeavesNoneBehind(t *testing.T) {
 		mustGet(t, c, lookupOf("s", "n", 1))
 		leap(c, 30*time.Minute)
 		mustGet(t, c, lookupOf("s", "later", 1))
-		time.Sleep(90*time.Minute + 3*clockLeap) // the first one is two hours old, of which the monotonic clock saw less
+		// the first one is two hours old, of which the monotonic clock saw less
+		time.Sleep(90*time.Minute + 3*clockLeap)
 		if n := checkInStep(t, c); n != 1 || c.Len("s") != 1 {
 			t.Fatalf("%d entries, Len %d, want 1", n, c.Len("s"))
 		}

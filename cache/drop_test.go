@@ -27,19 +27,22 @@ func forEachDrop(t *testing.T, test func(t *testing.T, drop func(*cache.Cache[in
 	}
 }
 
-// TestTheFence: the backend changes its value, then a drop runs; whoever gets after it has returned sees the new value,
-// though slow loads of the old one, hits, refreshes and max_age=0 callers are all in flight. Times are multiples of
-// 100 µs of the bubble's clock, so that many things happen at the same instant, in parallel.
+// TestTheFence: the backend changes its value, then a drop runs; whoever gets after it has returned
+// sees the new value, though slow loads of the old one, hits, refreshes and max_age=0 callers are
+// all in flight. Times are multiples of 100 µs of the bubble's clock, so that many things happen at
+// the same instant, in parallel.
 func TestTheFence(t *testing.T) {
 	forEachDrop(t, func(t *testing.T, drop func(*cache.Cache[int]) int) {
 		synctest.Test(t, func(t *testing.T) {
 			c := newCache(t)
 			var current atomic.Int64
 			lookup := cache.Lookup[int]{
-				Key:    cache.Key{Space: "s", Name: "n"},
-				Policy: cache.Policy{TTL: time.Millisecond, MaxStale: time.Hour, RefreshAhead: time.Hour},
+				Key: cache.Key{Space: "s", Name: "n"},
+				Policy: cache.Policy{TTL: time.Millisecond, MaxStale: time.Hour,
+					RefreshAhead: time.Hour},
 				Load: func(context.Context, cache.Key) (int, error) {
-					value := current.Load() // the backend has answered; what follows is the way back
+					// the backend has answered; what follows is the way back
+					value := current.Load()
 					pause(4)
 					return int(value), nil
 				},
@@ -57,7 +60,8 @@ func TestTheFence(t *testing.T) {
 				drop(c)
 				got := get(t, c, fenceLookup(lookup, round))
 				if got.err != nil || int64(got.Value) < value {
-					t.Fatalf("round %d: got %d, error %v, after a drop that followed %d", round, got.Value, got.err, value)
+					t.Fatalf("round %d: got %d, error %v, after a drop that followed %d", round,
+						got.Value, got.err, value)
 				}
 			}
 		})
@@ -93,7 +97,8 @@ func getUntil(t *testing.T, stop <-chan struct{}, c *cache.Cache[int], l cache.L
 func TestAFencedLoadAnswersOnlyThoseWhoCameBeforeAndIsNotKept(t *testing.T) {
 	forEachDrop(t, func(t *testing.T, drop func(*cache.Cache[int]) int) {
 		synctest.Test(t, func(t *testing.T) {
-			c, before, after := newCache(t), &source{gate: make(chan struct{})}, &source{gate: make(chan struct{})}
+			c, before, after := newCache(t), &source{gate: make(chan struct{})},
+				&source{gate: make(chan struct{})}
 			after.loads.Store(100)
 			early := goGet(t.Context(), c, before.lookup("n"))
 			synctest.Wait()
@@ -184,7 +189,8 @@ func TestDropsCountNamesAndLeaveTheRest(t *testing.T) {
 				get(t, c, l)
 			}
 		}
-		get(t, c, cache.Lookup[int]{Key: cache.Key{Space: "r", Name: "team1/1"}, Policy: standard, Load: src.load})
+		get(t, c, cache.Lookup[int]{Key: cache.Key{Space: "r", Name: "team1/1"}, Policy: standard,
+			Load: src.load})
 	}
 	wants := func(what string, got, want int) {
 		t.Helper()
@@ -197,8 +203,12 @@ func TestDropsCountNamesAndLeaveTheRest(t *testing.T) {
 	wants("Drop", c.Drop("s", "team1/1"), 1)
 	wants("Drop again", c.Drop("s", "team1/1"), 0)
 	wants("Drop of nothing", c.Drop("s", "none")+c.Drop("none", "none"), 0)
-	wants("DropMatching", c.DropMatching("s", func(n string) bool { return strings.HasPrefix(n, "team1/") }), 999)
-	wants("DropMatching again", c.DropMatching("s", func(n string) bool { return strings.HasPrefix(n, "team1/") }), 0)
+	wants("DropMatching", c.DropMatching("s", func(n string) bool {
+		return strings.HasPrefix(n, "team1/")
+	}), 999)
+	wants("DropMatching again", c.DropMatching("s", func(n string) bool {
+		return strings.HasPrefix(n, "team1/")
+	}), 0)
 	wants("Len", c.Len("s"), 4000)
 	wants("DropSpace", c.DropSpace("s"), 4000)
 	wants("Len", c.Len("s"), 0)
@@ -218,7 +228,9 @@ func TestOverlappingDropsAreEachComplete(t *testing.T) {
 		var current atomic.Int64
 		lookup := func(name string) cache.Lookup[int] {
 			return cache.Lookup[int]{Key: cache.Key{Space: "s", Name: name}, Policy: standard,
-				Load: func(context.Context, cache.Key) (int, error) { return int(current.Load()), nil }}
+				Load: func(context.Context, cache.Key) (int, error) {
+					return int(current.Load()), nil
+				}}
 		}
 		for _, n := range names {
 			get(t, c, lookup(n))

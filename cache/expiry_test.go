@@ -8,17 +8,19 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/cache"
 )
 
-// ending runs the test with a cache whose first value ends five minutes after the bubble's beginning; the later ones do
-// not.
-func ending(t *testing.T, test func(t *testing.T, c *cache.Cache[int], src *source, end time.Time)) {
+// ending runs the test with a cache whose first value ends five minutes after the bubble's
+// beginning; the later ones do not.
+func ending(t *testing.T,
+	test func(t *testing.T, c *cache.Cache[int], src *source, end time.Time)) {
 	synctest.Test(t, func(t *testing.T) {
 		end := time.Now().Add(5 * time.Minute)
-		c := newCacheOf(t, cache.Config[int]{Classify: classify, ExpiresAt: func(value int) time.Time {
-			if value == 1 {
-				return end
-			}
-			return time.Time{}
-		}})
+		c := newCacheOf(t, cache.Config[int]{Classify: classify,
+			ExpiresAt: func(value int) time.Time {
+				if value == 1 {
+					return end
+				}
+				return time.Time{}
+			}})
 		test(t, c, &source{}, end)
 	})
 }

@@ -121,8 +121,42 @@ func TestWhatAFailedLoadDoesToTheCopy(t *testing.T) {
 	}
 }
 
-func TestDenialsAndOtherErrorsAreNotRemembered(t *testing.T) {
-	for _, failure := range []error{errDenied, errOther, errOutage} {
+func TestALoopOnADenialCostsOneLoadASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, src := newCache(t), &source{}
+		src.fail(errDenied)
+		lookup := src.lookup("n")
+		lookup.Policy.NegativeTTL = 0
+		for range 1000 { // ten seconds
+			get(t, c, lookup).wantsErr(t, errDenied)
+			time.Sleep(10 * time.Millisecond)
+		}
+		src.wantsLoads(t, 10)
+		src.recover()
+		time.Sleep(time.Second)
+		get(t, c, lookup).wants(t, 11, cache.SourceLoad)
+	})
+}
+
+func TestADenialIsOfOneNameAndVersionAndNotForWhoWantsALoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, src := newCache(t), &source{}
+		src.fail(errDenied)
+		get(t, c, src.lookup("n")).wantsErr(t, errDenied)
+		src.recover()
+		get(t, c, src.lookup("other")).wants(t, 2, cache.SourceLoad)
+		get(t, c, withMaxAge(src.lookup("n"), 0)).wants(t, 3, cache.SourceLoad)
+		src.fail(errDenied)
+		get(t, c, withMaxAge(src.lookup("n"), 0)).wantsErr(t, errDenied)
+		src.recover()
+		get(t, c, src.lookup("n")).wantsErr(t, errDenied)
+		c.Drop("s", "n")
+		get(t, c, src.lookup("n")).wants(t, 5, cache.SourceLoad)
+	})
+}
+
+func TestOtherErrorsAreNotRemembered(t *testing.T) {
+	for _, failure := range []error{errOther, errOutage} {
 		c, src := newCache(t), &source{}
 		src.fail(failure)
 		get(t, c, src.lookup("n")).wantsErr(t, failure)

@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// flight is one load. It goes on when all its callers have left.
+// flight is one load. It continues when all its callers have left, since the next one wants its
+// result.
 type flight[V any] struct {
 	space  *space[V]
 	key    Key
@@ -17,15 +18,17 @@ type flight[V any] struct {
 
 	// Guarded by Cache.mu. began is set before the flight's goroutine starts, and never changes.
 	began   instant
-	running bool // has begun; until then it is queued
+	running bool // has begun; before that it is queued
 	fenced  bool // a drop came after it began: it answers its waiters and leaves no trace
-	landed  bool // its waiters have their outcome; it still runs when a flight that began later has ended first
-	waiters int
+	// its waiters have their outcome; it still runs when a flight that began later has ended first
+	completed bool
+	waiters   int
 
 	// done is closed when what follows is set for good.
 	done    chan struct{}
 	outcome outcome[V]
-	standIn *entry[V] // during an outage: what was known of the key when the flight ended; may be nil
+	// during an outage: what was known of the key when the flight ended; may be nil
+	standIn *entry[V]
 }
 
 // outcome is what became of a load, or of the attempt to be admitted to one.
@@ -35,7 +38,7 @@ type outcome[V any] struct {
 	class Class // of err
 }
 
-// isFinal reports whether the outcome says what there is. An outage, for example, does not.
+// isFinal reports whether the outcome says what exists in truth. An outage, for example, does not.
 func (o *outcome[V]) isFinal() bool {
 	return o.err == nil || o.class == ClassAbsent || o.class == ClassDenied
 }
@@ -55,13 +58,15 @@ func newFlight[V any](ctx context.Context, s *space[V], l Lookup[V]) *flight[V] 
 	return f
 }
 
-// ownKey returns the key with a name of its own: a caller's may be a part of a text that is better not kept.
+// ownKey returns the key with its own copy of the name: the caller's may be part of a larger text,
+// which should not stay in memory.
 func ownKey(key Key) Key {
 	key.Name = strings.Clone(key.Name)
 	return key
 }
 
-// readmit makes a flight that has to queue ask Admit again when its turn comes: by then there may be an outage.
+// readmit makes a queued flight ask Admit again when its turn comes: by then there may be an
+// outage.
 func (f *flight[V]) readmit(admit func(Key) error) {
 	if admit == nil {
 		return
@@ -76,16 +81,17 @@ func (f *flight[V]) readmit(admit func(Key) error) {
 	}
 }
 
-// mayAnswer reports whether the running flight is recent enough for a Get that began at arrival. What a flight that has
-// landed will bring is older than what is known.
+// mayAnswer reports whether the running flight is recent enough for a Get that began at arrival. A
+// completed flight will bring something older than what is known.
 func (f *flight[V]) mayAnswer(arrival instant, l *Lookup[V]) bool {
 	bound := tighten(l.Policy.TTL, l.MaxAge)
-	return !f.landed && bound > 0 && arrival.since(f.began) <= bound
+	return !f.completed && bound > 0 && arrival.since(f.began) <= bound
 }
 
 func (f *flight[V]) isUnattended() bool { return f.running && f.waiters == 0 }
 
-// begin starts the flight's load on a goroutine that Close waits for. mu must be held, and the Cache be open.
+// begin starts the flight's load on a goroutine that Close waits for. mu must be held, and the
+// Cache be open.
 func (c *Cache[V]) begin(f *flight[V]) {
 	f.began = c.clock()
 	f.running = true
@@ -102,7 +108,7 @@ func (c *Cache[V]) begin(f *flight[V]) {
 	})
 }
 
-// fly runs the load, returns what became of it, and keeps its panics from the process.
+// fly runs the load, returns its outcome, and keeps its panics from the process.
 func (c *Cache[V]) fly(f *flight[V]) (o outcome[V]) {
 	defer f.cancel()
 	defer func() {
@@ -114,27 +120,28 @@ func (c *Cache[V]) fly(f *flight[V]) (o outcome[V]) {
 	if err != nil {
 		return c.failure(f.key, err, f.began, &f.policy)
 	}
-	return outcome[V]{entry: newCopy(f.key, value, c.size(value), f.began, c.expiresAt(value), &f.policy)}
+	return outcome[V]{entry: newCopy(f.key, value, c.size(value), f.began, c.expiresAt(value),
+		&f.policy)}
 }
 
 // failure is the outcome of a load that began at began and ended in err.
 func (c *Cache[V]) failure(key Key, err error, began instant, p *Policy) outcome[V] {
 	o := outcome[V]{err: err, class: c.classify(err)}
-	if o.class == ClassAbsent {
-		o.entry = newAbsence[V](key, err, began, p)
+	if o.class == ClassAbsent || o.class == ClassDenied {
+		o.entry = newAbsence[V](key, &absence{err, o.class == ClassDenied}, began, p)
 	}
 	return o
 }
 
-// finish hands the outcome to the waiters and, unless there was a drop or a later flight has said more, to the index and
-// the store.
+// finish hands the outcome to the waiters. It also hands it to the index and the store, unless
+// there was a drop or a later flight knows better.
 func (c *Cache[V]) finish(f *flight[V], o outcome[V]) {
 	c.mu.Lock()
 	s := f.space
 	if c.closed && o.err != nil {
 		o = outcome[V]{err: ErrClosed}
 	}
-	keep := !f.fenced && !f.landed
+	keep := !f.fenced && !f.completed
 	var replaced *entry[V]
 	if keep {
 		replaced = s.settle(f.key, o, c.clock())
@@ -149,10 +156,10 @@ func (c *Cache[V]) finish(f *flight[V], o outcome[V]) {
 	if f.waiters == 0 {
 		s.unattended--
 	}
-	if !f.landed {
-		f.land(o)
+	if !f.completed {
+		f.complete(o)
 	}
-	c.tidy(s)
+	c.release(s)
 	c.mu.Unlock()
 
 	if keep {
@@ -160,29 +167,29 @@ func (c *Cache[V]) finish(f *flight[V], o outcome[V]) {
 	}
 }
 
-// land answers the waiters. mu must be held.
-func (f *flight[V]) land(o outcome[V]) {
-	f.landed = true
+// complete answers the waiters. mu must be held.
+func (f *flight[V]) complete(o outcome[V]) {
+	f.completed = true
 	f.outcome = o
 	f.space.waiting -= f.waiters
 	close(f.done)
 }
 
-// overtake answers those who wait for a running flight with what one that began later has found. What the flight itself
-// will find is of no use to anybody. mu must be held.
+// overtake answers those who wait for a running flight with what one that began later has found.
+// The flight's own result is then of no use. mu must be held.
 func (f *flight[V]) overtake(o outcome[V]) {
-	if f.landed {
+	if f.completed {
 		return
 	}
-	f.land(o)
+	f.complete(o)
 	if f.waiters > 0 {
 		f.waiters = 0
 		f.space.unattended++
 	}
 }
 
-// board adds a waiter. mu must be held.
-func (f *flight[V]) board() {
+// join adds a waiter. mu must be held.
+func (f *flight[V]) join() {
 	if f.isUnattended() {
 		f.space.unattended--
 	}
@@ -190,11 +197,11 @@ func (f *flight[V]) board() {
 	f.space.waiting++
 }
 
-// leave takes a waiter off the flight, which goes on if it is running and is called off if it is queued for nobody.
+// leave removes a waiter. A running flight continues; a queued one without waiters is called off.
 func (c *Cache[V]) leave(f *flight[V]) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if f.landed {
+	if f.completed {
 		return
 	}
 	f.waiters--
@@ -209,7 +216,8 @@ func (c *Cache[V]) leave(f *flight[V]) {
 	}
 }
 
-// settle makes the outcome what is known of the key, and returns the entry that it replaced. mu must be held.
+// settle makes the outcome what is known of the key, and returns the entry that it replaces. mu
+// must be held.
 func (s *space[V]) settle(key Key, o outcome[V], now instant) (replaced *entry[V]) {
 	if !o.isFinal() {
 		if kept := s.entry(key); kept != nil {
@@ -227,7 +235,7 @@ func (s *space[V]) settle(key Key, o outcome[V], now instant) (replaced *entry[V
 func (c *Cache[V]) publish(o outcome[V], replaced *entry[V]) {
 	if o.entry != nil && o.entry.generation != nil { // settle has put it into the index
 		if c.store.put(o.entry, c.clock()) {
-			return // in place of the replaced one
+			return // in the replaced one's place
 		}
 		c.forget(o.entry)
 	}

@@ -2,20 +2,22 @@ package cache
 
 import "slices"
 
-// maxRunning is how many loads of a key may be under way. The second is for those for whom the first began too early: it
-// may hang.
+// maxRunning bounds the running loads of a key. The second is for callers for whom the first began
+// too early and may hang.
 const maxRunning = 2
 
-// flights are the flights of one key that new callers may meet. They exist while one of them runs. A drop takes those
-// that run out of here: its callers must not wait for them, so they do not count against maxRunning any more. All of it
-// is guarded by Cache.mu.
+// flights are the flights of one key that new callers may join. They exist while one of them runs.
+// A drop removes the running ones: later callers must not wait for them, so they no longer count
+// against maxRunning. Cache.mu guards all of it.
 type flights[V any] struct {
-	running []*flight[V]           // the one that began last stands last
-	queued  *flight[V]             // begins when one of the running has ended; nil unless maxRunning of them run
-	places  [maxRunning]*flight[V] // what running is kept in
+	running []*flight[V] // in the order in which they began
+	// begins when one of the running has ended; nil unless maxRunning of them run
+	queued *flight[V]
+	places [maxRunning]*flight[V] // what running is kept in
 }
 
-// find returns the flight that a Get which began at arrival may wait for; nil when a new one is needed.
+// find returns the flight that a Get which began at arrival may wait for; nil when a new one is
+// needed.
 func (fs *flights[V]) find(arrival instant, l *Lookup[V]) *flight[V] {
 	if fs == nil {
 		return nil
@@ -26,12 +28,13 @@ func (fs *flights[V]) find(arrival instant, l *Lookup[V]) *flight[V] {
 	return fs.queued
 }
 
-// isBusy reports whether a refresh has no place, or is being done.
+// isBusy reports whether a refresh has no place, or is already running.
 func (fs *flights[V]) isBusy() bool {
-	return fs != nil && (len(fs.running) == maxRunning || !fs.running[0].landed)
+	return fs != nil && (len(fs.running) == maxRunning || !fs.running[0].completed)
 }
 
-// launch begins a new flight, or queues it when enough of its key run. mu must be held, and the Cache be open.
+// launch begins a new flight, or queues it when maxRunning of its key run. mu must be held, and the
+// Cache be open.
 func (c *Cache[V]) launch(f *flight[V], admit func(Key) error) {
 	fs := f.space.flights[f.key]
 	switch {
@@ -48,12 +51,12 @@ func (c *Cache[V]) launch(f *flight[V], admit func(Key) error) {
 	c.begin(f)
 }
 
-// depart takes a flight that has ended with o, and is not fenced, from those of its key. What o has found answers all who
-// wait for earlier ones. The queued one begins. mu must be held.
+// depart removes a flight that ended with o and is not fenced. What o found answers all who wait
+// for earlier flights. The queued one begins. mu must be held.
 func (c *Cache[V]) depart(f *flight[V], o outcome[V]) {
 	fs := f.space.flights[f.key]
 	place := slices.Index(fs.running, f)
-	if o.isFinal() && !f.landed {
+	if o.isFinal() && !f.completed {
 		for _, earlier := range fs.running[:place] {
 			earlier.overtake(o)
 		}
@@ -62,8 +65,8 @@ func (c *Cache[V]) depart(f *flight[V], o outcome[V]) {
 	c.beginQueued(f.space, f.key, fs)
 }
 
-// fence keeps the running flights of a key from everybody who arrives later. The queued one has not begun: a drop is no
-// concern of it, and it begins at once. mu must be held, and the Cache be open.
+// fence hides the running flights of a key from later callers. The queued one has not begun, so it
+// is not affected, and begins at once. mu must be held, and the Cache be open.
 func (c *Cache[V]) fence(s *space[V], key Key, fs *flights[V]) {
 	for _, f := range fs.running {
 		f.fenced = true
@@ -72,8 +75,8 @@ func (c *Cache[V]) fence(s *space[V], key Key, fs *flights[V]) {
 	c.beginQueued(s, key, fs)
 }
 
-// beginQueued begins the queued flight, for which there is a place now, and lets go of flights of which none is left. mu
-// must be held.
+// beginQueued begins the queued flight, which now has a place, and forgets flights when none is
+// left. mu must be held.
 func (c *Cache[V]) beginQueued(s *space[V], key Key, fs *flights[V]) {
 	next := fs.queued
 	fs.queued = nil
@@ -81,7 +84,7 @@ func (c *Cache[V]) beginQueued(s *space[V], key Key, fs *flights[V]) {
 	case next == nil:
 	case c.closed:
 		next.cancel()
-		next.land(outcome[V]{err: ErrClosed})
+		next.complete(outcome[V]{err: ErrClosed})
 	default:
 		fs.running = append(fs.running, next)
 		c.begin(next)

@@ -2,9 +2,10 @@ package cache
 
 import "context"
 
-// Get answers the lookup from the cache or by a load. Errors: the load's own, or the same one remembered; Admit's;
-// ctx's when it ends while the Get waits (the load goes on); ErrOverloaded; ErrClosed; ErrPanicked. A cached answer is
-// returned whatever the state of ctx, without a lock shared with loads and without an allocation.
+// Get answers the lookup from the cache or by a load. Errors: the load's own, or the same one
+// remembered; Admit's; ctx's when it ends while the Get waits (the load continues); ErrOverloaded;
+// ErrClosed; ErrPanicked. A cached answer is returned whatever the state of ctx, without an
+// allocation or a lock shared with loads.
 func (c *Cache[V]) Get(ctx context.Context, l Lookup[V]) (Result[V], error) {
 	arrival := c.clock()
 	e, open := c.fresh(ctx, &l, arrival)
@@ -17,8 +18,8 @@ func (c *Cache[V]) Get(ctx context.Context, l Lookup[V]) (Result[V], error) {
 	return e.answer(SourceCache, &l.Policy)
 }
 
-// GetCached is Get for a caller that has something else to do than to wait: it reports false, and does nothing, where
-// Get would wait for a load or fail by itself. An absence that is remembered is an answer, and its error comes with it.
+// GetCached is Get for a caller that cannot wait now. Where Get would wait for a load, or fail, it
+// returns false and does nothing. A remembered absence is an answer, and comes with its error.
 func (c *Cache[V]) GetCached(ctx context.Context, l Lookup[V]) (Result[V], bool, error) {
 	e, _ := c.fresh(ctx, &l, c.clock())
 	if e == nil {
@@ -28,8 +29,10 @@ func (c *Cache[V]) GetCached(ctx context.Context, l Lookup[V]) (Result[V], bool,
 	return found, true, err
 }
 
-// fresh returns the entry that answers the lookup at once, nil when there is none; and whether the cache is open.
-func (c *Cache[V]) fresh(ctx context.Context, l *Lookup[V], arrival instant) (e *entry[V], open bool) {
+// fresh returns the entry that answers the lookup at once, nil when there is none; and whether the
+// cache is open.
+func (c *Cache[V]) fresh(ctx context.Context, l *Lookup[V],
+	arrival instant) (e *entry[V], open bool) {
 	e, open = c.store.get(l.Key)
 	if !open || e == nil || !e.isFresh(arrival, l) {
 		return nil, open
@@ -67,8 +70,8 @@ func (c *Cache[V]) miss(ctx context.Context, l Lookup[V], arrival instant) (Resu
 	return f.outcome.entry.answer(SourceLoad, &l.Policy)
 }
 
-// join returns the flight to wait for, of which the caller is a waiter from here on; or the fresh entry
-// that the store does not have yet; or nothing, when a flight is needed and the caller was refused.
+// join returns the flight to wait for, with the caller as a waiter; or the fresh entry that the
+// store does not have yet; or nothing, when a flight is needed and Admit refused the caller.
 func (c *Cache[V]) join(
 	ctx context.Context, l Lookup[V], arrival instant, refusal error,
 ) (*flight[V], *entry[V], error) {
@@ -95,11 +98,11 @@ func (c *Cache[V]) join(
 	} else {
 		f.joined(ctx)
 	}
-	f.board()
+	f.join()
 	return f, nil, nil
 }
 
-// refused answers a caller whom Admit has refused with err.
+// refused answers a caller whom Admit refused with err.
 func (c *Cache[V]) refused(l *Lookup[V], err error) (Result[V], error) {
 	now := c.clock()
 	o := c.failure(ownKey(l.Key), err, now, &l.Policy)
@@ -111,15 +114,17 @@ func (c *Cache[V]) refused(l *Lookup[V], err error) (Result[V], error) {
 	s := c.spaceOf(l.Key.Space)
 	replaced := s.settle(l.Key, o, now)
 	standIn := s.entry(l.Key)
-	c.tidy(s)
+	c.release(s)
 	c.mu.Unlock()
 
 	c.publish(o, replaced)
 	return answerFailure(o, standIn, now, l)
 }
 
-// answerFailure returns the outcome's error or, in an outage, the entry known of the key if it may stand in.
-func answerFailure[V any](o outcome[V], standIn *entry[V], now instant, l *Lookup[V]) (Result[V], error) {
+// answerFailure returns the outcome's error or, in an outage, the entry known of the key if it may
+// stand in.
+func answerFailure[V any](o outcome[V], standIn *entry[V], now instant,
+	l *Lookup[V]) (Result[V], error) {
 	if o.class == ClassOutage && standIn != nil && standIn.isServable(now, l) {
 		return standIn.answer(SourceStale, &l.Policy)
 	}

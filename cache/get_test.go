@@ -51,7 +51,10 @@ func TestVersionsNamesAndSpacesAreCachedApart(t *testing.T) {
 		{Space: "s", Name: "n"}, {Space: "s", Name: "n", Version: 1}, {Space: "s", Name: "m"}, {Space: "r", Name: "n"},
 		{Space: "sn"}, {Name: "sn"},
 	} {
-		l := cache.Lookup[int]{Key: key, Policy: standard, Load: func(context.Context, cache.Key) (int, error) { return i, nil }}
+		l := cache.Lookup[int]{Key: key, Policy: standard,
+			Load: func(context.Context, cache.Key) (int, error) {
+				return i, nil
+			}}
 		get(t, c, l).wants(t, i, cache.SourceLoad)
 		get(t, c, l).wants(t, i, cache.SourceCache)
 	}
@@ -134,7 +137,8 @@ func TestExpiriesAreUpToATenthEarlyAndSpread(t *testing.T) {
 				t.Fatal("the jitter was drawn twice")
 			}
 		}
-		if earliest < 54*time.Minute || earliest > 55*time.Minute || latest > time.Hour || latest < 59*time.Minute {
+		if earliest < 54*time.Minute || earliest > 55*time.Minute || latest > time.Hour ||
+			latest < 59*time.Minute {
 			t.Fatalf("lives from %v to %v, want them spread over 54m to 1h", earliest, latest)
 		}
 	})
@@ -176,7 +180,8 @@ func TestMaxAgeZeroIsAnsweredByALoadThatBeganLater(t *testing.T) {
 	})
 }
 
-// The first begins one, the second, for which that is too old, another one; all others share a third.
+// The first begins one, the second, for which that is too old, another one; all others share a
+// third.
 func TestAThousandConcurrentMaxAgeZeroGetsCauseThreeLoadsAtMost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, src := newCache(t), &source{gate: make(chan struct{})}
@@ -391,7 +396,9 @@ func TestCloseEndsLoadsAndRefusesWhatComesLater(t *testing.T) {
 		src.wantsLoads(t, 2)
 
 		c.SetMaxBytes(1)
-		if n := c.Drop("s", "n") + c.DropSpace("s") + c.DropMatching("s", func(string) bool { return true }); n != 0 {
+		if n := c.Drop("s", "n") + c.DropSpace("s") + c.DropMatching("s", func(string) bool {
+			return true
+		}); n != 0 {
 			t.Fatalf("dropped %d after Close", n)
 		}
 		c.Close()
@@ -402,7 +409,10 @@ func TestCloseWaitsForLoadsThatDoNotListen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCache(t)
 		l := (&source{}).lookup("n")
-		l.Load = func(context.Context, cache.Key) (int, error) { time.Sleep(time.Minute); return 7, nil }
+		l.Load = func(context.Context, cache.Key) (int, error) {
+			time.Sleep(time.Minute)
+			return 7, nil
+		}
 		waits := goGet(t.Context(), c, l)
 		synctest.Wait()
 		start := time.Now()
@@ -429,7 +439,8 @@ func TestCloseRacingWithEverythingElse(t *testing.T) {
 					if w == 0 && i == 150 {
 						c.Close()
 					}
-					if _, err := c.Get(t.Context(), src.lookup(name)); err != nil && !errors.Is(err, cache.ErrClosed) {
+					if _, err := c.Get(t.Context(), src.lookup(name)); err != nil &&
+						!errors.Is(err, cache.ErrClosed) {
 						t.Error(err)
 					}
 					c.Drop("s", name)
@@ -459,7 +470,8 @@ func TestGetCachedAnswersWhatIsThereAndCausesNoLoad(t *testing.T) {
 		wants := func(what string, l cache.Lookup[int], wantOK bool, wantErr error) {
 			t.Helper()
 			found, ok, err := c.GetCached(t.Context(), l)
-			if ok != wantOK || !errors.Is(err, wantErr) || ok && err == nil && (found.Value != 1 || found.Source != cache.SourceCache) {
+			if ok != wantOK || !errors.Is(err, wantErr) ||
+				ok && err == nil && (found.Value != 1 || found.Source != cache.SourceCache) {
 				t.Errorf("%s: %+v, %v, %v", what, found, ok, err)
 			}
 		}

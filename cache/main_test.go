@@ -117,7 +117,8 @@ func goGet(ctx context.Context, c *cache.Cache[int], l cache.Lookup[int]) <-chan
 func (a answer) wants(t testing.TB, value int, source cache.Source) {
 	t.Helper()
 	if a.err != nil || a.Value != value || a.Source != source {
-		t.Fatalf("got value %d, source %d, error %v; want value %d, source %d", a.Value, a.Source, a.err, value, source)
+		t.Fatalf("got value %d, source %d, error %v; want value %d, source %d", a.Value, a.Source,
+			a.err, value, source)
 	}
 }
 

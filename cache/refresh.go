@@ -2,8 +2,8 @@ package cache
 
 import "context"
 
-// refresh loads the entry's key in the background, unless that is being done, was tried in vain a moment ago, or there
-// is no room for it.
+// refresh loads the entry's key in the background, unless a refresh is running, failed a moment
+// ago, or has no room.
 func (c *Cache[V]) refresh(ctx context.Context, l Lookup[V], e *entry[V], arrival instant) {
 	if !e.claimRefresh(arrival) {
 		return
@@ -18,7 +18,8 @@ func (c *Cache[V]) launchRefresh(ctx context.Context, l Lookup[V], e *entry[V]) 
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.spaces[l.Key.Space]
-	if c.closed || s.entry(l.Key) != e || s.flights[l.Key].isBusy() || s.isFull(l.Policy.MaxWaiting, nil) {
+	if c.closed || s.entry(l.Key) != e || s.flights[l.Key].isBusy() ||
+		s.isFull(l.Policy.MaxWaiting, nil) {
 		return false
 	}
 	c.launch(newFlight(ctx, s, l), nil)

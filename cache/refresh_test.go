@@ -8,7 +8,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/cache"
 )
 
-// refreshed is a lookup with a copy that a hit should refresh: 50 minutes old, with a refresh window of 15.
+// refreshed is a lookup with a copy that a hit should refresh: 50 minutes old, with a refresh
+// window of 15.
 func refreshed(t *testing.T, c *cache.Cache[int], src *source) cache.Lookup[int] {
 	l := src.lookup("n")
 	l.Policy.RefreshAhead = time.Hour // counts as a quarter of the ttl

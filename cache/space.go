@@ -2,20 +2,23 @@ package cache
 
 import "iter"
 
-// space is the index of one Key.Space: every entry and every flight in it, and how many wait. It exists while there is
-// any of them. All of it is guarded by Cache.mu, except that an index taken out by DropSpace belongs to the taker.
+// space is the index of one Key.Space: its entries, its flights, and how many callers wait. It
+// exists while it has any of them. Cache.mu guards all of it, except that DropSpace takes the old
+// index away for itself.
 type space[V any] struct {
 	generation *generation // never nil
 	index      index[V]
 	copies     int // names that have a copy
 
-	flights    map[Key]*flights[V]     // those that new callers may meet
-	running    map[*flight[V]]struct{} // every flight that has begun and not finished, fenced ones too
-	waiting    int                     // callers
-	unattended int                     // running flights with no waiter
+	flights map[Key]*flights[V] // those that new callers may meet
+	// every flight that has begun and not finished, fenced ones too
+	running    map[*flight[V]]struct{}
+	waiting    int // callers
+	unattended int // running flights with no waiter
 }
 
-// index is the entries of a space. Most names have one entry, of version 0: it takes no map of its own.
+// index holds the entries of a space. Most names have one entry, of version 0, and pay for no map
+// of their own.
 type index[V any] struct {
 	zero   map[string]*entry[V]    // those of version 0, by Key.Name
 	others map[string]*versions[V] // the others, by Key.Name
@@ -107,8 +110,8 @@ func (x *index[V]) hasCopy(name string) bool {
 // len is about how many entries there are: names with several count once or twice.
 func (x *index[V]) len() int { return len(x.zero) + len(x.others) }
 
-// names yields every name that a flight or an entry has, some of them several times. The flights come first: what one
-// leaves behind when it ends is an entry, which then is still to come.
+// names yields every name that has a flight or an entry; a name may come several times. The flights
+// come first, because a flight that ends meanwhile leaves an entry, which is then still to come.
 func (s *space[V]) names(yield func(string) bool) {
 	for key := range s.flights {
 		if !yield(key.Name) {
@@ -136,7 +139,7 @@ func newSpace[V any](name string) *space[V] {
 
 func (s *space[V]) name() string { return s.generation.space }
 
-// spaceOf returns the space, made when there is none. mu must be held.
+// spaceOf returns the space, and makes it first if necessary. mu must be held.
 func (c *Cache[V]) spaceOf(name string) *space[V] {
 	s := c.spaces[name]
 	if s == nil {
@@ -146,8 +149,8 @@ func (c *Cache[V]) spaceOf(name string) *space[V] {
 	return s
 }
 
-// tidy lets go of a space in which nothing is left. mu must be held.
-func (c *Cache[V]) tidy(s *space[V]) {
+// release forgets a space in which nothing is left. mu must be held.
+func (c *Cache[V]) release(s *space[V]) {
 	empty := s.index.len() == 0 && len(s.flights) == 0 && len(s.running) == 0 && s.waiting == 0
 	if empty && c.spaces[s.name()] == s {
 		delete(c.spaces, s.name())
@@ -168,7 +171,8 @@ func (s *space[V]) entry(key Key) *entry[V] {
 	return nil
 }
 
-// setEntry makes e, which may be nil, what is known of the key. The entry that it replaces is dropped and returned.
+// setEntry makes e, which may be nil, what is known of the key. It drops and returns the entry that
+// was there.
 func (s *space[V]) setEntry(key Key, e *entry[V]) (replaced *entry[V]) {
 	if replaced = s.entry(key); replaced != nil {
 		replaced.dropped.Store(true)
@@ -188,7 +192,8 @@ func (s *space[V]) setEntry(key Key, e *entry[V]) (replaced *entry[V]) {
 	return replaced
 }
 
-// isFull reports whether one more caller, who would wait for f or, when f is nil, for a new flight, is too many.
+// isFull reports whether MaxWaiting leaves no room for one more caller, who would wait for f or,
+// when f is nil, for a new flight.
 func (s *space[V]) isFull(maxWaiting int, f *flight[V]) bool {
 	more := 1
 	if f != nil && f.isUnattended() {
@@ -197,7 +202,7 @@ func (s *space[V]) isFull(maxWaiting int, f *flight[V]) bool {
 	return maxWaiting > 0 && s.waiting+s.unattended+more > maxWaiting
 }
 
-// forget takes an entry that has left the store out of the index.
+// forget removes an entry that has left the store from the index.
 func (c *Cache[V]) forget(e *entry[V]) {
 	if e.isDropped() {
 		return // and so not in the index
@@ -207,12 +212,12 @@ func (c *Cache[V]) forget(e *entry[V]) {
 	key := e.key()
 	if s := c.spaces[key.Space]; s.entry(key) == e {
 		s.setEntry(key, nil)
-		c.tidy(s)
+		c.release(s)
 	}
 	e.dropped.Store(true)
 }
 
-// takeAny drops entries that cost so many bytes in sum, whichever come first, and returns them.
+// takeAny drops entries, in any order, until they add up to the given cost, and returns them.
 func (c *Cache[V]) takeAny(bytes int64) (taken []*entry[V]) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -224,7 +229,7 @@ func (c *Cache[V]) takeAny(bytes int64) (taken []*entry[V]) {
 			bytes -= int64(e.cost)
 			taken = append(taken, s.setEntry(e.key(), nil))
 		}
-		c.tidy(s)
+		c.release(s)
 	}
 	return taken
 }

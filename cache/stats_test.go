@@ -20,11 +20,13 @@ func TestALoadIsToldOfEveryGetThatJoinsIt(t *testing.T) {
 		var pairs []string
 		l := src.lookup("n")
 		l.Joined = func(waiter, load context.Context) {
-			pairs = append(pairs, fmt.Sprint(waiter.Value(waiterKey{}), " joins ", load.Value(waiterKey{})))
+			pairs = append(pairs, fmt.Sprint(waiter.Value(waiterKey{}), " joins ",
+				load.Value(waiterKey{})))
 		}
 		var answers []<-chan answer
 		for _, name := range []string{"first", "second", "third"} {
-			answers = append(answers, goGet(context.WithValue(t.Context(), waiterKey{}, name), c, l))
+			answers = append(answers,
+				goGet(context.WithValue(t.Context(), waiterKey{}, name), c, l))
 			synctest.Wait()
 		}
 		close(src.gate)
@@ -72,7 +74,9 @@ func TestARememberedAbsenceSaysThatItIsFromTheCache(t *testing.T) {
 func TestStatsTellBytesAndWhatDidNotFit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const most = 100 << 10
-		c, src := newCacheOf(t, cache.Config[int]{MaxBytes: most, Size: func(int) int { return 1 << 10 }}), &source{}
+		c, src := newCacheOf(t, cache.Config[int]{MaxBytes: most, Size: func(int) int {
+			return 1 << 10
+		}}), &source{}
 		if got := c.Stats(); got != (cache.Stats{MaxBytes: most}) {
 			t.Errorf("an empty cache says %+v", got)
 		}
@@ -84,7 +88,8 @@ func TestStatsTellBytesAndWhatDidNotFit(t *testing.T) {
 			t.Errorf("%d bytes of at most %d", got.Bytes, most)
 		}
 		if out := int(got.Evictions + got.Rejections); out != 200-c.Len("s") {
-			t.Errorf("%d evictions and %d rejections, and %d of 200 are there", got.Evictions, got.Rejections, c.Len("s"))
+			t.Errorf("%d evictions and %d rejections, and %d of 200 are there", got.Evictions,
+				got.Rejections, c.Len("s"))
 		}
 		before := got.Evictions
 		c.SetMaxBytes(most / 10)
@@ -96,7 +101,9 @@ func TestStatsTellBytesAndWhatDidNotFit(t *testing.T) {
 
 func TestStatsTellALargeEntryThatIsTurnedAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, src := newCacheOf(t, cache.Config[int]{MaxBytes: 4 << 10, Size: func(int) int { return 8 << 10 }}), &source{}
+		c, src := newCacheOf(t, cache.Config[int]{MaxBytes: 4 << 10, Size: func(int) int {
+			return 8 << 10
+		}}), &source{}
 		get(t, c, src.lookup("n"))
 		if got := c.Stats(); got.Rejections != 1 || got.Evictions != 0 {
 			t.Errorf("%+v", got)

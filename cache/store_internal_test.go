@@ -38,7 +38,8 @@ func mustGet[V any](t testing.TB, c *Cache[V], l Lookup[V]) Result[V] {
 	return res
 }
 
-// checkInStep compares the index with the store: the same entries, none of them dropped, and counts that add up.
+// checkInStep compares the index with the store: the same entries, none of them dropped, and counts
+// that add up.
 func checkInStep[V any](t testing.TB, c *Cache[V]) (entries int) {
 	t.Helper()
 	c.background.Wait() // a flight answers its waiters before it has reached the store
@@ -75,7 +76,8 @@ func checkInStep[V any](t testing.TB, c *Cache[V]) (entries int) {
 				}
 			}
 			if len(v.entries) == 0 || ofName != v.copies {
-				t.Errorf("%q counts %d copies, has %d among %d versions", name, v.copies, ofName, len(v.entries))
+				t.Errorf("%q counts %d copies, has %d among %d versions", name, v.copies, ofName,
+					len(v.entries))
 			}
 		}
 		if len(copies) != s.copies {
@@ -85,7 +87,8 @@ func checkInStep[V any](t testing.TB, c *Cache[V]) (entries int) {
 			t.Errorf("space %q: flights of %d names", s.name(), len(s.flights))
 		}
 		if s.waiting != 0 || s.unattended != 0 || len(s.running) != 0 {
-			t.Errorf("space %q: %d waiting, %d unattended, %d running", s.name(), s.waiting, s.unattended, len(s.running))
+			t.Errorf("space %q: %d waiting, %d unattended, %d running", s.name(), s.waiting,
+				s.unattended, len(s.running))
 		}
 	}
 	if entries != len(held) {
@@ -109,7 +112,9 @@ func TestEvictionAndRejectionKeepTheIndexInStep(t *testing.T) {
 			l.MaxAge = &zero
 			l.Load = func(context.Context, Key) (string, error) { return value + value, nil }
 		case 6: // too large for the whole cache
-			l.Load = func(context.Context, Key) (string, error) { return strings.Repeat("x", 2*fit*size), nil }
+			l.Load = func(context.Context, Key) (string, error) {
+				return strings.Repeat("x", 2*fit*size), nil
+			}
 		}
 		mustGet(t, c, l)
 		if i%20 == 0 {
@@ -217,10 +222,12 @@ func TestKeysOfOneHashAreNotTakenForEachOther(t *testing.T) {
 	for range 10 {
 		for _, tenant := range tenants {
 			for range 3 {
-				if got := mustGet(t, c, lookupOf(tenant, "n", "of "+tenant)); got.Value != "of "+tenant {
+				if got := mustGet(t, c, lookupOf(tenant, "n", "of "+tenant)); got.Value != "of "+
+					tenant {
 					t.Fatalf("tenant %s got the value %s", tenant, got.Value)
 				}
-				c.background.Wait() // or the one before may reach the store, and its only place, later
+				// or the one before may reach the store, and its only place, later
+				c.background.Wait()
 			}
 		}
 		checkInStep(t, c)
@@ -267,16 +274,20 @@ func TestMemoryStaysWithinTheBound(t *testing.T) {
 	for _, size := range []int{100, 4000} {
 		t.Run(fmt.Sprint(size, " bytes"), func(t *testing.T) {
 			before := heap()
-			c := newTestCache(t, Config[[]byte]{MaxBytes: bound, Size: func(b []byte) int { return len(b) }})
+			c := newTestCache(t, Config[[]byte]{MaxBytes: bound, Size: func(b []byte) int {
+				return len(b)
+			}})
 			empty := heap()
 			for i := range 2 * bound / (size + entryOverhead) {
-				mustGet(t, c, lookupOf(strings.Clone("space"), fmt.Sprintf("secret/data/team/%06d", i), make([]byte, size)))
+				mustGet(t, c, lookupOf(strings.Clone("space"),
+					fmt.Sprintf("secret/data/team/%06d", i), make([]byte, size)))
 			}
 			n := checkInStep(t, c)
 			used := heap() - empty
 			t.Logf("%d entries, %.0f bytes each beside the value, %.2f of the bound; empty: %d KiB",
 				n, float64(used)/float64(n)-float64(size), float64(used)/bound, (empty-before)>>10)
-			if used > bound*4/3 || used < bound/2 { // maps that have churned take more than fresh ones
+			// maps that have churned take more than fresh ones
+			if used > bound*4/3 || used < bound/2 {
 				t.Errorf("the heap grew by %d bytes under a bound of %d", used, bound)
 			}
 			runtime.KeepAlive(c)

@@ -8,8 +8,8 @@ import (
 // maxIdleWorkers bounds the goroutines that wait for a load.
 const maxIdleWorkers = 16
 
-// workers run loads, each on a goroutine that goes on with the next one: a new goroutine begins with a small stack, and
-// growing it takes a tenth of the CPU of a load.
+// workers run loads, each on a goroutine that continues with the next one. A new goroutine begins
+// with a small stack, and growing it takes a tenth of the CPU of a load.
 type workers struct {
 	tasks chan func() // handed from who has one to an idle worker
 	idle  atomic.Int32
@@ -44,7 +44,7 @@ func (w *workers) work(task func()) {
 	}
 }
 
-// end waits until every worker has ended. No task may run, or come.
+// end waits until every worker has ended. No task may be running, or come later.
 func (w *workers) end() {
 	close(w.ended)
 	w.all.Wait()

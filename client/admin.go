@@ -19,19 +19,18 @@ type Invalidation struct {
 // Invalidate drops secrets from the sidecar's cache, and this client's kept answers. It returns how
 // many the sidecar dropped. A call that begins after it has returned gets no older value. A stored
 // reference may stand in Path. Of the options only Timeout means something. The error is an *Error.
-func (c *Client) Invalidate(ctx context.Context, what Invalidation, options ...Option) (entries int, err error) {
+func (c *Client) Invalidate(ctx context.Context, what Invalidation,
+	options ...Option) (entries int, err error) {
 	ctx, cancel := optionsOf(options).limit(ctx)
 	defer cancel()
-	request := &secretsidecarv1.InvalidateRequest{Connection: what.Connection, Path: what.Path, RenewLogin: what.RenewLogin}
-	if what.Path != "" {
-		l, failed := call{connection: what.Connection}.lookup(what.Path)
-		if failed != nil {
-			return 0, failed
-		}
-		request.Connection, request.Path = l.connection, l.path
+	l, failed := call{connection: what.Connection}.lookup(what.Path)
+	if failed != nil {
+		return 0, failed
 	}
+	request := &secretsidecarv1.InvalidateRequest{Connection: l.connection, Path: l.path,
+		RenewLogin: what.RenewLogin}
 	defer c.near.drop() // what was asked for in between may be older than the sidecar's drop
-	failed := c.try(ctx, func() error {
+	failed = c.try(ctx, func() error {
 		answer, err := c.api.Invalidate(ctx, request)
 		entries = int(answer.GetEntries())
 		return err
@@ -43,31 +42,44 @@ func (c *Client) Invalidate(ctx context.Context, what Invalidation, options ...O
 }
 
 // TestConnection tests one of the sidecar's connections, and a reference too unless that is "". The
-// answer's Ok is false when a check failed; the error, an *Error, is for a test that could not be made.
-func (c *Client) TestConnection(ctx context.Context, connection, reference string, options ...Option) (*secretsidecarv1.TestConnectionResponse, error) {
+// answer's Ok is false when a check failed; the error, an *Error, is for a test that could not be
+// made. A stored reference may stand for both.
+func (c *Client) TestConnection(ctx context.Context, connection, reference string,
+	options ...Option) (*secretsidecarv1.TestConnectionResponse, error) {
+	l, failed := call{connection: connection}.lookup(reference)
+	if failed != nil {
+		return nil, failed
+	}
 	return c.test(ctx, &secretsidecarv1.TestConnectionRequest{
-		Target: &secretsidecarv1.TestConnectionRequest_Connection{Connection: connection}, Path: reference,
+		Target: &secretsidecarv1.TestConnectionRequest_Connection{Connection: l.connection},
+		Path:   l.path,
 	}, options)
 }
 
 // TestSpec is TestConnection for a connection that the sidecar does not have.
-func (c *Client) TestSpec(ctx context.Context, spec *secretsidecarv1.ConnectionSpec, reference string, options ...Option) (*secretsidecarv1.TestConnectionResponse, error) {
+func (c *Client) TestSpec(ctx context.Context, spec *secretsidecarv1.ConnectionSpec,
+	reference string, options ...Option) (*secretsidecarv1.TestConnectionResponse, error) {
 	return c.test(ctx, &secretsidecarv1.TestConnectionRequest{
 		Target: &secretsidecarv1.TestConnectionRequest_Spec{Spec: spec}, Path: reference,
 	}, options)
 }
 
-func (c *Client) test(ctx context.Context, request *secretsidecarv1.TestConnectionRequest, options []Option) (answer *secretsidecarv1.TestConnectionResponse, err error) {
+func (c *Client) test(ctx context.Context, request *secretsidecarv1.TestConnectionRequest,
+	options []Option) (answer *secretsidecarv1.TestConnectionResponse, err error) {
 	ctx, cancel := optionsOf(options).limit(ctx)
 	defer cancel()
-	if failed := c.try(ctx, func() error { answer, err = c.api.TestConnection(ctx, request); return err }); failed != nil {
+	if failed := c.try(ctx, func() error {
+		answer, err = c.api.TestConnection(ctx, request)
+		return err
+	}); failed != nil {
 		return nil, failed
 	}
 	return answer, nil
 }
 
 // Connections returns the sidecar's connections and their state. The error is an *Error.
-func (c *Client) Connections(ctx context.Context, options ...Option) ([]*secretsidecarv1.ConnectionStatus, error) {
+func (c *Client) Connections(ctx context.Context,
+	options ...Option) ([]*secretsidecarv1.ConnectionStatus, error) {
 	ctx, cancel := optionsOf(options).limit(ctx)
 	defer cancel()
 	var answer *secretsidecarv1.ListConnectionsResponse

@@ -31,21 +31,24 @@ const (
 	maxAnswerBytes = 8 << 20
 )
 
-// reconnect is how a connection is opened again. gRPC's own pauses grow to two minutes; a socket on
-// the same machine costs nothing to try, so a sidecar that is back is found within a second.
+// reconnect is how fast a connection is reopened. gRPC's own pauses grow to two minutes; trying a
+// socket on the same machine costs nothing, so a sidecar that is back is found within a second.
 var reconnect = grpc.ConnectParams{
-	Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 750 * time.Millisecond},
+	Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6,
+		Jitter: 0.2, MaxDelay: 500 * time.Millisecond},
 	MinConnectTimeout: 5 * time.Second,
 }
 
-// Client asks one sidecar. It is safe for concurrent use. Make one for a process, not one for a call.
+// Client asks one sidecar. It is safe for concurrent use. Make one for a process, not one for a
+// call.
 type Client struct {
 	api    secretsidecarv1.SecretServiceClient
 	conn   *grpc.ClientConn // nil when the caller brought the connection
 	socket string
 	near   *nearCache // nil when it is off
 
-	dialed atomic.Pointer[error] // why the socket could not be opened last time; nil or to nil when it could
+	// why the socket could not be opened last time; nil, or a nil error, when it could
+	dialed atomic.Pointer[error]
 }
 
 // OpenOption changes how Open opens.
@@ -59,21 +62,21 @@ type settings struct {
 	nearAge time.Duration
 }
 
-// Socket names the sidecar's socket: a path, or a path after "unix:" or "unix://". It goes before SocketEnv.
+// Socket names the sidecar's socket: a path, or a path after "unix:" or "unix://". It wins over
+// SocketEnv.
 func Socket(path string) OpenOption { return func(s *settings) { s.socket = path } }
 
-// Wait bounds how long Open waits for the sidecar; 10 s where it is not given. With 0 Open does not
-// wait, and the first call does.
+// Wait bounds how long Open waits for the sidecar; the default is 10 s. With 0 Open does not wait,
+// and the first call does.
 func Wait(bound time.Duration) OpenOption { return func(s *settings) { s.wait = bound } }
 
 // Conn makes the client use a connection that the caller has opened and will close. Open does not
-// wait for it, and Socket means nothing beside it.
+// wait for it, and Socket has no effect.
 func Conn(conn grpc.ClientConnInterface) OpenOption { return func(s *settings) { s.conn = conn } }
 
-// NearCache keeps answers in this process for up to maxAge, or 5 s when that is 0. A kept answer is
-// never given out past its ExpiresAt or after an Invalidate through this client, nor to a call that
-// asks for Fresh; a change in Vault, or somebody else's Invalidate, takes up to maxAge longer to be
-// seen than without it.
+// NearCache keeps answers in this process for up to maxAge, or 5 s when that is 0. It never returns
+// one past its ExpiresAt, after an Invalidate through this client, or to a call that asks for
+// Fresh. A change in Vault, or somebody else's Invalidate, takes up to maxAge longer to be seen.
 func NearCache(maxAge time.Duration) OpenOption {
 	return func(s *settings) { s.near, s.nearAge = true, maxAge }
 }
@@ -116,18 +119,24 @@ func (c *Client) Close() error {
 	return c.conn.Close()
 }
 
+// isClosed reports whether Close was called on a connection of the client's own.
+func (c *Client) isClosed() bool {
+	return c.conn != nil && c.conn.GetState() == connectivity.Shutdown
+}
+
 func (c *Client) dial(socket string) error {
 	path, err := socketPath(socket)
 	if err != nil {
 		return err
 	}
 	c.socket = path
-	// A dialer of our own takes every path as it is: gRPC's unix targets are URLs.
+	// Our own dialer takes every path as it is; gRPC's unix targets are URLs.
 	c.conn, err = grpc.NewClient("passthrough:///localhost",
 		grpc.WithContextDialer(c.openSocket),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithConnectParams(reconnect),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswerBytes), grpc.WaitForReady(true)),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswerBytes),
+			grpc.WaitForReady(true)),
 	)
 	if err != nil {
 		return fmt.Errorf("make a client for %s: %w", path, err)
@@ -166,10 +175,13 @@ func (c *Client) whyUnreachable() string {
 	switch {
 	case c.conn == nil:
 		return "no sidecar answers over this connection: start it, or look at its log"
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOTDIR):
-		return fmt.Sprintf("no sidecar answers at %s: start it, or name its socket in %s", c.socket, SocketEnv)
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED),
+		errors.Is(err, syscall.ENOTDIR):
+		return fmt.Sprintf("no sidecar answers at %s: start it, or name its socket in %s", c.socket,
+			SocketEnv)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Sprintf("this user may not open the socket %s: see `socket` in the sidecar's configuration for mode and group", c.socket)
+		return fmt.Sprintf("this user may not open the socket %s: see `socket` in the sidecar's "+
+			"configuration for mode and group", c.socket)
 	case err != nil:
 		return fmt.Sprintf("the socket %s cannot be opened: %v", c.socket, err)
 	}
@@ -192,15 +204,19 @@ func socketPath(socket string) (string, error) {
 	case strings.HasPrefix(socket, "unix://"):
 		path = strings.TrimPrefix(socket, "unix://")
 		if !strings.HasPrefix(path, "/") {
-			return "", fmt.Errorf("the socket %q has no absolute path after unix://: write unix:///path, or the path alone", socket)
+			return "",
+				fmt.Errorf("the socket %q has no absolute path after unix://: write "+
+					"unix:///path, or the path alone", socket)
 		}
 	case strings.HasPrefix(socket, "unix:"):
 		path = strings.TrimPrefix(socket, "unix:")
 	case strings.Contains(socket, "://"):
-		return "", fmt.Errorf("the socket %q is no Unix socket: write its path, or unix:///path", socket)
+		return "", fmt.Errorf("the socket %q is not a Unix socket: write its path, or unix:///path",
+			socket)
 	}
 	if path == "" {
-		return "", fmt.Errorf("the socket %q names no path: write unix:///path, or the path alone", socket)
+		return "", fmt.Errorf("the socket %q names no path: write unix:///path, or the path alone",
+			socket)
 	}
 	return path, nil
 }

@@ -25,7 +25,8 @@ type reason string
 // Error implements error.
 func (r reason) Error() string { return string(r) }
 
-// Each of these is an Error's reason, for errors.Is. docs/errors.md says what each means and what to do.
+// Each of these is an Error's reason, for errors.Is. docs/errors.md says what each means and what
+// to do.
 const (
 	ErrInvalidPath           = reason("INVALID_PATH")
 	ErrInvalidRequest        = reason("INVALID_REQUEST")
@@ -48,12 +49,18 @@ const (
 	ErrVaultSealed           = reason("VAULT_SEALED")
 	ErrVaultRateLimited      = reason("VAULT_RATE_LIMITED")
 	ErrLoginPending          = reason("LOGIN_PENDING")
+	ErrAuditFailed           = reason("AUDIT_FAILED")
+	ErrScanDisabled          = reason("SCAN_DISABLED")
 	ErrShuttingDown          = reason("SHUTTING_DOWN")
+	ErrDeadlineExceeded      = reason("DEADLINE_EXCEEDED")
+	ErrCancelled             = reason("CANCELLED")
+	ErrInternal              = reason("INTERNAL")
 	ErrSidecarUnreachable    = reason(SidecarUnreachable)
 )
 
 // Error is why a call failed. It never holds a secret. errors.Is finds the reason, as in
-// errors.Is(err, client.ErrSecretNotFound), and the context's error where a deadline ended the call.
+// errors.Is(err, client.ErrSecretNotFound), and the context's error where a deadline ended the
+// call.
 type Error struct {
 	// Reason is one of docs/errors.md, or SidecarUnreachable; empty for what gRPC itself refused.
 	Reason string
@@ -87,15 +94,18 @@ func (e *Error) Error() string {
 }
 
 // Is reports whether target is this error's reason.
-func (e *Error) Is(target error) bool { r, ok := target.(reason); return ok && string(r) == e.Reason }
+func (e *Error) Is(target error) bool {
+	r, ok := target.(reason)
+	return ok && string(r) == e.Reason
+}
 
 // Unwrap returns the cause: a context's error, or the status that gRPC brought.
 func (e *Error) Unwrap() error { return e.cause }
 
 // BatchError says which of several references failed. errors.Is and errors.As look at each of them.
 type BatchError struct {
-	// Failed holds the errors, under the names that GetAll was given, or under the place in the object
-	// of ResolveObject as a JSON pointer (RFC 6901).
+	// Failed holds the errors, under the names that GetAll was given, or under the place in the
+	// object of ResolveObject as a JSON pointer (RFC 6901).
 	Failed map[string]*Error
 }
 
@@ -141,28 +151,36 @@ func (c *Client) errorOf(ctx context.Context, err error) *Error {
 			e.RetryAfter = detail.GetRetryDelay().AsDuration()
 		case *errdetails.BadRequest:
 			for _, field := range detail.GetFieldViolations() {
-				e.Violations = append(e.Violations, Violation{field.GetField(), field.GetDescription()})
+				e.Violations = append(e.Violations,
+					Violation{field.GetField(), field.GetDescription()})
 			}
 		}
 	}
-	if e.Reason != "" {
-		return e
+	switch {
+	case e.Reason == "":
+		return c.withoutReason(ctx, e)
+	case e.code == codes.DeadlineExceeded:
+		// The sidecar's clock may say so a moment before ours does.
+		e.cause = errors.Join(context.DeadlineExceeded, err)
 	}
-	return c.withoutReason(ctx, e)
+	return e
 }
 
 // withoutReason explains an error that the sidecar did not send.
 func (c *Client) withoutReason(ctx context.Context, e *Error) *Error {
 	ended := ctx.Err()
 	switch {
+	case c.isClosed():
+		e.Message = "the client is closed: open another one"
+	case errors.Is(ended, context.Canceled):
+		e.Reason, e.cause = string(ErrCancelled), ended
+		e.Message = "the caller gave up before the sidecar answered"
 	case e.code == codes.Unavailable, ended != nil && c.dialError() != nil:
 		return c.unreachable(errors.Join(ended, e.cause))
 	case ended != nil:
-		e.cause = ended
-		e.Message = "the sidecar did not answer in time: give the call more time, or look at the sidecar's log"
-		if errors.Is(ended, context.Canceled) {
-			e.Message = "the caller gave up before the sidecar answered"
-		}
+		e.Reason, e.cause = string(ErrDeadlineExceeded), ended
+		e.Message = "the sidecar did not answer in time: give the call more time, or look at the " +
+			"sidecar's log"
 	}
 	return e
 }
@@ -171,7 +189,8 @@ func (c *Client) withoutReason(ctx context.Context, e *Error) *Error {
 func itemError(said *secretsidecarv1.ResolveError) *Error {
 	code := codes.Code(uint32(said.GetCode())) // #nosec G115 -- a google.rpc.Code
 	return &Error{
-		Reason: said.GetReason(), Message: said.GetMessage(), RetryAfter: said.GetRetryDelay().AsDuration(),
-		code: code, cause: status.Error(code, said.GetMessage()),
+		Reason: said.GetReason(), Message: said.GetMessage(),
+		RetryAfter: said.GetRetryDelay().AsDuration(),
+		code:       code, cause: status.Error(code, said.GetMessage()),
 	}
 }

@@ -58,7 +58,8 @@ func ExampleUse() {
 	// A 401 makes Use ask for a fresh value, and call once more if the secret was rotated.
 	response, err := client.Use(ctx, c, "secret/data/mysec/api_key",
 		func(ctx context.Context, key string) (*http.Response, error) {
-			request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://api.example/v1/orders", http.NoBody)
+			request, err := http.NewRequestWithContext(ctx, http.MethodGet,
+				"https://api.example/v1/orders", http.NoBody)
 			if err != nil {
 				return nil, err
 			}

@@ -2,8 +2,12 @@ package client
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -16,6 +20,8 @@ const (
 	defaultTimeout = 15 * time.Second
 	// maxBatch is how many references one BatchResolve takes.
 	maxBatch = 256
+	// longestPath is the longest reference that the sidecar takes, in bytes.
+	longestPath = 1024
 )
 
 // Option changes one call.
@@ -43,14 +49,15 @@ func (b bound) proto() *durationpb.Duration {
 	return durationpb.New(b.is)
 }
 
-// Connection names the connection of references that do not name their own. It may be left out while
-// the sidecar has exactly one.
+// Connection names the connection of references that do not name their own. It may be left out
+// while the sidecar has exactly one.
 func Connection(name string) Option { return func(c *call) { c.connection = name } }
 
 // Project is the id of the project that asks, for connections that belong to projects.
 func Project(id string) Option { return func(c *call) { c.project = id } }
 
-// Key names the key in the secret, for keys that hold a slash. The reference is then the secret alone.
+// Key names the key in the secret, for keys that hold a slash. The reference is then the secret
+// alone.
 func Key(key string) Option { return func(c *call) { c.key = key } }
 
 // Version asks for one version of a secret; 0, as without it, for the latest.
@@ -59,7 +66,8 @@ func Version(number uint32) Option { return func(c *call) { c.version = number }
 // Fresh makes the sidecar read Vault now, whatever it has in its cache.
 func Fresh() Option { return func(c *call) { c.maxAge = bound{set: true} } }
 
-// MaxStale bounds what an outage of Vault may add to the age of a copy. With 0 no stale copy is taken.
+// MaxStale bounds what an outage of Vault may add to the age of a copy. With 0 no stale copy is
+// taken.
 func MaxStale(longest time.Duration) Option {
 	return func(c *call) { c.maxStale = bound{set: true, is: longest} }
 }
@@ -97,28 +105,45 @@ type lookup struct {
 func (o call) lookup(reference string) (lookup, *Error) {
 	l := lookup{o.connection, reference, o.project, o.key, o.version, o.maxAge, o.maxStale}
 	connection, path, stored := StoredReference(reference)
-	if !stored {
-		return l, nil
-	}
 	switch {
-	case connection == "":
-		return l, refused(ErrConnectionRequired, reference, "the stored reference names no connection: it has to be {{connection|ap_sep_v1|path}}")
-	case o.connection != "" && o.connection != connection:
-		return l, refused(ErrInvalidRequest, reference, "the stored reference names another connection than the call: leave the call's out")
+	case stored && connection == "":
+		return l, refused(ErrConnectionRequired, reference,
+			"the stored reference names no connection: it has to be {{connection|ap_sep_v1|path}}")
+	case stored && o.connection != "" && o.connection != connection:
+		return l, refused(ErrInvalidRequest, reference,
+			"the stored reference names another connection than the call: leave the call's out")
+	case stored:
+		l.connection, l.path = connection, path
 	}
-	l.connection, l.path = connection, path
-	return l, nil
+	return l, l.fits(reference)
 }
 
-// refused is an error that no sidecar was needed for.
+// fits refuses what the sidecar would refuse, and gRPC together with the rest of its batch.
+func (l lookup) fits(reference string) *Error {
+	for _, text := range []string{l.connection, l.path} {
+		switch {
+		case !utf8.ValidString(text):
+			return refused(ErrInvalidPath, strings.ToValidUTF8(reference, "\ufffd"),
+				"the reference is not valid UTF-8")
+		case len(text) > longestPath:
+			return refused(ErrInvalidPath,
+				strings.ToValidUTF8(reference[:min(64, len(reference))], "")+"…",
+				fmt.Sprintf("the reference is too long: it has at most %d bytes", longestPath))
+		}
+	}
+	return nil
+}
+
+// refused is an error that needed no sidecar.
 func refused(why reason, reference, message string) *Error {
 	return &Error{Reason: string(why), Message: message, Reference: reference}
 }
 
 func (l lookup) request() *secretsidecarv1.ResolveRequest {
 	return &secretsidecarv1.ResolveRequest{
-		Connection: l.connection, Path: l.path, ProjectId: l.project, Key: l.key, Version: l.version,
-		MaxAge: l.maxAge.proto(), MaxStale: l.maxStale.proto(),
+		Connection: l.connection, Path: l.path, ProjectId: l.project, Key: l.key,
+		Version: l.version,
+		MaxAge:  l.maxAge.proto(), MaxStale: l.maxStale.proto(),
 	}
 }
 
@@ -131,8 +156,10 @@ func (c *Client) Get(ctx context.Context, reference string, options ...Option) (
 	return secret.Value(), nil
 }
 
-// GetSecret returns the value of a reference and what the sidecar knows of it. The error is an *Error.
-func (c *Client) GetSecret(ctx context.Context, reference string, options ...Option) (*Secret, error) {
+// GetSecret returns the value of a reference and what the sidecar knows of it. The error is an
+// *Error.
+func (c *Client) GetSecret(ctx context.Context, reference string,
+	options ...Option) (*Secret, error) {
 	o := optionsOf(options)
 	l, failed := o.lookup(reference)
 	if failed != nil {
@@ -167,10 +194,11 @@ func (c *Client) resolve(ctx context.Context, l lookup) (secret *Secret, failed 
 	return secret, nil
 }
 
-// GetAll returns the values of several references under the names that they have in the map. It asks
-// for each distinct reference once, 256 at a time. When any fails it returns no value and a
+// GetAll returns the values of several references under the names that they have in the map. It
+// asks for each distinct reference once, 256 at a time. When any fails it returns no value and a
 // *BatchError that names each that did, or an *Error when no reference could be asked for.
-func (c *Client) GetAll(ctx context.Context, references map[string]string, options ...Option) (map[string]string, error) {
+func (c *Client) GetAll(ctx context.Context, references map[string]string,
+	options ...Option) (map[string]string, error) {
 	o := optionsOf(options)
 	ctx, cancel := o.limit(ctx)
 	defer cancel()
@@ -184,8 +212,10 @@ func (c *Client) GetAll(ctx context.Context, references map[string]string, optio
 	return values, nil
 }
 
-// all returns the value or the error of each reference, by name. err is of the calls as a whole.
-func (c *Client) all(ctx context.Context, o call, references map[string]string) (values map[string]string, failed map[string]*Error, err error) {
+// all returns the value or the error of each reference, by name. err is of a call as a whole; with
+// o.keep each of its references has it instead.
+func (c *Client) all(ctx context.Context, o call,
+	references map[string]string) (values map[string]string, failed map[string]*Error, err error) {
 	values, failed = make(map[string]string, len(references)), map[string]*Error{}
 	names := map[lookup][]string{}
 	for name, reference := range references {
@@ -196,7 +226,7 @@ func (c *Client) all(ctx context.Context, o call, references map[string]string) 
 		}
 		names[l] = append(names[l], name)
 	}
-	answers, problem := c.many(ctx, names)
+	answers, problem := c.many(ctx, names, o.keep)
 	if problem != nil {
 		return nil, nil, problem
 	}
@@ -220,8 +250,10 @@ type outcome struct {
 	failed *Error
 }
 
-// many looks distinct references up.
-func (c *Client) many(ctx context.Context, wanted map[lookup][]string) (map[lookup]outcome, *Error) {
+// many looks distinct references up. What fails a call fails all, or with each the call's
+// references.
+func (c *Client) many(ctx context.Context, wanted map[lookup][]string,
+	each bool) (map[lookup]outcome, *Error) {
 	outcomes := make(map[lookup]outcome, len(wanted))
 	var missing []lookup
 	for l := range wanted {
@@ -232,20 +264,34 @@ func (c *Client) many(ctx context.Context, wanted map[lookup][]string) (map[look
 		missing = append(missing, l)
 	}
 	for some := range slices.Chunk(missing, maxBatch) {
-		if failed := c.batch(ctx, some, outcomes); failed != nil {
+		failed := c.batch(ctx, some, outcomes)
+		if failed != nil && (!each || errors.Is(failed, context.Canceled)) {
 			return nil, failed
+		}
+		if failed != nil {
+			failRest(some, outcomes, failed)
 		}
 	}
 	return outcomes, nil
 }
 
-// batch looks up to maxBatch references up, and those that failed for a moment again while ctx leaves time.
+// failRest gives a failure to those that have no secret.
+func failRest(wanted []lookup, outcomes map[lookup]outcome, failed *Error) {
+	for _, l := range wanted {
+		if outcomes[l].secret == nil {
+			outcomes[l] = outcome{failed: failed}
+		}
+	}
+}
+
+// batch looks up to maxBatch references up, and retries those that failed for a moment while ctx
+// leaves time.
 func (c *Client) batch(ctx context.Context, wanted []lookup, outcomes map[lookup]outcome) *Error {
 	for {
 		if failed := c.batchOnce(ctx, wanted, outcomes); failed != nil {
 			return failed
 		}
-		again, wait := failedForNow(wanted, outcomes)
+		again, wait := failedForNow(ctx, wanted, outcomes)
 		if len(again) == 0 || !pause(ctx, wait) {
 			return nil
 		}
@@ -253,7 +299,8 @@ func (c *Client) batch(ctx context.Context, wanted []lookup, outcomes map[lookup
 	}
 }
 
-func (c *Client) batchOnce(ctx context.Context, wanted []lookup, outcomes map[lookup]outcome) *Error {
+func (c *Client) batchOnce(ctx context.Context, wanted []lookup,
+	outcomes map[lookup]outcome) *Error {
 	request := &secretsidecarv1.BatchResolveRequest{}
 	for _, l := range wanted {
 		request.Requests = append(request.Requests, l.request())
@@ -269,7 +316,8 @@ func (c *Client) batchOnce(ctx context.Context, wanted []lookup, outcomes map[lo
 		return failed
 	}
 	if len(results) != len(wanted) {
-		return &Error{Message: "the sidecar answered another batch than was asked for: are client and sidecar of one version?"}
+		return &Error{Message: "the sidecar answered another batch than was asked for: are " +
+			"client and sidecar of one version?"}
 	}
 	for i, l := range wanted {
 		outcomes[l] = c.itemOutcome(ctx, l, results[i], len(wanted), generation)
@@ -277,8 +325,10 @@ func (c *Client) batchOnce(ctx context.Context, wanted []lookup, outcomes map[lo
 	return nil
 }
 
-// itemOutcome reads one item's answer. One that did not fit into the answer of a batch is asked for alone.
-func (c *Client) itemOutcome(ctx context.Context, l lookup, result *secretsidecarv1.BatchResolveResult, of int, generation uint64) outcome {
+// itemOutcome reads one item's answer. An item that did not fit into the batch's answer is asked
+// for alone.
+func (c *Client) itemOutcome(ctx context.Context, l lookup,
+	result *secretsidecarv1.BatchResolveResult, of int, generation uint64) outcome {
 	said := result.GetError()
 	switch {
 	case said == nil:
@@ -292,11 +342,15 @@ func (c *Client) itemOutcome(ctx context.Context, l lookup, result *secretsideca
 	return outcome{failed: itemError(said)}
 }
 
-// failedForNow returns the references whose answer says that they may succeed later, and after how long all may.
-func failedForNow(wanted []lookup, outcomes map[lookup]outcome) (again []lookup, wait time.Duration) {
+// failedForNow returns the references whose answer says that they may succeed while ctx leaves
+// time, and after how long all of them may.
+func failedForNow(ctx context.Context, wanted []lookup,
+	outcomes map[lookup]outcome) (again []lookup, wait time.Duration) {
+	until, bounded := ctx.Deadline()
 	for _, l := range wanted {
 		failed := outcomes[l].failed
-		if failed == nil || failed.RetryAfter <= 0 {
+		if failed == nil || failed.RetryAfter <= 0 || bounded &&
+			time.Until(until) <= failed.RetryAfter {
 			continue
 		}
 		again = append(again, l)

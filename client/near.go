@@ -32,7 +32,7 @@ func newNearCache(age time.Duration) *nearCache {
 	return &nearCache{age: age, kept: map[lookup]kept{}}
 }
 
-// get returns a kept answer that this lookup may have; nil when there is none.
+// get returns a kept answer that may serve this lookup; nil when there is none.
 func (n *nearCache) get(l lookup) *Secret {
 	if n == nil || l.maxAge.set {
 		return nil
@@ -46,13 +46,15 @@ func (n *nearCache) get(l lookup) *Secret {
 	return one.secret
 }
 
-// isFresh asks both clocks: the monotonic one stands still while a machine sleeps, the wall clock may be set.
+// isFresh uses both clocks: the monotonic one stands still while a machine sleeps, the wall clock
+// may be set.
 func (k kept) isFresh(age time.Duration) bool {
 	now := time.Now()
-	return now.Sub(k.at) < age && now.Round(0).Sub(k.at.Round(0)) < age && now.Before(k.secret.ExpiresAt)
+	return now.Sub(k.at) < age && now.Round(0).Sub(k.at.Round(0)) < age &&
+		now.Before(k.secret.ExpiresAt)
 }
 
-// generation returns what keep wants to know of an answer: when it was asked for.
+// generation marks when an answer was asked for, for keep.
 func (n *nearCache) generation() uint64 {
 	if n == nil {
 		return 0
@@ -62,7 +64,7 @@ func (n *nearCache) generation() uint64 {
 	return n.dropped
 }
 
-// keep keeps an answer, unless something was dropped since it was asked for, or it is stale.
+// keep keeps an answer, unless it is stale or something was dropped since it was asked for.
 func (n *nearCache) keep(l lookup, secret *Secret, generation uint64) {
 	if n == nil || secret.Source == Stale {
 		return

@@ -9,12 +9,14 @@ import (
 )
 
 func TestTheNearCacheKeepsAnAnswerUntilItIsInvalidatedOrAskedForFresh(t *testing.T) {
-	c, sidecar := clienttest.New(t, map[string]string{reference: "old"}, client.NearCache(time.Hour))
+	c, sidecar := clienttest.New(t, map[string]string{reference: "old"},
+		client.NearCache(time.Hour))
 	get := func(want string, asked int, options ...client.Option) {
 		t.Helper()
 		got, err := c.Get(t.Context(), reference, options...)
 		if err != nil || got != want || sidecar.Asked(reference) != asked {
-			t.Errorf("%q, %v, after %d requests; want %q after %d", got, err, sidecar.Asked(reference), want, asked)
+			t.Errorf("%q, %v, after %d requests; want %q after %d", got, err,
+				sidecar.Asked(reference), want, asked)
 		}
 	}
 	get("old", 1)
@@ -36,7 +38,8 @@ func TestTheNearCacheKeepsAnAnswerUntilItIsInvalidatedOrAskedForFresh(t *testing
 }
 
 func TestTheNearCacheGivesNothingOutThatIsTooOld(t *testing.T) {
-	c, sidecar := clienttest.New(t, map[string]string{reference: "old"}, client.NearCache(time.Nanosecond))
+	c, sidecar := clienttest.New(t, map[string]string{reference: "old"},
+		client.NearCache(time.Nanosecond))
 	for want := 1; want <= 3; want++ {
 		if _, err := c.Get(t.Context(), reference); err != nil || sidecar.Asked(reference) != want {
 			t.Errorf("%v after %d requests, want %d", err, sidecar.Asked(reference), want)

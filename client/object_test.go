@@ -49,17 +49,20 @@ func TestAnObjectComesBackWithItsReferencesReplacedAndNothingElseTouched(t *test
 
 func TestAnObjectWhoseReferencesFailNamesTheirPlaces(t *testing.T) {
 	c, _ := clienttest.New(t, map[string]string{reference: value})
-	object := map[string]any{"a/b": []any{stored("secret/data/x/missing"), stored(reference)}, "t~": stored("secret/data/x/missing")}
+	object := map[string]any{"a/b": []any{stored("secret/data/x/missing"), stored(reference)},
+		"t~": stored("secret/data/x/missing")}
 	got, err := c.ResolveObject(t.Context(), object)
 	failed, ok := errors.AsType[*client.BatchError](err)
 	if got != nil || !ok {
 		t.Fatalf("got %v, %v", got, err)
 	}
-	if places := slices.Sorted(maps.Keys(failed.Failed)); !slices.Equal(places, []string{"/a~1b/0", "/t~0"}) {
+	if places := slices.Sorted(maps.Keys(failed.Failed)); !slices.Equal(places,
+		[]string{"/a~1b/0", "/t~0"}) {
 		t.Errorf("the places are %q", places)
 	}
 	got, err = c.ResolveObject(t.Context(), object, client.KeepFailed())
-	want := map[string]any{"a/b": []any{stored("secret/data/x/missing"), value}, "t~": stored("secret/data/x/missing")}
+	want := map[string]any{"a/b": []any{stored("secret/data/x/missing"), value},
+		"t~": stored("secret/data/x/missing")}
 	if !reflect.DeepEqual(got, want) || !errors.Is(err, client.ErrSecretNotFound) {
 		t.Errorf("kept: %v, %v", got, err)
 	}
@@ -79,22 +82,111 @@ func TestAnObjectThatHoldsItselfIsRefused(t *testing.T) {
 	}
 	shared := map[string]any{"k": stored(reference)}
 	got, err := c.ResolveObject(t.Context(), []any{shared, shared})
-	if err != nil || !reflect.DeepEqual(got, []any{map[string]any{"k": value}, map[string]any{"k": value}}) {
+	if err != nil || !reflect.DeepEqual(got,
+		[]any{map[string]any{"k": value}, map[string]any{"k": value}}) {
 		t.Errorf("a map that stands in two places: %v, %v", got, err)
+	}
+}
+
+func TestAnObjectMayShareItsParts(t *testing.T) {
+	c, _ := clienttest.New(t, map[string]string{reference: value})
+	wide := map[string]any{"k": stored(reference)}
+	for range 60 {
+		wide = map[string]any{"a": wide, "b": []any{wide}}
+	}
+	got, err := c.ResolveObject(t.Context(), wide)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 60 {
+		got = got.(map[string]any)["b"].([]any)[0]
+	}
+	if !reflect.DeepEqual(got, map[string]any{"k": value}) {
+		t.Errorf("the innermost is %v", got)
+	}
+	list := []any{stored(reference), nil}
+	list[1] = list[:1]
+	got, err = c.ResolveObject(t.Context(), list)
+	if err != nil || !reflect.DeepEqual(got, []any{value, []any{value}}) {
+		t.Errorf("a list that holds its own beginning: %v, %v", got, err)
+	}
+}
+
+func TestAnObjectOfManyReferencesIsResolvedInBatchesThatTheSidecarTakes(t *testing.T) {
+	secrets, object := map[string]string{}, []any{}
+	for i := range 1200 {
+		one := fmt.Sprintf("secret/data/app/%d", i%600)
+		secrets[one] = fmt.Sprint("value ", i%600)
+		object = append(object, map[string]any{"deep": []any{stored(one)}})
+	}
+	c, sidecar := clienttest.New(t, secrets)
+	got, err := c.ResolveObject(t.Context(), object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, one := range got.([]any) {
+		if one.(map[string]any)["deep"].([]any)[0] != fmt.Sprint("value ", i%600) {
+			t.Fatalf("the object's %d is %v", i, one)
+		}
+	}
+	for one := range secrets {
+		if asked := sidecar.Asked(one); asked != 1 {
+			t.Errorf("%s was asked for %d times", one, asked)
+		}
+	}
+}
+
+func TestTheCopyOfAnObjectIsTheCallersOwn(t *testing.T) {
+	c, _ := clienttest.New(t, nil)
+	object := map[string]any{"map": map[string]any{}, "list": []any{"a"}, "texts": []string{"a"},
+		"names": map[string]string{}}
+	got, err := c.ResolveObject(t.Context(), object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied := got.(map[string]any)
+	copied["map"].(map[string]any)["new"] = 1
+	copied["list"].([]any)[0] = "b"
+	copied["texts"].([]string)[0] = "b"
+	copied["names"].(map[string]string)["new"] = "b"
+	want := map[string]any{"map": map[string]any{}, "list": []any{"a"}, "texts": []string{"a"},
+		"names": map[string]string{}}
+	if !reflect.DeepEqual(object, want) {
+		t.Errorf("the object became %v", object)
+	}
+}
+
+func TestWithKeepASidecarThatIsAwayLeavesEveryReference(t *testing.T) {
+	c, err := client.Open(t.Context(), client.Socket(shortDir(t)+"/none"), client.Wait(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close() //nolint:errcheck // it was used
+	object := map[string]any{"a": stored(reference), "b": "text"}
+	got, err := c.ResolveObject(t.Context(), object, client.KeepFailed(),
+		client.Timeout(100*time.Millisecond))
+	failed, ok := errors.AsType[*client.BatchError](err)
+	if !ok || !reflect.DeepEqual(got, any(object)) ||
+		!errors.Is(failed.Failed["/a"], client.ErrSidecarUnreachable) {
+		t.Errorf("kept: %v, %v", got, err)
+	}
+	got, err = c.ResolveObject(t.Context(), object, client.Timeout(100*time.Millisecond))
+	if got != nil || !errors.Is(err, client.ErrSidecarUnreachable) {
+		t.Errorf("not kept: %v, %v", got, err)
 	}
 }
 
 func TestADeepObjectIsResolved(t *testing.T) {
 	c, _ := clienttest.New(t, map[string]string{reference: value})
 	var object any = stored(reference)
-	for range 20_000 {
+	for range 100_000 {
 		object = []any{object}
 	}
 	got, err := c.ResolveObject(t.Context(), object)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 20_000 {
+	for range 100_000 {
 		got = got.([]any)[0]
 	}
 	if got != value {
@@ -108,12 +200,19 @@ func TestAnyObjectIsResolvedAsAPlainWalkSays(t *testing.T) {
 	for i := range 40 {
 		secrets[fmt.Sprintf("secret/data/s%d/key", i)] = fmt.Sprint("value ", i)
 	}
-	c, _ := clienttest.New(t, secrets)
+	c, sidecar := clienttest.New(t, secrets)
+	asked := map[string]int{}
 	for seed := range uint64(200) {
-		object := randomObject(rand.New(rand.NewPCG(seed, 0)), 5)
+		object := randomObject(rand.New(rand.NewPCG(seed, 0)), 6)
 		got, err := c.ResolveObject(t.Context(), object)
 		if err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
+		}
+		for one := range secrets {
+			if more := sidecar.Asked(one) - asked[one]; more > 1 {
+				t.Errorf("seed %d: %s was asked for %d times", seed, one, more)
+			}
+			asked[one] = sidecar.Asked(one)
 		}
 		if want := plainly(object, secrets); !reflect.DeepEqual(got, want) {
 			t.Errorf("seed %d:\ngot  %v\nwant %v", seed, got, want)
@@ -128,7 +227,8 @@ func randomObject(r *rand.Rand, depth int) any {
 	}
 	switch kind {
 	case 0, 1:
-		return strings.Repeat(" ", r.IntN(2)) + stored(fmt.Sprintf("secret/data/s%d/key", r.IntN(40)))
+		return strings.Repeat(" ", r.IntN(2)) +
+			stored(fmt.Sprintf("secret/data/s%d/key", r.IntN(40)))
 	case 2:
 		return "text " + stored("secret/data/s1/key")
 	case 3:
@@ -136,7 +236,7 @@ func randomObject(r *rand.Rand, depth int) any {
 	case 4:
 		return nil
 	case 5:
-		return []byte{1}
+		return []any{[]byte{1}, time.Unix(1, 0), struct{ Text string }{stored("secret/data/s1/key")}, true}[r.IntN(4)]
 	case 6:
 		list := make([]any, r.IntN(4))
 		for i := range list {

@@ -13,8 +13,8 @@ const (
 
 // StoredReference takes a stored reference apart. A text is one when it is exactly one
 // `{{connection|ap_sep_v1|path}}`, with blank space around it or not. Two in a row are none; braces
-// within are part of the path. The first separator counts. Connection and path come back as they are,
-// blanks included; either may be empty or wrong, and resolving it says so.
+// within are part of the path. The first separator counts. Connection and path come back as they
+// are, blanks included; either may be empty or wrong, and resolving it says so.
 func StoredReference(text string) (connection, path string, ok bool) {
 	inside := strings.TrimFunc(text, isBlank)
 	if len(inside) < len(storedOpen)+len(storedClose) {
@@ -29,6 +29,6 @@ func StoredReference(text string) (connection, path string, ok bool) {
 	return strings.Cut(inside, storedSeparator)
 }
 
-// isBlank is what trim() of JavaScript takes away (ECMAScript, "WhiteSpace" and "LineTerminator"): the
-// platform trims with it.
+// isBlank reports what JavaScript's trim() removes (ECMAScript, "WhiteSpace" and "LineTerminator"),
+// because the platform trims with it.
 func isBlank(r rune) bool { return r == '\ufeff' || unicode.IsSpace(r) && r != '\u0085' }

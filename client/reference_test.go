@@ -38,15 +38,18 @@ func TestAStoredReferenceIsTakenApartAsTheVectorsSay(t *testing.T) {
 			continue
 		}
 		if stored && (connection != v.Connection || path != v.Path) {
-			t.Errorf("%q is %q of %q, want %q of %q", v.Text, path, connection, v.Path, v.Connection)
+			t.Errorf("%q is %q of %q, want %q of %q", v.Text, path, connection, v.Path,
+				v.Connection)
 		}
 	}
 }
 
-// A written model of the rule: it looks at the text letter by letter, and shares no code with the client.
+// A written model of the rule: it looks at the text letter by letter, and shares no code with the
+// client.
 func model(text string) (connection, path string, stored bool) {
 	letters := []rune(text)
-	blanks := "\t\n\v\f\r \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
+	blanks := "\t\n\v\f\r " +
+		"\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
 	isBlank := func(r rune) bool { return strings.ContainsRune(blanks, r) }
 	for len(letters) > 0 && isBlank(letters[0]) {
 		letters = letters[1:]
@@ -55,7 +58,8 @@ func model(text string) (connection, path string, stored bool) {
 		letters = letters[:len(letters)-1]
 	}
 	n := len(letters)
-	if n < 4 || letters[0] != '{' || letters[1] != '{' || letters[n-1] != '}' || letters[n-2] != '}' {
+	if n < 4 || letters[0] != '{' || letters[1] != '{' || letters[n-1] != '}' ||
+		letters[n-2] != '}' {
 		return "", "", false
 	}
 	inside := letters[2 : n-2]
@@ -87,7 +91,8 @@ func FuzzAStoredReferenceIsWhatTheModelSays(f *testing.F) {
 		connection, path, stored := client.StoredReference(text)
 		wantConnection, wantPath, want := model(text)
 		if stored != want || stored && (connection != wantConnection || path != wantPath) {
-			t.Errorf("%q: %q of %q (%v), the model says %q of %q (%v)", text, path, connection, stored, wantPath, wantConnection, want)
+			t.Errorf("%q: %q of %q (%v), the model says %q of %q (%v)", text, path, connection,
+				stored, wantPath, wantConnection, want)
 		}
 	})
 }

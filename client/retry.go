@@ -6,10 +6,11 @@ import (
 	"time"
 )
 
-// pauseForSidecar is how long a call waits after its connection broke. gRPC then waits for a new one.
+// pauseForSidecar is how long a call waits after its connection broke. gRPC then waits for a new
+// one.
 const pauseForSidecar = 50 * time.Millisecond
 
-// try calls until an answer says that no other would be better, or ctx leaves no time for another.
+// try repeats a call until an answer says that repeating is useless, or ctx leaves no time.
 func (c *Client) try(ctx context.Context, call func() error) *Error {
 	for {
 		err := call()

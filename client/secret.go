@@ -18,8 +18,8 @@ const (
 	Stale     Source = "STALE" // an older copy, because Vault is out
 )
 
-// Secret is one value. Printing, logging or encoding it shows everything but the value, inside other
-// values too. It is immutable.
+// Secret is one value. Printing, logging or encoding it shows everything but the value, inside
+// other values too. It is immutable.
 type Secret struct {
 	value *string // behind a pointer: fmt prints unexported fields without asking for a method
 
@@ -42,7 +42,8 @@ func (s *Secret) Value() string { return *s.value }
 
 // String describes the secret without its value.
 func (s *Secret) String() string {
-	return fmt.Sprintf("[secret, version %d, from %s at %s]", s.Version, s.Source, s.FetchedAt.Format(time.RFC3339))
+	return fmt.Sprintf("[secret, version %d, from %s at %s]", s.Version, s.Source,
+		s.FetchedAt.Format(time.RFC3339))
 }
 
 // Format implements fmt.Formatter: every verb prints what String returns.

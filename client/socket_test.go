@@ -65,7 +65,8 @@ func TestEveryFormOfASocketIsTaken(t *testing.T) {
 		t.Setenv(client.SocketEnv, form)
 		get()
 	}
-	for _, form := range []string{"unix:", "unix://", "unix://relative.sock", "http://localhost:1", "dns:///x"} {
+	for _, form := range []string{"unix:", "unix://", "unix://relative.sock", "http://localhost:1",
+		"dns:///x"} {
 		if _, err := client.Open(t.Context(), client.Socket(form)); err == nil {
 			t.Errorf("%q was taken", form)
 		}
@@ -81,9 +82,11 @@ func TestOpenSaysWhyThereIsNoSidecar(t *testing.T) {
 	}
 	listener.(*net.UnixListener).SetUnlinkOnClose(false)
 	_ = listener.Close()
-	for socket, want := range map[string]string{filepath.Join(dir, "none.sock"): "no sidecar answers at", deaf: "no sidecar answers at"} {
+	for socket, want := range map[string]string{filepath.Join(dir,
+		"none.sock"): "no sidecar answers at", deaf: "no sidecar answers at"} {
 		_, err := client.Open(t.Context(), client.Socket(socket), client.Wait(50*time.Millisecond))
-		if !errors.Is(err, client.ErrSidecarUnreachable) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), socket) {
+		if !errors.Is(err, client.ErrSidecarUnreachable) || !strings.Contains(err.Error(), want) ||
+			!strings.Contains(err.Error(), socket) {
 			t.Errorf("the error is %v", err)
 		}
 	}

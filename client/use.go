@@ -9,25 +9,26 @@ import (
 	"time"
 )
 
-// readsApart is how far apart the reads of Vault are that refused values cause, for each secret.
+// readsApart is the least time between the reads of Vault that refused values cause, per secret.
 const readsApart = time.Second
 
-// drainBytes is what is read of a refused answer, so that its connection can be used again.
+// drainBytes is how much of a refused answer is read, so that its connection can be used again.
 const drainBytes = 64 << 10
 
-// ErrRefused is for the call of Use to say that the service did not take the value. Wrap it.
+// ErrRefused is what a call of Use wraps to say that the service did not take the value.
 var ErrRefused = errors.New("the value was refused")
 
-// Use calls with the value of a reference. If the call says that the value was refused, Use asks for
-// a fresh one and, if the secret has changed, calls once more. So a secret that is rotated while flows
-// run costs no failed call. A call says so with an error that wraps ErrRefused, or by returning an
-// *http.Response with status 401.
+// Use calls with the value of a reference. If the call says that the value was refused, Use asks
+// for a fresh one and, if the secret has changed, calls once more. So a secret that is rotated
+// while flows run costs no failed call. A call says so with an error that wraps ErrRefused, or by
+// returning an *http.Response with status 401.
 //
 // Many callers whose values are refused at once share one read of Vault for each secret and second.
 //
 // The error is the last call's own, or an *Error where the value could not be had. A response that
 // was refused is closed, unless it is the one returned.
-func Use[T any](ctx context.Context, c *Client, reference string, call func(ctx context.Context, value string) (T, error), options ...Option) (T, error) {
+func Use[T any](ctx context.Context, c *Client, reference string,
+	call func(ctx context.Context, value string) (T, error), options ...Option) (T, error) {
 	var none T
 	secret, err := c.GetSecret(ctx, reference, options...)
 	if err != nil {
@@ -45,11 +46,14 @@ func Use[T any](ctx context.Context, c *Client, reference string, call func(ctx 
 	return call(ctx, next.Value())
 }
 
-// changed returns the secret as it is after a version of it was refused; nil when it has not changed,
-// or cannot be had.
-func (c *Client) changed(ctx context.Context, refused *Secret, reference string, options []Option) *Secret {
+// changed returns the secret after a version of it was refused; nil when it has not changed, or
+// cannot be read.
+func (c *Client) changed(ctx context.Context, refused *Secret, reference string,
+	options []Option) *Secret {
 	now := time.Now()
-	recent := slices.Concat(options, []Option{func(o *call) { o.maxAge = bound{set: true, is: readsApart} }})
+	recent := slices.Concat(options, []Option{func(o *call) {
+		o.maxAge = bound{set: true, is: readsApart}
+	}})
 	for {
 		next, err := c.GetSecret(ctx, reference, recent...)
 		switch {
@@ -60,7 +64,7 @@ func (c *Client) changed(ctx context.Context, refused *Secret, reference string,
 		case next.FetchedAt.After(now):
 			return nil
 		}
-		// Somebody has just had it read, perhaps before it changed. The next read is due soon.
+		// Somebody else has just had it read, perhaps before it changed. The next read is due soon.
 		if !pause(ctx, max(time.Until(next.FetchedAt.Add(readsApart)), time.Millisecond)) {
 			return nil
 		}

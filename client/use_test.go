@@ -24,16 +24,18 @@ func TestUseCallsOnceMoreWithASecretThatHasChanged(t *testing.T) {
 	}))
 	defer service.Close()
 	calls := 0
-	response, err := client.Use(t.Context(), c, reference, func(ctx context.Context, value string) (*http.Response, error) {
-		calls++
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, service.URL, http.NoBody)
-		if err != nil {
-			return nil, err
-		}
-		request.Header.Set("Authorization", value)
-		sidecar.Set(reference, "new") // the secret is rotated while the first call is under way
-		return service.Client().Do(request)
-	})
+	response, err := client.Use(t.Context(), c, reference,
+		func(ctx context.Context, value string) (*http.Response, error) {
+			calls++
+			request, err := http.NewRequestWithContext(ctx, http.MethodGet, service.URL,
+				http.NoBody)
+			if err != nil {
+				return nil, err
+			}
+			request.Header.Set("Authorization", value)
+			sidecar.Set(reference, "new") // the secret is rotated while the first call is under way
+			return service.Client().Do(request)
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,14 +60,17 @@ func TestUseGivesTheRefusalBackWhenTheSecretHasNotChanged(t *testing.T) {
 func TestUseGivesEveryOtherErrorBackAtOnce(t *testing.T) {
 	c, sidecar := clienttest.New(t, map[string]string{reference: "old"})
 	broken := errors.New("broken")
-	_, err := client.Use(t.Context(), c, reference, func(context.Context, string) (int, error) { return 0, broken })
+	_, err := client.Use(t.Context(), c, reference, func(context.Context, string) (int, error) {
+		return 0, broken
+	})
 	if !errors.Is(err, broken) || sidecar.Asked(reference) != 1 {
 		t.Errorf("%v after %d reads", err, sidecar.Asked(reference))
 	}
-	_, err = client.Use(t.Context(), c, "secret/data/x/missing", func(context.Context, string) (int, error) {
-		t.Error("it was called without a value")
-		return 0, nil
-	})
+	_, err = client.Use(t.Context(), c, "secret/data/x/missing",
+		func(context.Context, string) (int, error) {
+			t.Error("it was called without a value")
+			return 0, nil
+		})
 	if !errors.Is(err, client.ErrSecretNotFound) {
 		t.Errorf("without a value: %v", err)
 	}

@@ -20,7 +20,9 @@ func (v value) callerLimits() server.CallerLimits {
 func (v value) testHosts() []string {
 	allow := v.mapping(testKeys...).at("allow")
 	hosts := allow.texts()
-	allow.eachUnknown(hosts, "is no host and no network: write vault.example, 10.0.0.7 or 10.0.0.0/8, without scheme, port and path", isHostOrNetwork)
+	allow.eachUnknown(hosts,
+		"is neither a host nor a network: write vault.example, 10.0.0.7 or 10.0.0.0/8, without scheme, "+
+			"port and path", isHostOrNetwork)
 	return hosts
 }
 
@@ -50,7 +52,8 @@ func (r *reader) audit(v value) Audit {
 	if !file.present() {
 		file.mistake("is missing: name the file that lines are appended to")
 	}
-	return Audit{File: r.file(file), HashPaths: m.at("hash_paths").boolean(false), Required: m.at("required").boolean(true)}
+	return Audit{File: r.file(file), HashPaths: m.at("hash_paths").boolean(false),
+		Required: m.at("required").boolean(true)}
 }
 
 func (v value) hardening() Hardening {
@@ -72,7 +75,8 @@ func (v value) logLevel() *slog.Level {
 }
 
 var logLevels = map[string]slog.Level{
-	"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError,
+	"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn,
+	"error": slog.LevelError,
 }
 
 func (v value) demand() Demand {

@@ -27,7 +27,8 @@ func TestAChangeOfEveryFieldThatNeedsAStartIsNoticed(t *testing.T) {
 			field.SetInt(1)
 		}
 		key := fields.Field(i).Tag.Get("key")
-		if got := (config.AtStart{}).Changed(next); key == "" || !reflect.DeepEqual(got, []string{key}) {
+		if got := (config.AtStart{}).Changed(next); key == "" ||
+			!reflect.DeepEqual(got, []string{key}) {
 			t.Errorf("a change of %s is told as %q", fields.Field(i).Name, got)
 		}
 	}

@@ -28,8 +28,11 @@ func (r *reader) connection(m mapping, c server.Connection) server.Connection {
 	if !m.valid {
 		return c
 	}
-	c.Name = r.name(m.at("name"))
+	c.Name = m.at("name").requiredText()
+	r.claim(m.at("name"), c.Name)
+	c.Aliases = r.aliases(m.at("aliases"))
 	c.Scope, c.ProjectIDs = m.scope()
+	c.Paths = m.at("paths").pathPatterns()
 	if m.at("address").present() || !m.meant["address"] {
 		c.Vault.Address = m.at("address").address()
 	}
@@ -41,7 +44,8 @@ func (r *reader) connection(m mapping, c server.Connection) server.Connection {
 	c.Vault.TLS = r.tls(m.at("tls"))
 	c.Required = m.at("required").boolean(c.Required)
 	c.Timeout = m.at("timeout").duration(c.Timeout, 1)
-	c.Policy.MaxWaiting = int(m.at("max_waiting").integer(int64(c.Policy.MaxWaiting), 1, math.MaxInt32))
+	c.Policy.MaxWaiting = int(m.at("max_waiting").integer(int64(c.Policy.MaxWaiting), 1,
+		math.MaxInt32))
 	c.Policy = m.at("cache").policy(c.Policy)
 
 	m.checkCredentials(c.Vault.SecretIDWrapped)
@@ -50,19 +54,29 @@ func (r *reader) connection(m mapping, c server.Connection) server.Connection {
 
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
-// name reads a connection's name and notes one that another connection has.
-func (r *reader) name(v value) string {
-	name := v.requiredText()
+// aliases reads other names of a connection.
+func (r *reader) aliases(v value) []string {
+	aliases := v.texts()
+	if aliases == nil {
+		return nil
+	}
+	for i, entry := range v.list() {
+		r.claim(entry, aliases[i])
+	}
+	return aliases
+}
+
+// claim notes a name or an alias that is not one, or that is taken.
+func (r *reader) claim(v value, name string) {
 	switch line, taken := r.names[name]; {
 	case name == "":
 	case !namePattern.MatchString(name):
 		v.mistake(`may hold only letters from a to z, digits, "-" and "_", at most 64 of them`)
 	case taken:
-		v.mistake("another connection has this name, on line %d: names are unique", line)
+		v.mistake("another connection has this name, on line %d: names are unique, aliases among them", line)
 	default:
 		r.names[name] = v.origin().Line
 	}
-	return name
 }
 
 func (m mapping) scope() (server.Scope, []string) {
@@ -83,8 +97,10 @@ func (m mapping) scope() (server.Scope, []string) {
 		}
 		return server.ScopeProject, ids
 	}
-	message := "want platform or project: platform serves every project, project serves its project_ids alone"
-	if meant := nearest(v.scalarText(), []string{server.ScopePlatform.String(), server.ScopeProject.String()}); meant != "" {
+	message := "want platform or project: platform serves every project, project serves its " +
+		"project_ids alone"
+	if meant := nearest(v.scalarText(),
+		[]string{server.ScopePlatform.String(), server.ScopeProject.String()}); meant != "" {
 		message = "want platform or project: did you mean " + meant + "?"
 	}
 	v.mistake("%s", message)
@@ -112,7 +128,9 @@ func (v value) authMount(fallback string) string {
 	segments := strings.Split(trimmed, "/")
 	switch {
 	case mount == "":
-	case slices.ContainsFunc(segments, func(s string) bool { return s == "" || s == "." || s == ".." }):
+	case slices.ContainsFunc(segments, func(s string) bool {
+		return s == "" || s == "." || s == ".."
+	}):
 		v.mistake(`must be a mount path such as approle: no empty, "." or ".." part`)
 	case len(segments) > 1 && segments[0] == "auth":
 		v.mistake("leave the leading auth/ out")
@@ -145,7 +163,7 @@ func (r *reader) file(v value) string {
 	}
 	r.origins[v.path] = v.origin()
 	if !filepath.IsAbs(name) {
-		name = filepath.Join(r.folder, name)
+		name = filepath.Join(r.directory, name)
 	}
 	return name
 }

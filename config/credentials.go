@@ -11,7 +11,7 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
-// credential reads key, key_file or key_env, of which one at most may be there.
+// credential reads key, key_file or key_env, of which at most one may be set.
 func (r *reader) credential(m mapping, key string) login.Credential {
 	literal, file, env := m.at(key), m.at(key+"_file"), m.at(key+"_env")
 	var found []value
@@ -21,7 +21,8 @@ func (r *reader) credential(m mapping, key string) login.Credential {
 		}
 	}
 	for _, extra := range found[min(1, len(found)):] {
-		extra.mistake("only one of %[1]s, %[1]s_file and %[1]s_env may be given: there is one on line %d", key, found[0].origin().Line)
+		extra.mistake("only one of %[1]s, %[1]s_file and %[1]s_env may be given: there is one on "+
+			"line %d", key, found[0].origin().Line)
 	}
 	switch {
 	case file.present():
@@ -63,7 +64,7 @@ func (r *reader) literalCredential(v value, key string) redact.String {
 	return credential
 }
 
-// credentialFromEnv never repeats the variable's name: a credential may have been written there by mistake.
+// credentialFromEnv never quotes the variable's name: a credential may stand there by mistake.
 func (r *reader) credentialFromEnv(v value, key string) redact.String {
 	name := v.filledText()
 	if name == "" {
@@ -85,7 +86,8 @@ func (r *reader) credentialFromEnv(v value, key string) redact.String {
 	return credential
 }
 
-// literal returns the credential that a text is, or what is wrong with it. fileSetting is where a file's name belongs.
+// literal returns the credential in a text, or what is wrong with it. fileSetting is the key where
+// a file's name belongs.
 func literal(text, fileSetting string) (credential redact.String, problem string) {
 	if text == "" {
 		return credential, "is empty: give it a value, or remove the key"
@@ -97,7 +99,7 @@ func literal(text, fileSetting string) (credential redact.String, problem string
 	return credential, credentialProblem(err)
 }
 
-// credentialProblem is login's error without the setting and the file, which stand in a Mistake already.
+// credentialProblem is login's error without the setting and the file, which a Mistake has already.
 func credentialProblem(err error) string {
 	wrong, ok := errors.AsType[*login.CredentialError](err)
 	if !ok {
@@ -112,13 +114,13 @@ func (r *reader) isFile(name string) bool {
 		return false
 	}
 	if !filepath.IsAbs(name) {
-		name = filepath.Join(r.folder, name)
+		name = filepath.Join(r.directory, name)
 	}
 	info, err := os.Stat(name) // #nosec G304 -- only looked at
 	return err == nil && info.Mode().IsRegular()
 }
 
-// checkCredentials notes what is missing, and what contradicts bind_secret_id.
+// checkCredentials reports what is missing, and what contradicts bind_secret_id.
 func (m mapping) checkCredentials(wrapped bool) {
 	if !m.anyMeant("role_id", "role_id_file", "role_id_env") {
 		m.at("role_id").mistake("is missing: give role_id, role_id_file or role_id_env")
@@ -130,13 +132,19 @@ func (m mapping) checkCredentials(wrapped bool) {
 		m.at("secret_id").mistake("is missing: give secret_id, secret_id_file or secret_id_env; " +
 			"or bind_secret_id: false when the role has none")
 	case !bound && given:
-		m.at("bind_secret_id").mistake("says that the role has no secret_id, and there is one: remove one of the two")
+		m.at("bind_secret_id").mistake(
+			"says that the role has no secret_id, and there is one: remove one of the two")
 	case !bound && wrapped:
-		m.at("secret_id_wrapped").mistake("there is no secret_id to unwrap: remove it, or give a secret_id and remove bind_secret_id")
+		m.at("secret_id_wrapped").mistake(
+			"there is no secret_id to unwrap: remove it, or give a secret_id and remove " +
+				"bind_secret_id")
 	}
 }
 
-// anyMeant reports whether one of the keys is there, or a misspelt one, which is noted already.
+// anyMeant reports whether one of the keys is set, or a misspelling of one, which is reported
+// already.
 func (m mapping) anyMeant(keys ...string) bool {
-	return slices.ContainsFunc(keys, func(key string) bool { return m.at(key).present() || m.meant[key] })
+	return slices.ContainsFunc(keys, func(key string) bool {
+		return m.at(key).present() || m.meant[key]
+	})
 }

@@ -17,25 +17,29 @@ import (
 )
 
 var (
-	// ErrConnectionExists is wrapped by AddConnection's error when the file has a connection of that name.
+	// ErrConnectionExists is wrapped by AddConnection's error when the file has a connection of
+	// that name or alias.
 	ErrConnectionExists = errors.New("connection already exists")
-	// ErrConnectionNotFound is wrapped by RemoveConnection's error when the file has none of that name.
+	// ErrConnectionNotFound is wrapped by RemoveConnection's error when the file has none of that
+	// name.
 	ErrConnectionNotFound = errors.New("connection not found")
 )
 
-// AddConnection saves a connection at the end of the configuration file at path, which it makes when it is
-// absent. It saves who may use the connection, and its Vault; Required, Timeout and Policy stay the file's defaults. A file
-// that the connection names is saved as a reference, as an absolute name; a relative one counts from the working folder. Comments, order and layout of the rest stay. The new file replaces the old one in one step, has
-// mode 0600, and is as valid as Load wants it, except that environment variables that it names may be unset.
-// Errors: ErrConnectionExists, a Mistakes about the file or about the connection, or why it cannot be written.
-// Simultaneous edits, of other processes too, wait for each other.
+// AddConnection saves a connection at the end of the configuration file at path, and makes the file
+// when it is absent. It saves who may use the connection, and its Vault; Required, Timeout and
+// Policy keep the file's defaults. The name of a file that the connection refers to is saved as an
+// absolute path. Comments, order and layout of the rest stay. The new file replaces the old one
+// atomically, has mode 0600, and passes Load, except that environment variables that it names may
+// be unset. Errors: ErrConnectionExists, a Mistakes about the file or about the connection, or why
+// it cannot be written. Simultaneous edits, by other processes too, wait for each other.
 func AddConnection(path string, connection server.Connection) error {
 	checked, err := check(connection)
 	if err != nil {
 		return fmt.Errorf("add connection: %w", err)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return fmt.Errorf("add connection: make the folder of the config file: %w: make it for this user, or choose another place for the file", err)
+		return fmt.Errorf("add connection: make the directory of the config file: %w: make it for "+
+			"this user, or choose another place for the file", err)
 	}
 	err = editFile(path, func(text string, _ bool) (string, error) {
 		after, _, err := checked.addTo(path, text)
@@ -47,8 +51,8 @@ func AddConnection(path string, connection server.Connection) error {
 	return nil
 }
 
-// CheckNewConnection finds what AddConnection would refuse, and changes nothing. It returns how many
-// connections the file has already: 0 for one that is absent. Errors are AddConnection's.
+// CheckNewConnection finds what AddConnection would refuse, and changes nothing. It returns how
+// many connections the file has; 0 for an absent file. Its errors are AddConnection's.
 func CheckNewConnection(path string, connection server.Connection) (already int, err error) {
 	checked, err := check(connection)
 	if err != nil {
@@ -66,9 +70,10 @@ func CheckNewConnection(path string, connection server.Connection) (already int,
 	return already, nil
 }
 
-// RemoveConnection removes a connection, and the comment right above it, from the configuration file at path,
-// in the same way as AddConnection. Errors: ErrConnectionNotFound, a Mistakes about the file, for example when
-// a caller rule still names the connection, or why the file cannot be read or written.
+// RemoveConnection removes a connection, and the comment directly above it, from the configuration
+// file at path, in the way of AddConnection. Errors: ErrConnectionNotFound, a Mistakes about the
+// file, for example when a caller rule still names the connection, or why the file cannot be read
+// or written.
 func RemoveConnection(path, name string) error {
 	err := editFile(path, func(text string, exists bool) (string, error) {
 		if !exists {
@@ -83,7 +88,8 @@ func RemoveConnection(path, name string) error {
 			return "", ErrConnectionNotFound
 		}
 		after, ok := removeConnection(text, index)
-		return after, verify(path, after, ok, before, slices.Delete(slices.Clone(before.Connections), index, index+1))
+		return after, verify(path, after, ok, before,
+			slices.Delete(slices.Clone(before.Connections), index, index+1))
 	})
 	if err != nil {
 		return fmt.Errorf("remove the connection: %w", err)
@@ -95,14 +101,16 @@ func RemoveConnection(path, name string) error {
 func anyEnv(string) (string, bool) { return "set-elsewhere", true }
 
 func parseForEdit(path, text string) (*Config, error) {
-	cfg, mistakes := parse(source{name: path, folder: filepath.Dir(path), text: []byte(text)}, anyEnv)
+	cfg, mistakes := parse(source{name: path, directory: filepath.Dir(path), text: []byte(text)},
+		anyEnv)
 	return cfg, mistakes.err()
 }
 
-var errLayout = errors.New("the layout of the file is too unusual to edit it safely: nothing was changed, edit it by hand")
+var errLayout = errors.New(
+	"the layout of the file is too unusual to edit it safely: nothing was changed, edit it by hand")
 
-// verify makes sure that an edited text means what was meant and nothing else: the editing goes by lines and
-// columns, and YAML has more ways to lay out a file than it knows.
+// verify makes sure that an edited text means what was intended and nothing else. The edit works by
+// lines and columns, and YAML has more layouts than the editor knows.
 func verify(path, text string, edited bool, before *Config, want []server.Connection) error {
 	if !edited {
 		return errLayout
@@ -119,7 +127,8 @@ func verify(path, text string, edited bool, before *Config, want []server.Connec
 	return nil
 }
 
-// same compares everything that a configuration says, and nothing of where it says it: lines move in an edit.
+// same compares everything that a configuration says, but not where it says it: an edit moves
+// lines.
 func (c *Config) same(other *Config) bool {
 	a, b := *c, *other
 	a.origins, b.origins = nil, nil
@@ -130,10 +139,21 @@ func (c *Config) same(other *Config) bool {
 }
 
 func (c *Config) indexOf(name string) int {
-	return slices.IndexFunc(c.Connections, func(connection server.Connection) bool { return connection.Name == name })
+	return slices.IndexFunc(c.Connections, func(connection server.Connection) bool {
+		return connection.Name == name
+	})
 }
 
-// item is a connection as YAML, to stand in a block list or in a flow list.
+// knowsAny reports whether a connection has one of the names, as its alias perhaps.
+func (c *Config) knowsAny(names []string) bool {
+	return slices.ContainsFunc(c.Connections, func(connection server.Connection) bool {
+		return slices.ContainsFunc(names, func(name string) bool {
+			return connection.Name == name || slices.Contains(connection.Aliases, name)
+		})
+	})
+}
+
+// item is a connection as YAML, for a block list or for a flow list.
 type item struct{ block, flow string }
 
 // checkedConnection is a connection that Load takes.
@@ -142,7 +162,8 @@ type checkedConnection struct {
 	parsed server.Connection
 }
 
-// addTo returns the text of the file at path with the connection at its end, and how many it had before.
+// addTo returns the text of the file at path with the connection at its end, and how many it had
+// before.
 func (c checkedConnection) addTo(path, text string) (after string, already int, err error) {
 	if isBlank(text) {
 		return withLineEnd(text) + "connections:\n" + indent(c.item.block, 2), 0, nil
@@ -152,7 +173,7 @@ func (c checkedConnection) addTo(path, text string) (after string, already int, 
 	if err != nil {
 		return "", 0, err
 	}
-	if before.indexOf(c.parsed.Name) >= 0 {
+	if before.knowsAny(append([]string{c.parsed.Name}, c.parsed.Aliases...)) {
 		return "", 0, ErrConnectionExists
 	}
 	after, ok := appendConnection(text, c.item)
@@ -160,8 +181,8 @@ func (c checkedConnection) addTo(path, text string) (after string, already int, 
 	return after, len(before.Connections), verify(path, after, ok, before, want)
 }
 
-// CheckConnection returns the connection as Load would read it, or the Mistakes that Load would find: one that is
-// described on a command line has to pass the same checks as one in a file.
+// CheckConnection returns the connection as Load would read it, or the Mistakes that Load would
+// find. So a connection from the command line passes the same checks as one from a file.
 func CheckConnection(connection server.Connection) (server.Connection, error) {
 	checked, err := check(connection)
 	return checked.parsed, err
@@ -170,7 +191,8 @@ func CheckConnection(connection server.Connection) (server.Connection, error) {
 // check renders the connection and reads it back, so that Load's rules are the only ones.
 func check(c server.Connection) (checkedConnection, error) {
 	v := &c.Vault
-	for _, file := range []*string{&v.RoleID.File, &v.SecretID.File, &v.TLS.CAFile, &v.TLS.ClientCertFile, &v.TLS.ClientKeyFile} {
+	for _, file := range []*string{&v.RoleID.File, &v.SecretID.File, &v.TLS.CAFile,
+		&v.TLS.ClientCertFile, &v.TLS.ClientKeyFile} {
 		if err := makeAbsolute(file); err != nil {
 			return checkedConnection{}, err
 		}
@@ -197,13 +219,13 @@ func makeAbsolute(file *string) error {
 	}
 	absolute, err := filepath.Abs(*file)
 	if err != nil {
-		return fmt.Errorf("find the working folder: %w", err)
+		return fmt.Errorf("find the working directory: %w", err)
 	}
 	*file = absolute
 	return nil
 }
 
-// saved is a mapping of the file in the order in which it is written. What is zero is left out.
+// saved is a mapping in the order in which it is written to the file. Zero values are left out.
 type saved yaml.MapSlice
 
 func (s *saved) add(key string, value any) {
@@ -220,7 +242,7 @@ func (s *saved) credential(key string, c login.Credential) {
 	s.add(key, c.Value.Reveal())
 }
 
-// keysOf is the connection with the keys of the file.
+// keysOf returns the connection under the keys of the file.
 func keysOf(c server.Connection) yaml.MapSlice {
 	var tls, s saved
 	tls.add("ca_file", c.Vault.TLS.CAFile)
@@ -228,8 +250,10 @@ func keysOf(c server.Connection) yaml.MapSlice {
 	tls.add("client_cert_file", c.Vault.TLS.ClientCertFile)
 	tls.add("client_key_file", c.Vault.TLS.ClientKeyFile)
 	s.add("name", c.Name)
+	s.add("aliases", c.Aliases)
 	s.add("scope", c.Scope.String())
 	s.add("project_ids", c.ProjectIDs)
+	s.add("paths", texts(c.Paths))
 	s.add("address", c.Vault.Address)
 	s.add("namespace", c.Vault.Namespace)
 	s.add("auth_mount", c.Vault.AuthMount)
@@ -241,6 +265,14 @@ func keysOf(c server.Connection) yaml.MapSlice {
 	}
 	s.add("tls", yaml.MapSlice(tls))
 	return yaml.MapSlice(s)
+}
+
+func texts(patterns []server.PathPattern) []string {
+	texts := make([]string, len(patterns))
+	for i, pattern := range patterns {
+		texts[i] = pattern.String()
+	}
+	return texts
 }
 
 func render(c server.Connection) (item, error) {
@@ -256,7 +288,7 @@ func render(c server.Connection) (item, error) {
 	return item{block: string(block), flow: strings.TrimSpace(string(flow))}, nil
 }
 
-// withDefaults is what an added connection becomes under the file's own defaults.
+// withDefaults returns what an added connection becomes under the file's own defaults.
 func (c *Config) withDefaults(connection server.Connection) server.Connection {
 	connection.Timeout, connection.Policy = c.defaults.Timeout, c.defaults.Policy
 	return connection

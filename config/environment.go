@@ -10,16 +10,18 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
-// ErrNoEnvironment is returned by FromEnv when VAULT_ADDR is not set: the environment describes no connection.
+// ErrNoEnvironment is returned by FromEnv when VAULT_ADDR is not set: the environment describes no
+// connection.
 var ErrNoEnvironment = errors.New("VAULT_ADDR is not set")
 
 // DefaultConnectionName is the name of the connection that FromEnv makes.
 const DefaultConnectionName = "default"
 
-// FromEnv makes the configuration that VAULT_ADDR, VAULT_NAMESPACE, VAULT_CACERT, VAULT_ROLE_ID or
-// VAULT_ROLE_ID_FILE, and VAULT_SECRET_ID or VAULT_SECRET_ID_FILE describe: one connection called "default"
-// of scope platform, and defaults for everything else. An empty variable is one that is not set. It returns
-// ErrNoEnvironment when VAULT_ADDR is not set, and otherwise a Mistakes that names the variables to put right.
+// FromEnv returns the configuration that VAULT_ADDR, VAULT_NAMESPACE, VAULT_CACERT, VAULT_ROLE_ID
+// or VAULT_ROLE_ID_FILE, and VAULT_SECRET_ID or VAULT_SECRET_ID_FILE describe: one connection
+// called "default" of scope platform, with defaults for everything else. An empty variable counts
+// as unset. Errors: ErrNoEnvironment when VAULT_ADDR is not set, else a Mistakes that names the
+// variables to correct.
 func FromEnv(getenv LookupEnv) (*Config, error) {
 	env := environment{getenv: getenv, origins: origins{}}
 	address := env.text("VAULT_ADDR")
@@ -63,7 +65,7 @@ func (e *environment) text(name string) string {
 	return text
 }
 
-// file reads a file's name, for which the configuration file would have the given key.
+// file reads a file's name, which the configuration file would have under the given key.
 func (e *environment) file(name, key string) string {
 	e.origins["connections[0]."+key] = Mistake{Path: name}
 	return e.text(name)

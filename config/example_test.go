@@ -21,20 +21,22 @@ func TestTheExampleFileIsValid(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := write(t, strings.ReplaceAll(string(text), "/etc/secret-sidecar/", ""))
-	folder := filepath.Dir(path)
+	directory := filepath.Dir(path)
 	certificate, key := selfSigned(t)
 	for name, content := range map[string]string{
 		"prod-secret-id": "secret\n", "vault-ca.pem": certificate, "redis-ca.pem": certificate, "redis-password": "p", "client.pem": certificate, "client-key.pem": key,
 	} {
-		if err := writeFile(filepath.Join(folder, name), content); err != nil {
+		if err := writeFile(filepath.Join(directory, name), content); err != nil {
 			t.Fatal(err)
 		}
 	}
-	cfg, err := config.Check(path, env(map[string]string{"PAYMENTS_ROLE_ID": "role", "PAYMENTS_WRAPPED_SECRET_ID": "token"}))
+	cfg, err := config.Check(path,
+		env(map[string]string{"PAYMENTS_ROLE_ID": "role", "PAYMENTS_WRAPPED_SECRET_ID": "token"}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(cfg.Connections) != 2 || len(cfg.Callers) != 2 || !cfg.Connections[1].Vault.SecretIDWrapped {
+	if len(cfg.Connections) != 2 || len(cfg.Callers) != 2 ||
+		!cfg.Connections[1].Vault.SecretIDWrapped {
 		t.Errorf("config %+v", cfg)
 	}
 }
@@ -46,12 +48,17 @@ func TestTheExampleAndTheGuideNameEveryKey(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, key := range []string{
-			"caller_limits", "in_flight", "per_second", "test_connection", "allow", "audit", "file", "format", "hash_paths", "reflection", "hardening", "lock_memory", "landlock", "log", "level", "traces", "paths",
-			"socket", "path", "mode", "group", "callers", "uid", "gid", "projects", "methods", "cache", "max_bytes", "defaults",
-			"timeout", "ttl", "max_stale", "negative_ttl", "refresh_ahead", "connections", "name", "scope", "project_ids",
-			"address", "namespace", "auth_mount", "role_id", "role_id_env", "secret_id_file", "secret_id_env", "secret_id_wrapped", "bind_secret_id",
-			"tls", "ca_file", "server_name", "client_cert_file", "client_key_file", "required", "max_waiting",
-			"invalidation", "redis", "url", "password_file", "stream",
+			"caller_limits", "in_flight", "per_second", "test_connection", "allow", "scan", "enabled",
+			"audit", "file", "format", "hash_paths", "reflection", "hardening", "lock_memory",
+			"landlock", "log", "level", "traces", "paths",
+			"socket", "path", "mode", "group", "callers", "uid", "gid", "projects", "methods",
+			"cache", "max_bytes", "defaults",
+			"timeout", "ttl", "max_stale", "negative_ttl", "refresh_ahead", "connections", "name",
+			"aliases", "scope", "project_ids",
+			"address", "namespace", "auth_mount", "role_id", "role_id_env", "secret_id_file",
+			"secret_id_env", "secret_id_wrapped", "bind_secret_id",
+			"tls", "ca_file", "server_name", "client_cert_file", "client_key_file", "required",
+			"max_waiting", "invalidation", "redis", "url", "password_file", "stream",
 		} {
 			if !strings.Contains(string(text), key) {
 				t.Errorf("%s lacks %s", file, key)

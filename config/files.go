@@ -18,10 +18,11 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
-// CheckFiles opens the files that the connections name and returns, in their order, those that cannot be used
-// now: credentials that are unreadable or cannot be right, certificates and keys that are not in PEM format or do not
-// belong together. A socket group that this machine does not know is first. It is apart from Load because files may be mounted after the start: then the sidecar waits
-// for them. Nil is no mistake.
+// CheckFiles opens the files that the connections name and reports those that cannot be used now:
+// credentials that are unreadable or cannot be right, certificates and keys that are not PEM or do
+// not belong together. First it reports a socket group that this machine does not know. It is
+// separate from Load because files may be mounted after the start; the sidecar waits for them. Nil
+// means no mistake.
 func CheckFiles(cfg *Config) Mistakes {
 	files := fileCheck{origins: cfg.origins}
 	files.group(cfg.Socket.Group)
@@ -57,7 +58,8 @@ func (f *fileCheck) group(name string) {
 		return
 	}
 	if _, err := user.LookupGroup(name); err != nil {
-		f.mistake("socket.group", "this group does not exist on this machine: name one that does, or its number")
+		f.mistake("socket.group",
+			"this group does not exist on this machine: name one that does, or its number")
 	}
 }
 
@@ -79,7 +81,8 @@ func (f *fileCheck) credential(key, file string) {
 func (f *fileCheck) authorities(file string) {
 	content, ok := f.read("tls.ca_file", file)
 	if ok && !x509.NewCertPool().AppendCertsFromPEM(content) {
-		f.mistake("tls.ca_file", "the file holds no certificate in PEM format"+insteadOfCertificate(content))
+		f.mistake("tls.ca_file", "the file holds no certificate in PEM format"+
+			insteadOfCertificate(content))
 	}
 }
 
@@ -94,32 +97,41 @@ func (f *fileCheck) clientCertificate(certFile, keyFile string) {
 	}
 	switch {
 	case !holdsBlock(cert, "CERTIFICATE"):
-		f.mistake("tls.client_cert_file", "the file holds no certificate in PEM format"+insteadOfCertificate(cert))
-	case holdsBlock(key, "ENCRYPTED PRIVATE KEY") || bytes.Contains(key, []byte("Proc-Type: 4,ENCRYPTED")):
-		f.mistake("tls.client_key_file", "the key is encrypted, and nobody is there to give the passphrase: store it without one")
+		f.mistake("tls.client_cert_file",
+			"the file holds no certificate in PEM format"+insteadOfCertificate(cert))
+	case holdsBlock(key, "ENCRYPTED PRIVATE KEY") ||
+		bytes.Contains(key, []byte("Proc-Type: 4,ENCRYPTED")):
+		f.mistake("tls.client_key_file",
+			"the key is encrypted, and the sidecar cannot ask for the passphrase: store it "+
+				"without one")
 	case !holdsBlock(key, "PRIVATE KEY"):
-		f.mistake("tls.client_key_file", "the file holds no private key in PEM format: name the key of client_cert_file")
+		f.mistake("tls.client_key_file",
+			"the file holds no private key in PEM format: name the key of client_cert_file")
 	default:
-		f.mistake("tls.client_cert_file", "this file and client_key_file are not a certificate and its key: "+
-			"name two files that were issued together, the sidecar's own certificate first in its file")
+		f.mistake("tls.client_cert_file",
+			"this file and client_key_file are not a certificate and its key: "+
+				"name two files that were issued together, the sidecar's own certificate first in "+
+				"its file")
 	}
 }
 
-// insteadOfCertificate says what a file holds in the place of a certificate in PEM format.
+// insteadOfCertificate says what a file holds instead of a PEM certificate.
 func insteadOfCertificate(content []byte) string {
 	_, err := x509.ParseCertificate(content)
 	switch {
 	case err == nil:
 		return ": it is in DER format, convert it with openssl x509 -inform der"
 	case holdsBlock(content, "CERTIFICATE"):
-		return ": what stands between BEGIN CERTIFICATE and END CERTIFICATE is damaged, copy it again"
+		return ": the text between BEGIN CERTIFICATE and END CERTIFICATE is damaged, copy it " +
+			"again"
 	case holdsBlock(content, "PRIVATE KEY"):
 		return ": it holds a private key, name the certificate"
 	}
 	return ": name a file that begins with -----BEGIN CERTIFICATE-----"
 }
 
-// holdsBlock reports whether a block of PEM has a type that ends as given: there are several kinds of private keys.
+// holdsBlock reports whether a PEM block has a type with this ending: there are several kinds of
+// private keys.
 func holdsBlock(content []byte, kind string) bool {
 	for block, rest := pem.Decode(content); block != nil; block, rest = pem.Decode(rest) {
 		if strings.HasSuffix(block.Type, kind) {

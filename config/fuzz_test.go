@@ -6,11 +6,12 @@ import (
 	"testing"
 )
 
-// FuzzLoad puts a credential between two pieces of text: nothing panics, and no mistake shows it, wherever in
-// the file it ends up.
+// FuzzLoad puts a credential between two pieces of text: nothing panics, and no mistake shows it,
+// wherever in the file it ends up.
 func FuzzLoad(f *testing.F) {
 	const secret = "hunter2marker"
-	const connection = "connections:\n  - name: a\n    scope: platform\n    address: http://v\n    role_id: r\n"
+	const connection = "connections:\n  - name: a\n    scope: platform\n    address: http://v\n  " +
+		"  role_id: r\n"
 	for _, seed := range [][2]string{
 		{connection + "    secret_id: ", "\n"},
 		{connection + "    secret_id ", "\n    timeout: 1s\n"},
@@ -27,7 +28,10 @@ func FuzzLoad(f *testing.F) {
 			t.Skip()
 		}
 		text := []byte(before + secret + after)
-		_, mistakes := parse(source{name: "config.yaml", folder: "/", text: text}, func(string) (string, bool) { return "", false })
+		_, mistakes := parse(source{name: "config.yaml", directory: "/", text: text},
+			func(string) (string, bool) {
+				return "", false
+			})
 		if strings.Contains(mistakes.Error(), secret) {
 			t.Errorf("a mistake shows the credential: %v", mistakes)
 		}

@@ -9,8 +9,8 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// layout knows where the connections stand in the text of a valid configuration, so that they can be edited
-// without touching a byte of the rest.
+// layout knows where the connections are in the text of a valid configuration, so that an edit does
+// not touch a byte of the rest.
 type layout struct {
 	text  string
 	lines []int // where each line begins
@@ -20,7 +20,7 @@ type layout struct {
 	next  int // line of the key after connections, or the number of lines + 1
 }
 
-// newLayout returns false for a text whose connections it cannot find.
+// newLayout returns false for a text in which it cannot find the connections.
 func newLayout(text string) (*layout, bool) {
 	if strings.HasPrefix(text, string(byteOrderMark)) {
 		return nil, false
@@ -48,7 +48,8 @@ func newLayout(text string) (*layout, bool) {
 // withoutValue is the line of a key that has no value, or null.
 var withoutValue = regexp.MustCompile(`^(connections:)[ \t]*(?:null|~)?[ \t]*(#.*)?$`)
 
-// withList gives a text whose connections are missing, or null, an empty list of them. Other texts stay.
+// withList gives a text without connections an empty list of them, also in the place of null. It
+// leaves other texts alone.
 func withList(text string) string {
 	node, mistake := source{text: []byte(text)}.root()
 	root, ok := node.(*ast.MappingNode)
@@ -85,7 +86,7 @@ func lineStarts(text string) []int {
 	return starts
 }
 
-// appendConnection returns false when the layout is one that it does not know.
+// appendConnection returns false for a layout that it does not know.
 func appendConnection(text string, added item) (string, bool) {
 	l, ok := newLayout(text)
 	switch {
@@ -99,7 +100,7 @@ func appendConnection(text string, added item) (string, bool) {
 	return l.appendFlow(added.flow)
 }
 
-// removeConnection returns false when the layout is one that it does not know.
+// removeConnection returns false for a layout that it does not know.
 func removeConnection(text string, index int) (string, bool) {
 	l, ok := newLayout(text)
 	switch {
@@ -157,13 +158,14 @@ func (l *layout) removeFlow(index int) (string, bool) {
 	case len(values) == 1:
 		return l.text[:from+1] + l.text[to:], true
 	case index < len(values)-1:
-		return l.text[:l.offset(start(values[index]))] + l.text[l.offset(start(values[index+1])):], true
+		return l.text[:l.offset(start(values[index]))] +
+			l.text[l.offset(start(values[index+1])):], true
 	}
 	before := strings.TrimRight(l.text[:l.offset(start(values[index]))], " \r\n")
 	return strings.TrimSuffix(before, ",") + l.text[to:], true
 }
 
-// removeBlock removes an entry with the comment right above it and the empty lines below it.
+// removeBlock removes an entry with the comment directly above it and the empty lines below it.
 func (l *layout) removeBlock(index int) (string, bool) {
 	entries := l.list.Entries
 	if index >= len(entries) {
@@ -175,7 +177,8 @@ func (l *layout) removeBlock(index int) (string, bool) {
 		boundary = entries[index+1].Start.Position.Line
 	}
 	first := at.Line
-	for first-1 > start(l.field.Key).Line && l.isComment(first-1) && l.indentation(first-1) == at.Column-1 {
+	for first-1 > start(l.field.Key).Line && l.isComment(first-1) &&
+		l.indentation(first-1) == at.Column-1 {
 		first--
 	}
 	after := l.contentEnd(at.Line, boundary, at.Column) + 1
@@ -190,8 +193,9 @@ func (l *layout) removeBlock(index int) (string, bool) {
 	return head[:colon] + " []" + head[colon:] + tail, true
 }
 
-// contentEnd returns the last line of an entry that begins on line first and ends before line boundary. Empty
-// lines at its end do not belong to it; neither do comments that are not indented deeper than the entry.
+// contentEnd returns the last line of an entry that begins on line first and ends before line
+// boundary. Empty lines at its end do not belong to it, nor do comments that are not indented
+// deeper.
 func (l *layout) contentEnd(first, boundary, column int) int {
 	end := boundary - 1
 	for end > first && (l.isEmpty(end) || l.isComment(end) && l.indentation(end) < column) {
@@ -200,7 +204,7 @@ func (l *layout) contentEnd(first, boundary, column int) int {
 	return end
 }
 
-// brackets returns where the list's "[" and "]" stand.
+// brackets returns the positions of the list's "[" and "]".
 func (l *layout) brackets() (from, to int, ok bool) {
 	if l.list.Start == nil || l.list.End == nil {
 		return 0, 0, false
@@ -210,7 +214,7 @@ func (l *layout) brackets() (from, to int, ok bool) {
 	return from, to, ok
 }
 
-// offset is where a position of the parser, which counts characters, stands in the text.
+// offset converts a position of the parser, which counts characters, into one in the text.
 func (l *layout) offset(at *token.Position) int {
 	offset := l.begin(at.Line)
 	for range at.Column - 1 {
@@ -220,7 +224,7 @@ func (l *layout) offset(at *token.Position) int {
 	return offset
 }
 
-// begin is where a line begins; the line after the last one begins at the end.
+// begin is where a line begins. The line after the last one begins at the end.
 func (l *layout) begin(line int) int {
 	if line > len(l.lines) {
 		return len(l.text)

@@ -2,13 +2,13 @@ package config
 
 import "strings"
 
-// lineEnds is a text with Unix line ends, which knows whether it came with those of Windows.
+// lineEnds is a text with Unix line ends that knows whether it came with Windows ones.
 type lineEnds struct {
 	unix    string
 	windows bool
 }
 
-// newLineEnds returns false for a text with a mix of line ends: an edit could not keep them.
+// newLineEnds returns false for a text that mixes line ends: an edit could not keep them.
 func newLineEnds(text string) (lineEnds, bool) {
 	unix := withUnixLines(text)
 	crlf := len(text) - len(unix)
@@ -24,5 +24,5 @@ func (l lineEnds) restore(edited string) string {
 	return strings.ReplaceAll(edited, "\n", "\r\n")
 }
 
-// withUnixLines is for the YAML parser too, which counts the line end of a comment twice when it is that of Windows.
+// withUnixLines also helps the YAML parser, which counts a Windows line end twice after a comment.
 func withUnixLines(text string) string { return strings.ReplaceAll(text, "\r\n", "\n") }

@@ -10,16 +10,17 @@ import (
 	"syscall"
 )
 
-// maxFileBytes bounds what a broken or hostile file costs.
+// maxFileBytes bounds what a broken or hostile file can cost.
 const maxFileBytes = 1 << 20
 
 // LookupEnv looks up an environment variable, like os.LookupEnv.
 type LookupEnv = func(name string) (value string, set bool)
 
-// Load reads the configuration file at path, checks it and merges the defaults in. Relative file names in it
-// count from the file's folder. Everything that is wrong with it comes back in one error, a Mistakes; a file
-// that cannot be read is an error that wraps the cause, so fs.ErrNotExist tells an absent one. Files that the
-// configuration names are not looked at: they may appear later. See CheckFiles.
+// Load reads the configuration file at path, checks it and merges the defaults in. Relative file
+// names count from the file's directory. One error, a Mistakes, lists everything that is wrong with
+// it; a file that cannot be read is an error that wraps the cause, so that fs.ErrNotExist tells an
+// absent one. Load does not open files that the configuration names, because they may appear later.
+// See CheckFiles.
 func Load(path string, getenv LookupEnv) (*Config, error) {
 	cfg, mistakes, err := load(path, getenv)
 	if err != nil {
@@ -31,7 +32,7 @@ func Load(path string, getenv LookupEnv) (*Config, error) {
 	return cfg, nil
 }
 
-// Check is Load and CheckFiles in one, so that one error, a Mistakes, lists what either finds.
+// Check is Load and CheckFiles in one: its error, a Mistakes, lists what either finds.
 func Check(path string, getenv LookupEnv) (*Config, error) {
 	cfg, mistakes, err := load(path, getenv)
 	if err != nil {
@@ -50,23 +51,25 @@ func load(path string, getenv LookupEnv) (*Config, Mistakes, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	folder, err := filepath.Abs(filepath.Dir(path))
+	directory, err := filepath.Abs(filepath.Dir(path))
 	if err != nil {
-		return nil, nil, fmt.Errorf("find the folder of %s: %w", path, err)
+		return nil, nil, fmt.Errorf("find the directory of %s: %w", path, err)
 	}
-	cfg, mistakes := parse(source{name: path, folder: folder, text: text}, getenv)
+	cfg, mistakes := parse(source{name: path, directory: directory, text: text}, getenv)
 	return cfg, mistakes, nil
 }
 
-// readText reads at most one byte more than a configuration may have, so that parse can refuse it. A pipe that
-// nobody writes to is empty: opening it does not wait for a writer.
+// readText reads at most one byte more than a configuration may have, so that parse can refuse it.
+// It does not wait at a pipe that nobody writes to.
 func readText(path string) ([]byte, error) {
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // #nosec G304 -- the operator names the file
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("no config file at %s: %w", path, fs.ErrNotExist)
 	}
 	if errors.Is(err, fs.ErrPermission) {
-		return nil, fmt.Errorf("read the config file: %w: run as the user who owns it, or give it to this one", err)
+		return nil,
+			fmt.Errorf("read the config file: %w: run as the user who owns it, or give it to "+
+				"this one", err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the config file: %w", err)

@@ -7,14 +7,14 @@ import (
 	"strings"
 )
 
-// Mistake is one thing to put right. Its text never holds a credential.
+// Mistake is one thing to correct. Its text never holds a credential.
 type Mistake struct {
 	// File is the configuration file; empty when the environment is the configuration.
 	File string
-	// Line and Column count from 1; 0 is no place in a file.
+	// Line and Column count from 1; 0 means no place in a file.
 	Line, Column int
-	// Path is the YAML path, for example "connections[0].cache.ttl", or a variable's name. Empty is the whole
-	// file.
+	// Path is the YAML path, for example "connections[0].cache.ttl", or a variable's name. Empty is
+	// the whole file.
 	Path string
 	// Message says what is wrong and what to write instead.
 	Message string
@@ -35,8 +35,8 @@ func (m Mistake) String() string {
 	return place + m.Message
 }
 
-// Mistakes is the error about a configuration: all that is wrong with it, in the file's order. Find it in
-// an error with errors.As. It is never empty when it is returned as an error.
+// Mistakes is the error about a configuration: everything that is wrong with it, in the file's
+// order. Find it in an error with errors.As. As an error it is never empty.
 type Mistakes []Mistake
 
 // Error returns one line for each mistake.
@@ -63,5 +63,5 @@ func (m Mistakes) sort() {
 	})
 }
 
-// origins tells where a value stands, by its path in Config: a Mistake that lacks its message.
+// origins records where a value is, by its path in Config, as a Mistake without a message.
 type origins map[string]Mistake

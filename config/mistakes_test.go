@@ -30,12 +30,13 @@ func mistakesOf(t *testing.T, text string) []string {
 	return lines
 }
 
-// with returns the minimal configuration with lines added to the connection, which begin on line 6. The secret_id stands
-// behind them, unless they say something of it.
+// with returns the minimal configuration with lines added to the connection, which begin on line 6.
+// The secret_id stands behind them, unless they say something of it.
 func with(lines ...string) string {
 	const secret = "    secret_id: secret\n"
 	added := "    " + strings.Join(lines, "\n    ") + "\n"
-	if !strings.Contains(added, " secret_id") && !strings.Contains(added, " secretid") && !strings.Contains(added, "bind_secret_id") {
+	if !strings.Contains(added, " secret_id") && !strings.Contains(added, " secretid") &&
+		!strings.Contains(added, "bind_secret_id") {
 		added += secret
 	}
 	return strings.TrimSuffix(minimal, secret) + added
@@ -60,7 +61,8 @@ func TestEveryMistakeIsReportedAtItsPlace(t *testing.T) {
 		{"connections as a mapping", "connections: {name: a}\n", []string{"1:14: connections: want a list"}},
 		{"a connection as text", "connections: [prod]\n", []string{"1:15: connections[0]: want keys here: name,"}},
 		{"a connection with nothing", "connections:\n  - name: a\n", []string{
-			"2:5: connections[0].address: is missing", "2:5: connections[0].role_id: is missing", "2:5: connections[0].secret_id: is missing",
+			"2:5: connections[0].address: is missing", "2:5: connections[0].role_id: is missing",
+			"2:5: connections[0].secret_id: is missing",
 		}},
 		{"a typo at the top", "sokcet: {}\n" + minimal, []string{`1:1: unknown key "sokcet": did you mean "socket"?`}},
 		{"a typo in connections says nothing else", strings.Replace(minimal, "connections", "conections", 1), []string{`1:1: unknown key "conections": did you mean "connections"?`}},
@@ -71,8 +73,10 @@ func TestEveryMistakeIsReportedAtItsPlace(t *testing.T) {
 		{"an unlike key is not named", with("password123: x"), []string{"6:5: connections[0]: unknown key; the keys here are name,"}},
 		{"unknown keys at every level", "x1: 1\nsocket: {x2: 1}\ncallers: [{uid: 1, x3: 1}]\ncache: {x4: 1}\ndefaults: {x5: 1, cache: {x6: 1}}\n" +
 			with("tls: {x7: 1}", "cache: {x8: 1}"), []string{
-			"1:1: unknown key", "2:10: socket: unknown key", "3:20: callers[0]: unknown key", "4:9: cache: unknown key", "5:12: defaults: unknown key",
-			"5:27: defaults.cache: unknown key", "11:11: connections[0].tls: unknown key", "12:13: connections[0].cache: unknown key",
+			"1:1: unknown key", "2:10: socket: unknown key", "3:20: callers[0]: unknown key",
+			"4:9: cache: unknown key", "5:12: defaults: unknown key",
+			"5:27: defaults.cache: unknown key", "11:11: connections[0].tls: unknown key",
+			"12:13: connections[0].cache: unknown key",
 		}},
 		{"a key twice", with("timeout: 1s", "timeout: 2s"), []string{"7:5: connections[0].timeout: is here twice, first on line 6"}},
 		{"a Redis of another scheme", "invalidation: {redis: {url: 'http://x'}}\n" + minimal, []string{"1:29: invalidation.redis.url: is no URL of a Redis"}},
@@ -124,6 +128,24 @@ func TestEveryMistakeIsReportedAtItsPlace(t *testing.T) {
 		{"a name with a space", instead("prod", "pr od"), []string{`2:11: connections[0].name: may hold only letters`}},
 		{"a name of 65 characters", instead("prod", strings.Repeat("a", 65)), []string{`2:11: connections[0].name: may hold only letters`}},
 		{"a name twice", minimal + strings.TrimPrefix(minimal, "connections:\n"), []string{"7:11: connections[1].name: another connection has this name, on line 2"}},
+		{"an alias that is no name", with("aliases: [pr od]"), []string{"6:15: connections[0].aliases[0]: may hold only letters"}},
+		{"an alias twice", with("aliases: [a, a]"), []string{"6:18: connections[0].aliases[1]: another connection has this name, on line 6"}},
+		{"an alias that is the name", with("aliases: [prod]"), []string{"6:15: connections[0].aliases[0]: another connection has this name, on line 2"}},
+		{"an alias that is a later name", with("aliases: [dev]") + strings.Replace(strings.TrimPrefix(minimal, "connections:\n"), "prod", "dev", 1), []string{
+			"8:11: connections[1].name: another connection has this name, on line 6",
+		}},
+		{"no aliases", with("aliases: []"), []string{"6:14: connections[0].aliases: is an empty list"}},
+		{"no paths", with("paths: []"), []string{"6:12: connections[0].paths: is an empty list"}},
+		{"an empty path", with(`paths: [""]`), []string{"6:13: connections[0].paths[0]: is empty"}},
+		{"a path with a control character", with(`paths: ["a/data/b\tc/*"]`), []string{"6:13: connections[0].paths[0]: holds a line break"}},
+		{"patterns that match nothing", with(`paths: [secret/app/*, "secret/data/{project}/*", /a/data/b/*]`), []string{
+			"6:13: connections[0].paths[0]: matches no reference: there is no data segment",
+			"6:27: connections[0].paths[1]: the one variable is {project_id}",
+			"6:54: connections[0].paths[2]: matches no reference: remove leading",
+		}},
+		{"a rule's patterns that match nothing", "callers:\n  - uid: 1\n    paths:\n      - a/data/**/key\n      - a/data/x*/key\n" + minimal, []string{
+			"4:9: callers[0].paths[0]: ** is what is left", "5:9: callers[0].paths[1]: a star stands for a whole segment",
+		}},
 		{"a name missing", instead("- name: prod\n   ", "-"), []string{"2:5: connections[0].name: is missing"}},
 		{"a scope missing beside project_ids", instead("    scope: platform\n", "    project_ids: [p]\n"), []string{"2:5: connections[0].scope: is missing"}},
 		{"an unknown scope", instead("platform", "global"), []string{"3:12: connections[0].scope: want platform or project"}},
@@ -146,7 +168,8 @@ func TestEveryMistakeIsReportedAtItsPlace(t *testing.T) {
 		{"an empty role_id", instead(role, "    role_id: \"\"\n"), []string{"5:14: connections[0].role_id: is empty"}},
 		{"two kinds of role_id", with("role_id_file: /x"), []string{"6:19: connections[0].role_id_file: only one of role_id, role_id_file and role_id_env"}},
 		{"three kinds of secret_id", with("secret_id: x", "secret_id_file: /x", "secret_id_env: SET"), []string{
-			"7:21: connections[0].secret_id_file: only one of", "8:20: connections[0].secret_id_env: only one of",
+			"7:21: connections[0].secret_id_file: only one of",
+			"8:20: connections[0].secret_id_env: only one of",
 		}},
 		{"a variable that is not set", with("secret_id_env: UNSET"), []string{"6:20: connections[0].secret_id_env: the environment variable that it names is not set"}},
 		{"a variable that is empty", with("secret_id_env: EMPTY"), []string{"6:20: connections[0].secret_id_env: the environment variable that it names: is empty"}},
@@ -158,10 +181,13 @@ func TestEveryMistakeIsReportedAtItsPlace(t *testing.T) {
 		{"callers with nothing", "callers:\n" + minimal, []string{"1:1: callers: has no rules"}},
 		{"a rule for nobody", "callers:\n  - methods: [Resolve]\n" + minimal, []string{"2:5: callers[0]: a rule needs uid, gid or both"}},
 		{"a rule that names what does not exist", "callers:\n  - uid: 1\n    connections: [prod, dev]\n    methods: [resolve, Watch]\n" + minimal, []string{
-			"3:25: callers[0].connections[1]: no connection has this name", "4:15: callers[0].methods[0]: no such method", "4:24: callers[0].methods[1]: no such method",
+			"3:25: callers[0].connections[1]: no connection has this name",
+			"4:15: callers[0].methods[0]: no such method",
+			"4:24: callers[0].methods[1]: no such method",
 		}},
 		{"a rule with lists that would mean any", "callers:\n  - uid: 1\n    projects: []\n    connections:\n" + minimal, []string{
-			"3:15: callers[0].projects: is an empty list", "4:5: callers[0].connections: want a list",
+			"3:15: callers[0].projects: is an empty list",
+			"4:5: callers[0].connections: want a list",
 		}},
 		{"a negative uid", "callers: [{uid: -1}]\n" + minimal, []string{"1:17: callers[0].uid: want a whole number from 0"}},
 		{"a uid by name", "callers: [{uid: root}]\n" + minimal, []string{"1:17: callers[0].uid: want a whole number from 0"}},
@@ -171,15 +197,18 @@ func TestEveryMistakeIsReportedAtItsPlace(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			got := mistakesOf(t, test.text)
 			for i := range max(len(got), len(test.want)) {
-				if i >= len(got) || i >= len(test.want) || !strings.HasPrefix(got[i], test.want[i]) {
-					t.Fatalf("got\n  %s\nwant\n  %s", strings.Join(got, "\n  "), strings.Join(test.want, "\n  "))
+				if i >= len(got) || i >= len(test.want) ||
+					!strings.HasPrefix(got[i], test.want[i]) {
+					t.Fatalf("got\n  %s\nwant\n  %s", strings.Join(got, "\n  "),
+						strings.Join(test.want, "\n  "))
 				}
 			}
 		})
 	}
 }
 
-// Slips are what people write from habit. Each is one mistake, at its place, which says what to write.
+// Slips are what people write from habit. Each is one mistake, at its place, which says what to
+// write.
 func TestAUsualSlipSaysWhatToWrite(t *testing.T) {
 	const address = "address: https://vault.example:8200"
 	for name, test := range map[string]struct{ text, place, want string }{
@@ -205,7 +234,7 @@ func TestAUsualSlipSaysWhatToWrite(t *testing.T) {
 		"a ttl in the cache":         {"cache: {ttl: 1h}\n" + minimal, "1:9: cache: ", "defaults: {cache: {ttl: 1h}}"},
 		"a ttl without a unit":       {with("cache: {ttl: 3600}"), "6:18: connections[0].cache.ttl: ", "has no unit"},
 		"a ttl in quotes, no unit":   {with(`cache: {ttl: "3600"}`), "6:18: connections[0].cache.ttl: ", "has no unit"},
-		"a ttl of a day":             {with("cache: {ttl: 1d}"), "6:18: connections[0].cache.ttl: ", "there are no days"},
+		"a ttl of a day":             {with("cache: {ttl: 1d}"), "6:18: connections[0].cache.ttl: ", "there is no unit for days"},
 		"a timeout in words":         {with("timeout: 10sec"), "6:14: connections[0].timeout: ", "the unit is one letter"},
 		"a timeout with a space":     {with("timeout: 10 s"), "6:14: connections[0].timeout: ", "without a space"},
 		"a token":                    {with("token: hvs.hush"), "6:5: connections[0]: ", "logs in by AppRole"},
@@ -235,7 +264,9 @@ func TestAUsualSlipSaysWhatToWrite(t *testing.T) {
 		"secret_id_files":            {with("secret_id_files: x"), "6:5: connections[0]: ", `did you mean "secret_id_file"?`},
 	} {
 		got := mistakesOf(t, test.text)
-		if len(got) != 1 || !strings.HasPrefix(got[0], test.place) || !strings.Contains(got[0], test.want) || strings.Contains(strings.ToLower(got[0]), "hush") {
+		if len(got) != 1 || !strings.HasPrefix(got[0], test.place) ||
+			!strings.Contains(got[0], test.want) ||
+			strings.Contains(strings.ToLower(got[0]), "hush") {
 			t.Errorf("%s: %q\nwant %s…%s", name, got, test.place, test.want)
 		}
 	}
@@ -244,7 +275,8 @@ func TestAUsualSlipSaysWhatToWrite(t *testing.T) {
 func TestAMistakePrintsFilePlacePathAndMessage(t *testing.T) {
 	path := write(t, with("timeout: 10"))
 	_, err := config.Load(path, noEnv)
-	if want := fmt.Sprintf("%s:6:14: connections[0].timeout: has no unit: write 10s, 15m or 1h30m", path); err == nil || err.Error() != want {
+	if want := fmt.Sprintf("%s:6:14: connections[0].timeout: has no unit: write 10s, 15m or 1h30m",
+		path); err == nil || err.Error() != want {
 		t.Errorf("got %v\nwant %s", err, want)
 	}
 }
@@ -252,7 +284,8 @@ func TestAMistakePrintsFilePlacePathAndMessage(t *testing.T) {
 func TestNoMessageShowsACredential(t *testing.T) {
 	const value = "hunter2"
 	connection := func(lines string) string {
-		return "connections:\n  - name: prod\n    scope: platform\n    address: http://v\n    role_id: role\n" + lines
+		return "connections:\n  - name: prod\n    scope: platform\n    address: http://v\n    " +
+			"role_id: role\n" + lines
 	}
 	for name, text := range map[string]string{
 		"a colon is missing":             connection("    secret_id hunter2\n"),
@@ -350,18 +383,23 @@ func TestEnvironmentDescribesOneConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := cfg.Connections[0]
-	if len(cfg.Connections) != 1 || c.Name != "default" || c.Scope != server.ScopePlatform || c.Vault.Address != "https://vault:8200" ||
-		c.Vault.Namespace != "team" || c.Vault.TLS.CAFile != "/ca.pem" || c.Vault.RoleID.Value.Reveal() != "role" || c.Vault.SecretID.File != "/secret" ||
-		!c.Required || c.Vault.AuthMount != "approle" || cfg.Socket.Path != config.DefaultSocketPath || cfg.Callers != nil {
+	if len(cfg.Connections) != 1 || c.Name != "default" || c.Scope != server.ScopePlatform ||
+		c.Vault.Address != "https://vault:8200" ||
+		c.Vault.Namespace != "team" || c.Vault.TLS.CAFile != "/ca.pem" ||
+		c.Vault.RoleID.Value.Reveal() != "role" || c.Vault.SecretID.File != "/secret" ||
+		!c.Required || c.Vault.AuthMount != "approle" ||
+		cfg.Socket.Path != config.DefaultSocketPath || cfg.Callers != nil {
 		t.Errorf("config %+v", cfg)
 	}
 }
 
 func TestEnvironmentNamesTheVariablesToPutRight(t *testing.T) {
-	if _, err := config.FromEnv(env(map[string]string{"VAULT_ROLE_ID": "x"})); !errors.Is(err, config.ErrNoEnvironment) {
+	if _, err := config.FromEnv(env(map[string]string{"VAULT_ROLE_ID": "x"})); !errors.Is(err,
+		config.ErrNoEnvironment) {
 		t.Errorf("without VAULT_ADDR: %v", err)
 	}
-	_, err := config.FromEnv(env(map[string]string{"VAULT_ADDR": "https://va\tult", "VAULT_ROLE_ID": "r", "VAULT_SECRET_ID": "s"}))
+	_, err := config.FromEnv(env(map[string]string{"VAULT_ADDR": "https://va\tult",
+		"VAULT_ROLE_ID": "r", "VAULT_SECRET_ID": "s"}))
 	if err == nil || err.Error() != "VAULT_ADDR: holds a line break or another control character: remove it" {
 		t.Errorf("a tab in the address: %v", err)
 	}
@@ -371,7 +409,9 @@ func TestEnvironmentNamesTheVariablesToPutRight(t *testing.T) {
 	if err == nil {
 		t.Fatal("no error")
 	}
-	for _, want := range []string{"VAULT_ADDR: must not hold a user", "VAULT_ROLE_ID: is not set: set it or VAULT_ROLE_ID_FILE", "VAULT_SECRET_ID: is set, and VAULT_SECRET_ID_FILE too", "VAULT_NAMESPACE: holds"} {
+	for _, want := range []string{"VAULT_ADDR: must not hold a user",
+		"VAULT_ROLE_ID: is not set: set it or VAULT_ROLE_ID_FILE",
+		"VAULT_SECRET_ID: is set, and VAULT_SECRET_ID_FILE too", "VAULT_NAMESPACE: holds"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("error lacks %q: %v", want, err)
 		}
@@ -382,7 +422,9 @@ func TestEnvironmentNamesTheVariablesToPutRight(t *testing.T) {
 }
 
 func TestCheckReportsFilesThatCannotBeUsed(t *testing.T) {
-	path := write(t, with("secret_id_file: absent", "tls: {ca_file: empty.pem, client_cert_file: empty.pem, client_key_file: empty.pem}", "timeout: 1"))
+	path := write(t, with("secret_id_file: absent",
+		"tls: {ca_file: empty.pem, client_cert_file: empty.pem, client_key_file: empty.pem}",
+		"timeout: 1"))
 	if err := writeFile(filepath.Join(filepath.Dir(path), "empty.pem"), ""); err != nil {
 		t.Fatal(err)
 	}
@@ -410,17 +452,20 @@ func TestCheckReportsFilesThatCannotBeUsed(t *testing.T) {
 func TestLoadDoesNotLookAtTheFilesThatItNames(t *testing.T) {
 	cfg := load(t, with("secret_id_file: /absent/secret_id"))
 	mistakes := config.CheckFiles(cfg)
-	if len(mistakes) != 1 || mistakes[0].Line != 6 || mistakes[0].Path != "connections[0].secret_id_file" {
+	if len(mistakes) != 1 || mistakes[0].Line != 6 ||
+		mistakes[0].Path != "connections[0].secret_id_file" {
 		t.Errorf("CheckFiles: %v", mistakes)
 	}
 }
 
 func TestCheckFilesNamesTheVariableOfAFile(t *testing.T) {
-	cfg, err := config.FromEnv(env(map[string]string{"VAULT_ADDR": "http://v", "VAULT_ROLE_ID": "r", "VAULT_SECRET_ID_FILE": "/absent/secret_id"}))
+	cfg, err := config.FromEnv(env(map[string]string{"VAULT_ADDR": "http://v", "VAULT_ROLE_ID": "r",
+		"VAULT_SECRET_ID_FILE": "/absent/secret_id"}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := config.CheckFiles(cfg).Error(); !strings.HasPrefix(got, "VAULT_SECRET_ID_FILE: the file cannot be read: no such file or directory; create it") {
+	if got := config.CheckFiles(cfg).Error(); !strings.HasPrefix(got,
+		"VAULT_SECRET_ID_FILE: the file cannot be read: no such file or directory; create it") {
 		t.Errorf("CheckFiles: %s", got)
 	}
 }

@@ -15,9 +15,10 @@ import (
 type notes struct {
 	file     string
 	mistakes Mistakes
+	risks    []Mistake
 }
 
-// value is what stands at one place of the file. Its node is nil where the key is absent.
+// value is the content of one place of the file. Its node is nil when the key is absent.
 type value struct {
 	notes *notes
 	node  ast.Node
@@ -25,19 +26,19 @@ type value struct {
 	place *token.Position // of the key, or of the list entry; nil is the whole file
 }
 
-// mapping holds the values of the keys that the format knows at one place.
+// mapping holds the values at one place of the file, by the keys that the format knows.
 type mapping struct {
 	value
-	valid  bool // false: something else stands there, which was noted
+	valid  bool // false: something else is there, which is reported already
 	fields map[string]value
-	meant  map[string]bool // known keys that unknown ones are nearly
+	meant  map[string]bool // known keys that unknown ones resemble
 }
 
 func (v value) present() bool { return v.node != nil }
 
 func (v value) isNull() bool { return v.node != nil && v.node.Type() == ast.NullType }
 
-// origin is where the value stands.
+// origin is where the value is.
 func (v value) origin() Mistake {
 	m := Mistake{File: v.notes.file, Path: v.path}
 	place := v.place
@@ -56,6 +57,13 @@ func (v value) mistake(format string, args ...any) {
 	v.notes.mistakes = append(v.notes.mistakes, m)
 }
 
+// risk notes what is valid and may do what nobody wants.
+func (v value) risk(message string) {
+	m := v.origin()
+	m.Message = message
+	v.notes.risks = append(v.notes.risks, m)
+}
+
 // start is where a node begins: the parser puts a block mapping at its first colon.
 func start(node ast.Node) *token.Position {
 	if m, ok := node.(*ast.MappingNode); ok && !m.IsFlowStyle && len(m.Values) > 0 {
@@ -67,7 +75,8 @@ func start(node ast.Node) *token.Position {
 	return nil
 }
 
-// mapping reads keys and notes the ones that are unknown or there twice. Nothing at all is an empty mapping.
+// mapping reads keys and reports unknown and duplicate ones. Nothing at all counts as an empty
+// mapping.
 func (v value) mapping(known ...string) mapping {
 	m := mapping{value: v, fields: make(map[string]value, len(known)), meant: make(map[string]bool)}
 	if !v.present() || v.isNull() {
@@ -88,7 +97,8 @@ func (v value) mapping(known ...string) mapping {
 
 func (m mapping) add(entry *ast.MappingValueNode, known []string) {
 	key := keyText(entry.Key)
-	field := value{notes: m.notes, node: entry.Value, path: join(m.path, key), place: start(entry.Key)}
+	field := value{notes: m.notes, node: entry.Value, path: join(m.path, key),
+		place: start(entry.Key)}
 	if !slices.Contains(known, key) {
 		field.node, field.path = entry.Key, m.path
 		field.mistake("%s", unknownKey(m.path, key, known))
@@ -103,7 +113,7 @@ func (m mapping) add(entry *ast.MappingValueNode, known []string) {
 	m.fields[key] = field
 }
 
-// keyText is "" for a key that is no plain word.
+// keyText is "" for a key that is not a plain word.
 func keyText(key ast.MapKeyNode) string {
 	node, ok := key.(*ast.StringNode)
 	if !ok {
@@ -119,7 +129,8 @@ func join(path, key string) string {
 	return path + "." + key
 }
 
-// at returns the value of a key; one that is absent has the path too, and the place of the mapping.
+// at returns the value of a key. An absent one has a path too, and the place of the mapping, so
+// that a mistake about it can say where it belongs.
 func (m mapping) at(key string) value {
 	if field, ok := m.fields[key]; ok {
 		return field
@@ -131,7 +142,7 @@ func (m mapping) at(key string) value {
 	return value{notes: m.notes, path: join(m.path, key), place: place}
 }
 
-// list reads the entries of a list. Where there is no list it notes that and returns nil.
+// list reads the entries of a list. It reports anything else, and returns nil.
 func (v value) list() []value {
 	node, ok := v.node.(*ast.SequenceNode)
 	if !ok {
@@ -140,13 +151,14 @@ func (v value) list() []value {
 	}
 	entries := make([]value, len(node.Values))
 	for i, entry := range node.Values {
-		entries[i] = value{notes: v.notes, node: entry, path: fmt.Sprintf("%s[%d]", v.path, i), place: start(entry)}
+		entries[i] = value{notes: v.notes, node: entry, path: fmt.Sprintf("%s[%d]", v.path, i),
+			place: start(entry)}
 	}
 	return entries
 }
 
-// unknownKey words the mistake. It names the key only where it is a usual slip, a known key at the wrong place or nearly
-// a known one: anything else may be a piece of a credential.
+// unknownKey words the mistake. It names the key only when it is a usual slip, a known key at the
+// wrong place or nearly a known one: anything else may be a piece of a credential.
 func unknownKey(path, key string, known []string) string {
 	wanted := "the keys here are " + strings.Join(known, ", ")
 	if usual := slipAt(path, key); usual.hint != "" {
@@ -161,7 +173,7 @@ func unknownKey(path, key string, known []string) string {
 	return "unknown key; " + wanted
 }
 
-// nearest returns the known key that key is nearly, or "".
+// nearest returns the known key that key resembles, or "".
 func nearest(key string, known []string) string {
 	var best string
 	least := math.MaxInt
@@ -177,8 +189,8 @@ func nearest(key string, known []string) string {
 	return best
 }
 
-// allowedChanges is how many letters of a key may be changed, left out or put in until it is another word. Two letters
-// that changed places are two changes.
+// allowedChanges is how many letters may be changed, left out or added before a key counts as
+// another word. Two swapped letters are two changes.
 func allowedChanges(key string) int {
 	if len(key) < 4 {
 		return 1

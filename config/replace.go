@@ -9,16 +9,15 @@ import (
 	"syscall"
 )
 
-// editFile replaces the content of the file at path by what change makes of it, in one step and with mode
-// 0600. A symlink stays: the file that it points to is replaced. While change runs, other edits in the same
-// folder wait.
+// editFile replaces the file at path atomically with what change makes of its content, with mode
+// 0600. A symlink stays: its target is replaced. Meanwhile other edits in the same directory wait.
 func editFile(path string, change func(text string, exists bool) (string, error)) error {
 	target, err := followLinks(path)
 	if err != nil {
 		return err
 	}
-	folder := filepath.Dir(target)
-	lock, err := lockFolder(folder)
+	directory := filepath.Dir(target)
+	lock, err := lockDirectory(directory)
 	if err != nil {
 		return err
 	}
@@ -43,28 +42,31 @@ func editFile(path string, change func(text string, exists bool) (string, error)
 	return nil
 }
 
-// followLinks returns the file that path points to; one that is absent is path itself.
+// followLinks returns the file that path points to; for an absent one, path itself.
 func followLinks(path string) (string, error) {
 	target, err := filepath.EvalSymlinks(path)
 	if err == nil {
 		return target, nil
 	}
-	// It may be there by now, made by an edit at the same time.
-	if info, linkErr := os.Lstat(path); errors.Is(linkErr, fs.ErrNotExist) || linkErr == nil && info.Mode()&fs.ModeSymlink == 0 {
+	// An edit at the same time may have made it meanwhile.
+	if info, linkErr := os.Lstat(path); errors.Is(linkErr, fs.ErrNotExist) ||
+		linkErr == nil && info.Mode()&fs.ModeSymlink == 0 {
 		return path, nil
 	}
 	return "", fmt.Errorf("find the config file behind the link %s: %w", path, err)
 }
 
-// lockFolder waits for the folder's lock, which ends when the folder is closed. Locking the folder leaves no
-// lock file behind.
-func lockFolder(folder string) (*os.File, error) {
-	lock, err := os.Open(folder) // #nosec G304 -- the operator names the file
+// lockDirectory waits for the directory's lock, which closing the directory releases. Locking the
+// directory leaves no lock file behind.
+func lockDirectory(directory string) (*os.File, error) {
+	lock, err := os.Open(directory) // #nosec G304 -- the operator names the file
 	if errors.Is(err, fs.ErrPermission) {
-		return nil, fmt.Errorf("open the folder of the config file: %w: run the command as its owner", err)
+		return nil,
+			fmt.Errorf("open the directory of the config file: %w: run the command as its owner",
+				err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open the folder of the config file: %w", err)
+		return nil, fmt.Errorf("open the directory of the config file: %w", err)
 	}
 	for {
 		err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX)
@@ -73,13 +75,13 @@ func lockFolder(folder string) (*os.File, error) {
 		}
 		if !errors.Is(err, syscall.EINTR) {
 			_ = lock.Close()
-			return nil, fmt.Errorf("lock the folder of the config file: %w", err)
+			return nil, fmt.Errorf("lock the directory of the config file: %w", err)
 		}
 	}
 }
 
-// replaceFile writes a new file beside target and renames it, so that a reader sees the old content or the
-// new one, also after a power cut.
+// replaceFile writes a new file beside target and renames it, so that a reader sees the old content
+// or the new, even after a power cut.
 func replaceFile(target, text string) (err error) {
 	file, err := os.CreateTemp(filepath.Dir(target), ".config-*.tmp") // made with mode 0600
 	if err != nil {
@@ -101,11 +103,11 @@ func replaceFile(target, text string) (err error) {
 	if err := os.Rename(file.Name(), target); err != nil {
 		return err
 	}
-	return syncFolder(filepath.Dir(target))
+	return syncDirectory(filepath.Dir(target))
 }
 
-// keepOwner gives the new file to the old one's owner. Only root can; for others the owner is the same anyway
-// or changes.
+// keepOwner gives the new file to the old one's owner. Only root can do that; for others the owner
+// is the same anyway, or changes.
 func keepOwner(file *os.File, target string) {
 	info, err := os.Stat(target)
 	if err != nil {
@@ -116,8 +118,8 @@ func keepOwner(file *os.File, target string) {
 	}
 }
 
-func syncFolder(folder string) error {
-	file, err := os.Open(folder) // #nosec G304 -- the operator names the file
+func syncDirectory(directory string) error {
+	file, err := os.Open(directory) // #nosec G304 -- the operator names the file
 	if err != nil {
 		return err
 	}
@@ -127,9 +129,12 @@ func syncFolder(folder string) error {
 func writeError(path string, err error) error {
 	switch {
 	case errors.Is(err, syscall.EROFS):
-		return fmt.Errorf("%s is on a read-only file system, as a Kubernetes ConfigMap or Secret is: change it at its source: %w", path, err)
+		return fmt.Errorf("%s is on a read-only file system, as a Kubernetes ConfigMap or Secret "+
+			"is: change it at its source: %w", path, err)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("write %s: no permission: run the command as the owner of its folder: %w", path, err)
+		return fmt.Errorf("write %s: no permission: run the command as the owner of its "+
+			"directory: %w",
+			path, err)
 	}
 	return fmt.Errorf("write %s: %w", path, err)
 }

@@ -16,8 +16,8 @@ import (
 // maxDuration keeps sums of durations far from overflow.
 const maxDuration = 10 * 365 * 24 * time.Hour
 
-// A reading method returns fallback where the key is absent. Where the value is wrong it notes why and
-// returns fallback too, so that reading goes on and finds the next mistake.
+// A reading method returns fallback when the key is absent. When the value is wrong it reports why
+// and returns fallback too, so that reading goes on and finds the next mistake.
 
 const controlCharacter = "holds a line break or another control character: remove it"
 
@@ -46,7 +46,7 @@ func (v value) requiredText() string {
 	return v.filledText()
 }
 
-// filledText reads a string that must not be empty where it is present.
+// filledText reads a string that must not be empty if it is present.
 func (v value) filledText() string {
 	before := len(v.notes.mistakes)
 	text := v.text("")
@@ -56,7 +56,7 @@ func (v value) filledText() string {
 	return text
 }
 
-// rawText reads a string as it is, but for line ends at its end.
+// rawText reads a string as it is, without the line ends at its end.
 func (v value) rawText() (string, bool) {
 	switch node := v.node.(type) {
 	case *ast.StringNode:
@@ -73,7 +73,8 @@ func (v value) rawText() (string, bool) {
 	return "", false
 }
 
-// scalarText is the value as it is written, whether YAML takes it for text or a number; "" for anything else.
+// scalarText is the value as written, whether YAML takes it for text or a number; "" for anything
+// else.
 func (v value) scalarText() string {
 	switch node := v.node.(type) {
 	case *ast.StringNode:
@@ -84,7 +85,7 @@ func (v value) scalarText() string {
 	return ""
 }
 
-// texts reads a list of strings that are not empty. Nil is an absent list; one that is there has entries.
+// texts reads a list of non-empty strings. Nil means an absent list; a present one has entries.
 func (v value) texts() []string {
 	if !v.present() {
 		return nil
@@ -148,7 +149,8 @@ func (v value) duration(fallback, low time.Duration) time.Duration {
 	case err != nil && isNumber(text):
 		v.mistake("has no unit: write 10s, 15m or 1h30m")
 	case err != nil:
-		v.mistake("want a duration such as 500ms, 10s, 15m or 1h30m (units: ns, us, ms, s, m, h%s)", durationHint(text))
+		v.mistake("want a duration such as 500ms, 10s, 15m or 1h30m (units: ns, us, ms, s, m, h%s)",
+			durationHint(text))
 	case duration < 0:
 		v.mistake("must not be negative")
 	case duration < low:
@@ -174,7 +176,7 @@ var (
 func durationHint(text string) string {
 	switch {
 	case longUnit.MatchString(text):
-		return "; there are no days, write 24h for one"
+		return "; there is no unit for days, write 24h"
 	case wordyUnit.MatchString(text):
 		return "; the unit is one letter, as in 10s"
 	case strings.Contains(text, " "):
@@ -186,7 +188,8 @@ func durationHint(text string) string {
 var sizePattern = regexp.MustCompile(`^(\d+) ?(|B|kB|KB|MB|GB|KiB|MiB|GiB)$`)
 
 var sizeUnits = map[string]int64{
-	"": 1, "B": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30,
+	"": 1, "B": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 1 << 10, "MiB": 1 << 20,
+	"GiB": 1 << 30,
 }
 
 // size reads a number of bytes, more than 0.
@@ -215,7 +218,8 @@ func (v value) size(fallback int64) int64 {
 
 var modePattern = regexp.MustCompile(`^(0o)?0?[0-7]{3}$`)
 
-const wantMode = `want three octal digits in quotes, such as "0600" for the owner alone or "0660" for the group too`
+const wantMode = `want three octal digits in quotes, such as "0600" for the owner alone ` +
+	`or "0660" for the group too`
 
 // mode reads permission bits in octal, quoted or not, as chmod does.
 func (v value) mode(fallback fs.FileMode) fs.FileMode {
@@ -227,22 +231,25 @@ func (v value) mode(fallback fs.FileMode) fs.FileMode {
 		v.mistake("%s%s", wantMode, inOctal(text))
 		return fallback
 	}
-	bits, _ := strconv.ParseUint(strings.TrimPrefix(text, "0o"), 8, 32) // cannot fail: the pattern matched
-	mode := fs.FileMode(bits)                                           // #nosec G115 -- at most 0777
+	// cannot fail: the pattern matched
+	bits, _ := strconv.ParseUint(strings.TrimPrefix(text, "0o"), 8, 32)
+	mode := fs.FileMode(bits) // #nosec G115 -- at most 0777
 	_, bare := v.node.(*ast.IntegerNode)
 	switch {
 	case mode&0o600 != 0o600:
 		v.mistake(`must let the owner read and write: "0600" is the least%s`, inOctal(text))
 		return fallback
 	case bare && text[0] != '0' && mode&0o006 != 0:
-		v.mistake(`would let every user of the machine open the socket: write "0660" for the owner and the group, or "%04o" in quotes `+
+		v.mistake(`would let every user of the machine open the socket: write "0660" for the `+
+			`owner and the group, or "%04o" in quotes `+
 			"if everybody is meant", mode)
 		return fallback
 	}
 	return mode
 }
 
-// inOctal says what a decimal number is in octal, where it can be meant for a mode: Kubernetes' YAML has such ones.
+// inOctal writes a decimal number in octal if it may be a mode: Kubernetes' YAML writes modes in
+// decimal.
 func inOctal(text string) string {
 	number, err := strconv.ParseUint(text, 10, 16)
 	if err != nil || text[0] == '0' || number > 0o777 || number&0o600 != 0o600 {

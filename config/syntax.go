@@ -23,13 +23,13 @@ var byteOrderMark = []byte("\xef\xbb\xbf")
 
 // source is the text of one configuration file.
 type source struct {
-	name   string // for messages
-	folder string // relative file names count from here
-	text   []byte
+	name      string // for messages
+	directory string // relative file names count from here
+	text      []byte
 }
 
-// root parses the text into the mapping or whatever else is at its top; nil is an empty file. A Mistake comes
-// back instead when it is not YAML that can be read safely.
+// root parses the text and returns what is at its top, which should be a mapping; nil for an empty
+// file. It returns a Mistake when the text is not YAML that can be read safely.
 func (s source) root() (ast.Node, *Mistake) {
 	text := bytes.TrimPrefix(s.text, byteOrderMark)
 	if len(s.text) > maxFileBytes {
@@ -53,27 +53,36 @@ func (s source) onlyDocument(file *ast.File) (ast.Node, *Mistake) {
 	var root ast.Node
 	for i, doc := range file.Docs {
 		if i > 0 {
-			return nil, s.mistake(doc.Start, `the file holds several YAML documents: keep one, and remove the "---" before the others`)
+			return nil, s.mistake(doc.Start,
+				`the file holds several YAML documents: keep one, and remove the "---" before `+
+					`the others`)
 		}
 		root = doc.Body
 	}
 	return root, nil
 }
 
-// refuse finds the parts of YAML that the format does without. They are found before parsing, because some
-// of them make parsing costly.
+// refuse finds the parts of YAML that the format does not support. It looks before parsing, because
+// some of them make parsing costly.
 func (s source) refuse(tokens token.Tokens) *Mistake {
 	var open nesting
 	for _, tk := range tokens {
 		switch tk.Type {
 		case token.AnchorType, token.AliasType, token.MergeKeyType:
-			return s.mistake(tk, `anchors, aliases and merge keys ("&", "*", "<<") are not supported: write the value out where it is used; quote a value that begins with such a character`)
+			return s.mistake(tk,
+				`anchors, aliases and merge keys ("&", "*", "<<") are not supported: write the `+
+					`value out where it is used; quote a value that begins with such a character`)
 		case token.TagType:
-			return s.mistake(tk, `tags ("!") are not supported: remove the tag; quote a value that begins with "!"`)
+			return s.mistake(tk,
+				`tags ("!") are not supported: remove the tag; quote a value that begins with "!"`)
 		case token.DirectiveType:
-			return s.mistake(tk, `directives ("%") are not supported: remove the line; quote a value that begins with "%"`)
+			return s.mistake(tk,
+				`directives ("%") are not supported: remove the line; quote a value that begins `+
+					`with "%"`)
 		case token.MappingKeyType:
-			return s.mistake(tk, `explicit keys ("?") are not supported: write "key: value"; quote a value that begins with "?"`)
+			return s.mistake(tk,
+				`explicit keys ("?") are not supported: write "key: value"; quote a value that `+
+					`begins with "?"`)
 		}
 		depth, keys := open.add(tk)
 		if depth > maxDepth {
@@ -83,13 +92,15 @@ func (s source) refuse(tokens token.Tokens) *Mistake {
 			return s.mistake(tk, fmt.Sprintf("more than %d keys in one place", maxKeys))
 		}
 		if tk.Type == token.MappingValueType && tk.Prev != nil && len(tk.Prev.Value) > maxKeyBytes {
-			return s.mistake(tk.Prev, fmt.Sprintf("a key has more than %d bytes: look for a missing quote or line break", maxKeyBytes))
+			return s.mistake(tk.Prev,
+				fmt.Sprintf("a key has more than %d bytes: look for a missing quote or line break",
+					maxKeyBytes))
 		}
 	}
 	return nil
 }
 
-// nesting follows how deep a document is nested, and how many keys its block mappings have.
+// nesting tracks how deep a document is nested, and how many keys its block mappings have.
 type nesting struct {
 	flow  int     // brackets and braces that are open
 	block []level // entries and keys that are open, their columns increasing
@@ -97,7 +108,7 @@ type nesting struct {
 
 type level struct{ column, keys int }
 
-// add returns the depth at tk and the number of keys of the block mapping that it stands in.
+// add returns the depth at tk and the number of keys of its block mapping.
 func (n *nesting) add(tk *token.Token) (depth, keys int) {
 	switch tk.Type {
 	case token.SequenceStartType, token.MappingStartType:
@@ -128,8 +139,8 @@ func (n *nesting) open(tk *token.Token) *level {
 	return &n.block[len(n.block)-1]
 }
 
-// syntaxMistakes says in safe words what the parser found. Its own messages are not passed on, because some
-// quote the text.
+// syntaxMistakes translates the parser's messages. Its own are not passed on, because some quote
+// the text.
 var syntaxMistakes = map[string]string{ // #nosec G101 -- messages, no credentials
 	"could not find end character of double-quoted text": `a double quote (") is opened and never closed`,
 	"could not find end character of single-quoted text": `a single quote (') is opened and never closed`,
@@ -169,7 +180,8 @@ const (
 )
 
 func (s source) syntaxMistake(err error) *Mistake {
-	const fallback = "this is not valid YAML: check the indentation, quotes and brackets here and just before"
+	const fallback = "this is not valid YAML: check the indentation, quotes and brackets here " +
+		"and just before"
 	var syntax *yaml.SyntaxError
 	if !errors.As(err, &syntax) {
 		return s.mistake(nil, fallback)
@@ -203,5 +215,6 @@ func (s source) invalidUTF8(text []byte) *Mistake {
 		}
 		text = text[size:]
 	}
-	return &Mistake{File: s.name, Line: line, Column: column, Message: "the file is not UTF-8: save it as UTF-8"}
+	return &Mistake{File: s.name, Line: line, Column: column,
+		Message: "the file is not UTF-8: save it as UTF-8"}
 }

@@ -14,6 +14,7 @@ caller_limits: {in_flight: 1}
 test_connection: {allow: [vault]}
 audit: {file: /tmp/audit}
 reflection: true
+scan: {enabled: true}
 hardening: {lock_memory: try}
 log: {level: info}
 traces: {paths: true}
@@ -22,7 +23,8 @@ invalidation: {redis: {url: "redis://a"}}
 defaults: {timeout: 2s}
 connections:
 `
-	entryOfA = `  - {name: a, scope: platform, address: "http://a", role_id: r, secret_id: s}` + "\n"
+	entryOfA = `  - {name: a, scope: platform, address: "http://a", role_id: r, secret_id: s}` +
+		"\n"
 	everyKey = everyOther + entryOfA
 )
 
@@ -34,6 +36,7 @@ func TestAnEditThatWouldChangeAnythingElseIsRefused(t *testing.T) {
 		"test_connection": {"[vault]", "[other]"},
 		"audit":           {"/tmp/audit", "/tmp/other"},
 		"reflection":      {"reflection: true", "reflection: false"},
+		"scan":            {"enabled: true", "enabled: false"},
 		"hardening":       {"lock_memory: try", "lock_memory: require"},
 		"log":             {"level: info", "level: debug"},
 		"traces":          {"paths: true", "paths: false"},
@@ -47,8 +50,10 @@ func TestAnEditThatWouldChangeAnythingElseIsRefused(t *testing.T) {
 			t.Errorf("no change of %s is tried", key)
 		}
 	}
-	changes["a connection's credentials"] = struct{ from, to string }{"secret_id: s", "secret_id: t"}
-	changes["a connection's ttl"] = struct{ from, to string }{"secret_id: s", "secret_id: s, cache: {ttl: 1m}"}
+	changes["a connection's credentials"] = struct{ from, to string }{"secret_id: s",
+		"secret_id: t"}
+	changes["a connection's ttl"] = struct{ from, to string }{"secret_id: s",
+		"secret_id: s, cache: {ttl: 1m}"}
 	changes["a connection that goes"] = struct{ from, to string }{entryOfA, ""}
 	before, err := parseForEdit("config.yaml", everyKey)
 	if err != nil {

@@ -27,7 +27,8 @@ func TestAttacksByBytesHarmNobodyElse(t *testing.T) {
 		var block bytes.Buffer
 		encoder := hpack.NewEncoder(&block)
 		fields := append([]string{":method", "POST", ":scheme", "http", ":authority", "x",
-			":path", "/secretsidecar.v1.SecretService/Resolve", "content-type", "application/grpc", "te", "trailers"}, more...)
+			":path", "/secretsidecar.v1.SecretService/Resolve", "content-type", "application/grpc",
+			"te", "trailers"}, more...)
 		for i := 0; i+1 < len(fields); i += 2 {
 			_ = encoder.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]})
 		}

@@ -29,11 +29,14 @@ func TestUnusualReferencesReachVaultUnchanged(t *testing.T) {
 		s := newSandbox(t)
 		g := s.newProxy(v)
 		r := s.start("--config", s.config(s.newLogin(v, nil,
-			readSecrets+` path "team/*" { capabilities = ["read"] }`).connection("prod", g.address)))
+			readSecrets+` path "team/*" { capabilities = ["read"] }`).connection("prod",
+			g.address)))
 		v.Mount(t, "team/kv", "kv", "2")
 		for _, path := range []string{
-			"team/kv/data/app", "secret/data/x/%2e%2e/y", "secret/data/with space", "secret/data/what?list=true", "secret/data/a#b",
-			"secret/data/100%", "secret/data/schlüssel/日本", "secret/data/team/data/inner", "secret/data/a;b=c&d+e",
+			"team/kv/data/app", "secret/data/x/%2e%2e/y", "secret/data/with space",
+			"secret/data/what?list=true", "secret/data/a#b",
+			"secret/data/100%", "secret/data/schlüssel/日本", "secret/data/team/data/inner",
+			"secret/data/a;b=c&d+e",
 		} {
 			value := s.newSecret()
 			s.writeSecret(v, path, "key", value)
@@ -42,23 +45,26 @@ func TestUnusualReferencesReachVaultUnchanged(t *testing.T) {
 				t.Errorf("%s did not reach Vault as it is", path)
 			}
 		}
-		t.Run("a key with a slash, the empty string, and JSON as Vault sent it", func(t *testing.T) {
-			s, r := s.in(t), r.in(t)
-			number := json.RawMessage(`9007199254740991`) // Vault itself rounds what a float64 cannot hold
-			v.WriteSecret(t, "secret/data/odd",
-				map[string]any{"tls/key": s.keep("slashed-value"), "empty": "", "null": nil, "number": number})
-			r.answer(&secretsidecarv1.ResolveRequest{Path: "secret/data/odd", Key: "tls/key"},
-				"slashed-value", fromVault)
-			if empty := r.value("secret/data/odd/empty", "",
-				fromCache); empty.GetValueType() != secretsidecarv1.ValueType_VALUE_TYPE_STRING {
-				t.Errorf("the empty string has type %v", empty.GetValueType())
-			}
-			if null := r.value("secret/data/odd/null", "null",
-				fromCache); null.GetValueType() != secretsidecarv1.ValueType_VALUE_TYPE_JSON {
-				t.Errorf("null has type %v", null.GetValueType())
-			}
-			r.value("secret/data/odd/number", string(number), fromCache)
-		})
+		t.Run("a key with a slash, the empty string, and JSON as Vault sent it",
+			func(t *testing.T) {
+				s, r := s.in(t), r.in(t)
+				// Vault itself rounds what a float64 cannot hold
+				number := json.RawMessage(`9007199254740991`)
+				v.WriteSecret(t, "secret/data/odd",
+					map[string]any{"tls/key": s.keep("slashed-value"), "empty": "", "null": nil,
+						"number": number})
+				r.answer(&secretsidecarv1.ResolveRequest{Path: "secret/data/odd", Key: "tls/key"},
+					"slashed-value", fromVault)
+				if empty := r.value("secret/data/odd/empty", "",
+					fromCache); empty.GetValueType() != secretsidecarv1.ValueType_VALUE_TYPE_STRING {
+					t.Errorf("the empty string has type %v", empty.GetValueType())
+				}
+				if null := r.value("secret/data/odd/null", "null",
+					fromCache); null.GetValueType() != secretsidecarv1.ValueType_VALUE_TYPE_JSON {
+					t.Errorf("null has type %v", null.GetValueType())
+				}
+				r.value("secret/data/odd/number", string(number), fromCache)
+			})
 	})
 }
 
@@ -73,7 +79,8 @@ func TestBadRequestsAreRefusedWithTheFieldsAtFault(t *testing.T) {
 	))
 	good := &secretsidecarv1.ResolveRequest{Path: "secret/data/app/key", Connection: "one"}
 	resolve := func(change func(*secretsidecarv1.ResolveRequest)) error {
-		request := &secretsidecarv1.ResolveRequest{Path: good.GetPath(), Connection: good.GetConnection()}
+		request := &secretsidecarv1.ResolveRequest{Path: good.GetPath(),
+			Connection: good.GetConnection()}
 		change(request)
 		_, err := r.Resolve(t.Context(), request)
 		return err
@@ -172,7 +179,8 @@ func TestWhatVaultRefusesHasItsOwnReason(t *testing.T) {
 			s.writeSecret(v, "secret/data/"+name, "key", s.newSecret())
 		}
 		s.asRoot(v, http.MethodDelete, "secret/data/deleted", nil)
-		s.asRoot(v, http.MethodPut, "secret/destroy/destroyed", map[string]any{"versions": []int{1}})
+		s.asRoot(v, http.MethodPut, "secret/destroy/destroyed",
+			map[string]any{"versions": []int{1}})
 		v.WriteSecret(t, "secret/data/hollow", nil)
 		if status, _ := v.Do(t, http.MethodPost, "old/data/app",
 			map[string]any{"key": s.newSecret()}); status/100 != 2 {
@@ -266,7 +274,8 @@ func TestAProxyInFrontOfVaultThatBreaksAnswersIsAnOutage(t *testing.T) {
 	for i, one := range answers {
 		t.Run(one.name, func(t *testing.T) {
 			_, err := r.Resolve(t.Context(),
-				&secretsidecarv1.ResolveRequest{Path: "secret/data/app/key", Connection: fmt.Sprintf("c%d", i)})
+				&secretsidecarv1.ResolveRequest{Path: "secret/data/app/key",
+					Connection: fmt.Sprintf("c%d", i)})
 			requireFailure(t, s.in(t), err, one.want)
 		})
 	}
@@ -290,6 +299,7 @@ func text(status int, body string) http.HandlerFunc {
 
 func fiveMebibytes(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = fmt.Fprintf(w, `{"data":{"data":{"key":"%s"},"metadata":{"version":1,"created_time":"2026-01-01T00:00:00Z","deletion_time":"","destroyed":false}}}`,
+	_, _ = fmt.Fprintf(w,
+		`{"data":{"data":{"key":"%s"},"metadata":{"version":1,"created_time":"2026-01-01T00:00:00Z","deletion_time":"","destroyed":false}}}`,
 		strings.Repeat("x", 5<<20))
 }

@@ -103,8 +103,10 @@ callers:
 			switch {
 			case test.reason == "" && done.code != 0:
 				t.Errorf("%v ended with %d: %s", test.args, done.code, done.stderr)
-			case test.reason != "" && (done.code != 1 || !strings.Contains(done.stderr, test.reason)):
-				t.Errorf("%v ended with %d, want 1 and %s: %s", test.args, done.code, test.reason, done.stderr)
+			case test.reason != "" && (done.code != 1 ||
+				!strings.Contains(done.stderr, test.reason)):
+				t.Errorf("%v ended with %d, want 1 and %s: %s", test.args, done.code, test.reason,
+					done.stderr)
 			case test.reason != "" && done.stdout != "":
 				t.Errorf("a refused caller was told %q", done.stdout)
 			}

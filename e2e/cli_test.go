@@ -78,9 +78,11 @@ func TestTheCommandLineAsksARunningSidecar(t *testing.T) {
 		s := sandbox.in(t)
 		s.fails(1, []string{"SECRET_NOT_FOUND"}, "resolve", "secret/data/absent/key")
 		s.fails(1, []string{"INVALID_PATH"}, "resolve", "nonsense")
-		s.fails(1, []string{"CONNECTION_NOT_FOUND"}, "resolve", "secret/data/app/key", "--connection",
+		s.fails(1, []string{"CONNECTION_NOT_FOUND"}, "resolve", "secret/data/app/key",
+			"--connection",
 			"absent")
-		s.fails(1, []string{s.path("nobody"), "--socket"}, "resolve", "secret/data/app/key", "--socket",
+		s.fails(1, []string{s.path("nobody"), "--socket"}, "resolve", "secret/data/app/key",
+			"--socket",
 			s.path("nobody"))
 	})
 	t.Run("invalidate counts what it dropped", func(t *testing.T) {
@@ -93,7 +95,8 @@ func TestTheCommandLineAsksARunningSidecar(t *testing.T) {
 			{"dropped 1 cached secret\n", []string{"secret/data/app/key"}},
 			{"dropped 0 cached secrets\n", []string{"secret/data/", "--connection", "prod"}},
 		} {
-			if out := s.succeeds(append([]string{"invalidate"}, test.args...)...); out != test.want {
+			if out := s.succeeds(append([]string{"invalidate"},
+				test.args...)...); out != test.want {
 				t.Errorf("invalidate %v says %q, want %q", test.args, out, test.want)
 			}
 		}
@@ -167,7 +170,8 @@ func TestConnectionsAreTestedBeforeTheyAreSaved(t *testing.T) {
 	done := s.run(append([]string{"connections", "test"}, bad...)...)
 	if done.code != 1 || !strings.Contains(done.stdout, "login") ||
 		!strings.Contains(done.stdout, "FAILED") {
-		t.Errorf("a test with a wrong secret_id: exit %d\n%s%s", done.code, done.stdout, done.stderr)
+		t.Errorf("a test with a wrong secret_id: exit %d\n%s%s", done.code, done.stdout,
+			done.stderr)
 	}
 
 	before, _ := os.ReadFile(config)
@@ -202,7 +206,8 @@ func TestConnectionsAreTestedBeforeTheyAreSaved(t *testing.T) {
 
 	s.succeeds("connections", "remove", "spare", "--config", config)
 	eventually(t, "the running sidecar has dropped it", func() bool {
-		return strings.Contains(s.revealing("resolve", "secret/data/app/key", "--connection", "spare",
+		return strings.Contains(s.revealing("resolve", "secret/data/app/key", "--connection",
+			"spare",
 			"--project", "p1").stderr, "CONNECTION_NOT_FOUND")
 	})
 	if gone := s.run("connections", "remove", "spare", "--config", config); gone.code == 0 {

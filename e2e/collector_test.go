@@ -30,8 +30,9 @@ type collector struct {
 
 	address string // host:port, of gRPC
 
-	mu      sync.Mutex
-	text    strings.Builder            // guarded by mu: all that came, as text, for the leak checker
+	mu sync.Mutex
+	// guarded by mu: all that came, as text, for the leak checker
+	text    strings.Builder
 	spans   []*tracepb.Span            // guarded by mu
 	seen    map[string]*exportedMetric // guarded by mu: by name
 	latest  map[string]float64         // guarded by mu: by name and attributes
@@ -74,7 +75,8 @@ type traces struct{ *collector }
 
 // Export implements the trace service of OTLP.
 func (c traces) Export(_ context.Context,
-	request *traceservice.ExportTraceServiceRequest) (*traceservice.ExportTraceServiceResponse, error) {
+	request *traceservice.ExportTraceServiceRequest) (*traceservice.ExportTraceServiceResponse,
+	error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	fmt.Fprintln(&c.text, request)
@@ -90,7 +92,8 @@ type metrics struct{ *collector }
 
 // Export implements the metrics service of OTLP.
 func (c metrics) Export(_ context.Context,
-	request *metricsservice.ExportMetricsServiceRequest) (*metricsservice.ExportMetricsServiceResponse, error) {
+	request *metricsservice.ExportMetricsServiceRequest) (
+	*metricsservice.ExportMetricsServiceResponse, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	fmt.Fprintln(&c.text, request)

@@ -56,7 +56,8 @@ func TestTheAuditLogShowsOneReadForEverySecret(t *testing.T) {
 			resolveTogether(t, s.sidecar, 1000,
 				&secretsidecarv1.ResolveRequest{Path: "secret/data/cold/key"}, value)
 			requireReads(t, s.vault, "secret/data/cold", 1)
-			s.answer(&secretsidecarv1.ResolveRequest{Path: "secret/data/cold/key", MaxAge: readVaultNow},
+			s.answer(&secretsidecarv1.ResolveRequest{Path: "secret/data/cold/key",
+				MaxAge: readVaultNow},
 				value, fromVault)
 			requireReads(t, s.vault, "secret/data/cold", 2)
 			s.value("secret/data/cold/key", value, fromCache)
@@ -175,7 +176,8 @@ func TestARequestAfterInvalidateNeverSeesAReadThatBeganBeforeIt(t *testing.T) {
 		for i := range 20 {
 			older, newer := s.newSecret(), s.newSecret()
 			s.writeSecret(v, "secret/data/fenced", "key", older)
-			if _, err := s.Invalidate(t.Context(), &secretsidecarv1.InvalidateRequest{}); err != nil {
+			if _, err := s.Invalidate(t.Context(),
+				&secretsidecarv1.InvalidateRequest{}); err != nil {
 				t.Fatal(err)
 			}
 			answered, release := s.proxy.holdAnswers()
@@ -183,7 +185,8 @@ func TestARequestAfterInvalidateNeverSeesAReadThatBeganBeforeIt(t *testing.T) {
 			group.Go(func() { _, _ = s.resolve("secret/data/fenced/key") })
 			<-answered
 			s.writeSecret(v, "secret/data/fenced", "key", newer)
-			if _, err := s.Invalidate(t.Context(), &secretsidecarv1.InvalidateRequest{}); err != nil {
+			if _, err := s.Invalidate(t.Context(),
+				&secretsidecarv1.InvalidateRequest{}); err != nil {
 				t.Fatal(err)
 			}
 			s.proxy.open()
@@ -217,7 +220,8 @@ func TestASecretInUseIsRefreshedBeforeItExpires(t *testing.T) {
 	eventually(t, "the new value comes by itself", func() bool {
 		answer, err := s.resolve("secret/data/app/key")
 		if err != nil || answer.GetSource() != fromCache {
-			t.Fatalf("after %v: %v, %v; nobody but the first waits for Vault", time.Since(began), answer,
+			t.Fatalf("after %v: %v, %v; nobody but the first waits for Vault", time.Since(began),
+				answer,
 				err)
 		}
 		return answer.GetValue() == newer
@@ -282,7 +286,8 @@ func TestThreeMegabytesFitIntoAnAnswer(t *testing.T) {
 	}
 	for i, result := range answer.GetResults() {
 		if result.GetSecret().GetValue() != value {
-			t.Errorf("result %d has %d bytes and the error %v", i, len(result.GetSecret().GetValue()),
+			t.Errorf("result %d has %d bytes and the error %v", i,
+				len(result.GetSecret().GetValue()),
 				result.GetError())
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,8 +17,12 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 
-// docsSocket is the socket that the documents name; the tests put one of their own in its place.
-const docsSocket = "/tmp/sidecar.sock"
+// ownSocket puts a test's socket in the place of the one that the documents name, in a shell's words
+// and in a program's.
+func ownSocket(text, socket string) string {
+	return strings.NewReplacer("~/.secret-sidecar/sidecar.sock", socket,
+		"/home/me/.secret-sidecar/sidecar.sock", socket).Replace(text)
+}
 
 // codeBlock is a fenced block of a document.
 type codeBlock struct{ language, text string }
@@ -46,7 +51,8 @@ func newReader(t *testing.T) *docsReader {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(directory) })
-	path := filepath.Dir(binary) + ":" + filepath.Dir(os.Getenv("GRPCURL")) + ":" + os.Getenv("PATH")
+	path := filepath.Dir(binary) + ":" + filepath.Dir(os.Getenv("GRPCURL")) + ":" +
+		os.Getenv("PATH")
 	return &docsReader{directory: directory,
 		env: append(os.Environ(), endAtOnce, "PATH="+path,
 			"SECRET_SIDECAR_SOCKET="+filepath.Join(directory, "s"))}
@@ -57,7 +63,7 @@ var runSecret = regexp.MustCompile(`/run/secrets/([a-z-]+)`)
 
 func (r *docsReader) follow(t *testing.T, b codeBlock) {
 	t.Helper()
-	text := strings.ReplaceAll(b.text, docsSocket, filepath.Join(r.directory, "s"))
+	text := ownSocket(b.text, filepath.Join(r.directory, "s"))
 	switch b.language {
 	case "yaml":
 		if strings.Contains(text, "connections:") {
@@ -94,7 +100,8 @@ func (r *docsReader) command(t *testing.T, line string) {
 	case len(words) == 0:
 	case words[0] == "make":
 		r.shell(t, "make -n -C "+repository(t)+" "+strings.Join(words[1:], " ")+" >/dev/null")
-	case words[0] == "secret-sidecar" && len(words) > 1 && (words[1] == "serve" || words[1] == "dev"):
+	case words[0] == "secret-sidecar" && len(words) > 1 &&
+		(words[1] == "serve" || words[1] == "dev"):
 		r.untilItAnswers(t, line)
 	case words[0] == "secret-sidecar" && strings.Contains(line, "$VAULT_ADDR"):
 		r.onVault(t, line)
@@ -104,8 +111,8 @@ func (r *docsReader) command(t *testing.T, line string) {
 		r.onVault(t, "$VAULT_BINARY"+strings.TrimPrefix(line, "vault"))
 	case words[0] == "kubectl" || words[0] == "kustomize" || words[0] == "helm":
 		// make test-manifests runs these.
-	case words[0] == "apt-get" || words[0] == "/usr/bin/python3":
-		// TestEverySampleOfTheClientsPageRuns needs what these make.
+	case slices.Contains([]string{"apt-get", "protoc", "/usr/bin/python3"}, words[0]):
+		// TestEverySampleOfTheClientsPagesRuns needs what these make.
 	default:
 		t.Errorf("a command that no test can run: %s", line)
 	}
@@ -155,7 +162,8 @@ func (r *docsReader) untilItAnswers(t *testing.T, line string) {
 	t.Helper()
 	var said bytes.Buffer
 	stop := r.background(t, line, &said)
-	r.shell(t, `until secret-sidecar health --service liveness; do read -rt 0.1 <> <(:) || :; done >/dev/null 2>&1`)
+	r.shell(t,
+		`until secret-sidecar health --service liveness; do read -rt 0.1 <> <(:) || :; done >/dev/null 2>&1`)
 	if err := stop(); err != nil {
 		t.Errorf("$ %s\n%s%v", line, said.String(), err)
 	}

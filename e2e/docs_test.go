@@ -38,7 +38,8 @@ var testName = regexp.MustCompile("`((?:Test|Fuzz)[A-Z0-9]\\w+)`")
 
 func TestEveryRowOfThesePagesNamesATestThatExists(t *testing.T) {
 	t.Parallel()
-	for _, page := range []string{"../docs/reliability.md", "../docs/security.md", "../docs/vault.md",
+	for _, page := range []string{"../docs/reliability.md", "../docs/security.md",
+		"../docs/vault.md",
 		"../docs/migration.md"} {
 		text, err := os.ReadFile(page)
 		if err != nil {
@@ -69,6 +70,36 @@ func TestEveryFaultSaysWithinWhichTimeItHeals(t *testing.T) {
 		if seconds, err := strconv.ParseFloat(strings.TrimSuffix(within, " s"), 64); err == nil &&
 			seconds > healsWithin.Seconds() {
 			t.Errorf("%v s is longer than the promised %v: %s", seconds, healsWithin, line)
+		}
+	}
+}
+
+// GitHub drops the cells that a row has more than its header, without a word.
+func TestEveryRowOfATableHasAsManyCellsAsItsHeader(t *testing.T) {
+	t.Parallel()
+	pages, err := filepath.Glob("../docs/*.md")
+	if err != nil || len(pages) == 0 {
+		t.Fatalf("%d pages, %v", len(pages), err)
+	}
+	for _, page := range append(pages, "../README.md", "../CONTRIBUTING.md") {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := 0 // cells of the table's header; 0 outside of tables
+		for line := range strings.Lines(string(text)) {
+			line = strings.TrimSpace(line)
+			if !strings.HasPrefix(line, "|") {
+				want = 0
+				continue
+			}
+			cells := strings.Count(strings.ReplaceAll(line, `\|`, ""), "|") - 1
+			if want == 0 {
+				want = cells
+			}
+			if cells != want {
+				t.Errorf("%s: %d cells under a header of %d: %s", page, cells, want, line)
+			}
 		}
 	}
 }

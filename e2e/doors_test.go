@@ -43,7 +43,8 @@ func TestATestOfASpecTakesARuleThatNamesIt(t *testing.T) {
 		{"a rule for everything", "callers: [{uid: UID}]\n", true, false},
 		{"a rule for TestConnection", "callers: [{uid: UID, methods: [TestConnection]}]\n", true, false},
 		{"a rule for TestConnectionSpec",
-			"callers: [{uid: UID, methods: [TestConnectionSpec], connections: [prod]}]\n", false, true},
+			"callers: [{uid: UID, methods: [TestConnectionSpec], connections: [prod]}]\n", false,
+			true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -68,12 +69,13 @@ func TestTheItemsOfABatchAreJudgedOneByOne(t *testing.T) {
 		", connections: [prod], projects: [p1], methods: [BatchResolve]}]\n"
 	r := s.start("--config", s.write("config.yaml", text))
 	const path = "secret/data/app/key"
-	answer, err := r.BatchResolve(t.Context(), &secretsidecarv1.BatchResolveRequest{Requests: []*secretsidecarv1.ResolveRequest{
-		{Connection: "prod", Path: path, ProjectId: "p1"},
-		{Connection: "prod", Path: path, ProjectId: "p2"},
-		{Connection: "prod", Path: path},
-		{Connection: "other", Path: path, ProjectId: "p1"},
-	}})
+	answer, err := r.BatchResolve(t.Context(),
+		&secretsidecarv1.BatchResolveRequest{Requests: []*secretsidecarv1.ResolveRequest{
+			{Connection: "prod", Path: path, ProjectId: "p1"},
+			{Connection: "prod", Path: path, ProjectId: "p2"},
+			{Connection: "prod", Path: path},
+			{Connection: "other", Path: path, ProjectId: "p1"},
+		}})
 	s.must(err)
 	for i, want := range []string{"", "PROJECT_NOT_ALLOWED", "PROJECT_REQUIRED",
 		"CALLER_NOT_ALLOWED"} {
@@ -160,7 +162,8 @@ func TestOneCallerCannotTakeMoreThanItsLimits(t *testing.T) {
 		var waiting sync.WaitGroup
 		for i := range 5 {
 			waiting.Go(func() {
-				if answer, err := s.resolve(fmt.Sprintf("secret/data/slow-%d/key", i)); err != nil ||
+				if answer, err := s.resolve(fmt.Sprintf("secret/data/slow-%d/key",
+					i)); err != nil ||
 					answer.GetValue() != s.secret {
 					t.Errorf("a request within the limit: %v, %v", answer, err)
 				}
@@ -187,7 +190,8 @@ func TestOneCallerCannotTakeMoreThanItsLimits(t *testing.T) {
 		// Two batches of this size are more than the limit allows at once, however slow the machine
 		// is.
 		batch := &secretsidecarv1.BatchResolveRequest{
-			Requests: slices.Repeat([]*secretsidecarv1.ResolveRequest{{Path: "secret/data/app/key"}}, 256),
+			Requests: slices.Repeat(
+				[]*secretsidecarv1.ResolveRequest{{Path: "secret/data/app/key"}}, 256),
 		}
 		eventually(t, "the caller has used up what it may ask for", func() bool {
 			_, err := s.BatchResolve(t.Context(), batch)
@@ -205,7 +209,8 @@ func TestReflectionCanBeTurnedOffWhileItRuns(t *testing.T) {
 	t.Parallel()
 	s := newSetup(t, vaulttest.Dev(t))
 	list := func() outcome {
-		return s.execute(exec.Command(os.Getenv("GRPCURL"), "-plaintext", "-unix", s.socket(), "list"))
+		return s.execute(exec.Command(os.Getenv("GRPCURL"), "-plaintext", "-unix", s.socket(),
+			"list"))
 	}
 	if os.Getenv("GRPCURL") == "" {
 		t.Skip("set GRPCURL to grpcurl (make test does)")
@@ -234,7 +239,8 @@ func TestADescriptorThatIsPassedOnKeepsTheIdentityOfWhoConnected(t *testing.T) {
 	for _, directory := range []string{s.dir, s.subdirectory("run")} {
 		s.must(os.Chmod(directory, 0o755)) // #nosec G302 -- other users have to reach the socket
 	}
-	text := strings.Replace(s.configText(s.defaultLogin(v).connection("prod", v.Address)), s.socket(),
+	text := strings.Replace(s.configText(s.defaultLogin(v).connection("prod", v.Address)),
+		s.socket(),
 		s.socket()+`, mode: "0666"`, 1)
 	r := s.startWith(nil, "--config", s.write("config.yaml", text+"callers: [{uid: 0}]\n"))
 	r.awaitHealth("")

@@ -92,12 +92,14 @@ func TestRenewalsThatFailStopNoReadWhileTheTokenLives(t *testing.T) {
 					case left > margin:
 						failed++
 						if failed == 1 {
-							t.Errorf("after %v, with %v of the token's life left: %v", time.Since(began), left, err)
+							t.Errorf("after %v, with %v of the token's life left: %v",
+								time.Since(began), left, err)
 						}
 					}
 					<-time.After(askWhileHealing)
 				}
-				t.Logf("%d reads were answered while the token lived, %d failed; %d renewals and %d logins were tried",
+				t.Logf("%d reads were answered while the token lived, %d failed; %d renewals and "+
+					"%d logins were tried",
 					answered, failed, a.proxy.count(renewPath), a.proxy.count(loginPath)-1)
 				requireBetween(t, "renewals and logins that failed",
 					a.proxy.count(renewPath)+a.proxy.count(loginPath)-1, 1, 20)
@@ -159,7 +161,8 @@ func TestAQuotaOnOneMountStopsNoReadOfAnother(t *testing.T) {
 		func() bool { return batch.answers()["Unavailable VAULT_RATE_LIMITED"] > 0 })
 	a.sidecar.readEach(paths)
 	lift()
-	requireHealed(t, direct(v, a.proxy.address, limited[0]), fresh(a.sidecar, "", limited[0]+"/key"))
+	requireHealed(t, direct(v, a.proxy.address, limited[0]),
+		fresh(a.sidecar, "", limited[0]+"/key"))
 	t.Logf("the limited mount: %v", batch.stop())
 }
 
@@ -204,7 +207,9 @@ func TestPathsThatFailCostTheOthersOfTheirMountNothing(t *testing.T) {
 			evil := a.newSecrets(a.vault, "secret/data/evil", bad.paths)
 			a.proxy.failing(bad.answer, "secret/data/evil")
 			failing := a.sidecar.startPoll(bad.paths, askWhileHealing, evil...)
-			eventually(t, "the bad paths have failed", func() bool { return failing.total() >= bad.paths })
+			eventually(t, "the bad paths have failed", func() bool {
+				return failing.total() >= bad.paths
+			})
 			// the mount, from the bad paths' first failures
 			requireHealed(t, nil, fresh(a.sidecar, "", good[0]+"/key"))
 			healthy := a.sidecar.startPoll(4, askWhileHealing, good...)
@@ -247,9 +252,11 @@ func TestAQuestionAboutMountsThatFailsStopsNothing(t *testing.T) {
 			for i, want := range []string{"VERSION_DELETED", "SECRET_NOT_FOUND"} {
 				for range 3 {
 					answer, err := a.sidecar.Resolve(t.Context(),
-						&secretsidecarv1.ResolveRequest{Path: gone[i] + "/key", MaxAge: readVaultNow})
+						&secretsidecarv1.ResolveRequest{Path: gone[i] + "/key",
+							MaxAge: readVaultNow})
 					if err == nil {
-						t.Errorf("a secret that is gone is answered from %v, want %s", answer.GetSource(), want)
+						t.Errorf("a secret that is gone is answered from %v, want %s",
+							answer.GetSource(), want)
 						continue
 					}
 					if failed := *failureOf(err); failed != (failure{codes.NotFound, want}) {

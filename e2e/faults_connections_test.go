@@ -251,9 +251,11 @@ func (s *sandbox) startWithHosts(hosts string, args ...string) *sidecar {
 				command...)...)
 	}
 	if said, err := unshare("true").CombinedOutput(); err != nil {
-		s.t.Skipf("a /etc/hosts of the sidecar's own needs unshare and the right to mount (root): %v\n%s", err, said)
+		s.t.Skipf("a /etc/hosts of the sidecar's own needs unshare and the right to mount "+
+			"(root): %v\n%s", err, said)
 	}
-	running := s.serve(unshare(append([]string{binary, "serve", "--log-level", "debug"}, args...)...),
+	running := s.serve(unshare(append([]string{binary, "serve", "--log-level", "debug"},
+		args...)...),
 		nil)
 	running.awaitHealth("")
 	return running
@@ -272,7 +274,8 @@ func newMoved(t *testing.T) (d *balancedSetup, move func()) {
 	const name = "vault.test"
 	hosts := s.write("hosts", "127.0.0.1 "+name+"\n127.0.0.1 localhost\n")
 	d.sidecar = s.startWithHosts(hosts, "--config",
-		s.config(s.defaultLogin(d.vault).connection("prod", "http://"+name+":"+port, "timeout: 2s")))
+		s.config(s.defaultLogin(d.vault).connection("prod", "http://"+name+":"+port,
+			"timeout: 2s")))
 	d.warm()
 	return d, func() {
 		t.Helper()
@@ -291,7 +294,9 @@ func TestANameThatMovedToAnotherAddressIsFollowed(t *testing.T) {
 		"the old address refuses connections": func(d *balancedSetup) { d.balancer.close() },
 	}
 	for _, bad := range badNodes[:4] {
-		faults["what has the old address "+bad.name] = func(d *balancedSetup) { d.proxy.answerAll(bad.answer(d.sandbox)) }
+		faults["what has the old address "+bad.name] = func(d *balancedSetup) {
+			d.proxy.answerAll(bad.answer(d.sandbox))
+		}
 	}
 	for name, fault := range faults {
 		t.Run(name, func(t *testing.T) {

@@ -30,7 +30,9 @@ func TestASecretIDIsRotatedByFileUnderLoadWithNoFailedRequest(t *testing.T) {
 		t.Helper()
 		next, logins := r.login.newSecretID(), r.proxy.count(loginPath)
 		replace(next + "\n")
-		eventually(t, how+" leads to one login", func() bool { return r.proxy.count(loginPath) > logins })
+		eventually(t, how+" leads to one login", func() bool {
+			return r.proxy.count(loginPath) > logins
+		})
 		eventually(t, how+" leaves the connection READY", func() bool {
 			one := r.sidecar.status("prod")
 			return one.GetState() == secretsidecarv1.ConnectionState_CONNECTION_STATE_READY &&

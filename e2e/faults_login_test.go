@@ -83,12 +83,14 @@ func TestAProxyThatLosesTheAnswersToWrongLoginsLocksNoRole(t *testing.T) {
 			g, l := s.newProxy(v), s.defaultLogin(v)
 			g.loseLogins(lost.say, nil)
 			r := s.startUnready("--config",
-				s.config(l.connection("prod", g.address, "timeout: 2s", "secret_id: "+s.newSecret())))
+				s.config(l.connection("prod", g.address, "timeout: 2s",
+					"secret_id: "+s.newSecret())))
 			r.pester(lastsLong)
 			requireBetween(t, fmt.Sprintf("wrong logins in %v", lastsLong), g.count(loginPath), 1,
 				maxRejected)
 			if status, _ := v.Do(t, http.MethodPost, loginPath,
-				map[string]any{"role_id": l.roleID, "secret_id": l.secretID}); status != http.StatusOK {
+				map[string]any{"role_id": l.roleID,
+					"secret_id": l.secretID}); status != http.StatusOK {
 				t.Errorf("the right secret_id is answered %d: the role is locked", status)
 			}
 		})
@@ -104,13 +106,16 @@ func TestALoginWhoseAnswerIsLostIsFollowedByNoneUntilVaultAnswers(t *testing.T) 
 			s := newSandbox(t)
 			g, l := s.newProxy(v), s.defaultLogin(v)
 			g.loseLogins(lost.say, func(string) http.HandlerFunc { return lost.say })
-			r := s.startUnready("--config", s.config(l.connection("prod", g.address, "timeout: 2s")))
+			r := s.startUnready("--config",
+				s.config(l.connection("prod", g.address, "timeout: 2s")))
 			const lasts = 20 * time.Second
 			r.pester(lasts)
-			requireBetween(t, fmt.Sprintf("logins in an outage of %v", lasts), g.count(loginPath), 0, 1)
+			requireBetween(t, fmt.Sprintf("logins in an outage of %v", lasts), g.count(loginPath),
+				0, 1)
 			s.writeSecret(v, "secret/data/app", "key", s.newSecret())
 			g.open()
-			requireHealed(t, direct(v, g.address, "secret/data/app"), fresh(r, "", "secret/data/app/key"))
+			requireHealed(t, direct(v, g.address, "secret/data/app"),
+				fresh(r, "", "secret/data/app/key"))
 		})
 	}
 }
@@ -167,7 +172,8 @@ func TestACrowdThatAsksForANewLoginSharesOne(t *testing.T) {
 	t.Parallel()
 	a := newSetup(t, vaulttest.Dev(t))
 	if logins := a.askTogether("a new login", a.sidecar.renewLogin); logins != 1 {
-		t.Errorf("%d who asked for a new login at the same time cost %d logins, want 1", crowd, logins)
+		t.Errorf("%d who asked for a new login at the same time cost %d logins, want 1", crowd,
+			logins)
 	}
 	since := time.Now()
 	again := a.askTogether("a new login again", a.sidecar.renewLogin)
@@ -279,9 +285,11 @@ func TestARoleIDFileThatIsReplacedOnDiskIsTakenUp(t *testing.T) {
 			contents := map[string]string{"role_id": newer.roleID, "secret_id": newer.secretID}
 			value := s.newSecret()
 			s.writeSecret(v, "secret/data/app", "key", value)
-			r := s.start("--config", s.config(older.connection("prod", g.address, timeoutOf(noOutage),
-				"role_id_file: "+s.write("role_id", older.roleID), "secret_id_file: "+s.write("secret_id",
-					older.secretID))))
+			r := s.start("--config",
+				s.config(older.connection("prod", g.address, timeoutOf(noOutage),
+					"role_id_file: "+s.write("role_id", older.roleID),
+					"secret_id_file: "+s.write("secret_id",
+						older.secretID))))
 			stopLoad := r.underLoad("prod", "secret/data/app/key", value)
 			defer stopLoad()
 			before := g.count(loginPath)

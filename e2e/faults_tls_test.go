@@ -63,7 +63,8 @@ func (a *authority) issue() pair {
 	a.sandbox.must(err)
 	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
 	a.sandbox.must(err)
-	return pair{pemOf(der), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}))}
+	return pair{pemOf(der),
+		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}))}
 }
 
 // tlsSetup is a sidecar that speaks TLS with the proxy before its Vault, and shows it a client
@@ -84,7 +85,8 @@ func newTLSSetup(t *testing.T) (*tlsSetup, *authority) {
 	c.trust(ca, ca)
 	c.proxy = s.openProxy(v, func(server *httptest.Server) {
 		server.EnableHTTP2 = true
-		server.TLS = &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+		server.TLS = &tls.Config{MinVersion: tls.VersionTLS12,
+			NextProtos: []string{"h2", "http/1.1"},
 			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 				return c.settings.Load(),
 					nil
@@ -111,8 +113,10 @@ func (c *tlsSetup) trust(server, clients *authority) {
 	c.must(err)
 	pool := x509.NewCertPool()
 	pool.AddCert(clients.certificate)
-	c.settings.Store(&tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
-		Certificates: []tls.Certificate{certificate}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert,
+	c.settings.Store(&tls.Config{MinVersion: tls.VersionTLS12,
+		NextProtos:   []string{"h2", "http/1.1"},
+		Certificates: []tls.Certificate{certificate}, ClientCAs: pool,
+		ClientAuth:             tls.RequireAndVerifyClientCert,
 		SessionTicketsDisabled: true, // a resumed session would not be verified again
 		VerifyConnection: func(tls.ConnectionState) error {
 			c.shown.Add(1)
@@ -159,25 +163,29 @@ func (c *tlsSetup) requireGoesOn(what string) {
 
 func TestACAThatIsReplacedOnDiskIsTakenUp(t *testing.T) {
 	t.Parallel()
-	t.Run("the file changes before the server, as in a rotation that was planned", func(t *testing.T) {
-		t.Parallel()
-		c, first := newTLSSetup(t)
-		second := c.newAuthority("second")
-		c.write("ca.pem", first.pem+second.pem)
-		c.requireGoesOn("with both CAs in the file")
-		c.trust(second, first)
-		c.requireHealedNow()
-	})
-	t.Run("the server changes first, and nothing can work until the file follows", func(t *testing.T) {
-		t.Parallel()
-		c, first := newTLSSetup(t)
-		second := c.newAuthority("second")
-		c.trust(second, first)
-		eventually(t, "the server is not trusted",
-			func() bool { return fresh(c.sidecar, "", "secret/data/app/key")(t.Context()) != nil })
-		c.write("ca.pem", second.pem)
-		c.requireHealedNow()
-	})
+	t.Run("the file changes before the server, as in a rotation that was planned",
+		func(t *testing.T) {
+			t.Parallel()
+			c, first := newTLSSetup(t)
+			second := c.newAuthority("second")
+			c.write("ca.pem", first.pem+second.pem)
+			c.requireGoesOn("with both CAs in the file")
+			c.trust(second, first)
+			c.requireHealedNow()
+		})
+	t.Run("the server changes first, and nothing can work until the file follows",
+		func(t *testing.T) {
+			t.Parallel()
+			c, first := newTLSSetup(t)
+			second := c.newAuthority("second")
+			c.trust(second, first)
+			eventually(t, "the server is not trusted",
+				func() bool {
+					return fresh(c.sidecar, "", "secret/data/app/key")(t.Context()) != nil
+				})
+			c.write("ca.pem", second.pem)
+			c.requireHealedNow()
+		})
 	t.Run("a broken file changes nothing, and the next one is taken up", func(t *testing.T) {
 		t.Parallel()
 		c, first := newTLSSetup(t)

@@ -176,7 +176,8 @@ func TestASecretIsDeletedUndeletedAndDestroyed(t *testing.T) {
 	r.writeSecret(r.vault, path, "key", value)
 	ask := func(maxAge *durationpb.Duration) (*secretsidecarv1.ResolveResponse, error) {
 		return r.sidecar.Resolve(t.Context(),
-			&secretsidecarv1.ResolveRequest{Connection: "prod", Path: path + "/key", MaxAge: maxAge})
+			&secretsidecarv1.ResolveRequest{Connection: "prod", Path: path + "/key",
+				MaxAge: maxAge})
 	}
 	change := func(method, api string) {
 		t.Helper()

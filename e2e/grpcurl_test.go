@@ -112,14 +112,16 @@ func TestGrpcurlNeedsNothingButTheSocket(t *testing.T) {
 			return found
 		}
 		requireFields(t, item(0, "secret"), map[string]any{"value": secret})
-		requireFields(t, item(1, "error"), map[string]any{"code": 5.0, "reason": "SECRET_NOT_FOUND"})
+		requireFields(t, item(1, "error"),
+			map[string]any{"code": 5.0, "reason": "SECRET_NOT_FOUND"})
 		requireFields(t, item(2, "error"), map[string]any{"code": 3.0, "reason": "INVALID_PATH"})
 		requireFields(t, item(3, "secret"), map[string]any{"value": "42"})
 	})
 
 	t.Run("TestConnection", func(t *testing.T) {
 		s := s.in(t)
-		report := s.call("TestConnection", `{"connection": "prod", "path": "secret/data/mysec/api_key"}`)
+		report := s.call("TestConnection",
+			`{"connection": "prod", "path": "secret/data/mysec/api_key"}`)
 		requireFields(t, report, map[string]any{"ok": true})
 		if version, _ := report["vaultVersion"].(string); !strings.HasPrefix(version, "1.") {
 			t.Errorf("Vault's version is %q", version)
@@ -190,7 +192,8 @@ func TestGrpcHealthProbeAsksForEveryService(t *testing.T) {
 		done := s.execute(exec.Command(probe, "-addr", "unix:"+s.socket(), "-service",
 			service)) // #nosec G204 -- named by the Makefile
 		if serving := done.code == 0; serving != want {
-			t.Errorf("probe of %q: exit %d, want serving %v\n%s", service, done.code, want, done.stderr)
+			t.Errorf("probe of %q: exit %d, want serving %v\n%s", service, done.code, want,
+				done.stderr)
 		}
 	}
 }

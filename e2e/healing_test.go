@@ -32,8 +32,9 @@ type probe func(ctx context.Context) error
 // fresh asks a sidecar for a reference past its cache.
 func fresh(client secretsidecarv1.SecretServiceClient, connection, path string) probe {
 	return func(ctx context.Context) error {
-		_, err := client.Resolve(ctx, &secretsidecarv1.ResolveRequest{Connection: connection, Path: path,
-			MaxAge: readVaultNow, MaxStale: durationpb.New(0)})
+		_, err := client.Resolve(ctx,
+			&secretsidecarv1.ResolveRequest{Connection: connection, Path: path,
+				MaxAge: readVaultNow, MaxStale: durationpb.New(0)})
 		return err
 	}
 }
@@ -42,9 +43,11 @@ func fresh(client secretsidecarv1.SecretServiceClient, connection, path string) 
 // that it finds the first moment at which anybody can be served there.
 func direct(v *vaulttest.Vault, address, path string) probe {
 	return func(ctx context.Context) error {
-		client := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true,
-			TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, address+"/v1/"+path, http.NoBody)
+		client := http.Client{Timeout: time.Second,
+			Transport: &http.Transport{DisableKeepAlives: true,
+				TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, address+"/v1/"+path,
+			http.NoBody)
 		if err != nil {
 			return err
 		}
@@ -120,7 +123,8 @@ func requireHealedWithin(t *testing.T, bound time.Duration, without probe, worke
 		itself = time.Duration(at) * askWhileHealing
 	default:
 	}
-	t.Logf("healed within %.1fs (a direct client within %.1fs; %.1fs by the clock, after %d requests)",
+	t.Logf("healed within %.1fs (a direct client within %.1fs; %.1fs by the clock, after %d "+
+		"requests)",
 		took.Seconds(), itself.Seconds(), time.Since(began).Seconds(), asked.Load())
 	if took-itself > bound {
 		t.Errorf("healing took %v, a direct client needed %v: the bound is %v", took, itself, bound)

@@ -70,7 +70,8 @@ func TestTheHistoryFindsEveryWrongAnswer(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			err := l.judge(test.ask, test.answer)
-			if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+			if (err == nil) != (test.want == "") || err != nil &&
+				!strings.Contains(err.Error(), test.want) {
 				t.Errorf("judged %v, want %q", err, test.want)
 			}
 		})

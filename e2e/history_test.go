@@ -25,8 +25,9 @@ type history struct {
 
 	writing sync.RWMutex // held for reading by a write, for writing by a restore
 
-	mu      sync.Mutex
-	secrets map[string][]*written // by API path, oldest first; guarded by mu, what they point to too
+	mu sync.Mutex
+	// by API path, oldest first; guarded by mu, what they point to too
+	secrets map[string][]*written
 	// when the last Invalidate of a path that has returned was called; guarded by mu
 	fences  map[string]time.Time
 	restore period // the last one; guarded by mu
@@ -165,7 +166,8 @@ func (l *history) judge(q question, answer *secretsidecarv1.ResolveResponse) err
 	case age > limit:
 		return fmt.Errorf("%v is %v old, %v at most is allowed", answer.GetSource(), age, limit)
 	case fetched.Before(q.notBefore):
-		return fmt.Errorf("%v was read at %v, before the Invalidate of %v", answer.GetSource(), fetched,
+		return fmt.Errorf("%v was read at %v, before the Invalidate of %v", answer.GetSource(),
+			fetched,
 			q.notBefore)
 	case fetched.After(time.Now()):
 		return fmt.Errorf("fetched_at %v is in the future", fetched)
@@ -193,13 +195,15 @@ func (l *history) judgeValue(q question, answer *secretsidecarv1.ResolveResponse
 		return fmt.Errorf("%q is version %d, the answer says %d", answer.GetValue(), one.number,
 			answer.GetVersion())
 	case !one.gone.IsZero() && fetched.After(one.gone):
-		return fmt.Errorf("%q was read at %v, and is gone since %v", answer.GetValue(), fetched, one.gone)
+		return fmt.Errorf("%q was read at %v, and is gone since %v", answer.GetValue(), fetched,
+			one.gone)
 	}
 	for _, later := range versions[at+1:] {
 		wasThere := !later.acked.IsZero() && later.acked.Before(fetched) &&
 			(later.gone.IsZero() || fetched.Before(later.gone))
 		if wasThere && (one.gone.IsZero() || one.gone.After(fetched)) {
-			return fmt.Errorf("%q was read at %v, though %q was there since %v", answer.GetValue(), fetched,
+			return fmt.Errorf("%q was read at %v, though %q was there since %v", answer.GetValue(),
+				fetched,
 				later.base, later.acked)
 		}
 	}

@@ -83,7 +83,8 @@ func TestWithoutAFileTheVariablesMakeOneConnection(t *testing.T) {
 			l := s.defaultLogin(v)
 			value := s.newSecret()
 			s.writeSecret(v, "secret/data/app", "key", value)
-			r := s.startWith(append(variables(l), "VAULT_ADDR="+v.Address, "VAULT_TOKEN="+s.newSecret()),
+			r := s.startWith(append(variables(l), "VAULT_ADDR="+v.Address,
+				"VAULT_TOKEN="+s.newSecret()),
 				"--socket", s.socket())
 			r.awaitHealth("")
 			r.awaitHealth("connection/default")

@@ -70,7 +70,8 @@ func (l *leaks) find() []string {
 		for _, secret := range l.secrets {
 			for _, form := range formsOf(secret) {
 				if line, ok := lineWith(text, form); ok {
-					found = append(found, fmt.Sprintf("%s shows the secret %q: %s", output.name, secret, line))
+					found = append(found,
+						fmt.Sprintf("%s shows the secret %q: %s", output.name, secret, line))
 				}
 			}
 		}

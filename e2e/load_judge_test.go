@@ -32,9 +32,10 @@ var (
 type target struct {
 	connection string
 	history    *history
-	direct     probe // asks its Vault without the sidecar; nil when there is nothing to compare with
-	isCalm     bool  // nothing is ever wrong with it
-	mayTimeOut bool  // its timeout is short: a busy machine may make an outage at any time
+	// asks its Vault without the sidecar; nil when there is nothing to compare with
+	direct     probe
+	isCalm     bool // nothing is ever wrong with it
+	mayTimeOut bool // its timeout is short: a busy machine may make an outage at any time
 }
 
 // The secrets of every target. Those that are kept warm are never invalidated, so that there is a
@@ -85,7 +86,8 @@ func (l *load) verify(target *target, q question, phase int,
 			slices.Contains(expected.outage, *failed) &&
 				(q.maxStale == 0 || slices.Contains(fencedPaths, q.path))
 		if !mayFail {
-			l.complain("%s %s (max_age %v, max_stale %v) failed: %v", target.connection, q.path, q.maxAge,
+			l.complain("%s %s (max_age %v, max_stale %v) failed: %v", target.connection, q.path,
+				q.maxAge,
 				q.maxStale, *failed)
 		}
 		return

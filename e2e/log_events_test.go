@@ -27,7 +27,8 @@ func eachSource(t *testing.T, visit func(path string, file *ast.File)) {
 	for _, directory := range productDirectories {
 		err := filepath.WalkDir(filepath.Join("..", directory),
 			func(path string, _ fs.DirEntry, err error) error {
-				if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") ||
+				if err != nil || !strings.HasSuffix(path, ".go") ||
+					strings.HasSuffix(path, "_test.go") ||
 					strings.Contains(path, "vaulttest") || strings.Contains(path, "redistest") {
 					return err
 				}
@@ -102,8 +103,9 @@ func loggedEvents(t *testing.T) map[string]string {
 			if !ok || len(call.Args) <= place {
 				return true
 			}
-			if message, ok := textOf(call.Args[place], texts); ok && method.Sel.Name != "Error" || ok &&
-				isLogger(method.X) {
+			if message, ok := textOf(call.Args[place], texts); ok && method.Sel.Name != "Error" ||
+				ok &&
+					isLogger(method.X) {
 				events[message] = path
 			}
 			return true

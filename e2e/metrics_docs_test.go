@@ -9,7 +9,9 @@ import (
 )
 
 // metricRow is a row of the tables of metrics: name, Prometheus's name, kind and unit, attributes.
-var metricRow = regexp.MustCompile("(?m)^\\| `([a-z_.]+)` \\| `([a-z_]+)` \\| (counter|gauge|histogram)(?:, `([^`]+)`)? \\| ?([^|]*?) ?\\|")
+var metricRow = regexp.MustCompile(
+	"(?m)^\\| `([a-z_.]+)` \\| `([a-z_]+)` \\| (counter|gauge|histogram)(?:, `([^`]+)`)? \\| " +
+		"?([^|]*?) ?\\|")
 
 var quoted = regexp.MustCompile("`([^`]+)`")
 
@@ -36,7 +38,8 @@ func requireMetricsInDocs(t *testing.T, exported map[string]*exportedMetric,
 		}
 		if got.kind != kind || got.unit != unit || !maps.Equal(got.attributes, attributes) {
 			t.Errorf("%s is a %s in %q with %v; the document says %s in %q with %v",
-				name, got.kind, got.unit, slices.Sorted(maps.Keys(got.attributes)), kind, unit, slices.Sorted(maps.Keys(attributes)))
+				name, got.kind, got.unit, slices.Sorted(maps.Keys(got.attributes)), kind, unit,
+				slices.Sorted(maps.Keys(attributes)))
 		}
 		if !prometheus[row[2]] {
 			t.Errorf("Prometheus knows no %s", row[2])

@@ -44,8 +44,9 @@ func TestTheMigrationPageMapsAConnectionForm(t *testing.T) {
 		} {
 			t.Run(name, func(t *testing.T) {
 				answer, err := r.Resolve(t.Context(),
-					&secretsidecarv1.ResolveRequest{Connection: test.connection, ProjectId: test.project,
-						Path: "secret/data/" + secret + "/api_key"})
+					&secretsidecarv1.ResolveRequest{Connection: test.connection,
+						ProjectId: test.project,
+						Path:      "secret/data/" + secret + "/api_key"})
 				if test.want.reason != "" {
 					requireFailure(t, s.in(t), err, test.want)
 					return

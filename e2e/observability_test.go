@@ -64,7 +64,8 @@ func TestTelemetryShowsWhatHappened(t *testing.T) {
 	}
 	maps.Copy(want, o.asked)
 	for _, source := range []string{"vault", "cache", "stale"} {
-		want["secret_sidecar_value_age_seconds{connection=prod,source="+source+"}"] = o.asked["secret_sidecar_resolves_total{connection=prod,outcome="+source+"}"]
+		want["secret_sidecar_value_age_seconds{connection=prod,source="+source+
+			"}"] = o.asked["secret_sidecar_resolves_total{connection=prod,outcome="+source+"}"]
 	}
 	o.requireLoopbackOnly()
 	scraped := o.scrape()
@@ -207,7 +208,8 @@ func (o *telemetrySetup) requireCalls(scraped map[string]float64) {
 			}
 		}
 		if measured != float64(passed) || passed == 0 {
-			o.t.Errorf("%v calls of kind %s are measured, %d passed the proxy", measured, call, passed)
+			o.t.Errorf("%v calls of kind %s are measured, %d passed the proxy", measured, call,
+				passed)
 		}
 	}
 }
@@ -263,7 +265,8 @@ func requireValues(t *testing.T, from string, got, want map[string]float64) {
 		}
 	}
 	for name, value := range got {
-		if _, ok := want[name]; !ok && value != 0 && strings.HasPrefix(name, "secret_sidecar_resolves") {
+		if _, ok := want[name]; !ok && value != 0 && strings.HasPrefix(name,
+			"secret_sidecar_resolves") {
 			t.Errorf("%s: %s is %v, and nobody asked", from, name, value)
 		}
 	}
@@ -287,7 +290,8 @@ func TestSpansHoldPathsWhenAskedForAndLogLinesNameTheTrace(t *testing.T) {
 	config := s.write("config.yaml",
 		"traces: {paths: true}\n"+s.configText(s.defaultLogin(v).connection("prod", v.Address)))
 	o.sidecar = s.startWith([]string{
-		"OTEL_TRACES_EXPORTER=otlp", "OTEL_EXPORTER_OTLP_PROTOCOL=grpc", "OTEL_EXPORTER_OTLP_ENDPOINT=http://" + o.collector.address,
+		"OTEL_TRACES_EXPORTER=otlp", "OTEL_EXPORTER_OTLP_PROTOCOL=grpc",
+		"OTEL_EXPORTER_OTLP_ENDPOINT=http://" + o.collector.address,
 		"OTEL_BSP_SCHEDULE_DELAY=100", "OTEL_METRICS_EXPORTER=none",
 	}, "--config", config)
 	o.sidecar.awaitHealth("")
@@ -297,7 +301,8 @@ func TestSpansHoldPathsWhenAskedForAndLogLinesNameTheTrace(t *testing.T) {
 	}
 	server, calls := o.spansOf(w, 2)
 	requireAttributes(t, server, map[string]string{"path": "secret/data/shown/key"})
-	requireAttributes(t, calls[0], map[string]string{"url.full": v.Address + "/v1/secret/data/shown"})
+	requireAttributes(t, calls[0],
+		map[string]string{"url.full": v.Address + "/v1/secret/data/shown"})
 	span := hex.EncodeToString(server.GetSpanId())
 	if !o.sidecar.logs(`"msg":"request"`, `"method":"Resolve"`, `"trace_id":"`+w.trace+`"`,
 		`"span_id":"`+span+`"`) {
@@ -312,13 +317,15 @@ func TestAWorkerThatSamplesNothingIsNotTraced(t *testing.T) {
 	collector := s.newCollector()
 	s.writeSecret(v, "secret/data/app", "key", s.newSecret())
 	r := s.startWith([]string{
-		"OTEL_TRACES_EXPORTER=otlp", "OTEL_EXPORTER_OTLP_PROTOCOL=grpc", "OTEL_EXPORTER_OTLP_ENDPOINT=http://" + collector.address, "OTEL_METRICS_EXPORTER=none",
+		"OTEL_TRACES_EXPORTER=otlp", "OTEL_EXPORTER_OTLP_PROTOCOL=grpc",
+		"OTEL_EXPORTER_OTLP_ENDPOINT=http://" + collector.address, "OTEL_METRICS_EXPORTER=none",
 	}, "--config", s.config(s.defaultLogin(v).connection("prod", v.Address)))
 	r.awaitHealth("")
 	const trace = "0af7651916cd43dd8448eb211c80319c"
 	ctx := metadata.AppendToOutgoingContext(t.Context(), "traceparent",
 		"00-"+trace+"-b7ad6b7169203331-00")
-	if _, err := r.Resolve(ctx, &secretsidecarv1.ResolveRequest{Path: "secret/data/app/key"}); err != nil {
+	if _, err := r.Resolve(ctx,
+		&secretsidecarv1.ResolveRequest{Path: "secret/data/app/key"}); err != nil {
 		t.Fatal(err)
 	}
 	r.stop() // exports what there is

@@ -44,7 +44,8 @@ func TestAnOutageIsCheapAndEndsByItself(t *testing.T) {
 	t.Run("max_stale 0s is never answered stale, max_age 0s is", func(t *testing.T) {
 		s := s.in(t)
 		_, err := s.Resolve(t.Context(),
-			&secretsidecarv1.ResolveRequest{Path: "secret/data/app/key", MaxStale: durationpb.New(0)})
+			&secretsidecarv1.ResolveRequest{Path: "secret/data/app/key",
+				MaxStale: durationpb.New(0)})
 		requireFailure(t, s, err, unreachable)
 		s.answer(&secretsidecarv1.ResolveRequest{Path: "secret/data/app/key", MaxAge: readVaultNow},
 			value, stale)
@@ -58,7 +59,8 @@ func TestAnOutageIsCheapAndEndsByItself(t *testing.T) {
 		t.Logf("%d requests failed fast, %d probes", failures, probes)
 		// As many in the first 3 s, and then one in each pause of 4 s, which may be drawn down to
 		// half.
-		requireBetween(t, "probes in an outage", probes, 1, 7+int(time.Since(began)/(2*time.Second)))
+		requireBetween(t, "probes in an outage", probes, 1,
+			7+int(time.Since(began)/(2*time.Second)))
 	})
 
 	s.proxy.open()
@@ -204,7 +206,8 @@ func TestADenialOrADeletionIsNeverPaperedOver(t *testing.T) {
 			}
 		}
 		s.asRoot(v, http.MethodDelete, "secret/data/gone", nil)
-		requireFailure(t, s, readNow("secret/data/gone/key"), failure{codes.NotFound, "VERSION_DELETED"})
+		requireFailure(t, s, readNow("secret/data/gone/key"),
+			failure{codes.NotFound, "VERSION_DELETED"})
 		v.Policy(t, s.login.role, `path "secret/data/other" { capabilities = ["read"] }`)
 		requireFailure(t, s, readNow("secret/data/app/key"),
 			failure{codes.PermissionDenied, "VAULT_PERMISSION_DENIED"})

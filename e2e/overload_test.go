@@ -7,9 +7,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -69,7 +67,8 @@ func TestOverloadIsRefusedQuicklyAndHoldsUpNobodyElse(t *testing.T) {
 	}
 	for what, ratio := range best {
 		if ratio > slowdown {
-			t.Errorf("in each of %d rounds a storm made %s more than %.1f times slower", rounds, what,
+			t.Errorf("in each of %d rounds a storm made %s more than %.1f times slower", rounds,
+				what,
 				slowdown)
 		}
 	}
@@ -298,21 +297,3 @@ func (s *storm) report() (refusal time.Duration) {
 }
 
 var notFoundSecret = failure{5, "SECRET_NOT_FOUND"}
-
-// memory reads a size in bytes from the process's status, for example its resident set (VmRSS).
-func (r *sidecar) memory(field string) int64 {
-	r.sandbox.t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", r.command.Process.Pid))
-	r.sandbox.must(err)
-	for line := range strings.Lines(string(text)) {
-		name, value, _ := strings.Cut(line, ":")
-		if name != field {
-			continue
-		}
-		kilobytes, err := strconv.ParseInt(strings.Fields(value)[0], 10, 64)
-		r.sandbox.must(err)
-		return kilobytes << 10
-	}
-	r.sandbox.t.Fatalf("the process's status has no %s", field)
-	return 0
-}

@@ -56,7 +56,8 @@ func newPod(t *testing.T) *pod {
 func (p *pod) configText(lines ...string) string {
 	connection := p.login.connection("prod", p.proxy.address,
 		append(lines, "secret_id_file: /etc/vault/secret-id")...)
-	return strings.Replace(p.sandbox.configText(connection), p.socket(), podSocket+`, mode: "0660"`, 1)
+	return strings.Replace(p.sandbox.configText(connection), p.socket(), podSocket+`, mode: "0660"`,
+		1)
 }
 
 // shareMemory mounts the directory of the socket as the kubelet mounts an emptyDir in memory for a
@@ -80,9 +81,10 @@ type containedSidecar struct {
 func (p *pod) startSidecar() *containedSidecar {
 	p.t.Helper()
 	c := containertest.New(p.t, containertest.Spec{
-		Root: p.path("sidecar-root"), Args: []string{"/secret-sidecar", "serve", "--log-level", "debug"},
-		Env: append(exporting(), endAtOnce, "SECRET_SIDECAR_SOCKET="+podSocket),
-		UID: podSidecar, GID: podSidecar, Groups: []uint32{podGroup},
+		Root: p.path("sidecar-root"),
+		Args: []string{"/secret-sidecar", "serve", "--log-level", "debug"},
+		Env:  append(exporting(), endAtOnce, "SECRET_SIDECAR_SOCKET="+podSocket),
+		UID:  podSidecar, GID: podSidecar, Groups: []uint32{podGroup},
 		// the binary under test is not static: it has the race detector
 		Volumes: append(containertest.Programs(),
 			containertest.Volume{Source: binary, Target: "/secret-sidecar"},
@@ -123,7 +125,8 @@ func probeCommand(t *testing.T, probe string) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path, err := yaml.PathString("$.spec.template.spec.initContainers[0]." + probe + ".exec.command")
+	path, err := yaml.PathString("$.spec.template.spec.initContainers[0]." + probe +
+		".exec.command")
 	if err != nil {
 		t.Fatal(err)
 	}

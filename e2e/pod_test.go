@@ -27,13 +27,15 @@ func TestInAPodTheSidecarServesAWorkerOfAnotherUserAndNobodyOutsideTheirGroup(t 
 	info, err := os.Stat(p.socket())
 	p.must(err)
 	owner, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || info.Mode() != fs.ModeSocket|0o660 || owner.Uid != podSidecar || owner.Gid != podGroup {
+	if !ok || info.Mode() != fs.ModeSocket|0o660 || owner.Uid != podSidecar ||
+		owner.Gid != podGroup {
 		t.Errorf("the socket is %v of %d:%d", info.Mode(), owner.Uid, owner.Gid)
 	}
 	stranger := p.as(somebody{uid: podWorker + 1, gid: podWorker + 1}, "resolve",
 		"secret/data/app/key")
 	if stranger.code != 1 || !strings.Contains(stranger.stderr, "may not open the socket") {
-		t.Errorf("a user outside of the group: %d %s%s", stranger.code, stranger.stdout, stranger.stderr)
+		t.Errorf("a user outside of the group: %d %s%s", stranger.code, stranger.stdout,
+			stranger.stderr)
 	}
 	w.end()
 	w.requireNoFailure()
@@ -46,8 +48,10 @@ func TestInAPodTheSidecarTakesGosMemoryLimitFromItsContainer(t *testing.T) {
 	r := p.startSidecar()
 	r.awaitStarted()
 	if containertest.Limited(t) &&
-		!r.logs("memory limit taken from the control group", fmt.Sprintf(`"bytes":%d}`, podMemory/10*9)) {
-		t.Errorf("the log does not tell of 90 %% of the container's %d bytes:\n%s", podMemory, r.log)
+		!r.logs("memory limit taken from the control group",
+			fmt.Sprintf(`"bytes":%d}`, podMemory/10*9)) {
+		t.Errorf("the log does not tell of 90 %% of the container's %d bytes:\n%s", podMemory,
+			r.log)
 	}
 	r.stop()
 }
@@ -179,11 +183,13 @@ func TestInAPodAConfigMapAndASecretAreSwappedWithoutADroppedRequest(t *testing.T
 
 	more := strings.Replace(p.login.connection("more", p.proxy.address,
 		"secret_id_file: /etc/vault/secret-id"), "prod", "more", 1)
-	p.config.swap(map[string]string{"config.yaml": p.configText("timeout: 20s", "max_waiting: 500") +
+	p.config.swap(map[string]string{"config.yaml": p.configText("timeout: 20s",
+		"max_waiting: 500") +
 		more})
 	eventually(t, "the new connection is ready", func() bool {
 		list, err := r.ListConnections(t.Context(), &secretsidecarv1.ListConnectionsRequest{})
-		return err == nil && len(list.GetConnections()) == 2 && r.health("connection/more") == serving
+		return err == nil && len(list.GetConnections()) == 2 &&
+			r.health("connection/more") == serving
 	})
 	w.awaitAnswers(10)
 

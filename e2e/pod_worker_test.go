@@ -63,7 +63,9 @@ func (w *worker) answered() int { return strings.Count(w.said.String(), workerAn
 func (w *worker) awaitAnswers(more int) {
 	w.pod.t.Helper()
 	before := w.answered()
-	eventually(w.pod.t, "the worker is answered", func() bool { return w.answered() >= before+more })
+	eventually(w.pod.t, "the worker is answered", func() bool {
+		return w.answered() >= before+more
+	})
 }
 
 // end tells the worker to end and waits until it has.

@@ -105,7 +105,8 @@ func (g *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (g *proxy) inspect(response *http.Response) error {
 	path := response.Request.URL.Path
 	if response.StatusCode >= http.StatusInternalServerError {
-		g.sandbox.t.Logf("Vault answers %s %s with %s", response.Request.Method, path, response.Status)
+		g.sandbox.t.Logf("Vault answers %s %s with %s", response.Request.Method, path,
+			response.Status)
 	}
 	if !strings.Contains(path, "/auth/") && !strings.Contains(path, "/wrapping/") {
 		return nil

@@ -47,7 +47,8 @@ func TestAReloadDropsNoRequest(t *testing.T) {
 	eventually(t, "the changed ttl takes effect", func() bool {
 		_, _ = r.Invalidate(t.Context(), &secretsidecarv1.InvalidateRequest{Connection: "other"})
 		answer, err := ask("other")
-		return err == nil && answer.GetExpiresAt().AsTime().Sub(answer.GetFetchedAt().AsTime()) <= time.Minute
+		return err == nil &&
+			answer.GetExpiresAt().AsTime().Sub(answer.GetFetchedAt().AsTime()) <= time.Minute
 	})
 
 	s.write("config.yaml", s.configText(first.connection("first", g.address))+"conections: []\n")
@@ -86,7 +87,8 @@ func TestAChangeThatVaultRejectsLeavesTheSettingsBeforeInUse(t *testing.T) {
 	wrong := "secret_id: " + s.newSecret()
 	s.config(s.login.connection("prod", s.proxy.address, wrong))
 	eventually(t, "the log says that the change is not in use", func() bool {
-		return s.logs(`"level":"ERROR"`, "the old ones stay in use", `"connection":"prod"`, "remedy")
+		return s.logs(`"level":"ERROR"`, "the old ones stay in use", `"connection":"prod"`,
+			"remedy")
 	})
 	status := s.status("prod")
 	if failure := status.GetLastError(); failure.GetReason() != loginRejected.reason ||
@@ -175,7 +177,9 @@ func TestANewSecretIDInTheConfigurationIsTakenUpOnceVaultIsBack(t *testing.T) {
 			s.config(s.login.connection("prod", s.proxy.address, "timeout: 3s",
 				"secret_id: "+s.login.newSecretID()))
 			s.reload()
-			eventually(t, "the change is tried", func() bool { return s.proxy.count(outage.tried) > tried })
+			eventually(t, "the change is tried", func() bool {
+				return s.proxy.count(outage.tried) > tried
+			})
 			s.value("secret/data/app/key", s.secret, fromCache)
 			before := s.proxy.count(loginPath)
 

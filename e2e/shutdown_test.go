@@ -103,7 +103,9 @@ func TestShutdownWithAVaultThatHangsIsBounded(t *testing.T) {
 		_, err := r.resolve("secret/data/app/key")
 		answered <- err
 	}()
-	eventually(t, "the request waits for Vault", func() bool { return g.count("secret/data/") == 1 })
+	eventually(t, "the request waits for Vault", func() bool {
+		return g.count("secret/data/") == 1
+	})
 	r.stop()
 	requireFailure(t, s, <-answered, failure{codes.Unavailable, "SHUTTING_DOWN"})
 }

@@ -3,8 +3,10 @@ package e2e_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -191,7 +193,8 @@ func (r *sidecar) stop() {
 	r.terminate()
 	r.awaitExit()
 	if code := r.command.ProcessState.ExitCode(); code != 0 && !r.killed {
-		r.sandbox.t.Errorf("the sidecar ended with %v, want exit code 0\n%s", r.command.ProcessState,
+		r.sandbox.t.Errorf("the sidecar ended with %v, want exit code 0\n%s",
+			r.command.ProcessState,
 			r.tail())
 	}
 }
@@ -294,4 +297,22 @@ func requireHealth(t *testing.T, r *sidecar, service string,
 	if got := r.health(service); got != want {
 		t.Errorf("health of %q is %v, want %v", service, got, want)
 	}
+}
+
+// memory reads a size in bytes from the process's status, for example its resident set (VmRSS).
+func (r *sidecar) memory(field string) int64 {
+	r.sandbox.t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", r.command.Process.Pid))
+	r.sandbox.must(err)
+	for line := range strings.Lines(string(text)) {
+		name, value, _ := strings.Cut(line, ":")
+		if name != field {
+			continue
+		}
+		kilobytes, err := strconv.ParseInt(strings.Fields(value)[0], 10, 64)
+		r.sandbox.must(err)
+		return kilobytes << 10
+	}
+	r.sandbox.t.Fatalf("the process's status has no %s", field)
+	return 0
 }

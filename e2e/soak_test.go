@@ -83,8 +83,9 @@ var soakFaults = []func(r *loadSetup){
 	},
 	func(r *loadSetup) { // another connection comes and goes
 		more := strings.Replace(r.calmConnection, "name: calm", "name: more", 1)
-		r.write("config.yaml", r.configText(r.login.connection("prod", r.network.address, r.lines...),
-			r.calmConnection, more))
+		r.write("config.yaml",
+			r.configText(r.login.connection("prod", r.network.address, r.lines...),
+				r.calmConnection, more))
 		r.awaitConnections(3)
 		r.config()
 		r.awaitConnections(2)
@@ -108,7 +109,8 @@ func (r *loadSetup) outage(reasons ...failure) {
 func (r *loadSetup) awaitConnections(count int) {
 	r.t.Helper()
 	eventually(r.t, fmt.Sprintf("there are %d connections", count), func() bool {
-		list, err := r.sidecar.ListConnections(r.t.Context(), &secretsidecarv1.ListConnectionsRequest{})
+		list, err := r.sidecar.ListConnections(r.t.Context(),
+			&secretsidecarv1.ListConnectionsRequest{})
 		return err == nil && len(list.GetConnections()) == count
 	})
 }
@@ -134,7 +136,8 @@ func (r *sidecar) usage(metrics *output) usage {
 		count = lastGoroutineCount(r.sandbox.t, text)
 		return strings.Count(text, goroutineMetric) > seen && count > 0
 	})
-	return usage{goroutines: count, descriptors: int64(r.descriptors()), resident: r.memory("VmRSS")}
+	return usage{goroutines: count, descriptors: int64(r.descriptors()),
+		resident: r.memory("VmRSS")}
 }
 
 const goroutineMetric = `"go.goroutine.count"`
@@ -157,7 +160,8 @@ func lastGoroutineCount(t *testing.T, exports string) int64 {
 		}
 		for _, scope := range export.ScopeMetrics {
 			for _, metric := range scope.Metrics {
-				if metric.Name == strings.Trim(goroutineMetric, `"`) && len(metric.Data.DataPoints) > 0 {
+				if metric.Name == strings.Trim(goroutineMetric, `"`) &&
+					len(metric.Data.DataPoints) > 0 {
 					count, _ = metric.Data.DataPoints[0].Value.Int64()
 				}
 			}
@@ -187,7 +191,8 @@ func requireNoGrowth(t *testing.T, usages []usage) {
 	} {
 		before, after := median(early, one.of), median(late, one.of)
 		if after > before+max(one.slack, before/20) {
-			t.Errorf("%s have grown from %d to %d in %d rounds", one.what, before, after, len(usages))
+			t.Errorf("%s have grown from %d to %d in %d rounds", one.what, before, after,
+				len(usages))
 		}
 	}
 }

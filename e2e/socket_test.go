@@ -43,29 +43,34 @@ func TestMistakesInTheConfigurationAreNamedWithTheirPlace(t *testing.T) {
 			[]string{"6:5", "adress"},
 		},
 		"a duplicate name": {
-			head + "connections:\n  - name: prod\n    scope: platform\n    secret_id: " + secretID + "\n" +
+			head + "connections:\n  - name: prod\n    scope: platform\n    secret_id: " + secretID +
+				"\n" +
 				login +
 				"  - name: prod\n    scope: platform\n    secret_id: " + secretID + "\n" + login,
 			[]string{"8:11", "another connection has this name"},
 		},
 		"a secret_id that is a list": {
-			head + "connections:\n  - name: prod\n    scope: platform\n    secret_id: [" + secretID +
+			head + "connections:\n  - name: prod\n    scope: platform\n    secret_id: [" +
+				secretID +
 				"]\n" + login,
 			[]string{"5:", "secret_id"},
 		},
 		"a tab after a secret": {
-			head + "connections:\n  - name: prod\n    scope: platform\n    secret_id: \"" + secretID +
+			head + "connections:\n  - name: prod\n    scope: platform\n    secret_id: \"" +
+				secretID +
 				"\n" + login,
 			[]string{"5:"},
 		},
 		"a project connection without projects": {
-			head + "connections:\n  - name: prod\n    scope: project\n    secret_id: " + secretID + "\n" +
+			head + "connections:\n  - name: prod\n    scope: project\n    secret_id: " + secretID +
+				"\n" +
 				login,
 			[]string{"project_ids"},
 		},
 		"a bad socket mode": {
 			fmt.Sprintf("socket: {path: %s, mode: \"0999\"}\n", s.socket()) +
-				"connections:\n  - name: prod\n    scope: platform\n    secret_id: " + secretID + "\n" + login,
+				"connections:\n  - name: prod\n    scope: platform\n    secret_id: " + secretID +
+				"\n" + login,
 			[]string{"1:", "mode"},
 		},
 	} {

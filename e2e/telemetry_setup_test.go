@@ -28,8 +28,9 @@ type telemetrySetup struct {
 	sidecar    *sidecar
 
 	calls int
-	names map[string]bool    // of the metrics that Prometheus has seen
-	asked map[string]float64 // what became of what the test has asked for, as the series of the metric
+	names map[string]bool // of the metrics that Prometheus has seen
+	// what became of what the test has asked for, as the series of the metric
+	asked map[string]float64
 }
 
 // newTelemetrySetup starts a sidecar that exports by OTLP and to Prometheus. It has two
@@ -52,8 +53,10 @@ func newTelemetrySetup(t *testing.T) *telemetrySetup {
 path "auth/approle/role/%s/secret-id/lookup" { capabilities = ["update"] }`, o.login.role))
 	_, port, _ := net.SplitHostPort(o.prometheus)
 	o.sidecar = s.startWith([]string{
-		"OTEL_METRICS_EXPORTER=otlp,prometheus", "OTEL_TRACES_EXPORTER=otlp", "OTEL_EXPORTER_OTLP_PROTOCOL=grpc",
-		"OTEL_EXPORTER_OTLP_ENDPOINT=http://" + o.collector.address, "OTEL_EXPORTER_PROMETHEUS_PORT=" +
+		"OTEL_METRICS_EXPORTER=otlp,prometheus", "OTEL_TRACES_EXPORTER=otlp",
+		"OTEL_EXPORTER_OTLP_PROTOCOL=grpc",
+		"OTEL_EXPORTER_OTLP_ENDPOINT=http://" + o.collector.address,
+		"OTEL_EXPORTER_PROMETHEUS_PORT=" +
 			port,
 		"OTEL_METRIC_EXPORT_INTERVAL=100", "OTEL_BSP_SCHEDULE_DELAY=100",
 	}, "--config", o.config())
@@ -81,7 +84,8 @@ func (o *telemetrySetup) traced() (context.Context, workerSpan) {
 
 // ask resolves a reference of prod in a worker's span.
 func (o *telemetrySetup) ask(path string,
-	more ...func(*secretsidecarv1.ResolveRequest)) (workerSpan, *secretsidecarv1.ResolveResponse, error) {
+	more ...func(*secretsidecarv1.ResolveRequest)) (workerSpan, *secretsidecarv1.ResolveResponse,
+	error) {
 	ctx, w := o.traced()
 	request := &secretsidecarv1.ResolveRequest{Connection: "prod", Path: path}
 	for _, change := range more {
@@ -95,8 +99,9 @@ func (o *telemetrySetup) ask(path string,
 // note counts an answer as the sidecar should.
 func (o *telemetrySetup) note(connection string, answer *secretsidecarv1.ResolveResponse,
 	err error) {
-	outcome := "outcome=" + map[secretsidecarv1.Source]string{fromVault: "vault", fromCache: "cache",
-		stale: "stale"}[answer.GetSource()]
+	outcome := "outcome=" + map[secretsidecarv1.Source]string{fromVault: "vault",
+		fromCache: "cache",
+		stale:     "stale"}[answer.GetSource()]
 	if err != nil {
 		outcome = "error_type=" + failureOf(err).reason + ",outcome=error"
 	}

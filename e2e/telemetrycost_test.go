@@ -14,9 +14,11 @@ import (
 func TestTelemetryThatIsOffCostsNothing(t *testing.T) {
 	linked, goroutines := resolveCost(t, "")
 	bare, bareGoroutines := resolveCost(t, "unlinked")
-	t.Logf("a cached Resolve allocates %.2f times with telemetry off, %.2f times without any; goroutines: %d and %d", linked, bare, goroutines, bareGoroutines)
+	t.Logf("a cached Resolve allocates %.2f times with telemetry off, %.2f times without any; "+
+		"goroutines: %d and %d", linked, bare, goroutines, bareGoroutines)
 	if math.Abs(linked-bare) > 0.5 {
-		t.Errorf("a cached Resolve allocates %.2f times with telemetry off, and %.2f times without any",
+		t.Errorf("a cached Resolve allocates %.2f times with telemetry off, and %.2f times "+
+			"without any",
 			linked, bare)
 	}
 	if goroutines != bareGoroutines {

@@ -31,7 +31,8 @@ func TestAConnectionIsTestedStepByStepBeforeItIsConfigured(t *testing.T) {
 		wrong := &secretsidecarv1.ConnectionSpec{Address: v.Address, RoleId: l.roleID,
 			SecretId: s.newSecret()}
 		at := func(address string) *secretsidecarv1.ConnectionSpec {
-			return &secretsidecarv1.ConnectionSpec{Address: address, RoleId: l.roleID, SecretId: l.secretID}
+			return &secretsidecarv1.ConnectionSpec{Address: address, RoleId: l.roleID,
+				SecretId: l.secretID}
 		}
 		for _, test := range []struct {
 			name string
@@ -55,7 +56,8 @@ func TestAConnectionIsTestedStepByStepBeforeItIsConfigured(t *testing.T) {
 		} {
 			t.Run(test.name, func(t *testing.T) {
 				report, err := s.TestConnection(t.Context(), &secretsidecarv1.TestConnectionRequest{
-					Target: &secretsidecarv1.TestConnectionRequest_Spec{Spec: test.spec}, Path: test.path,
+					Target: &secretsidecarv1.TestConnectionRequest_Spec{Spec: test.spec},
+					Path:   test.path,
 				})
 				if err != nil {
 					t.Fatal(err)

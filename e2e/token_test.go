@@ -52,7 +52,8 @@ func TestTokensThatDieYoungAreReplacedInTime(t *testing.T) {
 		{name: "renewable, 2s at a time, 6s in all", role: shortLife, logins: 3, renewals: 4},
 		// One renewal is refused for each token at most.
 		{name: "a policy without renew-self", logins: 4, renewals: 1,
-			role: map[string]any{"token_ttl": "2s", "token_max_ttl": "6s", "token_no_default_policy": true}},
+			role: map[string]any{"token_ttl": "2s", "token_max_ttl": "6s",
+				"token_no_default_policy": true}},
 		{name: "batch tokens", logins: 4, isNeverRenewed: true,
 			role: map[string]any{"token_ttl": "2s", "token_max_ttl": "6s", "token_type": "batch"}},
 		{name: "periodic tokens", role: map[string]any{"token_period": "9s"}, logins: 1, renewals: 1,
@@ -65,8 +66,9 @@ func TestTokensThatDieYoungAreReplacedInTime(t *testing.T) {
 				s := newSandbox(t)
 				g := s.newProxy(v)
 				began := time.Now()
-				r := s.start("--config", s.config(s.newLogin(v, test.role, readSecrets).connection("prod",
-					g.address)))
+				r := s.start("--config",
+					s.config(s.newLogin(v, test.role, readSecrets).connection("prod",
+						g.address)))
 				value := s.newSecret()
 				s.writeSecret(v, "secret/data/app", "key", value)
 				const total = 14 * time.Second
@@ -134,7 +136,8 @@ func TestAWrongSecretIDIsTriedOnce(t *testing.T) {
 			s.config(l.connection("prod", g.address, "secret_id: "+s.newSecret())))
 		eventually(t, "the login is rejected", func() bool {
 			list, err := r.ListConnections(t.Context(), &secretsidecarv1.ListConnectionsRequest{})
-			return err == nil && list.GetConnections()[0].GetState() == secretsidecarv1.ConnectionState_CONNECTION_STATE_REJECTED
+			return err == nil &&
+				list.GetConnections()[0].GetState() == secretsidecarv1.ConnectionState_CONNECTION_STATE_REJECTED
 		})
 		tick := time.NewTicker(100 * time.Millisecond)
 		defer tick.Stop()

@@ -62,13 +62,15 @@ func TestTheVaultPageSetsUpWhatASidecarNeeds(t *testing.T) {
 		func() bool { return r.logs("accepts the new credentials") })
 	reader.follow(t, blocks[len(blocks)-1])
 	if status, _ := reader.server.Do(t, http.MethodPost, "auth/approle/login",
-		map[string]any{"role_id": role.roleID, "secret_id": role.secretID}); status == http.StatusOK {
+		map[string]any{"role_id": role.roleID,
+			"secret_id": role.secretID}); status == http.StatusOK {
 		t.Error("the old secret_id still works")
 	}
 	if err := r.renewLogin(); err != nil {
 		t.Errorf("a login with the new secret_id: %v", err)
 	}
-	r.answer(&secretsidecarv1.ResolveRequest{Path: "flows/data/mysec/api_key", MaxAge: readVaultNow},
+	r.answer(&secretsidecarv1.ResolveRequest{Path: "flows/data/mysec/api_key",
+		MaxAge: readVaultNow},
 		"supersecret", fromVault)
 }
 
@@ -149,7 +151,8 @@ func TestWhatEachCapabilityIsFor(t *testing.T) {
 					"token_no_default_policy": test.noDefault}, test.policy)
 				r := s.start("--config", s.config(l.connection("prod", v.Address)))
 				report, err := r.TestConnection(t.Context(), &secretsidecarv1.TestConnectionRequest{
-					Target: &secretsidecarv1.TestConnectionRequest_Connection{Connection: "prod"}, Path: "flows/data/mysec/api_key",
+					Target: &secretsidecarv1.TestConnectionRequest_Connection{Connection: "prod"},
+					Path:   "flows/data/mysec/api_key",
 				})
 				if err != nil {
 					t.Fatal(err)

@@ -60,7 +60,8 @@ func (v *volume) swap(files map[string]string) {
 	s.must(os.Symlink(version, filepath.Join(v.dir, "..data_tmp")))
 	s.must(os.Rename(filepath.Join(v.dir, "..data_tmp"), filepath.Join(v.dir, "..data")))
 	if v.at > 1 {
-		s.must(os.RemoveAll(filepath.Join(v.dir, fmt.Sprintf("..%d", v.at-1)))) // as the kubelet does
+		// as the kubelet does
+		s.must(os.RemoveAll(filepath.Join(v.dir, fmt.Sprintf("..%d", v.at-1))))
 	}
 }
 

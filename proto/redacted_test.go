@@ -32,10 +32,11 @@ const hidden, shown = "of-Vault", "no-secret"
 var secrets = []protoreflect.FullName{
 	"secretsidecar.v1.ConnectionSpec.secret_id",
 	"secretsidecar.v1.ResolveResponse.value",
+	"secretsidecar.v1.ScanRequest.data",
 }
 
 func TestAFieldThatIsNamedLikeASecretIsOne(t *testing.T) {
-	named := regexp.MustCompile(`(^|_)(value|secret|secret_id|token|password|credential|key_pem)$`)
+	named := regexp.MustCompile(`(^|_)(value|data|secret|secret_id|token|password|credential|key_pem)$`)
 	var found []protoreflect.FullName
 	for _, m := range messageTypes(t) {
 		fields := m.Descriptor().Fields()

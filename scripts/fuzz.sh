@@ -12,6 +12,7 @@ targets=(
   "./vault/login FuzzRead"
   "./config FuzzLoad"
   "./server FuzzRPC"
+  "./server FuzzPaths"
 )
 
 logs=$(mktemp -d)

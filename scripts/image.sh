@@ -4,7 +4,7 @@
 # VERSION and REVISION name the build. Two builds of one commit give the same digests: every time in the image is
 # SOURCE_DATE_EPOCH, the commit's unless it is set.
 #
-# MODULES=FOLDER builds without a network: modules come from a folder that is laid out as a module proxy, as
+# MODULES=DIRECTORY builds without a network: modules come from a directory that is laid out as a module proxy, as
 # GOMODCACHE/cache/download is, and the base image has to be in STORAGE already (image-base.sh).
 set -euo pipefail
 cd "$(dirname "$0")/.."

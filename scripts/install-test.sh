@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # install-test.sh: proves that `go install MODULE/cmd/secret-sidecar@v0.1.0` will work once HEAD has the tags v0.1.0 and
-# gen/v0.1.0: it serves both modules, as the tags would make them, from a folder that is laid out as a module proxy.
+# gen/v0.1.0: it serves both modules, as the tags would make them, from a directory that is laid out as a module proxy.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -8,15 +8,15 @@ module=github.com/secret-sidecar/secret-sidecar version=v0.1.0
 proxy=$(mktemp -d)
 trap 'rm -rf "$proxy"' EXIT
 
-# publish PATH FOLDER EXCEPT...: the module of a folder of HEAD, without the folders that are modules of their own.
+# publish PATH DIRECTORY EXCEPT...: the module of a directory of HEAD, without the directories that are modules of their own.
 publish() {
-  local path=$1 folder=$2 to=$proxy/$1/@v
+  local path=$1 directory=$2 to=$proxy/$1/@v
   shift 2
   mkdir -p "$to"
   echo "{\"Version\":\"$version\"}" >"$to/$version.info"
   echo "$version" >"$to/list"
-  git show "HEAD:${folder:+$folder/}go.mod" >"$to/$version.mod"
-  git archive --format=zip --prefix="$path@$version/" -o "$to/$version.zip" "HEAD${folder:+:$folder}" -- . "$@"
+  git show "HEAD:${directory:+$directory/}go.mod" >"$to/$version.mod"
+  git archive --format=zip --prefix="$path@$version/" -o "$to/$version.zip" "HEAD${directory:+:$directory}" -- . "$@"
 }
 
 publish "$module" "" $(git ls-tree -r --name-only HEAD | sed -n 's|^\(.*\)/go\.mod$|:(exclude)\1|p')

@@ -21,7 +21,7 @@ if [ -z "$base" ] || [ "$base" = "$head" ]; then
   base=$(commit HEAD~1) what="the commit before HEAD"
 fi
 [ "$base" ] || nothing "no main branch and no earlier commit (the first commit, or a clone of depth 1)"
-git cat-file -e "$base:proto" 2>/dev/null || nothing "$what has no proto folder yet"
+git cat-file -e "$base:proto" 2>/dev/null || nothing "$what has no proto directory yet"
 
 old=$(mktemp -d)
 trap 'rm -rf "$old"' EXIT

@@ -6,8 +6,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export GOWORK=off # every go.mod has to be right by itself
 
-for folder in bench client e2e e2e/manifests e2e/monitoring gen scripts; do
-  (cd "$folder" && go mod tidy "$@") || { echo "$folder/go.mod is not tidy: run scripts/tidy.sh" >&2; exit 1; }
+for directory in bench client e2e e2e/manifests e2e/monitoring gen scripts; do
+  (cd "$directory" && go mod tidy "$@") || { echo "$directory/go.mod is not tidy: run scripts/tidy.sh" >&2; exit 1; }
 done
 
 copy=$(mktemp -d)

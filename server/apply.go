@@ -1,9 +1,11 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/secret-sidecar/secret-sidecar/cache"
 	"github.com/secret-sidecar/secret-sidecar/vault"
@@ -40,6 +42,8 @@ func (s *Server) Apply(settings Settings) error {
 	s.logWaiting(opened)
 	s.forgetHealth(before, next)
 	s.reportHealth()
+	s.admission.Reload()
+	s.health.wake() // the rules may have changed
 	return nil
 }
 
@@ -60,13 +64,17 @@ func (s *Server) replace(next *snapshot) {
 // that close them are already waiting, so releasing one is enough to undo it.
 func (s *Server) openSnapshot(settings Settings, before *snapshot) (*snapshot, []*session, error) {
 	next := &snapshot{
-		connections: make(map[string]*connection, len(settings.Connections)), callers: settings.Callers,
+		connections: make(map[string]*connection, len(settings.Connections)), aliases: map[string]string{},
 		limits: settings.CallerLimits, testHosts: settings.TestHosts, noReflection: settings.NoReflection,
+		leaks: before.leaksFor(settings.Scan),
 	}
 	var opened []*session
 	for _, wanted := range settings.Connections {
 		if err := next.check(wanted); err != nil {
 			return nil, opened, err
+		}
+		for _, alias := range wanted.Aliases {
+			next.aliases[alias] = wanted.Name
 		}
 		old := before.connections[wanted.Name]
 		if one := old.unchanged(wanted); one != nil {
@@ -81,7 +89,21 @@ func (s *Server) openSnapshot(settings Settings, before *snapshot) (*snapshot, [
 		opened = append(opened, one)
 		next.connections[wanted.Name] = old.succeededBy(&connection{Connection: wanted, session: one, counters: counts})
 	}
+	next.callers = next.byName(settings.Callers)
 	return next, opened, nil
+}
+
+// byName returns the rules with the names of connections in the place of aliases.
+func (s *snapshot) byName(rules []CallerRule) []CallerRule {
+	rules = slices.Clone(rules)
+	for i := range rules {
+		names := slices.Clone(rules[i].Connections)
+		for j, name := range names {
+			names[j] = cmp.Or(s.aliases[name], name)
+		}
+		rules[i].Connections = names
+	}
+	return rules
 }
 
 // check finds the mistakes in a connection that opening it does not, for it may be open.
@@ -92,8 +114,11 @@ func (s *snapshot) check(wanted Connection) error {
 	if wanted.Timeout < 0 {
 		return fmt.Errorf("connection %q: timeout: it cannot be negative", wanted.Name)
 	}
-	if _, twice := s.connections[wanted.Name]; twice {
-		return fmt.Errorf("two connections are called %q", wanted.Name)
+	names := append([]string{wanted.Name}, wanted.Aliases...)
+	for i, name := range names {
+		if s.named(name) != nil || slices.Contains(names[:i], name) {
+			return fmt.Errorf("two connections are called %q, or one is twice", name)
+		}
 	}
 	return nil
 }
@@ -130,6 +155,7 @@ func (s *Server) openSession(wanted Connection, counts *counters) (*session, err
 	if recorder != nil {
 		config.OnCall = recorder.call
 	}
+	config.Memory = s.readMemory
 	config.Tracer, config.TracePaths, config.LookUpSecretID = s.tracer, s.tracePaths, s.instruments != nil
 	config.SpanAttributes = append(serverAttributes(wanted.Vault.Address), named(wanted.Name))
 	client, err := conn.Open(config)

@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -12,14 +14,22 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 )
 
-// auditOK is the outcome of a secret that was answered, in the audit log.
-const auditOK = "ok"
+// The outcomes in the audit log that are no reasons: of a secret that was answered, or a call that
+// succeeded, and of a test that found something wrong.
+const (
+	auditOK     = "ok"
+	auditFailed = "failed"
+)
 
 var auditSources = map[secretsidecarv1.Source]string{
 	secretsidecarv1.Source_SOURCE_VAULT: "vault",
 	secretsidecarv1.Source_SOURCE_CACHE: "cache",
 	secretsidecarv1.Source_SOURCE_STALE: "stale",
 }
+
+// countedOutcomes are those that a caller may cause as often as it likes at no cost, so that the
+// audit log counts them instead of writing a line for each.
+var countedOutcomes = []string{reasonCallerNotAllowed, reasonRateLimited, reasonOverloaded}
 
 // audit writes a line for each outcome. It returns a problem when the audit log is required and
 // cannot be written.
@@ -29,28 +39,75 @@ func (s *Server) audit(
 	if s.auditLog == nil {
 		return nil
 	}
-	now, id := time.Now(), traceID(ctx)
-	lines := make([]audit.Entry, len(outcomes))
+	who := auditWho(ctx, caller, method)
+	lines := make([]audit.Entry, 0, len(outcomes))
 	for i := range outcomes {
-		lines[i] = outcomes[i].auditLine()
-		lines[i].Time, lines[i].Method, lines[i].TraceID = now, method, id
-		lines[i].PID, lines[i].UID, lines[i].GID = caller.PID, caller.UID, caller.GID
+		line := outcomes[i].auditLine(who)
+		if slices.Contains(countedOutcomes, line.Outcome) {
+			s.auditLog.Refuse(line, 1)
+			continue
+		}
+		lines = append(lines, line)
 	}
-	err := s.auditLog.Write(lines...)
-	s.logAuditFailure(ctx, err)
-	if err != nil && s.auditRequired {
-		return errAuditFailed(err)
-	}
-	return nil
+	return s.writeAudit(ctx, lines...)
 }
 
-// auditLine is what the audit log says of the secret; audit adds who asked for it.
-func (o *outcome) auditLine() audit.Entry {
-	asked := o.request
-	line := audit.Entry{
-		Connection: asked.GetConnection(), Project: asked.GetProjectId(), Path: asked.GetPath(),
-		Key: asked.GetKey(), Version: asked.GetVersion(), Outcome: auditOK,
+// auditCall writes a line for a call that answers no secret. err is why it failed, nil when it did
+// not.
+func (s *Server) auditCall(
+	ctx context.Context, caller unixsocket.Peer, method string, line audit.Entry, err error,
+) *problem {
+	if s.auditLog == nil {
+		return nil
 	}
+	who := auditWho(ctx, caller, method)
+	line.Time, line.Method, line.TraceID = who.Time, who.Method, who.TraceID
+	line.PID, line.UID, line.GID = who.PID, who.UID, who.GID
+	if err != nil {
+		line.Outcome = problemOf(err).reason
+	}
+	if slices.Contains(countedOutcomes, line.Outcome) {
+		s.auditLog.Refuse(line, 1)
+		return nil
+	}
+	return s.writeAudit(ctx, line)
+}
+
+// auditRefusal counts a request that was refused as a whole, before anybody looked into it.
+func (s *Server) auditRefusal(ctx context.Context, method string, p *problem, times int) {
+	caller, err := callerOf(ctx)
+	if s.auditLog == nil || err != nil {
+		return
+	}
+	line := auditWho(ctx, caller, method)
+	line.Outcome = p.reason
+	s.auditLog.Refuse(line, times)
+}
+
+func (s *Server) writeAudit(ctx context.Context, lines ...audit.Entry) *problem {
+	err := s.auditLog.Write(ctx, lines...)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, context.Canceled):
+		return problemOf(err)
+	}
+	return errAuditFailed(err)
+}
+
+// auditWho is who asks, when and how.
+func auditWho(ctx context.Context, caller unixsocket.Peer, method string) audit.Entry {
+	return audit.Entry{
+		Time: time.Now(), Method: method, TraceID: traceID(ctx),
+		PID: caller.PID, UID: caller.UID, GID: caller.GID,
+	}
+}
+
+// auditLine is what the audit log says of the secret, and of who asked for it.
+func (o *outcome) auditLine(who audit.Entry) audit.Entry {
+	asked, line := o.request, who
+	line.Connection, line.Project, line.Path = asked.GetConnection(), asked.GetProjectId(), asked.GetPath()
+	line.Key, line.Version, line.Outcome = asked.GetKey(), asked.GetVersion(), auditOK
 	if o.connection != nil {
 		line.Connection = o.connection.Name
 	}
@@ -61,20 +118,6 @@ func (o *outcome) auditLine() audit.Entry {
 		line.Version, line.Source = o.secret.GetVersion(), auditSources[o.secret.GetSource()]
 	}
 	return line
-}
-
-// logAuditFailure logs the beginning and the end of a failure, not each of its requests.
-func (s *Server) logAuditFailure(ctx context.Context, err error) {
-	if failing := err != nil; s.auditFailing.Swap(failing) == failing {
-		return
-	}
-	if err == nil {
-		s.log.InfoContext(ctx, "the audit log can be written again")
-		return
-	}
-	s.log.ErrorContext(ctx,
-		"the audit log cannot be written: make room or fix its permissions, then send SIGHUP",
-		"requests_are_refused", s.auditRequired, "error", err)
 }
 
 // traceID returns the id of the caller's trace: that of telemetry's span, or else the one that the

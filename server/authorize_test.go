@@ -57,7 +57,7 @@ func TestCallerRules(t *testing.T) {
 }
 
 func TestARefusedCallerIsNotToldWhichConnectionItMeant(t *testing.T) {
-	err := authorize([]CallerRule{}, unixsocket.Peer{UID: 7}, access{method: methodResolve, connection: "topsecretname", unnamed: true})
+	err := authorize([]CallerRule{}, unixsocket.Peer{UID: 7}, access{method: methodResolve, connection: "topsecretname"})
 	if err == nil || strings.Contains(err.Error(), "topsecretname") {
 		t.Errorf("got %v", err)
 	}

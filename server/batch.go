@@ -4,10 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"sync"
 	"time"
-
-	"google.golang.org/protobuf/proto"
 
 	"github.com/secret-sidecar/secret-sidecar/cache"
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
@@ -15,13 +12,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
-const (
-	// maxBatch is the most requests of one BatchResolve.
-	maxBatch = 256
-	// maxBatchBytes keeps an answer below the 4 MiB that gRPC clients accept by default, with room
-	// for the errors of the items that do not fit.
-	maxBatchBytes = 4<<20 - 256<<10
-)
+// maxBatch is the most requests of one BatchResolve.
+const maxBatch = 256
 
 // BatchResolve implements the API. Keys of one secret share one read even when each demands a fresh
 // one.
@@ -43,8 +35,9 @@ func (s *Server) BatchResolve(
 	reads := make([]batchItem, len(items))
 	defer releaseAll(outcomes)
 	s.admitAll(caller, items, outcomes, reads)
-	s.readAll(ctx, reads)
-	fitInto(maxBatchBytes, outcomes)
+	room := &batchRoom{answers: s.answers}
+	defer room.release()
+	s.readAll(ctx, reads, room)
 	if unwritten := s.record(ctx, caller, methodBatchResolve, outcomes); unwritten != nil {
 		return nil, unwritten
 	}
@@ -117,25 +110,27 @@ func chain(items []batchItem, first int) iter.Seq[int] {
 
 // readAll fills in the outcomes: what is cached at once, the rest by reads side by side. Each read
 // has items of its own.
-func (s *Server) readAll(ctx context.Context, items []batchItem) {
-	var group sync.WaitGroup
-	defer group.Wait()
+func (s *Server) readAll(ctx context.Context, items []batchItem, room *batchRoom) {
+	var reads []int // the first items of those that need one
 	for i := range items {
-		if one := &items[i]; !one.follows && one.problem == nil && !s.readCached(ctx, i, items) {
-			group.Go(func() { s.readInto(ctx, i, items) })
+		if one := &items[i]; !one.follows && one.problem == nil && !s.readCached(ctx, i, items, room) {
+			reads = append(reads, i)
 		}
 	}
+	readers := &batchReaders{reads: reads, read: func(first int) { s.readInto(ctx, first, items, room) }, room: room}
+	readers.run()
 }
 
 // readCached resolves the items of one read from a copy that is fresh enough for all of them; false
 // is that there is none.
-func (s *Server) readCached(ctx context.Context, first int, items []batchItem) bool {
+func (s *Server) readCached(ctx context.Context, first int, items []batchItem, room *batchRoom) bool {
 	found, ok, err := s.cache.GetCached(s.withCallers(ctx), strictest(items, first).cacheLookup())
 	if !ok {
 		return false
 	}
 	for i := range chain(items, first) {
 		items[i].settle(found, err)
+		room.fit(items[i].outcome)
 	}
 	return true
 }
@@ -159,8 +154,14 @@ func (one *batchItem) settle(found cache.Result[*vault.Secret], err error) {
 // readInto resolves the items of one secret by one read, for the item that demands the freshest
 // copy. What Vault says to that counts for all of them. When Vault says nothing, each item gets the
 // copy that its own bounds allow, or the error.
-func (s *Server) readInto(ctx context.Context, first int, items []batchItem) {
+func (s *Server) readInto(ctx context.Context, first int, items []batchItem, room *batchRoom) {
 	defer s.recoverItems(ctx, first, items)
+	if room.isSpent() {
+		for i := range chain(items, first) {
+			items[i].fail(errBatchTooLarge())
+		}
+		return
+	}
 	asked := strictest(items, first)
 	asked.maxStale = new(time.Duration(0)) // an outage has to show here: the items may differ in what they get in one
 	found, err := s.read(ctx, asked)
@@ -172,6 +173,7 @@ func (s *Server) readInto(ctx context.Context, first int, items []batchItem) {
 		} else {
 			one.settle(s.readCopy(ctx, one.lookup, err))
 		}
+		room.fit(one.outcome)
 	}
 }
 
@@ -185,33 +187,6 @@ func (s *Server) recoverItems(ctx context.Context, first int, items []batchItem)
 	err := s.recovered(ctx, methodBatchResolve, value)
 	for i := range chain(items, first) {
 		items[i].fail(err)
-	}
-}
-
-// maxResponseOverhead is more than a ResolveResponse takes beside its value: six fields of at most
-// 12 bytes, three of them in messages of their own.
-const maxResponseOverhead = 128
-
-// fitInto turns values that would make the answer too large for a client's default limit into
-// errors of their items.
-func fitInto(most int, outcomes []outcome) {
-	bound := 0
-	for i := range outcomes {
-		bound += len(outcomes[i].secret.GetValue()) + maxResponseOverhead
-	}
-	if bound <= most {
-		return // nearly always: no need to look closer
-	}
-	size := 0
-	for i := range outcomes {
-		one := &outcomes[i]
-		if one.problem != nil {
-			continue
-		}
-		if size += proto.Size(one.secret); size > most {
-			size -= proto.Size(one.secret)
-			one.fail(errBatchTooLarge())
-		}
 	}
 }
 

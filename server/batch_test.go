@@ -236,10 +236,70 @@ func TestABatchTooLargeForAClientKeepsWhatFits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	fit := 0
 	for i, result := range answer.GetResults() {
-		fits := i < 3
-		if got := result.GetError().GetReason(); fits != (got == "") || !fits && got != "SECRET_TOO_LARGE" {
+		switch got := result.GetError().GetReason(); got {
+		case "":
+			fit++
+		case "SECRET_TOO_LARGE":
+		default:
 			t.Errorf("item %d: %q", i, got)
+		}
+	}
+	if fit != 3 {
+		t.Errorf("%d items of 1 MiB fit, want 3", fit)
+	}
+}
+
+func TestABatchDoesNotGoOnReadingWhatCannotFit(t *testing.T) {
+	const size, items = 900 << 10, 48
+	v := newVault(t)
+	request := &secretsidecarv1.BatchResolveRequest{}
+	value := strings.Repeat("x", size)
+	for i := range items {
+		path := "secret/data/large" + strconv.Itoa(i)
+		v.write(t, path, map[string]any{"k": value})
+		request.Requests = append(request.Requests, &secretsidecarv1.ResolveRequest{Path: path + "/k"})
+	}
+	s := start(t, server.Settings{Connections: []server.Connection{v.connection("prod")}})
+	answer, err := s.BatchResolve(t.Context(), request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fit := 0
+	for _, result := range answer.GetResults() {
+		if result.GetSecret() != nil {
+			fit++
+		} else if reason := result.GetError().GetReason(); reason != "SECRET_TOO_LARGE" {
+			t.Errorf("got %s", reason)
+		}
+	}
+	// Four fit. Another answer's worth may be read in vain, and what had begun by then.
+	if reads := v.count("GET /v1/secret/data/large"); fit != 4 || reads > 4+5+16 {
+		t.Errorf("%d values fit, of %d that were read", fit, reads)
+	}
+}
+
+func TestASmallSecretStillFitsBesideLargeOnes(t *testing.T) {
+	v := newVault(t)
+	v.write(t, "secret/data/small", map[string]any{"k": "value"})
+	request := &secretsidecarv1.BatchResolveRequest{}
+	for i := range 5 {
+		path := "secret/data/large" + strconv.Itoa(i)
+		v.write(t, path, map[string]any{"k": strings.Repeat("x", 900<<10)})
+		request.Requests = append(request.Requests, &secretsidecarv1.ResolveRequest{Path: path + "/k"})
+	}
+	for range 100 {
+		request.Requests = append(request.Requests, &secretsidecarv1.ResolveRequest{Path: "secret/data/small/k"})
+	}
+	s := start(t, server.Settings{Connections: []server.Connection{v.connection("prod")}})
+	answer, err := s.BatchResolve(t.Context(), request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, result := range answer.GetResults()[5:] {
+		if result.GetSecret().GetValue() != "value" {
+			t.Errorf("item %d: %v", 5+i, result.GetError())
 		}
 	}
 }

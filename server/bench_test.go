@@ -20,7 +20,7 @@ import (
 // BenchmarkCachedResolve shows what the doors cost on the hot path, client and socket included:
 // compare its parts of one run, with each other and with BenchmarkEcho.
 func BenchmarkCachedResolve(b *testing.B) {
-	log, err := audit.Open(filepath.Join(b.TempDir(), "audit.log"), false)
+	log, err := audit.Open(filepath.Join(b.TempDir(), "audit.log"), audit.Options{Required: true})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -35,7 +35,7 @@ func BenchmarkCachedResolve(b *testing.B) {
 		{name: "audited", audit: log},
 	} {
 		b.Run(one.name, func(b *testing.B) {
-			running := serveCached(b, server.Options{Audit: one.audit, AuditRequired: true}, one.limits)
+			running := serveCached(b, server.Options{Audit: one.audit}, one.limits)
 			request := cachedRequest(0)
 			b.ReportAllocs()
 			for b.Loop() {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -21,18 +22,45 @@ func (s *Server) ListConnections(
 	running := s.current.Load()
 	answer := &secretsidecarv1.ListConnectionsResponse{}
 	denied := authorize(running.callers, caller, access{method: methodListConnections, connection: anyConnection})
-	for _, c := range running.sorted() {
-		if authorize(running.callers, caller, access{method: methodListConnections, connection: c.Name}) != nil {
-			continue
-		}
+	for _, c := range running.visible(caller, methodListConnections) {
 		denied = nil
-		answer.Connections = append(answer.Connections, s.statusOf(c))
+		status := s.statusOf(c)
+		status.ProjectIds = running.reachOf(caller, methodListConnections, c).projectIDs()
+		answer.Connections = append(answer.Connections, status)
 	}
 	if denied != nil {
+		s.auditRefusal(ctx, methodListConnections, problemOf(denied), 1)
 		return nil, denied
 	}
-	answer.Process = s.process
+	answer.Process = s.describeProcess()
 	return answer, nil
+}
+
+// describeProcess adds to what never changes whether the audit log can be written.
+func (s *Server) describeProcess() *secretsidecarv1.ProcessStatus {
+	if s.auditLog == nil {
+		return s.process
+	}
+	status := &secretsidecarv1.ProcessStatus{
+		Version: s.process.GetVersion(), StartedAt: s.process.GetStartedAt(),
+		Protections: slices.Clone(s.process.GetProtections()),
+	}
+	audited := &secretsidecarv1.Protection{Name: protectionAudit, InForce: true}
+	if err := s.auditLog.Err(); err != nil {
+		audited.InForce, audited.Reason = false, err.Error()+auditRemedy(s.auditLog.Required())
+	}
+	status.Protections = append(status.Protections, audited)
+	return status
+}
+
+// protectionAudit is the audit log among the protections of the process.
+const protectionAudit = "audit_log"
+
+func auditRemedy(required bool) string {
+	if required {
+		return ": make room, or fix its permissions; every request is refused until then"
+	}
+	return ": make room, or fix its permissions; lines are missing until then"
 }
 
 func processStatus(opts Options) *secretsidecarv1.ProcessStatus {
@@ -52,7 +80,7 @@ func (s *Server) statusOf(c *connection) *secretsidecarv1.ConnectionStatus {
 	result := &secretsidecarv1.ConnectionStatus{
 		Name:          c.Name,
 		Scope:         secretsidecarv1.Scope(c.Scope), // #nosec G115 -- both are numbered from 1 in the same order
-		ProjectIds:    c.ProjectIDs,
+		Aliases:       c.Aliases,
 		Address:       c.config.Address,
 		Namespace:     c.config.Namespace,
 		State:         stateOf(status.State),

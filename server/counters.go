@@ -23,12 +23,14 @@ const (
 	kindVault kind = iota
 	kindCache
 	kindStale
-	kindNegative // an absence that is remembered
+	kindNegative  // an absence that is remembered
+	kindCancelled // the client gave up: nothing has failed
 	kindError
 )
 
 // kindNames are the kinds in metrics and spans.
-var kindNames = [...]string{kindVault: "vault", kindCache: "cache", kindStale: "stale", kindNegative: "negative", kindError: "error"}
+var kindNames = [...]string{kindVault: "vault", kindCache: "cache", kindStale: "stale", kindNegative: "negative",
+	kindCancelled: "cancelled", kindError: "error"}
 
 // reasons are those that a value can be refused with. The last one stands for what is not listed.
 var reasons = [...]string{
@@ -36,7 +38,7 @@ var reasons = [...]string{
 	"VERSION_DELETED", "VERSION_DESTROYED", "CALLER_NOT_ALLOWED", "PROJECT_REQUIRED", "PROJECT_NOT_ALLOWED",
 	"VAULT_PERMISSION_DENIED", "LOGIN_REJECTED", "NOT_KV_V2", "RATE_LIMITED", "SECRET_TOO_LARGE", "OVERLOADED",
 	"VAULT_UNREACHABLE", "VAULT_SEALED", "VAULT_RATE_LIMITED", "LOGIN_PENDING", "SHUTTING_DOWN", "AUDIT_FAILED",
-	"DEADLINE_EXCEEDED", "CANCELLED", "INTERNAL",
+	"DEADLINE_EXCEEDED", "INTERNAL",
 }
 
 // alerting are the reasons that an alert is about, by whether a connection was found: shown from
@@ -72,6 +74,8 @@ func kindOf(o *outcome) kind {
 		return kindOfSource[o.secret.GetSource()]
 	case o.remembered:
 		return kindNegative
+	case o.problem.reason == reasonCancelled:
+		return kindCancelled
 	}
 	if known, ok := kindOfReason[o.problem.reason]; ok {
 		return known
@@ -106,6 +110,7 @@ func (t *counters) resolves(e kind) uint64 { return t.resolved[e].Load() }
 func (t *counters) resolveCounts() *secretsidecarv1.ResolveCounts {
 	counts := &secretsidecarv1.ResolveCounts{
 		Vault: t.resolves(kindVault), Cache: t.resolves(kindCache), Stale: t.resolves(kindStale), Negative: t.resolves(kindNegative),
+		Cancelled: t.resolves(kindCancelled),
 	}
 	for e := kindError; e < kind(numKinds); e++ {
 		counts.Errors += t.resolves(e)

@@ -69,22 +69,37 @@ func TestACallerOverItsLimitIsToldWhenThereIsRoom(t *testing.T) {
 }
 
 func TestCallersThatAskNoMoreAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newCallerMeter()
+		for pid := range int32(3 * manyCallers) {
+			askOnce(t, m, pid)
+		}
+		time.Sleep(2 * idleCaller)
+		for pid := range int32(4 * manyCallers) {
+			askOnce(t, m, -pid-1)
+		}
+		if len(m.known) > 4*manyCallers {
+			t.Errorf("%d callers are remembered", len(m.known))
+		}
+	})
+}
+
+func TestANewCallerCostsTheSameHoweverManyThereAre(t *testing.T) {
+	const callers = 40_000 // all of them have just asked, so none can be forgotten
 	m := newCallerMeter()
-	limits := CallerLimits{InFlight: 1}
-	for pid := range int32(3 * manyCallers) {
-		caller := unixsocket.Peer{PID: pid}
-		if err := m.enter(caller, limits, 1); err != nil {
-			t.Fatal(err)
-		}
-		m.leave(caller)
-		for _, use := range m.known {
-			use.last = use.last.Add(-2 * idleCaller)
-		}
-		if len(m.known) > manyCallers {
-			t.Fatalf("%d callers are remembered", len(m.known))
-		}
-		if pid > manyCallers+10 {
-			return
-		}
+	for pid := range int32(callers) {
+		askOnce(t, m, pid)
 	}
+	if m.seen > 2*callers {
+		t.Errorf("%d new callers made the meter look at %d, want two for each at most", callers, m.seen)
+	}
+}
+
+func askOnce(t *testing.T, m *callerMeter, pid int32) {
+	t.Helper()
+	caller := unixsocket.Peer{PID: pid}
+	if err := m.enter(caller, CallerLimits{InFlight: 1}, 1); err != nil {
+		t.Fatal(err)
+	}
+	m.leave(caller)
 }

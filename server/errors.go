@@ -80,11 +80,16 @@ func (p *problem) resolveError() *secretsidecarv1.ResolveError {
 	}
 }
 
+const reasonCallerNotAllowed = "CALLER_NOT_ALLOWED"
+
 // The reasons of RESOURCE_EXHAUSTED that pass by themselves.
 const (
 	reasonRateLimited = "RATE_LIMITED"
 	reasonOverloaded  = "OVERLOADED"
 )
+
+// reasonCancelled says that the client gave up.
+const reasonCancelled = "CANCELLED"
 
 // reasonOf is the contract's error table for what Vault's client and the cache report.
 var reasonOf = []struct {
@@ -100,6 +105,7 @@ var reasonOf = []struct {
 	{vault.ErrNotKVv2, codes.FailedPrecondition, "NOT_KV_V2", "no KV version 2 secrets engine answers at this path: check the mount, or upgrade it to version 2"},
 	{vault.ErrInvalidPath, codes.InvalidArgument, "INVALID_PATH", "Vault refuses this path as malformed: check it for unusual characters"},
 	{vault.ErrTooLarge, codes.ResourceExhausted, "SECRET_TOO_LARGE", "the secret is larger than 4 MiB: split it in Vault"},
+	{vault.ErrOverloaded, codes.ResourceExhausted, reasonOverloaded, "too many large secrets are read at once: retry later"},
 	{vault.ErrUnreachable, codes.Unavailable, "VAULT_UNREACHABLE", "Vault cannot be reached: check its address, the network and Vault itself"},
 	{vault.ErrSealed, codes.Unavailable, "VAULT_SEALED", "Vault is sealed or not initialised: unseal it"},
 	{vault.ErrRateLimited, codes.Unavailable, "VAULT_RATE_LIMITED", "Vault limits the rate of requests: retry later, or raise its quota"},
@@ -125,7 +131,7 @@ func problemOf(err error) *problem {
 	case errors.Is(err, context.DeadlineExceeded):
 		return &problem{code: codes.DeadlineExceeded, reason: "DEADLINE_EXCEEDED", message: "the caller's deadline passed", cause: err}
 	case errors.Is(err, context.Canceled):
-		return &problem{code: codes.Canceled, reason: "CANCELLED", message: "the caller cancelled the request", cause: err}
+		return &problem{code: codes.Canceled, reason: reasonCancelled, message: "the caller cancelled the request", cause: err}
 	default:
 		return errInternal(err)
 	}
@@ -175,9 +181,11 @@ func errInvalidPath(err error) *problem {
 	}
 }
 
-func errConnectionRequired(configured int) *problem {
-	message := fmt.Sprintf("%d connections are configured: name one in the request's connection field", configured)
-	if configured == 0 {
+// errConnectionRequired is told how many connections are there for the caller, and does not tell how
+// many there are for others.
+func errConnectionRequired(visible int) *problem {
+	message := "several connections are configured: name one in the request's connection field"
+	if visible == 0 {
 		message = "no connection is configured: add one to the sidecar's configuration"
 	}
 	return &problem{code: codes.InvalidArgument, reason: "CONNECTION_REQUIRED", message: message}
@@ -198,23 +206,38 @@ func errKeyNotFound(key string) *problem {
 }
 
 func errCallerNotAllowed(caller unixsocket.Peer, want access) *problem {
-	on := " on connection " + quote(want.connection)
+	on := " on connection " + quote(want.asked)
 	switch {
-	case want.unnamed:
-		on = ""
 	case want.connection == anyConnection:
 		on = " on every connection"
+	case want.asked == "":
+		on = ""
 	}
 	return &problem{
-		code: codes.PermissionDenied, reason: "CALLER_NOT_ALLOWED",
+		code: codes.PermissionDenied, reason: reasonCallerNotAllowed,
 		message: fmt.Sprintf("no rule lets uid %d (gid %d) call %s%s: extend its rule, or add one, under callers in the sidecar's configuration",
 			caller.UID, caller.GID, want.method, on),
 	}
 }
 
-func errUnknownCaller() *problem {
+// errCallersPath does not name the path, and is the same whatever Vault has there.
+func errCallersPath(caller unixsocket.Peer) *problem {
 	return &problem{
 		code: codes.PermissionDenied, reason: "CALLER_NOT_ALLOWED",
+		message: fmt.Sprintf("no rule lets uid %d (gid %d) read this path: check path and project_id, "+
+			"or add a pattern to paths of its rule under callers in the sidecar's configuration", caller.UID, caller.GID),
+	}
+}
+
+// errConnectionsPath is the same whatever Vault has under the path.
+func errConnectionsPath(name string) *problem {
+	return errProjectNotAllowed("connection " + quote(name) + " does not give this path to this project: " +
+		"check path and project_id, or add a pattern to the connection's paths")
+}
+
+func errUnknownCaller() *problem {
+	return &problem{
+		code: codes.PermissionDenied, reason: reasonCallerNotAllowed,
 		message: "the kernel did not say who is calling: connect over the Unix socket",
 	}
 }
@@ -232,17 +255,28 @@ func errRateLimited(message string, retryAfter time.Duration) *problem {
 	return &problem{code: codes.ResourceExhausted, reason: reasonRateLimited, message: message, retryAfter: retryAfter}
 }
 
+func errOverloaded(message string) *problem {
+	return &problem{code: codes.ResourceExhausted, reason: reasonOverloaded, message: message}
+}
+
 func errAddressNotAllowed() *problem {
 	return &problem{
-		code: codes.PermissionDenied, reason: "CALLER_NOT_ALLOWED",
+		code: codes.PermissionDenied, reason: reasonCallerNotAllowed,
 		message: "spec.address is not among those that may be tested: add its host or network to test_connection.allow in the sidecar's configuration",
+	}
+}
+
+func errScanDisabled() *problem {
+	return &problem{
+		code: codes.Unimplemented, reason: "SCAN_DISABLED",
+		message: "scanning for leaks is turned off: set scan.enabled in the sidecar's configuration",
 	}
 }
 
 func errAuditFailed(cause error) *problem {
 	return &problem{
 		code: codes.Unavailable, reason: "AUDIT_FAILED", cause: cause, retryAfter: auditRetryAfter,
-		message: "the request cannot be written to the audit log, which is required: see the sidecar's log",
+		message: "the request cannot be written to the audit log, which is required: see secret-sidecar connections list, or the sidecar's log",
 	}
 }
 

@@ -3,7 +3,9 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 	"github.com/secret-sidecar/secret-sidecar/internal/fleet"
+	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 )
 
 const (
@@ -66,26 +69,38 @@ func (m *member) Drop(ctx context.Context, what fleet.Invalidation) bool {
 	if err != nil {
 		return false
 	}
-	connections := m.acquire(what.Connection)
-	for _, c := range connections {
+	all := m.acquire(what.Connection)
+	defer releaseReaches(all)
+	for _, within := range all {
 		if what.RenewLogin {
-			m.renewLater(ctx, c.Name, target)
+			m.renewLater(ctx, within.connection.Name, target)
 		}
+		m.drop(target, within)
 	}
-	m.drop(target, connections)
 	return true
 }
 
 // DropAll implements fleet.Receiver.
-func (m *member) DropAll() { m.drop(dropTarget{}, m.acquire("")) }
+func (m *member) DropAll() {
+	all := m.acquire("")
+	defer releaseReaches(all)
+	for _, within := range all {
+		m.drop(dropTarget{}, within)
+	}
+}
 
-// acquire returns the connection with the name, or every connection for an empty name: those that
-// there are.
-func (m *member) acquire(name string) []*connection {
-	var all []*connection
-	for _, c := range m.current.Load().sorted() {
-		if (name == "" || c.Name == name) && c.acquire() {
-			all = append(all, c)
+// acquire returns the connection of a name or an alias, or every connection for an empty name: those
+// that there are. Another sidecar has judged who asks.
+func (m *member) acquire(name string) []reach {
+	running := m.current.Load()
+	wanted := running.sorted()
+	if name != "" {
+		wanted = []*connection{running.named(name)}
+	}
+	var all []reach
+	for _, c := range wanted {
+		if c != nil && c.acquire() {
+			all = append(all, reachOfAll(c))
 		}
 	}
 	return all
@@ -117,25 +132,25 @@ func (m *member) renewLater(ctx context.Context, name string, target dropTarget)
 }
 
 func (m *member) renew(ctx context.Context, name string, target dropTarget) {
-	connections := m.acquire(name)
+	all := m.acquire(name)
+	defer releaseReaches(all)
 	// The state and the log tell of a login that fails; what is cached is dropped all the same.
-	_ = renewLogins(ctx, connections)
+	_ = renewLogins(ctx, all)
 	m.takeOver()
-	m.drop(target, connections)
+	for _, within := range all {
+		m.drop(target, within)
+	}
 }
 
 // tell tells the other sidecars what was dropped here, and returns how far that has come, once
 // everybody has dropped it or the time to wait for that is over.
 func (m *member) tell(
-	ctx context.Context, request *secretsidecarv1.InvalidateRequest,
+	ctx context.Context, what fleet.Invalidation, patience time.Duration,
 ) (*secretsidecarv1.FleetProgress, error) {
-	id, err := m.fleet.Tell(ctx, fleet.Invalidation{
-		Connection: request.GetConnection(), Path: request.GetPath(), RenewLogin: request.GetRenewLogin(),
-	})
+	id, err := m.fleet.Tell(ctx, what)
 	if err != nil {
 		return nil, errFleet(err)
 	}
-	patience := request.GetWait().AsDuration()
 	if patience <= 0 {
 		return nil, nil
 	}
@@ -163,6 +178,31 @@ func (s *Server) checkFleet(request *secretsidecarv1.InvalidateRequest) error {
 			"this sidecar is not connected to others: configure invalidation, or call Invalidate on each"))
 	}
 	return nil
+}
+
+// mayTell reports whether the caller may have every sidecar drop the target: no more than it may drop
+// here, whatever another sidecar has cached. Of no named connection that is everything, for others
+// may have connections that are not here.
+func (s *Server) mayTell(
+	caller unixsocket.Peer, request *secretsidecarv1.InvalidateRequest, target dropTarget,
+	reaches []reach,
+) bool {
+	if request.GetConnection() == "" {
+		return s.current.Load().isUnlimited(caller, methodInvalidate)
+	}
+	return !slices.ContainsFunc(reaches, func(within reach) bool {
+		mayDrop := within.mayDropAll() || target.secret != "" && within.mayDrop(target.secret)
+		return !mayDrop
+	})
+}
+
+func errFleetNotAllowed(caller unixsocket.Peer) *problem {
+	return &problem{
+		code: codes.PermissionDenied, reason: reasonCallerNotAllowed,
+		message: fmt.Sprintf("no rule lets uid %d (gid %d) drop all of this in other sidecars: name a "+
+			"connection and one secret, leave fleet out, or call with a rule that has neither projects "+
+			"nor paths", caller.UID, caller.GID),
+	}
 }
 
 func errFleet(err error) *problem {

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 )
 
 // finishUnary logs at debug level what became of a request of the API. Health checks pass
@@ -23,39 +24,85 @@ func (s *Server) finishUnary(
 		return handler(ctx, request)
 	}
 	began, method := time.Now(), path.Base(info.FullMethod)
-	answer, failed := s.handle(ctx, request, method, handler)
+	sent, failed := s.handle(ctx, request, method, handler)
 	s.logRequest(ctx, method, began, failed)
 	if failed != nil {
 		return nil, failed
 	}
-	return answer, nil
+	return sent, nil
 }
 
-// handle returns the handler's answer or, translated once for all who tell of it, why there is
-// none. A panic is a problem too.
+// handle returns the handler's answer, encoded, or, translated once for all who tell of it, why
+// there is none. A panic is a problem too. The request counts for its caller's limits until its
+// answer has left.
 func (s *Server) handle(
 	ctx context.Context, request any, method string, handler grpc.UnaryHandler,
-) (answer any, failed *problem) {
+) (sent *answer, failed *problem) {
+	leave := func() {}
 	defer func() {
 		if value := recover(); value != nil {
-			answer, failed = nil, s.recovered(ctx, method, value)
+			sent, failed = nil, s.recovered(ctx, method, value)
+			leave()
 			s.recordUnhandled(ctx, request, failed)
 		}
 	}()
-	leave, failed := s.enterMetered(ctx, request)
+	leaveCaller, failed := s.enterJudged(ctx, request, method)
 	if failed != nil {
 		s.noteRefusal(ctx, method, failed, secretsAskedFor(request))
 		s.recordUnhandled(ctx, request, failed)
+		if !carriesProject(method) {
+			s.auditRefusal(ctx, method, failed, 1)
+		}
 		return nil, failed
 	}
-	defer leave()
-	answer, err := handler(ctx, request)
+	leave = leaveCaller
+	message, err := handler(ctx, request)
 	if err == nil {
-		return answer, nil
+		sent, failed = s.send(ctx, method, message, leave)
+	} else {
+		failed = problemOf(err)
+		s.noteRefusal(ctx, method, failed, 1)
 	}
-	failed = problemOf(err)
-	s.noteRefusal(ctx, method, failed, 1)
-	return nil, failed
+	if failed != nil {
+		leave()
+	}
+	return sent, failed
+}
+
+// send hands an answer over to gRPC, if too much is not unread already. leave is called when it has
+// left.
+func (s *Server) send(ctx context.Context, method string, message any, leave func()) (*answer, *problem) {
+	m, ok := message.(proto.Message)
+	if !ok {
+		return nil, errInternal(nil) // no method answers such a thing
+	}
+	sent, refused := s.answers.take(ctx, m, leave)
+	if refused == nil {
+		return sent, nil
+	}
+	if caller, err := callerOf(ctx); err == nil {
+		s.log.WarnContext(ctx, "a client does not read its answers", "method", method, "reason", refused.reason,
+			"uid", caller.UID, "pid", caller.PID)
+	}
+	s.auditRefusal(ctx, method, refused, 1)
+	return nil, refused
+}
+
+// enterJudged refuses a caller that may not call the method at all, before anything is made of its
+// request. It counts all others in. When it refuses none, leave must follow.
+func (s *Server) enterJudged(
+	ctx context.Context, request any, method string,
+) (leave func(), refused *problem) {
+	if rules := s.current.Load().callers; rules != nil {
+		caller, err := callerOf(ctx)
+		if err != nil {
+			return nil, problemOf(err)
+		}
+		if !mayCall(rules, caller, method) {
+			return nil, errCallerNotAllowed(caller, access{method: method})
+		}
+	}
+	return s.enterMetered(ctx, request)
 }
 
 // enterMetered counts a request in, within the limits of its caller. When it refuses none, leave

@@ -105,12 +105,24 @@ func (m *metrics) countProcess() {
 				observe(count, attribute.String(attrMethod, refused.method), attribute.String(attrErrorType, refused.reason))
 			}
 		})
+	m.gauge("secret_sidecar.answers.unread", "By", "Answers that clients have not read yet",
+		func(observe observeGaugeFunc) { observe(s.answers.held.Load()) })
+	m.counter("secret_sidecar.answers.refused", "{answer}", "Answers that were not sent because too much was unread",
+		func(observe observeFunc) { observe(s.answers.refused.Load()) })
+	m.counter("secret_sidecar.answers.closed", "{connection}", "Connections closed because the client did not read",
+		func(observe observeFunc) { observe(s.answers.closed.Load()) })
 	m.counter("secret_sidecar.config.reloads", "{reload}", "Reloads of the configuration", func(observe observeFunc) {
 		observe(s.reloads.applied.Load(), attribute.String(attrOutcome, "applied"))
 		observe(s.reloads.refused.Load(), attribute.String(attrOutcome, "refused"))
 	})
 	m.gauge("secret_sidecar.config.refused", "{configuration}", "1 while the newest configuration is refused and an older one runs, else 0",
 		func(observe observeGaugeFunc) { observe(oneIf(s.reloads.lastRefused.Load())) })
+	if s.auditLog != nil {
+		m.gauge("secret_sidecar.audit.failing", "{log}", "1 while the audit log cannot be written, else 0",
+			func(observe observeGaugeFunc) { observe(oneIf(s.auditLog.Err() != nil)) })
+		m.counter("secret_sidecar.audit.lost", "{line}", "Lines that could not be written to the audit log",
+			func(observe observeFunc) { observe(s.auditLog.Lost()) })
+	}
 	m.counter("secret_sidecar.cache.evictions", "{entry}", "Cached entries that made room for others",
 		func(observe observeFunc) { observe(s.cache.Stats().Evictions) })
 	m.counter("secret_sidecar.cache.rejections", "{entry}", "Entries that were not cached: too large, or what is there is used more often",

@@ -9,12 +9,15 @@ import (
 
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
+	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
 const (
+	// readMemory bounds what large answers of all Vaults take while they are read and decoded.
+	readMemory = 3 * vault.LargestRead
 	// idleCaller is when a caller that asks no more is forgotten.
 	idleCaller = time.Minute
-	// manyCallers is when it is worth looking for those.
+	// manyCallers is when it is worth looking for those, the first time.
 	manyCallers = 1024
 )
 
@@ -36,9 +39,13 @@ type callerUse struct {
 type callerMeter struct {
 	mu    sync.Mutex
 	known map[callerKey]*callerUse // guarded by mu
+	many  int                      // guarded by mu: how many are known when the idle ones are forgotten
+	seen  int                      // guarded by mu: how many were looked at to forget them; tests ask
 }
 
-func newCallerMeter() *callerMeter { return &callerMeter{known: map[callerKey]*callerUse{}} }
+func newCallerMeter() *callerMeter {
+	return &callerMeter{known: map[callerKey]*callerUse{}, many: manyCallers}
+}
 
 // enter counts a request for so many secrets in, or returns RATE_LIMITED. When it returns nil,
 // leave must follow.
@@ -94,7 +101,7 @@ func (m *callerMeter) leave(caller unixsocket.Peer) {
 func (m *callerMeter) use(key callerKey, now time.Time) *callerUse {
 	use := m.known[key]
 	if use == nil {
-		if len(m.known) >= manyCallers {
+		if len(m.known) >= m.many {
 			m.forgetIdle(now)
 		}
 		use = &callerUse{}
@@ -104,13 +111,16 @@ func (m *callerMeter) use(key callerKey, now time.Time) *callerUse {
 	return use
 }
 
-// forgetIdle must be called with mu held.
+// forgetIdle must be called with mu held. The next look waits until twice as many callers are known
+// as this one leaves. So a new caller costs the same however many there are.
 func (m *callerMeter) forgetIdle(now time.Time) {
+	m.seen += len(m.known)
 	for key, use := range m.known {
 		if use.inFlight == 0 && now.Sub(use.last) > idleCaller {
 			delete(m.known, key)
 		}
 	}
+	m.many = max(manyCallers, 2*len(m.known))
 }
 
 // secretsAskedFor is what a request counts as.

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
@@ -31,51 +32,84 @@ func (o *outcome) fail(err error) { o.secret, o.problem, o.remembered = nil, pro
 func (o *outcome) settle(key string, found cache.Result[*vault.Secret], err error, into *resolved) {
 	if err != nil {
 		o.fail(err)
-		o.remembered = found.Source == cache.SourceCache
+		o.remembered = found.Source == cache.SourceCache && classify(err) == cache.ClassAbsent
 		return
 	}
 	o.secret, o.problem = into.fill(key, found)
 }
 
-// record tells the audit log, the counters, the log and the span what became of the secrets of one
-// request. When it returns a problem, that is the outcome of them all and nothing may be answered:
+// record tells the audit log, the counters, the log, the span and the register of leaks what became
+// of the secrets of one request. When it returns a problem, that is the outcome of them all and nothing may be answered:
 // the audit log is required and cannot be written.
 func (s *Server) record(
 	ctx context.Context, caller unixsocket.Peer, method string, outcomes []outcome,
 ) *problem {
+	if ctx.Err() != nil {
+		tellDeadlines(ctx, outcomes)
+	}
 	unwritten := s.audit(ctx, caller, method, outcomes)
 	for i := range outcomes {
 		if unwritten != nil {
 			outcomes[i].fail(unwritten)
 		}
 		s.count(ctx, &outcomes[i])
+		s.remember(&outcomes[i])
 	}
-	if method == methodResolve {
-		s.describe(ctx, &outcomes[0])
-		return unwritten // finishUnary notes that its caller was refused
+	switch method {
+	case methodResolve:
+		s.describe(ctx, &outcomes[0]) // finishUnary notes that its caller was refused
+	case methodWatch:
+		s.noteRefusal(ctx, method, outcomes[0].problem, 1) // its span is of all its states
+	default:
+		s.noteRefusedItems(ctx, outcomes)
+		s.describeBatch(ctx, len(outcomes), func(i int) *secretsidecarv1.ResolveRequest {
+			return outcomes[i].request
+		})
 	}
-	s.noteRefusedItems(ctx, outcomes)
-	s.describeBatch(ctx, len(outcomes), func(i int) *secretsidecarv1.ResolveRequest {
-		return outcomes[i].request
-	})
 	return unwritten
 }
 
+// deadlineMargin is how much earlier than here a deadline may pass at the client, whose
+// cancellation then arrives first.
+const deadlineMargin = 100 * time.Millisecond
+
+// tellDeadlines tells the requests whose time was up from those that the client gave up.
+func tellDeadlines(ctx context.Context, outcomes []outcome) {
+	deadline, ok := ctx.Deadline()
+	if !ok || time.Until(deadline) > deadlineMargin {
+		return
+	}
+	for i := range outcomes {
+		if p := outcomes[i].problem; p != nil && p.reason == reasonCancelled {
+			outcomes[i].fail(context.DeadlineExceeded)
+		}
+	}
+}
+
 // recordUnhandled counts the secrets of a request that failed as a whole, and describes it in its
-// span. Requests for anything else have no secrets to count.
+// span. Requests for anything else have no secrets to count, and tell the audit log by themselves.
 func (s *Server) recordUnhandled(ctx context.Context, request any, p *problem) {
 	switch request := request.(type) {
 	case *secretsidecarv1.ResolveRequest:
+		s.auditRefusal(ctx, methodResolve, p, 1)
 		one := outcome{request: request, problem: p}
 		s.count(ctx, &one)
 		s.describe(ctx, &one)
 	case *secretsidecarv1.BatchResolveRequest:
-		items := request.GetRequests()
-		for _, item := range items {
-			s.count(ctx, &outcome{request: item, problem: p})
-		}
-		s.describeBatch(ctx, len(items), func(i int) *secretsidecarv1.ResolveRequest { return items[i] })
+		s.recordUnhandledItems(ctx, methodBatchResolve, request.GetRequests(), p)
+	case *secretsidecarv1.WatchRequest:
+		s.recordUnhandledItems(ctx, methodWatch, request.GetRequests(), p)
 	}
+}
+
+func (s *Server) recordUnhandledItems(
+	ctx context.Context, method string, items []*secretsidecarv1.ResolveRequest, p *problem,
+) {
+	s.auditRefusal(ctx, method, p, len(items))
+	for _, item := range items {
+		s.count(ctx, &outcome{request: item, problem: p})
+	}
+	s.describeBatch(ctx, len(items), func(i int) *secretsidecarv1.ResolveRequest { return items[i] })
 }
 
 // count counts one outcome, and the age of its secret.
@@ -93,7 +127,7 @@ func (s *Server) count(ctx context.Context, o *outcome) {
 
 // refusalReasons are the reasons that have to do with who asks, or how often.
 var refusalReasons = []string{
-	"CALLER_NOT_ALLOWED", "PROJECT_REQUIRED", "PROJECT_NOT_ALLOWED", reasonRateLimited,
+	reasonCallerNotAllowed, "PROJECT_REQUIRED", "PROJECT_NOT_ALLOWED", reasonRateLimited,
 }
 
 // refusal is what refused callers are counted by.
@@ -102,16 +136,12 @@ type refusal struct{ method, reason string }
 // refusals counts refused callers. It is safe for concurrent use.
 type refusals struct {
 	mu    sync.Mutex
-	count map[refusal]uint64 // guarded by mu; every method and reason from the start
+	count map[refusal]uint64 // guarded by mu; every method of the API and reason from the start
 }
 
 func newRefusals() *refusals {
-	methods := []string{
-		methodResolve, methodBatchResolve, methodTestConnection, methodInvalidate, methodListConnections,
-		methodWatch,
-	}
 	count := map[refusal]uint64{}
-	for _, method := range methods {
+	for _, method := range apiMethods {
 		for _, reason := range refusalReasons {
 			count[refusal{method, reason}] = 0
 		}
@@ -127,7 +157,9 @@ func (r *refusals) add(method string, p *problem, times int) bool {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.count[refusal{method, p.reason}] += uint64(times) // #nosec G115 -- a length
+	if key := (refusal{method, p.reason}); slices.Contains(apiMethods, method) {
+		r.count[key] += uint64(times) // #nosec G115 -- a length
+	}
 	return true
 }
 

@@ -21,6 +21,7 @@ func (s *Server) Resolve(
 		return nil, err
 	}
 	outcomes := []outcome{s.resolve(ctx, caller, request)}
+	defer s.holdLarge(&outcomes[0])()
 	if unwritten := s.record(ctx, caller, methodResolve, outcomes); unwritten != nil {
 		return nil, unwritten
 	}
@@ -28,6 +29,21 @@ func (s *Server) Resolve(
 		return nil, p
 	}
 	return outcomes[0].secret, nil
+}
+
+// holdLarge counts a large value until release: the audit log may take its time. Where there is no
+// room for it, that is the outcome.
+func (s *Server) holdLarge(o *outcome) (release func()) {
+	size := len(o.secret.GetValue())
+	switch {
+	case size <= smallSecret:
+	case s.answers.hold(size):
+		return func() { s.answers.release(size) }
+	default:
+		s.answers.refused.Add(1)
+		o.fail(errUnread("answers of all callers"))
+	}
+	return func() {}
 }
 
 // resolve returns what became of the request. Its connection may be closed by then.
@@ -56,29 +72,42 @@ type lookup struct {
 	ages
 }
 
-// admit checks a request and authorises its caller. What it refuses for its project has a
-// connection all the same: the one that it is to be counted on.
+// admit authorises the caller of a request before it tells a mistake in it: somebody who may not ask
+// learns nothing of what is asked for. What it refuses for its project has a connection all the same:
+// the one that it is to be counted on.
 func (s *Server) admit(
 	running *snapshot, caller unixsocket.Peer, method string, request *secretsidecarv1.ResolveRequest,
 ) (lookup, error) {
-	limits, err := agesOf(request)
-	if err != nil {
-		return lookup{}, err
-	}
-	reference, err := vault.ParseReference(request.GetPath(), request.GetKey())
-	if err != nil {
-		return lookup{}, errInvalidPath(err)
-	}
+	limits, reference, mistake := parse(request)
+	t := targetOf(reference)
 	c, err := s.enter(running, caller, access{
-		method: method, connection: request.GetConnection(), project: request.GetProjectId(),
+		method: method, asked: request.GetConnection(), project: request.GetProjectId(),
+		target: t, isMistaken: mistake != nil,
 	})
 	if err != nil {
 		return lookup{}, err
 	}
-	if err := c.allowsProject(request.GetProjectId()); err != nil {
+	if mistake != nil {
+		c.release()
+		return lookup{}, mistake
+	}
+	if err := c.allows(request.GetProjectId(), t); err != nil {
 		return lookup{connection: c}, err
 	}
 	return lookup{connection: c, reference: reference, version: request.GetVersion(), ages: limits}, nil
+}
+
+// parse reads what a request asks for.
+func parse(request *secretsidecarv1.ResolveRequest) (ages, vault.Reference, error) {
+	limits, err := agesOf(request)
+	if err != nil {
+		return ages{}, vault.Reference{}, err
+	}
+	reference, err := vault.ParseReference(request.GetPath(), request.GetKey())
+	if err != nil {
+		return ages{}, vault.Reference{}, errInvalidPath(err)
+	}
+	return limits, reference, nil
 }
 
 // enter finds and acquires the connection that the caller wants to use, if it may. A caller that
@@ -86,21 +115,11 @@ func (s *Server) admit(
 func (s *Server) enter(
 	running *snapshot, caller unixsocket.Peer, want access,
 ) (*connection, error) {
-	want.unnamed = want.connection == ""
-	c, findErr := running.find(want.connection)
+	c, err := running.authorized(caller, want)
 	switch {
-	case findErr == nil:
-		want.connection = c.Name
-	case want.unnamed && running.allowsSome(caller, want):
-		return nil, findErr
-	}
-	if err := authorize(running.callers, caller, want); err != nil {
+	case err != nil:
 		return nil, err
-	}
-	if findErr != nil {
-		return nil, findErr
-	}
-	if c.acquire() {
+	case c.acquire():
 		return c, nil
 	}
 	// A reload ended the session between the snapshot and now; the next snapshot is already there.

@@ -318,3 +318,35 @@ func TestTheCallersDeadlineIsItsOwnAndTheReadGoesOn(t *testing.T) {
 		t.Errorf("%d reads, want the first one to have gone on", reads)
 	}
 }
+
+func TestALoopOnADeniedSecretCostsVaultAReadASecond(t *testing.T) {
+	v := newVault(t)
+	s := start(t, server.Settings{Connections: []server.Connection{v.connection("prod")}})
+	request := &secretsidecarv1.ResolveRequest{Path: "private/data/payroll/k"}
+	began := time.Now()
+	const asked = 500
+	for range asked {
+		_, err := s.Resolve(t.Context(), request)
+		wantProblem(t, err, codes.PermissionDenied, "VAULT_PERMISSION_DENIED")
+	}
+	// The first denial costs a fresh login, and is read again with its token.
+	most := 2 + int(time.Since(began)/time.Second)
+	if reads := v.count("GET /v1/private/"); reads > most {
+		t.Errorf("%d reads in %v, want at most %d", reads, time.Since(began), most)
+	}
+	if n := logins(v); n > 2 {
+		t.Errorf("%d logins", n)
+	}
+	counts := s.status(t, "prod").GetResolves()
+	if counts.GetErrors() != asked || counts.GetNegative() != 0 {
+		t.Errorf("counted %v, want %d errors", counts, asked)
+	}
+
+	reads := v.count("GET /v1/private/")
+	fresh := &secretsidecarv1.ResolveRequest{Path: request.GetPath(), MaxAge: durationpb.New(0)}
+	_, err := s.Resolve(t.Context(), fresh)
+	wantProblem(t, err, codes.PermissionDenied, "VAULT_PERMISSION_DENIED")
+	if v.count("GET /v1/private/") == reads {
+		t.Error("max_age=0s is answered from memory")
+	}
+}

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -13,13 +14,13 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
 	"github.com/secret-sidecar/secret-sidecar/cache"
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/internal/admission"
 	"github.com/secret-sidecar/secret-sidecar/internal/audit"
 	"github.com/secret-sidecar/secret-sidecar/internal/fleet"
 	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
@@ -37,8 +38,14 @@ const (
 	// Resolve. A request that finds them all busy, with reads of Vault for example, gets a
 	// goroutine of its own.
 	streamWorkers = 32
+	// maxHeaderBytes bounds the headers of one request, each counted with 32 bytes more, as HTTP/2
+	// does. gRPC suggests as much; its default in Go is 16 MiB, held for as long as the request.
+	maxHeaderBytes = 8 << 10
 	// handshakeTimeout bounds how long a client may take to finish the HTTP/2 handshake.
 	handshakeTimeout = 10 * time.Second
+	// idleTimeout is when a connection without requests is closed. gRPC's clients connect again at the
+	// next request.
+	idleTimeout = 5 * time.Minute
 	// minPingInterval is how often a client may ping; gRPC's default of 5 minutes disconnects eager
 	// ones.
 	minPingInterval = 10 * time.Second
@@ -63,11 +70,9 @@ type Options struct {
 	Budget *login.Budget
 	// DrainTimeout is how long Serve waits for requests in progress when it stops. Zero is 10 s.
 	DrainTimeout time.Duration
-	// Audit is where every secret that is asked for is written down. Nil is nowhere. The caller
-	// closes it after Serve.
+	// Audit is where every secret that is asked for, and every call that changes or tries something,
+	// is written down. Nil is nowhere. The caller closes it after Serve.
 	Audit *audit.Log
-	// AuditRequired refuses a request that cannot be written down.
-	AuditRequired bool
 	// Version and Protections are what ListConnections says of the process.
 	Version     string
 	Protections []Protection
@@ -98,15 +103,19 @@ type Server struct {
 	log           *slog.Logger
 	budget        *login.Budget
 	drainTimeout  time.Duration
-	auditLog      *audit.Log // nil: there is none
-	auditRequired bool
-	auditFailing  atomic.Bool                    // the last write has failed
+	auditLog      *audit.Log                     // nil: there is none
 	process       *secretsidecarv1.ProcessStatus // never changed
 	meter         *callerMeter                   // of every caller
 	specTests     *rate.Limiter                  // of all callers together
+	readMemory    *vault.AnswerMemory            // of all connections together
+	answers       *answers
+	scans         *scanMeter // of every caller
 	serverOptions []grpc.ServerOption
-	grpc          *grpc.Server // set by Serve: it has goroutines from the beginning
-	health        *health.Server
+	admission     *admission.Admission
+	grpc          *grpc.Server  // set by Serve: it has goroutines from the beginning
+	unlisted      *grpc.Server  // set by Serve: answers those that no rule lists
+	idleTimeout   time.Duration // when a connection without requests is closed
+	health        *healthService
 	cache         *cache.Cache[*vault.Secret]
 	current       atomic.Pointer[snapshot]
 
@@ -155,12 +164,16 @@ func New(opts Options) (*Server, error) {
 		log:          opts.Logger,
 		budget:       opts.Budget,
 		drainTimeout: opts.DrainTimeout,
-		auditLog:     opts.Audit, auditRequired: opts.AuditRequired,
-		process:   processStatus(opts),
-		meter:     newCallerMeter(),
-		specTests: rate.NewLimiter(rate.Every(specTestEvery), specTestBurst),
-		health:    health.NewServer(),
-		cache:     secrets,
+		auditLog:     opts.Audit,
+		process:      processStatus(opts),
+		meter:        newCallerMeter(),
+		specTests:    rate.NewLimiter(rate.Every(specTestEvery), specTestBurst),
+		scans:        newScanMeter(),
+		readMemory:   vault.NewAnswerMemory(readMemory),
+		answers:      newAnswers(),
+		cache:        secrets,
+
+		idleTimeout: idleTimeout,
 
 		serverOptions: opts.ServerOptions,
 		unmatched:     &counters{},
@@ -179,7 +192,11 @@ func New(opts Options) (*Server, error) {
 	}
 	s.member, s.watches = newMember(s, opts.Fleet), newWatches(s)
 	s.show(&snapshot{})
-	s.initHealth()
+	s.health = newHealthService(func(caller unixsocket.Peer, connection string) bool {
+		return s.current.Load().mayKnow(caller, connection)
+	})
+	s.watchAudit()
+	s.admission = newAdmission(s, admission.LimitsWithin(admission.MemoryLimit()))
 	if opts.Meter == nil {
 		return s, nil
 	}
@@ -198,18 +215,20 @@ func (s *Server) show(next *snapshot) {
 	s.watches.settingsChanged()
 }
 
-func (s *Server) newGRPCServer(extra []grpc.ServerOption) *grpc.Server {
-	streams, end := context.WithCancel(context.Background())
-	s.endStreams = end
+func (s *Server) newGRPCServer(streams context.Context, extra []grpc.ServerOption) *grpc.Server {
 	options := append([]grpc.ServerOption{
-		grpc.Creds(unixsocket.Credentials()),
+		grpc.Creds(answerCredentials{unixsocket.Credentials(), s.answers}),
+		grpc.ForceServerCodecV2(newAnswerCodec()),
+		grpc.InTapHandle(s.admitStream),
 		grpc.MaxRecvMsgSize(maxRequestBytes),
+		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.MaxConcurrentStreams(maxConcurrentStreams),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.NumStreamWorkers(streamWorkers),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPingInterval, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: s.idleTimeout}),
+		grpc.KeepaliveEnforcementPolicy(pingsAllowed),
 		grpc.ChainUnaryInterceptor(s.finishUnary),
-		grpc.ChainStreamInterceptor(s.checkReflection, endWith(streams)),
+		grpc.ChainStreamInterceptor(s.checkReflection, s.admitLong, endWith(streams)),
 	}, extra...)
 	g := grpc.NewServer(options...)
 	secretsidecarv1.RegisterSecretServiceServer(g, s)
@@ -218,22 +237,39 @@ func (s *Server) newGRPCServer(extra []grpc.ServerOption) *grpc.Server {
 	return g
 }
 
+// pingsAllowed lets clients ping that have nothing to ask.
+var pingsAllowed = keepalive.EnforcementPolicy{MinTime: minPingInterval, PermitWithoutStream: true}
+
 // Serve answers requests on listener until ctx is done, then stops: health says NOT_SERVING,
 // requests in progress are finished within the drain timeout and cut off after it, logins are ended
 // and their tokens revoked, the cache is closed. It closes the listener. The error is the
 // listener's; stopping is none.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
-	s.grpc = s.newGRPCServer(s.serverOptions)
+	streams, end := context.WithCancel(context.Background())
+	s.endStreams = end
+	s.grpc = s.newGRPCServer(streams, s.serverOptions)
+	s.unlisted = s.newUnlistedServer(streams)
 	s.member.start()
+	listed, others := s.admission.Split(listener)
+	watching, endWatch := context.WithCancel(context.Background())
+	var watch sync.WaitGroup
+	watch.Go(func() { s.watchUnread(watching, unreadCheck, readPatience) })
+	defer watch.Wait()
+	defer endWatch()
 	served := make(chan error, 1)
-	go func() { served <- s.grpc.Serve(listener) }() // ends when stop has stopped the gRPC server
+	go func() { served <- s.grpc.Serve(listed) }() // ends when stop has stopped the gRPC server
+	var refusing sync.WaitGroup
+	defer refusing.Wait()
+	refusing.Go(func() { _ = s.unlisted.Serve(others) }) // its listener has no error of its own
 	var err error
 	select {
 	case err = <-served:
 		s.stop()
 	case <-ctx.Done():
 		s.stop()
-		err = <-served
+		if err = <-served; errors.Is(err, grpc.ErrServerStopped) {
+			err = nil // it was told to stop before it had begun
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("serve gRPC: %w", err)
@@ -257,14 +293,25 @@ func (s *Server) drain() {
 	streams := time.AfterFunc(streamGrace, s.endStreams)
 	defer streams.Stop()
 	defer s.endStreams()
+	watching, endWatch := context.WithCancel(context.Background())
+	var watch sync.WaitGroup
+	// What is not read now would hold up the stop.
+	watch.Go(func() { s.watchUnread(watching, drainPatience/2, drainPatience) })
+	defer watch.Wait()
+	defer endWatch()
 	drained := make(chan struct{})
-	go func() { s.grpc.GracefulStop(); close(drained) }() // ended by the Stop below at the latest
+	go func() { // ended by the Stops below at the latest
+		defer close(drained)
+		s.grpc.GracefulStop()
+		s.unlisted.GracefulStop()
+	}()
 	if !closedWithin(drained, s.drainTimeout) {
 		s.log.Warn("requests outlived the drain timeout and are cut off")
 	}
 	s.cache.Close()
 	closedWithin(drained, hardStopGrace)
 	s.grpc.Stop()
+	s.unlisted.Stop()
 	<-drained
 }
 

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/secret-sidecar/secret-sidecar/cache"
+	"github.com/secret-sidecar/secret-sidecar/internal/leak"
+	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 	"github.com/secret-sidecar/secret-sidecar/vault"
 	"github.com/secret-sidecar/secret-sidecar/vault/conn"
 )
@@ -16,33 +18,73 @@ import (
 // snapshot is the running settings: immutable, taken once by each request.
 type snapshot struct {
 	connections map[string]*connection
-	callers     []CallerRule // nil: no rules
+	aliases     map[string]string // the name that each stands for
+	callers     []CallerRule      // nil: no rules
 	limits      CallerLimits
 	// testHosts are where a TestConnection with a spec may connect to; nil is anywhere.
 	testHosts    []string
 	noReflection bool
+	leaks        *leak.Register // of what was given out; nil: nobody may scan for it
+}
+
+// authorized returns the connection that the caller wants to use, if it may. One that is not visible
+// to the caller is answered like one that does not exist.
+func (s *snapshot) authorized(caller unixsocket.Peer, want access) (*connection, error) {
+	c, findErr := s.find(caller, want)
+	want.connection = want.asked
+	switch {
+	case findErr == nil:
+		want.connection = c.Name
+	case want.asked == "" && s.allowsSome(caller, want):
+		return nil, findErr
+	}
+	if err := authorize(s.callers, caller, want); err != nil {
+		return nil, err
+	}
+	return c, findErr
 }
 
 // find returns the connection that a request names; an empty name is the only one there is.
-func (s *snapshot) find(name string) (*connection, error) {
-	if name == "" {
-		return s.only()
+func (s *snapshot) find(caller unixsocket.Peer, want access) (*connection, error) {
+	if want.asked == "" {
+		return s.only(caller, want.method)
 	}
-	c, ok := s.connections[name]
-	if !ok {
-		return nil, errConnectionNotFound(name)
+	c := s.named(want.asked)
+	if c == nil || !s.isVisible(caller, want.method, c) {
+		return nil, errConnectionNotFound(want.asked)
 	}
 	return c, nil
 }
 
-func (s *snapshot) only() (*connection, error) {
+// named returns the connection of a name or an alias; nil is none.
+func (s *snapshot) named(name string) *connection {
+	if canonical, ok := s.aliases[name]; ok {
+		name = canonical
+	}
+	return s.connections[name]
+}
+
+func (s *snapshot) only(caller unixsocket.Peer, method string) (*connection, error) {
 	if len(s.connections) != 1 {
-		return nil, errConnectionRequired(len(s.connections))
+		return nil, errConnectionRequired(len(s.visible(caller, method)))
 	}
 	for _, c := range s.connections {
-		return c, nil
+		if s.isVisible(caller, method, c) {
+			return c, nil
+		}
 	}
-	panic("unreachable")
+	return nil, errConnectionRequired(0)
+}
+
+// allowsSome reports whether the caller may do what it wants on at least one connection.
+func (s *snapshot) allowsSome(caller unixsocket.Peer, want access) bool {
+	for name := range s.connections {
+		want.connection = name
+		if authorize(s.callers, caller, want) == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // sorted returns the connections by name.

@@ -22,6 +22,8 @@ type Settings struct {
 	TestHosts []string
 	// NoReflection turns server reflection off.
 	NoReflection bool
+	// Scan remembers by hash what is given out, and lets callers scan texts for it.
+	Scan bool
 	// CacheBytes bounds the memory of cached secrets, in bytes. Zero is 64 MiB.
 	CacheBytes int64
 }
@@ -40,10 +42,14 @@ type CallerLimits struct {
 type Connection struct {
 	// Name is what requests call it; unique.
 	Name string
+	// Aliases are other names that requests may use, unique among all names and aliases.
+	Aliases []string
 	// Scope tells who may use it. The zero value is refused by Apply.
 	Scope Scope
 	// ProjectIDs are the projects that may use it, for ScopeProject.
 	ProjectIDs []string
+	// Paths are what may be read: a reference has to match one. Empty is any.
+	Paths []PathPattern
 	// Required makes the overall health wait for this connection's first login.
 	Required bool
 	// Timeout bounds one operation against Vault, waiting for a login included; 0 is 10 s.
@@ -83,12 +89,16 @@ type CallerRule struct {
 	// UID and GID must both match where both are given. GID matches the primary group and the
 	// supplementary ones. A rule with neither matches nobody.
 	UID, GID *uint32
-	// Connections that may be used; empty is any.
+	// Connections that may be used, by name or alias; empty is any.
 	Connections []string
 	// Projects that may be named; empty is any, and none. With projects, a request without one is
 	// refused, and so is a method that carries none, unless Methods names it.
 	Projects []string
-	// Methods that may be called, for example "Resolve"; empty is any but "TestConnectionSpec",
-	// which is TestConnection with a spec and has to be named.
+	// Paths are what may be read: a reference has to match one. Empty is any.
+	Paths []PathPattern
+	// Methods that may be called, for example "Resolve"; empty is any but "Scan" and
+	// "TestConnectionSpec", which is TestConnection with a spec. Those have to be named.
+	// "RenewLogin" is Invalidate with renew_login; a rule with Projects or Paths has to name it for a
+	// connection that others use.
 	Methods []string
 }

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/internal/audit"
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
 	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 	"github.com/secret-sidecar/secret-sidecar/vault"
@@ -25,56 +26,61 @@ func (s *Server) TestConnection(
 	if err != nil {
 		return nil, err
 	}
-	reference, err := vault.ParseOptionalReference(request.GetPath())
-	if err != nil {
-		return nil, errInvalidPath(err)
-	}
-	report, err := s.testTarget(ctx, caller, request, reference)
-	if unwritten := s.auditTest(ctx, caller, request, err); unwritten != nil {
+	report, err := s.testTarget(ctx, caller, request)
+	if unwritten := s.auditTest(ctx, caller, request, report.GetOk(), err); unwritten != nil {
 		return nil, unwritten
 	}
 	return report, err
 }
 
 func (s *Server) testTarget(
-	ctx context.Context, caller unixsocket.Peer, request *secretsidecarv1.TestConnectionRequest, reference *vault.Reference,
+	ctx context.Context, caller unixsocket.Peer, request *secretsidecarv1.TestConnectionRequest,
 ) (*secretsidecarv1.TestConnectionResponse, error) {
 	switch target := request.GetTarget().(type) {
 	case *secretsidecarv1.TestConnectionRequest_Connection:
-		return s.testConfigured(ctx, caller, target.Connection, reference)
+		return s.testConfigured(ctx, caller, target.Connection, request.GetPath())
 	case *secretsidecarv1.TestConnectionRequest_Spec:
-		return s.testSpec(ctx, caller, target.Spec, reference)
+		return s.testSpec(ctx, caller, target.Spec, request.GetPath())
 	default:
 		return nil, errInvalidRequest(field("target", "name a connection, or describe one in spec"))
 	}
 }
 
-// auditTest writes down that a test has read a secret; it answers none.
+// auditTest writes down which Vault was tested, and with which secret. Credentials are no part of
+// it, and of an address only the host, for the rest may hold some.
 func (s *Server) auditTest(
-	ctx context.Context, caller unixsocket.Peer, request *secretsidecarv1.TestConnectionRequest, err error,
+	ctx context.Context, caller unixsocket.Peer, request *secretsidecarv1.TestConnectionRequest, ok bool, err error,
 ) *problem {
-	if request.GetPath() == "" {
-		return nil
+	line := audit.Entry{Connection: request.GetConnection(), Path: request.GetPath(), Outcome: auditFailed}
+	if ok {
+		line.Outcome = auditOK
 	}
-	name := request.GetConnection()
-	if request.GetSpec() != nil {
-		name = request.GetSpec().GetName()
+	if spec := request.GetSpec(); spec != nil {
+		line.Connection = spec.GetName()
+		if address, err := vault.ParseAddress(spec.GetAddress()); err == nil {
+			line.Address = address.Host
+		}
 	}
-	tested := outcome{request: &secretsidecarv1.ResolveRequest{Connection: name, Path: request.GetPath()}}
-	if err != nil {
-		tested.fail(err)
-	}
-	return s.audit(ctx, caller, methodTestConnection, []outcome{tested})
+	return s.auditCall(ctx, caller, methodTestConnection, line, err)
 }
 
 func (s *Server) testConfigured(
-	ctx context.Context, caller unixsocket.Peer, name string, reference *vault.Reference,
+	ctx context.Context, caller unixsocket.Peer, name, path string,
 ) (*secretsidecarv1.TestConnectionResponse, error) {
-	c, err := s.enter(s.current.Load(), caller, access{method: methodTestConnection, connection: name})
+	running := s.current.Load()
+	c, err := s.enter(running, caller, access{method: methodTestConnection, asked: name})
 	if err != nil {
 		return nil, err
 	}
 	defer c.release()
+	reference, err := vault.ParseOptionalReference(path)
+	if err != nil {
+		return nil, errInvalidPath(err)
+	}
+	within := running.reachOf(caller, methodTestConnection, c)
+	if reference != nil && !within.includes(targetOf(*reference)) {
+		return nil, within.refusal(caller)
+	}
 	report := c.client.Test(ctx, reference)
 	c.warnOfWaiting(&report)
 	return reportOf(ctx, report)
@@ -82,12 +88,16 @@ func (s *Server) testConfigured(
 
 // testSpec makes the sidecar connect to an address of the caller's choice.
 func (s *Server) testSpec(
-	ctx context.Context, caller unixsocket.Peer, spec *secretsidecarv1.ConnectionSpec, reference *vault.Reference,
+	ctx context.Context, caller unixsocket.Peer, spec *secretsidecarv1.ConnectionSpec, path string,
 ) (*secretsidecarv1.TestConnectionResponse, error) {
 	running := s.current.Load()
 	err := authorize(running.callers, caller, access{method: methodTestConnectionSpec, connection: anyConnection})
 	if err != nil {
 		return nil, err
+	}
+	reference, err := vault.ParseOptionalReference(path)
+	if err != nil {
+		return nil, errInvalidPath(err)
 	}
 	if mistakes := credentialMistakes(spec); len(mistakes) > 0 {
 		return nil, errInvalidRequest(mistakes...)
@@ -99,6 +109,7 @@ func (s *Server) testSpec(
 		Settings: specSettings(spec),
 		Options: vault.Options{
 			AllowedHosts: running.testHosts,
+			Memory:       s.readMemory,
 			Tracer:       s.tracer, // without attributes: the caller chooses name and address
 		},
 		Name:   spec.GetName(),

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -9,12 +10,19 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 )
 
-// methodWatch is Watch in the audit log and the metrics. Caller rules know it as Resolve: who may
-// ask for a value may go on asking.
-const methodWatch = "Watch"
-
 // Watch implements the API.
 func (s *Server) Watch(
+	request *secretsidecarv1.WatchRequest, stream secretsidecarv1.SecretService_WatchServer,
+) error {
+	ctx, began := stream.Context(), time.Now()
+	err := s.watch(request, stream)
+	failed, _ := errors.AsType[*problem](err)
+	s.logRequest(ctx, methodWatch, began, failed)
+	return err
+}
+
+// watch turns a panic into a problem. Other errors of it are problems, or those of the stream.
+func (s *Server) watch(
 	request *secretsidecarv1.WatchRequest, stream secretsidecarv1.SecretService_WatchServer,
 ) (err error) {
 	ctx := stream.Context()
@@ -27,28 +35,29 @@ func (s *Server) Watch(
 	if err != nil {
 		return err
 	}
+	leave, refused := s.enterWatch(ctx, caller, request)
+	if refused != nil {
+		s.noteRefusal(ctx, methodWatch, refused, secretsAskedFor(request))
+		s.recordUnhandled(ctx, request, refused)
+		return refused
+	}
+	defer leave()
 	items := request.GetRequests()
 	if len(items) == 0 || len(items) > maxBatch {
 		return errInvalidRequest(field("requests",
 			fmt.Sprintf("must hold 1 to %d requests, not %d", maxBatch, len(items))))
 	}
-	leave, refused := s.enterWatch(ctx, caller, request)
-	if refused != nil {
-		s.noteRefusal(ctx, methodWatch, refused, len(items))
-		return refused
-	}
-	defer leave()
 	w := newWatcher(s, caller, items)
 	defer w.leave()
 	return w.run(ctx, stream)
 }
 
-// enterWatch counts the stream in, within the limits of its caller. When it refuses none, leave
-// must follow.
+// enterWatch counts the stream in, if its caller may watch at all, and within its limits. When it
+// refuses none, leave must follow.
 func (s *Server) enterWatch(
 	ctx context.Context, caller unixsocket.Peer, request *secretsidecarv1.WatchRequest,
 ) (leave func(), refused *problem) {
-	unmeter, refused := s.enterMetered(ctx, request)
+	unmeter, refused := s.enterJudged(ctx, request, methodWatch)
 	if refused != nil {
 		return nil, refused
 	}
@@ -121,25 +130,34 @@ func (w *watcher) update(ctx context.Context, i int, stream secretsidecarv1.Secr
 	if !w.look(item, &o) {
 		return nil // it is being read
 	}
-	now := stateOfOutcome(&o)
-	if item.told && now == item.last {
+	if item.told && watchedStateOf(&o) == item.last {
 		return nil
 	}
-	if unwritten := w.audit(ctx, w.caller, methodWatch, []outcome{o}); unwritten != nil {
-		o.fail(unwritten)
-	}
-	w.count(ctx, &o)
-	w.noteRefusal(ctx, methodWatch, o.problem, 1)
-	if err := stream.Send(watchResponse(i, &o)); err != nil {
+	outcomes := []outcome{o}
+	// What the audit log could not take is no state that was sent: the next look tries again.
+	_ = w.record(ctx, w.caller, methodWatch, outcomes)
+	if err := w.tell(ctx, i, &outcomes[0], stream); err != nil {
 		return err
 	}
-	item.told, item.last = true, now
+	item.told, item.last = true, watchedStateOf(&outcomes[0])
 	return nil
+}
+
+// tell sends a state. It counts as an answer until it has left: a watcher that does not read loses
+// its connection in time, as whoever does not read an answer.
+func (w *watcher) tell(
+	ctx context.Context, i int, o *outcome, stream secretsidecarv1.SecretService_WatchServer,
+) error {
+	sent, refused := w.send(ctx, methodWatch, watchResponse(i, o), func() {})
+	if refused != nil {
+		return refused
+	}
+	return stream.SendMsg(sent)
 }
 
 // look fills in what the item's state is now; false is that it is not known yet.
 func (w *watcher) look(item *watchItem, o *outcome) bool {
-	asked, err := w.admit(w.current.Load(), w.caller, methodResolve, item.request)
+	asked, err := w.admit(w.current.Load(), w.caller, methodWatch, item.request)
 	o.connection = asked.connection
 	if asked.connection != nil {
 		defer asked.connection.release()
@@ -176,7 +194,7 @@ func (w *watcher) leave() {
 	}
 }
 
-func stateOfOutcome(o *outcome) watchedState {
+func watchedStateOf(o *outcome) watchedState {
 	if o.problem != nil {
 		return watchedState{reason: o.problem.reason}
 	}

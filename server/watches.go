@@ -161,9 +161,9 @@ func (w *watches) load(ctx context.Context, one *watchedSecret, maxAge *time.Dur
 	s := w.server
 	for {
 		running := s.current.Load()
-		c, err := running.find(one.key.connection)
-		if err != nil {
-			return watchRead{err: err} // the streams say so by themselves
+		c := running.connections[one.key.connection]
+		if c == nil {
+			return watchRead{err: errConnectionNotFound(one.key.connection)} // the streams say so by themselves
 		}
 		if !c.acquire() { // a reload ended the session: the next snapshot is already there, or the end
 			if s.current.Load() == running {
@@ -205,12 +205,12 @@ func (w *watches) publish(one *watchedSecret, drops int, read *watchRead) {
 	}
 }
 
-// invalidated reads what the target covers on the connection now.
-func (w *watches) invalidated(connection string, target dropTarget) {
+// invalidated reads what was dropped on the connection now.
+func (w *watches) invalidated(connection string, isDropped func(path string) bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for key, one := range w.secrets {
-		if key.connection == connection && target.covers(key.path) {
+		if key.connection == connection && isDropped(key.path) {
 			one.drops++
 			one.read.Store(nil)
 			signal(one.wake)

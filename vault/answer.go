@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// maxRetryAfter bounds what a Retry-After header can ask for.
+// maxRetryAfter caps a Retry-After header: a proxy's mistake must not silence a connection for
+// hours.
 const maxRetryAfter = time.Minute
 
 // answer is what Vault said to one request: an HTTP status, and the body, decoded once.
@@ -19,14 +20,17 @@ type answer struct {
 	status int
 	header http.Header
 	text   []byte
-	body   body
-	// broken says that Vault sends no such answer to the call; misshaped that the body is a JSON object of Vault's, but that
-	// a part of it has another type than a KV version 2 secret, a login or the like has.
+	// release gives back the memory that is taken for the answer. Call it once.
+	release func()
+	body    body
+	// broken means that Vault sends no such answer to this call. misshaped means that the body is a
+	// JSON object of Vault's in which a part has the wrong type for a KV version 2 secret, a login
+	// or the like.
 	broken, misshaped bool
 }
 
-// body is every part of Vault's answers that decides something. An answer of Vault's has at least one of those that
-// are pointers, which tells it from a gateway's own JSON.
+// body holds the parts of an answer that decide something. Every answer of Vault's has at least one
+// of the pointers, which tells it from a gateway's own JSON.
 type body struct {
 	RequestID     *string         `json:"request_id"`
 	LeaseDuration int64           `json:"lease_duration"`
@@ -40,7 +44,7 @@ type body struct {
 	Warnings      nullableStrings `json:"warnings"`
 }
 
-// nullableStrings keeps apart what is there from what is not.
+// nullableStrings records that a field is present, even as null.
 type nullableStrings struct {
 	there bool
 	texts []string
@@ -56,19 +60,19 @@ type wrapInfo struct {
 	CreationPath string `json:"creation_path"`
 }
 
-// data is the `data` of any answer that is looked at.
+// data is the `data` of any answer that we read.
 type data struct {
-	// Of a secret.
+	// From a secret.
 	Data     map[string]json.RawMessage `json:"data"`
 	Metadata *kvMetadata                `json:"metadata"`
-	// Of sys/internal/ui/mounts.
+	// From sys/internal/ui/mounts.
 	Path    string            `json:"path"`
 	Type    string            `json:"type"`
 	Options map[string]string `json:"options"`
-	// Of sys/wrapping/lookup and sys/wrapping/unwrap.
+	// From sys/wrapping/lookup and sys/wrapping/unwrap.
 	CreationPath string `json:"creation_path"`
 	SecretID     string `json:"secret_id"`
-	// Of a secret_id's lookup.
+	// From the lookup of a secret_id.
 	ExpirationTime time.Time `json:"expiration_time"`
 }
 
@@ -79,7 +83,8 @@ type kvMetadata struct {
 	Version      uint32    `json:"version"`
 }
 
-// decode fills in body from text, and decides whether it can be Vault's answer to a call of the kind.
+// decode parses text into body, and decides whether Vault can have sent it in answer to this kind
+// of call.
 func (a *answer) decode(kind CallKind) {
 	if len(bytes.TrimSpace(a.text)) == 0 {
 		a.broken = !a.mayBeEmpty(kind)
@@ -91,8 +96,8 @@ func (a *answer) decode(kind CallKind) {
 	a.broken = noJSON || !a.isVaults()
 }
 
-// mayBeEmpty reports whether Vault itself sends the status without a body: 204 where there is nothing to tell, and 400
-// for a path with a character that cannot be printed.
+// mayBeEmpty reports whether Vault itself sends this status without a body: 204 when there is
+// nothing to say, and 400 for a path with an unprintable character.
 func (a *answer) mayBeEmpty(kind CallKind) bool {
 	switch a.status {
 	case http.StatusNoContent:
@@ -103,8 +108,8 @@ func (a *answer) mayBeEmpty(kind CallKind) bool {
 	return false
 }
 
-// isVaults reports whether the JSON has what stands in each of Vault's answers with the status, and whether the status is
-// one of Vault's.
+// isVaults reports whether the JSON has the fields of every Vault answer, and the status is one
+// that Vault uses.
 func (a *answer) isVaults() bool {
 	b := &a.body
 	isWhole := b.RequestID != nil && b.Warnings.there
@@ -120,17 +125,19 @@ func (a *answer) isVaults() bool {
 	return isWhole || isVersion || b.Errors != nil && *b.Errors != nil && !a.misshaped
 }
 
-// refusals are the statuses below 500 with which Vault refuses.
-var refusals = []int{http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed,
-	http.StatusPreconditionFailed, http.StatusRequestEntityTooLarge, http.StatusTooManyRequests, 472, 473, 474}
+// refusals are the statuses below 500 that Vault uses to refuse.
+var refusals = []int{http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound,
+	http.StatusMethodNotAllowed, http.StatusPreconditionFailed, http.StatusRequestEntityTooLarge,
+	http.StatusTooManyRequests, 472, 473, 474}
 
-// isGood says that Vault did what it was asked, or that what was to be read is not there; a refusal is not.
+// isGood reports whether Vault did what it was asked, or said that the secret does not exist. A
+// refusal is not good.
 func (a *answer) isGood(kind CallKind) bool {
 	return a.status < http.StatusBadRequest || a.status == http.StatusNotFound && kind == CallRead
 }
 
-// mentions reports whether one of Vault's errors holds one of the phrases. Some of Vault's errors hold the path that was
-// asked for: says and endsIn cannot be deceived by it.
+// mentions reports whether one of Vault's errors contains one of the phrases. Some errors quote the
+// requested path, so a caller could plant a phrase: says and endsIn cannot be fooled that way.
 func (a *answer) mentions(phrases ...string) bool {
 	return a.hasError(strings.Contains, phrases)
 }
@@ -151,18 +158,20 @@ func (a *answer) hasError(has func(text, phrase string) bool, phrases []string) 
 	})
 }
 
-// knowsNoToken reports whether Vault says that there is no such token.
+// knowsNoToken reports whether Vault says that the token does not exist.
 func (a *answer) knowsNoToken() bool { return a.mentions("invalid token", "bad token") }
 
-// deniesPlainly reports whether Vault denies without asking a policy, whose "no" is one of "1 error occurred". Vault does
-// so when the token is bound to other networks, and OpenBao when it does not know the token, too.
+// deniesPlainly reports whether Vault denies without having asked a policy; a policy's denial
+// counts "1 error occurred". Vault denies plainly when the token is bound to other networks, and
+// OpenBao also when it does not know the token.
 func (a *answer) deniesPlainly() bool {
 	return a.status == http.StatusForbidden && a.says("permission denied")
 }
 
 func (a *answer) code() string { return strconv.Itoa(a.status) }
 
-// retryAfter reads the Retry-After header: seconds or a date; 0 when there is none.
+// retryAfter parses the Retry-After header, which holds seconds or a date. 0 means that there is
+// none.
 func retryAfter(header http.Header) time.Duration {
 	text := header.Get("Retry-After")
 	if seconds, err := strconv.ParseUint(text, 10, 31); err == nil {

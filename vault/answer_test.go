@@ -44,7 +44,8 @@ func TestASecretSaysWhenVaultDeletesIt(t *testing.T) {
 		"soon":                           {}, // Vault sends no such thing
 	} {
 		for _, data := range []string{`{"key":"value"}`, `null`} {
-			body := fmt.Sprintf(`{"data":{"data":%s,"metadata":{"created_time":"2000-01-01T00:00:00Z","deletion_time":%q,"destroyed":false,"version":1}}}`,
+			body := fmt.Sprintf(
+				`{"data":{"data":%s,"metadata":{"created_time":"2000-01-01T00:00:00Z","deletion_time":%q,"destroyed":false,"version":1}}}`,
 				data, deletion)
 			secret, err := readOf(200, body)
 			if data == "null" && err != nil {
@@ -89,7 +90,8 @@ func TestValuesComeBackDigitForDigit(t *testing.T) {
 		}
 	}
 	if secret.Version() != 2 || secret.CreatedAt().IsZero() || secret.Size() < 100 {
-		t.Errorf("version %d, created %s, size %d", secret.Version(), secret.CreatedAt(), secret.Size())
+		t.Errorf("version %d, created %s, size %d", secret.Version(), secret.CreatedAt(),
+			secret.Size())
 	}
 }
 
@@ -98,21 +100,25 @@ func TestASecretWithoutDataThatWillBeDeletedLaterIsAlive(t *testing.T) {
 	if _, err := readOf(200, fmt.Sprintf(body, "2999-01-01T00:00:00Z")); err != nil {
 		t.Errorf("got %v", err)
 	}
-	if _, err := readOf(200, fmt.Sprintf(body, "2001-01-01T00:00:00Z")); !errors.Is(err, ErrVersionDeleted) {
+	if _, err := readOf(200, fmt.Sprintf(body, "2001-01-01T00:00:00Z")); !errors.Is(err,
+		ErrVersionDeleted) {
 		t.Errorf("got %v", err)
 	}
 }
 
 func TestNoCauseQuotesWhatThePeerSent(t *testing.T) {
-	err := (&Client{}).transportError(t.Context(), doingRead, errors.New(`malformed HTTP status code "hunter2"`))
-	if call, ok := errors.AsType[*CallError](err); !ok || strings.Contains(call.Cause.Error(), "hunter2") {
+	err := (&Client{}).transportError(t.Context(), doingRead,
+		errors.New(`malformed HTTP status code "hunter2"`))
+	if call, ok := errors.AsType[*CallError](err); !ok ||
+		strings.Contains(call.Cause.Error(), "hunter2") {
 		t.Errorf("got %v", DebugAttrs(err))
 	}
 }
 
 // readSentinels are all that decideRead may wrap.
 var readSentinels = []error{
-	ErrNotFound, ErrVersionDeleted, ErrVersionDestroyed, ErrPermissionDenied, ErrNotKVv2, ErrInvalidPath, ErrTooLarge,
+	ErrNotFound, ErrVersionDeleted, ErrVersionDestroyed, ErrPermissionDenied, ErrNotKVv2,
+	ErrInvalidPath, ErrTooLarge,
 	ErrUnreachable, ErrSealed, ErrRateLimited, ErrInvalidToken, ErrNothing,
 }
 
@@ -159,7 +165,9 @@ func FuzzDecideRead(f *testing.F) {
 		if (secret == nil) == (err == nil) {
 			t.Fatalf("secret %v, error %v", secret, err)
 		}
-		if err != nil && !slices.ContainsFunc(readSentinels, func(sentinel error) bool { return errors.Is(err, sentinel) }) {
+		if err != nil && !slices.ContainsFunc(readSentinels, func(sentinel error) bool {
+			return errors.Is(err, sentinel)
+		}) {
 			t.Errorf("an error that nobody can tell: %v", err)
 		}
 		if err == nil {

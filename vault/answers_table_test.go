@@ -51,7 +51,8 @@ type answerRow struct {
 	status int
 	body   string
 	means  meaning
-	// fate is what a login has cost; zero is what follows from means: granted, rejected, or for an outage not tried.
+	// fate is what a login has cost; zero is what follows from means: granted, rejected, or for an
+	// outage not tried.
 	fate LoginFate
 	// hint is a part of the remedy.
 	hint string
@@ -70,7 +71,8 @@ const (
 // whole is an answer of Vault's with all that stands in each of them, but for what is in the parts.
 func whole(parts string) string {
 	body := `{"request_id":"c50fa2c9-b179-7cc6-e8d8-a46d3c1a15e1","lease_id":"","renewable":false,`
-	for _, field := range []string{`"lease_duration":0`, `"data":null`, `"wrap_info":null`, `"warnings":null`, `"auth":null`} {
+	for _, field := range []string{`"lease_duration":0`, `"data":null`, `"wrap_info":null`,
+		`"warnings":null`, `"auth":null`} {
 		if name, _, _ := strings.Cut(field, ":"); !strings.Contains(parts, name+":") {
 			body += field + ","
 		}
@@ -80,7 +82,8 @@ func whole(parts string) string {
 
 // says is an answer of Vault's with an error.
 func says(text string) string {
-	return `{"errors":["` + strings.NewReplacer(`"`, `\"`, "\n", `\n`, "\t", `\t`).Replace(text) + `"]}` + "\n"
+	return `{"errors":["` + strings.NewReplacer(`"`, `\"`, "\n", `\n`, "\t", `\t`).Replace(text) +
+		`"]}` + "\n"
 }
 
 // one is how Vault writes the error of a policy or an engine.
@@ -93,16 +96,19 @@ func metadata(version, deletion, gone string) string {
 
 func grant(parts string) string {
 	return whole(`"auth":{"client_token":"hvs.CAESIMDxTESTTESTTEST","accessor":"Z0FaqpafRP0BPbSlmVpCijqJ","policies":["app","default"],` +
-		`"metadata":{"role_name":"app"},"lease_duration":3600,"renewable":true,"entity_id":"e1",` + parts + `}`)
+		`"metadata":{"role_name":"app"},"lease_duration":3600,"renewable":true,"entity_id":"e1",` +
+		parts + `}`)
 }
 
 func healthOf(parts string) string {
-	return `{` + parts + `,"performance_standby":false,"replication_dr_mode":"disabled","server_time_utc":1795631512,"version":"1.21.2",` +
+	return `{` + parts +
+		`,"performance_standby":false,"replication_dr_mode":"disabled","server_time_utc":1795631512,"version":"1.21.2",` +
 		`"enterprise":false,"cluster_name":"vault-cluster-7ec9c575"}`
 }
 
 func html(title string) string {
-	return "<html>\r\n<head><title>" + title + "</title></head>\r\n<body><h1>" + title + "</h1></body>\r\n</html>\r\n"
+	return "<html>\r\n<head><title>" + title + "</title></head>\r\n<body><h1>" + title +
+		"</h1></body>\r\n</html>\r\n"
 }
 
 const (
@@ -112,8 +118,9 @@ const (
 		`"creation_path":"secret/data/app/db"},"warnings":null,"auth":null,"mount_type":""}`
 )
 
-// answerRows is the table of what Vault 1.21, OpenBao 2.5, their standbys and proxies can answer: what was seen live on
-// Vault 1.21.2, what its sources and OpenBao's say, and the default pages of proxies.
+// answerRows is the table of what Vault 1.21, OpenBao 2.5, their standbys and proxies can answer:
+// what was seen live on Vault 1.21.2, what its sources and OpenBao's say, and the default pages of
+// proxies.
 var answerRows = []answerRow{
 	// Vault's and OpenBao's servers, whatever they are asked.
 	{name: "sealed", calls: vaultCalls, status: 503, body: says("Vault is sealed"), means: sealed, hint: "unseal"},
@@ -256,9 +263,12 @@ var answerRows = []answerRow{
 	{name: "kv-other-engine", calls: "read", status: 404, body: one("unsupported path"), means: notVersioned},
 	{name: "kv-other-engine-405", calls: "read", status: 405, body: one("unsupported operation"), means: notVersioned},
 	{name: "kv-upgrading", calls: "read", status: 400, means: pathOut, hint: "upgraded",
-		body: says("Upgrading from non-versioned to versioned data. This backend will be unavailable for a brief period and will resume service shortly.")},
+		body: says("Upgrading from non-versioned to versioned data. This backend will be " +
+			"unavailable for a brief period and will resume service shortly.")},
 	{name: "kv-upgrading-secondary", calls: "read", status: 400, means: pathOut,
-		body: says("Waiting for the primary to upgrade from non-versioned to versioned data. This backend will be unavailable for a brief period and will resume service when the primary is finished.")},
+		body: says("Waiting for the primary to upgrade from non-versioned to versioned data. " +
+			"This backend will be unavailable for a brief period and will resume service when " +
+			"the primary is finished.")},
 	{name: "kv-not-printable", calls: "read", status: 400, means: badPath},
 	{name: "kv-bad-version", calls: "read", status: 400, body: says(`Field validation failed: error converting input for field "version": cannot parse '' as int: strconv.ParseInt: parsing "abc": invalid syntax`), means: badPath},
 	{name: "kv-relative-openbao", calls: "read", status: 400, body: says("relative paths not supported"), means: badPath},
@@ -309,7 +319,8 @@ var answerRows = []answerRow{
 	{name: "secret-id-no-role", calls: "secret-id", status: 500, body: one(`role "app" does not exist`), means: pathOut},
 	{name: "secret-id-dangling", calls: "secret-id", status: 400, body: says("invalid secret id"), means: notTold},
 
-	// sys/health. What a node says of itself in the body counts, whatever a proxy has made of the parameters.
+	// sys/health. What a node says of itself in the body counts, whatever a proxy has made of the
+	// parameters.
 	{name: "health-active", calls: "health", status: 200, body: healthOf(`"initialized":true,"sealed":false,"standby":false`), means: done},
 	{name: "health-standby", calls: "health", status: 200, body: healthOf(`"initialized":true,"sealed":false,"standby":true`), means: done},
 	{name: "health-standby-429", calls: "health", status: 429, body: healthOf(`"initialized":true,"sealed":false,"standby":true`), means: done},

@@ -17,7 +17,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
 )
 
-// probedCall makes one of the Client's calls; path ends the path of the request that the row answers.
+// probedCall makes one of the Client's calls; path ends the path of the request that the row
+// answers.
 type probedCall struct {
 	path string
 	make func(ctx context.Context, c *Client) (LoginFate, error)
@@ -27,13 +28,16 @@ var testToken = redact.New("hvs.test-token")
 
 // sideCall is a call that is no login.
 func sideCall(path string, made func(ctx context.Context, c *Client) error) probedCall {
-	return probedCall{path, func(ctx context.Context, c *Client) (LoginFate, error) { return 0, made(ctx, c) }}
+	return probedCall{path, func(ctx context.Context, c *Client) (LoginFate, error) {
+		return 0, made(ctx, c)
+	}}
 }
 
 var testRole = AppRole{Mount: "approle", RoleID: redact.New("role"), SecretID: redact.New("secret")}
 
 func aToken() *Token {
-	return &Token{ID: testToken, Renewable: true, TTL: time.Hour, Granted: time.Now(), Since: time.Now(), Role: "app"}
+	return &Token{ID: testToken, Renewable: true, TTL: time.Hour, Granted: time.Now(),
+		Since: time.Now(), Role: "app"}
 }
 
 func readApp(ctx context.Context, c *Client) error {
@@ -73,7 +77,8 @@ func unwrapOne(ctx context.Context, c *Client) error {
 	return err
 }
 
-// answering answers requests whose path ends in path with the row, and others as a Vault that works.
+// answering answers requests whose path ends in path with the row, and others as a Vault that
+// works.
 type answering struct {
 	row  answerRow
 	path string
@@ -90,11 +95,13 @@ func (a *answering) RoundTrip(r *http.Request) (*http.Response, error) {
 			header.Set(name, value)
 		}
 	case strings.HasSuffix(r.URL.Path, "/wrapping/lookup"):
-		status, body = http.StatusOK, whole(`"data":{"creation_path":"auth/approle/role/app/secret-id"}`)
+		status, body = http.StatusOK,
+			whole(`"data":{"creation_path":"auth/approle/role/app/secret-id"}`)
 	case strings.HasSuffix(r.URL.Path, "/wrapping/unwrap"):
 		status, body = http.StatusOK, whole(`"data":{"secret_id":"the-secret-id"}`)
 	}
-	return &http.Response{StatusCode: status, Header: header, Request: r, Body: io.NopCloser(strings.NewReader(body)),
+	return &http.Response{StatusCode: status, Header: header, Request: r,
+		Body:       io.NopCloser(strings.NewReader(body)),
 		ProtoMajor: 1, ProtoMinor: 1, ContentLength: int64(len(body))}, nil
 }
 
@@ -102,7 +109,9 @@ func TestEachAnswerMeansWhatVaultMeans(t *testing.T) {
 	for _, row := range answerRows {
 		for name := range strings.FieldsSeq(row.calls) {
 			t.Run(row.name+"/"+name, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) { checkAnswer(t, row, callsByName[name], name == "login") })
+				synctest.Test(t, func(t *testing.T) {
+					checkAnswer(t, row, callsByName[name], name == "login")
+				})
 			})
 		}
 	}
@@ -110,7 +119,8 @@ func TestEachAnswerMeansWhatVaultMeans(t *testing.T) {
 
 func checkAnswer(t *testing.T, row answerRow, call probedCall, isLogin bool) {
 	answers := &answering{row: row, path: call.path}
-	client, err := New(Config{Endpoint: Endpoint{Address: "http://vault.test:8200"}, Options: Options{Transport: answers}})
+	client, err := New(Config{Endpoint: Endpoint{Address: "http://vault.test:8200"},
+		Options: Options{Transport: answers}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,13 +161,16 @@ func (r answerRow) fateWanted() LoginFate {
 
 // copyAfter is the server's rule for the copy of a secret whose read has ended so.
 func copyAfter(err error) copyRule {
-	dropping := []error{ErrNotFound, ErrVersionDeleted, ErrVersionDestroyed, ErrPermissionDenied, ErrNotKVv2}
+	dropping := []error{ErrNotFound, ErrVersionDeleted, ErrVersionDestroyed, ErrPermissionDenied,
+		ErrNotKVv2}
 	switch {
 	case err == nil:
 		return replaced
 	case Outage(err):
 		return stale
-	case slices.ContainsFunc(dropping, func(sentinel error) bool { return errors.Is(err, sentinel) }):
+	case slices.ContainsFunc(dropping, func(sentinel error) bool {
+		return errors.Is(err, sentinel)
+	}):
 		return dropped
 	}
 	return kept
@@ -218,7 +231,8 @@ func TestThePageOfAnswersNamesThoseOfTheTable(t *testing.T) {
 	named := map[string]bool{}
 	for _, cells := range regexp.MustCompile(`(?m)^\| .*$`).FindAllString(string(page), -1) {
 		columns := strings.Split(strings.Trim(cells, "| "), "|")
-		for _, name := range regexp.MustCompile("`([a-z0-9-]+)`").FindAllStringSubmatch(columns[len(columns)-1], -1) {
+		for _, name := range regexp.MustCompile("`([a-z0-9-]+)`").FindAllStringSubmatch(
+			columns[len(columns)-1], -1) {
 			named[name[1]] = true
 		}
 	}
@@ -234,10 +248,13 @@ func TestThePageOfAnswersNamesThoseOfTheTable(t *testing.T) {
 }
 
 func TestANodeThatLagsIsAskedAgainAndAnAgentThatMissesAHeaderIsNot(t *testing.T) {
-	for text, most := range map[string]int{"required index state not present": 8, `missing "X-Vault-Request" header`: 1} {
+	for text, most := range map[string]int{"required index state not present": 8,
+		`missing "X-Vault-Request" header`: 1} {
 		synctest.Test(t, func(t *testing.T) {
-			answers := &answering{row: answerRow{status: http.StatusPreconditionFailed, body: says(text)}, path: "/app/db"}
-			client, err := New(Config{Endpoint: Endpoint{Address: "http://vault.test:8200"}, Options: Options{Transport: answers}})
+			answers := &answering{row: answerRow{status: http.StatusPreconditionFailed,
+				body: says(text)}, path: "/app/db"}
+			client, err := New(Config{Endpoint: Endpoint{Address: "http://vault.test:8200"},
+				Options: Options{Transport: answers}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -252,8 +269,10 @@ func TestANodeThatLagsIsAskedAgainAndAnAgentThatMissesAHeaderIsNot(t *testing.T)
 }
 
 func TestAPlainDenialEndsTheTokenOnlyIfVaultHasHonouredIt(t *testing.T) {
-	answers := &answering{row: answerRow{status: http.StatusForbidden, body: says("permission denied")}, path: "/app/db"}
-	client, err := New(Config{Endpoint: Endpoint{Address: "http://vault.test:8200"}, Options: Options{Transport: answers}})
+	answers := &answering{row: answerRow{status: http.StatusForbidden,
+		body: says("permission denied")}, path: "/app/db"}
+	client, err := New(Config{Endpoint: Endpoint{Address: "http://vault.test:8200"},
+		Options: Options{Transport: answers}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,7 +14,7 @@ const (
 	doingLookup = "look the secret_id up"
 )
 
-// AppRole is a role at an AppRole auth method.
+// AppRole names a role of an AppRole auth method.
 type AppRole struct {
 	// Mount is where the method is mounted, without slashes around it.
 	Mount string
@@ -22,22 +22,23 @@ type AppRole struct {
 	RoleID, SecretID redact.String
 }
 
-// LoginFate says what Vault may have counted a login as.
+// LoginFate is what a login may have cost the role in Vault's eyes.
 type LoginFate int
 
 const (
-	// LoginGranted is a login that Vault has accepted.
+	// LoginGranted means that Vault accepted the login.
 	LoginGranted LoginFate = iota + 1
-	// LoginRejected is one that Vault has counted, or may have counted, against the role.
+	// LoginRejected means that Vault counted a failure against the role, or may have.
 	LoginRejected
-	// LoginNotTried is one that Vault has not judged: it never got there, or Vault said that it cannot judge now.
+	// LoginNotTried means that Vault did not judge the login: it never arrived, or Vault said that
+	// it cannot judge now.
 	LoginNotTried
-	// LoginLost is one that may have got there, and whose answer did not come back.
+	// LoginLost means that the login may have arrived, but no answer came back.
 	LoginLost
 )
 
-// Login takes a token for a role out of Vault. The fate says what it may have cost, whatever the error. Errors:
-// ErrLoginRejected, which says what to mend; an outage; ctx's own.
+// Login logs in and returns the token. The fate says what the attempt may have cost, whatever the
+// error. Errors: ErrLoginRejected, which says what to fix; an outage; ctx's own.
 func (c *Client) Login(ctx context.Context, role AppRole) (*Token, LoginFate, error) {
 	body := map[string]string{"role_id": role.RoleID.Reveal()}
 	if !role.SecretID.IsEmpty() {
@@ -56,15 +57,15 @@ func (c *Client) Login(ctx context.Context, role AppRole) (*Token, LoginFate, er
 	}
 	granted := newToken(auth, began)
 	if auth.NumUses > 0 {
-		_ = c.Revoke(ctx, granted) // if that fails it dies by its own ttl
+		_ = c.Revoke(ctx, granted) // if that fails, the token expires by itself
 		return nil, LoginRejected, loginError("the role grants tokens of limited use: set token_num_uses=0 on the role")
 	}
 	return granted, LoginGranted, nil
 }
 
-// fateOf is what became of a login that ended in an outage. Vault's own answers say that it has not judged. A proxy may
-// have put an answer of its own in the place of Vault's: it costs doubt, and one with a status with which Vault rejects counts
-// as a rejection.
+// fateOf decides what a login that ended in an outage has cost. Vault's own answers say that it has
+// not judged. But a proxy may have replaced Vault's answer with its own: then the login is in
+// doubt, and a status that Vault also rejects with counts as a rejection.
 func fateOf(ans *answer, sent bool) LoginFate {
 	switch {
 	case ans == nil && !sent:
@@ -76,12 +77,12 @@ func fateOf(ans *answer, sent bool) LoginFate {
 	case ans.status == http.StatusBadRequest || ans.status == http.StatusForbidden:
 		return LoginRejected
 	case ans.status == http.StatusProxyAuthRequired, isRedirect(ans.status) && len(ans.text) == 0:
-		return LoginNotTried // a proxy that passes nothing on, or a standby of Vault's
+		return LoginNotTried // a proxy that let nothing through, or a standby
 	}
-	return LoginLost // who puts an answer of its own in the place of Vault's may have passed the login on
+	return LoginLost // a proxy that answers in Vault's place may have passed the login on
 }
 
-// rejectedLogin says what to do after an answer that grants no token.
+// rejectedLogin explains an answer that grants no token, and says what to do.
 func rejectedLogin(ans *answer) error {
 	switch {
 	case ans.status == http.StatusBadRequest && ans.mentions("missing secret_id"):
@@ -109,8 +110,8 @@ func loginError(remedy string) *CallError {
 	return &CallError{Sentinel: ErrLoginRejected, Doing: doingLogin, Remedy: remedy}
 }
 
-// SecretIDExpiry asks when the secret_id of the role expires, with a token of that role; the zero time is never. Errors:
-// ErrNotAllowed when Vault does not say, an outage, or ctx's own.
+// SecretIDExpiry asks when the role's secret_id expires, using a token of that role. The zero time
+// means never. Errors: ErrNotAllowed when Vault does not say, an outage, or ctx's own.
 func (c *Client) SecretIDExpiry(ctx context.Context, token *Token, role AppRole) (time.Time, error) {
 	ans, err := c.do(ctx, request{doing: doingLookup, kind: CallLookup, method: http.MethodPost, token: token.ID,
 		path: "auth/" + role.Mount + "/role/" + token.Role + "/secret-id/lookup", template: "auth/{mount}/role/{role}/secret-id/lookup",
@@ -124,7 +125,7 @@ func (c *Client) SecretIDExpiry(ctx context.Context, token *Token, role AppRole)
 	return ans.body.Data.ExpirationTime, nil
 }
 
-// HasPlainRole reports whether Vault has told the name of the token's role, and it is one segment of a path.
+// HasPlainRole reports whether Vault named the token's role and the name is a single path segment.
 func (t *Token) HasPlainRole() bool {
 	return t.Role != "" && t.Role != "." && t.Role != ".." && !strings.Contains(t.Role, "/")
 }

@@ -22,7 +22,8 @@ func BenchmarkParseReference(b *testing.B) {
 }
 
 func BenchmarkDecideRead(b *testing.B) {
-	body := `{"data":{"data":{"api_key":"` + strings.Repeat("x", 256) + `"},"metadata":` + someMetadata + `}}`
+	body := `{"data":{"data":{"api_key":"` + strings.Repeat("x", 256) + `"},"metadata":` +
+		someMetadata + `}}`
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := readOf(200, body); err != nil {

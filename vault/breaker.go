@@ -7,8 +7,9 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/breaker"
 )
 
-// Settle tells the breaker how a call has ended, and leaves the connections behind that may be to blame: the next
-// attempt uses a new one. Alone says that a failure of the call's path says nothing about others.
+// Settle reports the outcome of a call to the breaker. After a failure that the connections may
+// have caused, it abandons them, so that the next attempt uses a new one. alone means that a
+// failure of this path says nothing about other paths.
 func (c *Client) Settle(call breaker.Call, err error, alone bool) {
 	result := breaker.Result{Outcome: outcomeOf(err), Err: err, Alone: alone}
 	if failure, ok := errors.AsType[*CallError](err); ok {
@@ -42,10 +43,12 @@ func outcomeOf(err error) breaker.Outcome {
 	}
 }
 
-// reconnectAfter leaves the connections behind after the failure of a call that began at began, when a new connection may
-// heal it: not while others bring what is asked for. A quota is the same on every node.
+// reconnectAfter abandons the connections after the failure of a call that started at began, if a
+// new connection may help. It keeps them while other calls succeed, and after a quota, which is the
+// same on every node.
 func (c *Client) reconnectAfter(failure *CallError, began time.Time) {
-	if c.pool == nil || failure.Reach == ReachNothing || failure.Reach == ReachUnasked || errors.Is(failure, ErrRateLimited) {
+	if c.pool == nil || failure.Reach == ReachNothing || failure.Reach == ReachUnasked ||
+		errors.Is(failure, ErrRateLimited) {
 		return
 	}
 	last := &c.pool.servedAt
@@ -57,7 +60,8 @@ func (c *Client) reconnectAfter(failure *CallError, began time.Time) {
 	}
 }
 
-// Refused is the error of a call that the breaker refuses: the failure because of which it does, with when to try again.
+// Refused is the error of a call that the breaker does not let through: the failure that opened the
+// circuit, and when to try again.
 func Refused(err error, doing string) error {
 	open, ok := errors.AsType[*breaker.OpenError](err)
 	if !ok {
@@ -66,7 +70,8 @@ func Refused(err error, doing string) error {
 	return again(open.Err, doing, open.RetryAfter)
 }
 
-// again is an earlier failure as the reason why a call is not made now. An empty doing leaves what was being done.
+// again is an earlier failure, given as the reason why a call is not made now. An empty doing keeps
+// the failure's own.
 func again(err error, doing string, retryAfter time.Duration) error {
 	call, ok := errors.AsType[*CallError](err)
 	if !ok {

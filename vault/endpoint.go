@@ -8,8 +8,8 @@ import (
 	"unicode"
 )
 
-// Endpoint says which Vault it is. It is comparable: a different one is a different Vault, or the same one seen
-// differently, so whoever has a token of it has to log in anew.
+// Endpoint identifies a Vault. It is comparable: when it differs, the Vault differs or looks
+// different, so a token from before is of no use.
 type Endpoint struct {
 	// Address is http(s)://host[:port]: see ParseAddress. Required.
 	Address string
@@ -19,11 +19,12 @@ type Endpoint struct {
 	TLS TLS
 }
 
-const wantAddress = "want http:// or https://, a host and perhaps a port, such as https://vault.example:8200"
+const wantAddress = "want http:// or https://, a host and perhaps a port, such as " +
+	"https://vault.example:8200"
 
-// ParseAddress reads http(s)://host[:port], with or without a slash at its end. It is the only grammar of addresses, so
-// that every way to name a Vault takes the same ones. Its errors say what is wrong and quote nothing: what stands in the
-// place of an address may be a credential.
+// ParseAddress parses http(s)://host[:port], with or without a trailing slash. It is the only
+// grammar of addresses, so that every way to name a Vault accepts the same ones. Its errors say
+// what is wrong and quote nothing: a credential may stand where an address belongs.
 func ParseAddress(text string) (*url.URL, error) {
 	address, err := url.Parse(text)
 	if err != nil {
@@ -36,7 +37,7 @@ func ParseAddress(text string) (*url.URL, error) {
 	return address, nil
 }
 
-// AddressProblem returns what is wrong with an address, or "": what ParseAddress says, to stand behind a setting's name.
+// AddressProblem returns what is wrong with an address, or "". The text follows a setting's name.
 func AddressProblem(text string) string {
 	if _, err := ParseAddress(text); err != nil {
 		return strings.TrimPrefix(err.Error(), "address: ")

@@ -5,17 +5,18 @@ import (
 	"time"
 )
 
-// What can go wrong between the sidecar and Vault. Errors of this package, and of those below it, wrap exactly one of
-// these; callers decide with errors.Is. None of them, and nothing that wraps them, holds Vault's own error text, a
-// credential or a secret value.
+// What can go wrong between the sidecar and Vault. Every error of this package and of those below
+// it wraps exactly one of these; callers decide with errors.Is. None of them, and nothing that
+// wraps them, holds Vault's own error text, a credential or a secret value.
 var (
-	// ErrNotFound: Vault has no such secret, or the version never was.
+	// ErrNotFound: Vault has no such secret, or the version never existed.
 	ErrNotFound = errors.New("secret not found")
 	// ErrVersionDeleted: the version is deleted and can be undeleted.
 	ErrVersionDeleted = errors.New("secret version is deleted")
 	// ErrVersionDestroyed: the version is destroyed for good.
 	ErrVersionDestroyed = errors.New("secret version is destroyed")
-	// ErrPermissionDenied: the token's policies do not allow the read, a fresh login included where one was due.
+	// ErrPermissionDenied: the token's policies do not allow the read, not even after a fresh login
+	// where one was due.
 	ErrPermissionDenied = errors.New("vault denied the read")
 	// ErrNotKVv2: no KV version 2 secrets engine answers at the path.
 	ErrNotKVv2 = errors.New("not a KV version 2 path")
@@ -23,10 +24,12 @@ var (
 	ErrInvalidPath = errors.New("vault refused the path as malformed")
 	// ErrTooLarge: Vault's answer is larger than MaxAnswerBytes.
 	ErrTooLarge = errors.New("vault's answer is too large")
+	// ErrOverloaded: too many large answers were being read for this one to be read too.
+	ErrOverloaded = errors.New("too many large secrets are read at once")
 	// ErrInvalidToken: Vault does not know the token, or no longer.
 	ErrInvalidToken = errors.New("vault does not know the token")
-	// ErrUnreachable: network error, time-out, 5xx, redirect, an answer that is not Vault's JSON, or one that a node
-	// gives for a moment only, while it lags or a mount is upgraded.
+	// ErrUnreachable: network error, time-out, 5xx, redirect, an answer that is not Vault's JSON,
+	// or one that passes by itself, while a node lags or a mount is upgraded.
 	ErrUnreachable = errors.New("vault cannot be reached")
 	// ErrSealed: Vault itself answered that it is sealed or not initialised.
 	ErrSealed = errors.New("vault is sealed")
@@ -36,55 +39,60 @@ var (
 	ErrLoginPending = errors.New("vault login is pending")
 	// ErrLoginRejected: Vault refused the credentials, or granted a token that cannot be used.
 	ErrLoginRejected = errors.New("vault rejected the login")
-	// ErrNotRenewable: the token cannot be renewed, or its policies do not allow it to renew itself.
+	// ErrNotRenewable: the token cannot be renewed, or its policies do not allow it to renew
+	// itself.
 	ErrNotRenewable = errors.New("the token cannot be renewed")
-	// ErrNotAllowed: the token's policies do not allow a question on the side.
+	// ErrNotAllowed: the token's policies do not allow a lookup that reads do not depend on.
 	ErrNotAllowed = errors.New("vault does not tell")
 	// ErrClosed: the connection is closed.
 	ErrClosed = errors.New("vault connection is closed")
 )
 
-// Outage reports whether err says that Vault is out: it cannot be reached, is sealed, or answers 429 or 5xx.
-// These are the errors in which a stale copy may be served.
+// Outage reports whether err means that Vault is out: it cannot be reached, is sealed, or answers
+// 429 or 5xx. Only these errors allow a stale copy.
 func Outage(err error) bool {
-	return errors.Is(err, ErrUnreachable) || errors.Is(err, ErrSealed) || errors.Is(err, ErrRateLimited)
+	return errors.Is(err, ErrUnreachable) || errors.Is(err, ErrSealed) ||
+		errors.Is(err, ErrRateLimited)
 }
 
-// CallError is the type of every error of this package but ErrInvalidReference's: a sentinel above, with what
-// a person needs to act on it.
+// CallError is the type of every error of this package except ErrInvalidReference's: a sentinel
+// above, with what a person needs to act on it.
 type CallError struct {
 	// Sentinel is one of the Err variables above, or wraps one with a text that says more.
 	Sentinel error
 	// Doing says what was being done, for example "log in".
 	Doing string
-	// Remedy tells the person what to do next; safe to show to anybody. Empty where the sentinel says it all.
+	// Remedy tells the person what to do next; safe to show to anybody. Empty where the sentinel
+	// says it all.
 	Remedy string
-	// RetryAfter is when trying again makes sense, counted from the error; 0 is unknown.
+	// RetryAfter is how long to wait before trying again; 0 means unknown.
 	RetryAfter time.Duration
-	// Cause is for logs at debug level only: it may name addresses and ports, never credentials or Vault's
-	// own error text. May be nil. It is not part of Error's text.
+	// Cause is for logs at debug level only: it may name addresses and ports, never credentials or
+	// Vault's own error text. May be nil. It is not part of Error's text.
 	Cause error
 	// Status is the HTTP status of the answer; 0 when there was none.
 	Status int
-	// Reach says how far the failure reaches.
+	// Reach is how far the failure reaches.
 	Reach Reach
 }
 
-// Reach says what a failure lets one expect of other calls.
+// Reach is what a failure says about other calls.
 type Reach int
 
 const (
-	// ReachNothing is no failure of Vault's: it has answered, and others may expect the same.
+	// ReachNothing means that Vault answered: other calls may expect an answer too.
 	ReachNothing Reach = iota
-	// ReachPath is a failure of this path, and perhaps of no other.
+	// ReachPath means that this path failed, and perhaps no other.
 	ReachPath
-	// ReachNode is a failure of the node that has answered: another one, by a new connection, may do better.
+	// ReachNode means that the node which answered failed. Another node, over a new connection, may
+	// do better.
 	ReachNode
-	// ReachNetwork is that no answer came, whatever was asked.
+	// ReachNetwork means that no answer came, whatever the path.
 	ReachNetwork
-	// ReachTime is that no answer came in time, or that the connection ended before it: the path may be to blame.
+	// ReachTime means that no answer came in time, or that the connection ended first. The path may
+	// be to blame.
 	ReachTime
-	// ReachUnasked is that Vault was not even asked: it says nothing.
+	// ReachUnasked means that Vault was not asked, so that this says nothing about it.
 	ReachUnasked
 )
 
@@ -94,7 +102,7 @@ func (e *CallError) Error() string { return e.Doing + ": " + e.Sentinel.Error() 
 // Unwrap returns the sentinel, and so hides the cause from errors.Is.
 func (e *CallError) Unwrap() error { return e.Sentinel }
 
-// ReachOf returns how far a failure reaches. An error that is not a *CallError is the caller's own.
+// ReachOf returns how far a failure reaches. Only a *CallError says anything about Vault.
 func ReachOf(err error) Reach {
 	if call, ok := errors.AsType[*CallError](err); ok {
 		return call.Reach
@@ -102,7 +110,7 @@ func ReachOf(err error) Reach {
 	return ReachNothing
 }
 
-// Attrs are the log attributes of an error at info level and above.
+// Attrs returns the log attributes of an error at info level and above.
 func Attrs(err error) []any {
 	attrs := []any{"error", err.Error()}
 	call, ok := errors.AsType[*CallError](err)
@@ -118,7 +126,7 @@ func Attrs(err error) []any {
 	return attrs
 }
 
-// DebugAttrs are the log attributes of an error at debug level: with its cause.
+// DebugAttrs returns the log attributes of an error at debug level, which include its cause.
 func DebugAttrs(err error) []any {
 	attrs := Attrs(err)
 	if call, ok := errors.AsType[*CallError](err); ok && call.Cause != nil {
@@ -127,7 +135,7 @@ func DebugAttrs(err error) []any {
 	return attrs
 }
 
-// RetryAfter returns when trying again makes sense, counted from the error; 0 is unknown.
+// RetryAfter returns how long to wait before trying again; 0 means unknown.
 func RetryAfter(err error) time.Duration {
 	if call, ok := errors.AsType[*CallError](err); ok {
 		return call.RetryAfter

@@ -9,21 +9,25 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unique"
 
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
 )
 
 const doingRead = "read the secret"
 
-// ErrNothing wraps ErrNotFound: Vault's 404 without a word, which KV version 1 and 2 both give for a missing secret.
-var ErrNothing = &CallError{Sentinel: ErrNotFound, Doing: doingRead, Remedy: "check the path and the version: Vault has no such secret"}
+// ErrNothing wraps ErrNotFound. It is Vault's 404 without a message, which KV version 1 and 2 both
+// give for a missing secret.
+var ErrNothing = &CallError{Sentinel: ErrNotFound, Doing: doingRead,
+	Remedy: "check the path and the version: Vault has no such secret"}
 
-// Read reads one version of the KV v2 secret at a Reference's Path; version 0 is the latest. Errors: ErrNotFound,
-// ErrVersionDeleted, ErrVersionDestroyed, ErrPermissionDenied, ErrInvalidToken, ErrNotKVv2, ErrInvalidPath, ErrTooLarge;
-// an outage (see Outage); ctx's own. ErrNothing leaves open whether the mount is of KV version 2: ask Mount.
-func (c *Client) Read(ctx context.Context, token redact.String, path string, version uint32) (*Secret, error) {
-	r := request{doing: doingRead, kind: CallRead, method: http.MethodGet, path: path, template: "{mount}/data/{path}", token: token}
+// Read reads one version of the KV v2 secret at a Reference's Path; version 0 is the latest.
+// Errors: ErrNotFound, ErrVersionDeleted, ErrVersionDestroyed, ErrPermissionDenied,
+// ErrInvalidToken, ErrNotKVv2, ErrInvalidPath, ErrTooLarge; an outage (see Outage); ctx's own.
+// After ErrNothing the mount may still be KV version 1: ask Mount.
+func (c *Client) Read(ctx context.Context, token redact.String, path string,
+	version uint32) (*Secret, error) {
+	r := request{doing: doingRead, kind: CallRead, method: http.MethodGet, path: path,
+		template: "{mount}/data/{path}", token: token}
 	if version != 0 {
 		r.params = url.Values{"version": {strconv.FormatUint(uint64(version), 10)}}
 	}
@@ -31,6 +35,7 @@ func (c *Client) Read(ctx context.Context, token redact.String, path string, ver
 	if err != nil {
 		return nil, err
 	}
+	defer ans.release()
 	was := asked{path: path, honoured: c.Honours(token)}
 	if !was.honoured && ans.knowsToken() {
 		c.honoured.Store(&token)
@@ -38,26 +43,28 @@ func (c *Client) Read(ctx context.Context, token redact.String, path string, ver
 	return decideRead(ans, was)
 }
 
-// knowsToken reports whether the answer to a read shows that Vault knows the token: its policies have been asked.
+// knowsToken reports whether the answer to a read proves that Vault knows the token: it got as far
+// as its policies.
 func (a *answer) knowsToken() bool {
-	return a.isGood(CallRead) || a.status == http.StatusForbidden && !a.deniesPlainly() && !a.knowsNoToken()
+	return a.isGood(CallRead) || a.status == http.StatusForbidden && !a.deniesPlainly() &&
+		!a.knowsNoToken()
 }
 
-// Honours reports whether the token is the last one that Vault has shown to know, by its answer to a Read.
+// Honours reports whether the token is the last one that Vault proved to know in answer to a Read.
 func (c *Client) Honours(token redact.String) bool {
 	last := c.honoured.Load()
 	return last != nil && *last == token
 }
 
-// asked is what a read has asked for.
+// asked describes a read.
 type asked struct {
 	path string
-	// honoured says that Vault has answered a read with the same token before.
+	// honoured means that Vault has answered a read with the same token before.
 	honoured bool
 }
 
-// decideRead turns Vault's answer to a read into the secret or the sentinel that it means; it is the only place that
-// does.
+// decideRead turns Vault's answer to a read into a secret or a sentinel. No other code decides
+// that.
 func decideRead(ans *answer, was asked) (*Secret, error) {
 	switch ans.status {
 	case http.StatusOK:
@@ -67,12 +74,15 @@ func decideRead(ans *answer, was asked) (*Secret, error) {
 	case http.StatusForbidden:
 		return nil, decideForbidden(ans, was)
 	case http.StatusBadRequest:
-		return nil, &CallError{Sentinel: ErrInvalidPath, Doing: doingRead, Status: ans.status, Remedy: "check the mount and the path of the secret"}
+		return nil, &CallError{Sentinel: ErrInvalidPath, Doing: doingRead, Status: ans.status,
+			Remedy: "check the mount and the path of the secret"}
 	case http.StatusMethodNotAllowed:
 		return nil, NotKVv2()
 	}
-	return nil, &CallError{Sentinel: ErrUnreachable, Doing: doingRead, Status: ans.status, Reach: ReachPath,
-		Remedy: "check what answers at the address: Vault gives no such answer (HTTP " + ans.code() + ")"}
+	return nil, &CallError{Sentinel: ErrUnreachable, Doing: doingRead, Status: ans.status,
+		Reach: ReachPath,
+		Remedy: "check what answers at the address: Vault gives no such answer (HTTP " +
+			ans.code() + ")"}
 }
 
 func decideFound(ans *answer) (*Secret, error) {
@@ -80,7 +90,8 @@ func decideFound(ans *answer) (*Secret, error) {
 	if ans.misshaped || found == nil || found.Metadata == nil || found.Metadata.Version == 0 {
 		return nil, NotKVv2()
 	}
-	if ans.body.LeaseDuration != 0 { // only version 1 leases: its secret looks like one of version 2
+	// Only version 1 sets a lease: its secret may look like one of version 2.
+	if ans.body.LeaseDuration != 0 {
 		return nil, NotKVv2()
 	}
 	if found.Data == nil {
@@ -92,7 +103,8 @@ func decideFound(ans *answer) (*Secret, error) {
 	if err != nil {
 		return nil, NotKVv2()
 	}
-	return newSecret(texts, others, found.Metadata.Version, found.Metadata.CreatedTime, found.Metadata.deletedAt()), nil
+	return newSecret(texts, others, found.Metadata.Version, found.Metadata.CreatedTime,
+		found.Metadata.deletedAt()), nil
 }
 
 func decideNotFound(ans *answer) error {
@@ -115,23 +127,27 @@ func decideNotFound(ans *answer) error {
 	return ErrNothing
 }
 
-// decideForbidden tells a token that Vault does not know from a read that it does not allow. A plain denial is OpenBao's
-// answer to a token that is no more, but also the answer to one from a network that it is not bound to: the first has been
-// honoured before.
+// decideForbidden tells a token that Vault does not know from a read that it does not allow.
+// OpenBao denies plainly when a token is gone, but also when the token is bound to another network.
+// Only a token that is gone was honoured before.
 func decideForbidden(ans *answer, was asked) error {
 	if ans.knowsNoToken() || ans.deniesPlainly() && was.honoured {
-		return &CallError{Sentinel: ErrInvalidToken, Doing: doingRead, Status: ans.status, Remedy: "log in anew"}
+		return &CallError{Sentinel: ErrInvalidToken, Doing: doingRead, Status: ans.status,
+			Remedy: "log in anew"}
 	}
 	denied := &CallError{Sentinel: ErrPermissionDenied, Doing: doingRead, Status: ans.status,
-		Remedy: "check the path, the mount above all; if it is right, give the role a policy with path " +
+		Remedy: "check the path, the mount above all; if it is right, give the role a policy " +
+			"with path " +
 			strconv.Quote(was.path) + ` { capabilities = ["read"] }`}
 	if ans.deniesPlainly() {
-		denied.Remedy = "check token_bound_cidrs of the role: Vault refuses the token before it looks at its policies, as one from another network"
+		denied.Remedy = "check token_bound_cidrs of the role: Vault refuses the token before it " +
+			"looks at its policies, as one from another network"
 	}
 	return denied
 }
 
-// gone returns why a version without data has none, and nil when its data is null though nobody deleted it.
+// gone returns why a version has no data: deleted or destroyed. It returns nil when the data is
+// null and nobody deleted it.
 func (m *kvMetadata) gone(now time.Time) error {
 	switch {
 	case m.Destroyed:
@@ -142,8 +158,8 @@ func (m *kvMetadata) gone(now time.Time) error {
 	return nil
 }
 
-// deletedAt is when the version's deletion comes, or came; delete_version_after sets a time ahead. The zero time is
-// that none is set, or one that nobody can read.
+// deletedAt is when the version's deletion comes, or came: delete_version_after sets a time ahead.
+// The zero time means that none is set, or that it cannot be parsed.
 func (m *kvMetadata) deletedAt() time.Time {
 	at, err := time.Parse(time.RFC3339Nano, m.DeletionTime)
 	if err != nil {
@@ -152,10 +168,10 @@ func (m *kvMetadata) deletedAt() time.Time {
 	return at
 }
 
-// decodeFields returns the strings and the other values of a secret.
+// decodeFields decodes the strings and the other values of a secret.
 func decodeFields(raw map[string]json.RawMessage) (texts, others []field, err error) {
 	for key, text := range raw {
-		key = unique.Make(key).Value() // most secrets have the same few keys: one copy of each is enough
+		key = keysOfAll.share(key)
 		if len(text) == 0 || text[0] != '"' {
 			others = append(others, field{key: key, text: string(text)})
 			continue
@@ -169,7 +185,7 @@ func decodeFields(raw map[string]json.RawMessage) (texts, others []field, err er
 	return texts, others, nil
 }
 
-// decodeString decodes a JSON string, which nearly always holds no escapes.
+// decodeString decodes a JSON string, on a fast path when it has no escapes, as nearly always.
 func decodeString(text json.RawMessage) (string, error) {
 	inner := string(text[1 : len(text)-1])
 	if !strings.Contains(inner, `\`) && isPrintableASCII(inner) {
@@ -183,7 +199,8 @@ func decodeString(text json.RawMessage) (string, error) {
 }
 
 func versionDestroyed() error {
-	return &CallError{Sentinel: ErrVersionDestroyed, Doing: doingRead, Remedy: "write a new version of the secret, or ask for another version"}
+	return &CallError{Sentinel: ErrVersionDestroyed, Doing: doingRead,
+		Remedy: "write a new version of the secret, or ask for another version"}
 }
 
 func versionDeleted() error {
@@ -194,5 +211,6 @@ func versionDeleted() error {
 // NotKVv2 is ErrNotKVv2 with what to do about it.
 func NotKVv2() error {
 	return &CallError{Sentinel: ErrNotKVv2, Doing: doingRead,
-		Remedy: "name a path of a KV version 2 mount, mount/data/path; enable versioning on the mount if it is version 1"}
+		Remedy: "name a path of a KV version 2 mount, mount/data/path; enable versioning on the " +
+			"mount if it is version 1"}
 }

@@ -16,27 +16,31 @@ import (
 	"syscall"
 )
 
-// transportError turns an error of net/http into ErrUnreachable, or into ctx's error when the caller gave up.
+// transportError turns an error of net/http into ErrUnreachable, or into ctx's error when the
+// caller left.
 func (c *Client) transportError(ctx context.Context, doing string, err error) error {
 	if urlErr, ok := errors.AsType[*url.Error](err); ok {
 		err = urlErr.Err // without the URL
 	}
 	switch {
 	case ctx.Err() == nil:
-		return &CallError{Sentinel: ErrUnreachable, Doing: doing, Remedy: networkRemedy(err, c.proxy()), Cause: loggable(err), Reach: reachOf(err)}
+		return &CallError{Sentinel: ErrUnreachable, Doing: doing,
+			Remedy: networkRemedy(err, c.proxy()), Cause: loggable(err), Reach: reachOf(err)}
 	case errors.Is(context.Cause(ctx), ErrTimeout):
 		return TimeoutError(doing)
 	}
 	return fmt.Errorf("%s: %w", doing, ctx.Err())
 }
 
-// TimeoutError is what a call ends with that Vault has not answered in time.
+// TimeoutError is the error of a call that Vault did not answer in time.
 func TimeoutError(doing string) error {
 	return &CallError{Sentinel: ErrUnreachable, Doing: doing, Cause: ErrTimeout, Reach: ReachTime,
-		Remedy: "check that Vault is up and that a firewall lets the connection through, or raise the timeout"}
+		Remedy: "check that Vault is up and that a firewall lets the connection through, or " +
+			"raise the timeout"}
 }
 
-// reachOf tells a connection that could not be made, which is nobody's own fault, from an answer that did not come.
+// reachOf tells a connection that could not be made, which no path causes, from an answer that did
+// not come.
 func reachOf(err error) Reach {
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
 		return ReachNetwork
@@ -48,7 +52,8 @@ func reachOf(err error) Reach {
 	return ReachNetwork
 }
 
-// isCut reports whether the connection ended before the answer did: whoever cut it may have done so because of the path.
+// isCut reports whether the connection ended before the answer did. A proxy may cut it because of
+// the path.
 func isCut(err error) bool {
 	for _, cut := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {
 		if errors.Is(err, cut) {
@@ -58,8 +63,8 @@ func isCut(err error) bool {
 	return false
 }
 
-// loggable returns err when it is the network's, the system's or TLS's, and else only its type: net/http quotes
-// in some errors what the peer sent.
+// loggable returns err when it comes from the network, the system or TLS. Of any other it returns
+// the type alone: net/http quotes the peer in some errors.
 func loggable(err error) error {
 	var (
 		network net.Error
@@ -72,7 +77,8 @@ func loggable(err error) error {
 		file    *os.PathError
 		proxy   *proxyError
 	)
-	for _, target := range []any{&network, &system, &record, &cert, &unknown, &name, &invalid, &file, &proxy} {
+	for _, target := range []any{&network, &system, &record, &cert, &unknown, &name, &invalid,
+		&file, &proxy} {
 		if errors.As(err, target) {
 			return err
 		}
@@ -99,11 +105,14 @@ func networkRemedy(err error, proxy string) string {
 	case errors.As(err, &refused):
 		return proxyRemedy(refused.status, proxy)
 	case isProxyConnect(err):
-		return "the proxy of the environment, " + proxy + ", cannot be reached: check HTTPS_PROXY and HTTP_PROXY, or add Vault's host to NO_PROXY"
+		return "the proxy of the environment, " + proxy +
+			", cannot be reached: check HTTPS_PROXY and HTTP_PROXY, or add Vault's host to NO_PROXY"
 	case errors.Is(err, ErrAddressNotAllowed):
-		return "the host resolves to an address that may not be connected to: have the operator add it to test_connection.allow"
+		return "the host resolves to an address that may not be connected to: have the operator " +
+			"add it to test_connection.allow"
 	case errors.As(err, &unknownAuthority):
-		return "the certificate is signed by an unknown authority: set tls.ca_file to the CA that signed it"
+		return "the certificate is signed by an unknown authority: set tls.ca_file to the CA " +
+			"that signed it"
 	case errors.As(err, &wrongName):
 		return "the certificate is for another name: fix the address, or set tls.server_name"
 	case errors.As(err, &invalidCert):
@@ -117,7 +126,8 @@ func networkRemedy(err error, proxy string) string {
 	case errors.As(err, &noName):
 		return "the host name of the address does not resolve: check the address and the DNS"
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
-		return "the sidecar has no file descriptor left: raise its limit (ulimit -n), or close idle connections to it"
+		return "the sidecar has no file descriptor left: raise its limit (ulimit -n), or close " +
+			"idle connections to it"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "nothing listens at the address: check host and port, and that Vault runs"
 	case errors.As(err, &timeout) && timeout.Timeout():
@@ -126,29 +136,34 @@ func networkRemedy(err error, proxy string) string {
 	return "check the address, the network and that Vault runs"
 }
 
-// isTLSAlert reports whether the peer has ended the handshake by an alert. A tls.AlertError is only QUIC's.
+// isTLSAlert reports whether the peer ended the handshake with an alert. It does not look for
+// tls.AlertError, which crypto/tls returns for QUIC only.
 func isTLSAlert(err error) bool {
 	op, ok := errors.AsType[*net.OpError](err)
 	return ok && op.Op == "remote error"
 }
 
-// alertRemedy says what to change after a peer's alert, whose description is one of crypto/tls's own texts.
+// alertRemedy says what to change after an alert, whose description is crypto/tls's own text.
 func alertRemedy(err error) string {
 	text := err.Error()
 	switch {
 	case strings.Contains(text, "certificate required"):
-		// A certificate of a CA that the server does not name is not even shown to it.
-		return "the server wants a client certificate: set tls.client_cert_file and tls.client_key_file, or, if they are set, replace " +
+		// Go does not even send a certificate whose CA the server does not name.
+		return "the server wants a client certificate: set tls.client_cert_file and " +
+			"tls.client_key_file, or, if they are set, replace " +
 			"them by a pair that is signed by a CA that the server trusts"
 	case strings.Contains(text, "certificate"), strings.Contains(text, "access denied"):
-		return "the server refused the client certificate, which may be expired or signed by a CA that it does not trust: " +
+		return "the server refused the client certificate, which may be expired or signed by a " +
+			"CA that it does not trust: " +
 			"replace tls.client_cert_file and tls.client_key_file"
 	case strings.Contains(text, "unrecognized name"):
-		return "the server does not know the name that it is asked for: fix the address, or set tls.server_name"
+		return "the server does not know the name that it is asked for: fix the address, or set " +
+			"tls.server_name"
 	case strings.Contains(text, "protocol version"):
-		return "the server speaks no TLS 1.2 or newer: raise tls_min_version of Vault's listener"
+		return "the server does not speak TLS 1.2 or newer: raise tls_min_version of Vault's listener"
 	}
-	return "the server refused the TLS handshake: check tls.client_cert_file, tls.client_key_file and tls.server_name"
+	return "the server refused the TLS handshake: check tls.client_cert_file, " +
+		"tls.client_key_file and tls.server_name"
 }
 
 // isProxyConnect reports whether the connection to a proxy failed.
@@ -157,14 +172,15 @@ func isProxyConnect(err error) bool {
 	return ok && op.Op == "proxyconnect"
 }
 
-// proxyRemedy says what to change when a proxy does not connect to Vault.
+// proxyRemedy says what to change when a proxy does not connect us to Vault.
 func proxyRemedy(status int, proxy string) string {
 	answered := "the proxy of the environment, " + proxy + ", answered HTTP " + strconv.Itoa(status)
 	switch {
 	case status == http.StatusProxyAuthRequired:
 		return answered + ": put its credentials into HTTPS_PROXY, or add Vault's host to NO_PROXY"
 	case status >= 500:
-		return answered + ", for it does not reach Vault: check the address, or add Vault's host to NO_PROXY"
+		return answered + ", for it does not reach Vault: check the address, or add Vault's host " +
+			"to NO_PROXY"
 	}
 	return answered + ": let it connect to Vault, or add Vault's host to NO_PROXY"
 }

@@ -17,25 +17,29 @@ const (
 	dialTimeout         = 5 * time.Second
 	tlsHandshakeTimeout = 5 * time.Second
 	idleTimeout         = 90 * time.Second
-	// maxIdle is how many connections are kept for the next requests.
+	// maxIdle is how many idle connections are kept.
 	maxIdle = 64
-	// pingAfter and pingTimeout find an HTTP/2 connection that died silently while requests are under way on it.
+	// pingAfter and pingTimeout detect an HTTP/2 connection that died silently during a request.
 	pingAfter   = 15 * time.Second
 	pingTimeout = 5 * time.Second
-	// troubledFor is how long after an answer that speaks of a node that fails each request remembers its connection,
-	// which costs a little.
+	// troubledFor is how long requests track their connections after an answer about a failing
+	// node. Tracking costs a little, so it stops when the trouble is over.
 	troubledFor = time.Minute
-	// servedLately is how long ago Vault has served at most when the answer that a node does not serve is doubted.
+	// servedLately is how recently Vault must have served for us to doubt a node that says it does
+	// not.
 	servedLately = 2 * time.Second
 	// longestPatience bounds how long a request waits on a connection that may have died.
 	longestPatience = 3 * time.Second
 )
 
-// errDeadConnection ends a request on a connection that has probably died.
+// errDeadConnection cancels a request whose connection has probably died.
 var errDeadConnection = errors.New("nothing came from a connection that was used before")
 
-// pool is the connections to one Vault; nothing is shared with another. It can leave all of them behind at once: a
-// connection may die without a word, lead to a node that is sealed, or to an address that the name no longer has.
+// pool holds the connections to one Vault and shares nothing with another. It can abandon all of
+// them at once: a connection may die silently, lead to a sealed node, or to an address that the
+// name no longer has.
+//
+// It has no CloseIdleConnections, because vault/api would call it after each failure.
 //
 // It has no CloseIdleConnections: vault/api would call it at each failure.
 type pool struct {
@@ -44,15 +48,15 @@ type pool struct {
 	files   TLS
 	tls     atomic.Pointer[tls.Config]
 	current atomic.Pointer[http.Transport]
-	// troubledAt is when an answer came last that speaks of a node that fails, in nanoseconds since 1970.
+	// troubledAt is when the last answer about a failing node came, in nanoseconds since 1970.
 	troubledAt atomic.Int64
-	// answeredAt is when an answer came last, and servedAt when one came that does not speak of a node that fails; in
-	// nanoseconds since 1970. usual is how long the last one took.
+	// answeredAt is when the last answer came, and servedAt when the last one came that does not
+	// blame the node; both in nanoseconds since 1970. usual is how long the last answer took.
 	answeredAt, servedAt, usual atomic.Int64
 }
 
-// newPool makes the pool of one Client. Proxies come from HTTPS_PROXY, HTTP_PROXY and NO_PROXY as in every Go program,
-// unless the hosts are limited: a proxy would connect to any.
+// newPool returns the pool of one Client. Proxies come from HTTPS_PROXY, HTTP_PROXY and NO_PROXY,
+// as in every Go program, unless the hosts are limited: a proxy would connect to any.
 func newPool(files TLS, address *url.URL, allowedHosts []string) (*pool, error) {
 	config, err := files.config()
 	if err != nil {
@@ -63,7 +67,7 @@ func newPool(files TLS, address *url.URL, allowedHosts []string) (*pool, error) 
 	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
 	if allowedHosts != nil {
 		proxy = nil
-		if err := newDestinations(allowedHosts).guardDialer(dialer, address); err != nil {
+		if err := newAllowlist(allowedHosts).guardDialer(dialer, address); err != nil {
 			return nil, err
 		}
 	} else if found, _ := proxy(&http.Request{URL: address}); found != nil {
@@ -80,7 +84,8 @@ func newPool(files TLS, address *url.URL, allowedHosts []string) (*pool, error) 
 			IdleConnTimeout:        idleTimeout,
 			DisableCompression:     true,
 			ForceAttemptHTTP2:      true,
-			HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
+			HTTP2: &http.HTTP2Config{SendPingTimeout: pingAfter,
+				PingTimeout: pingTimeout},
 		}
 	}
 	p.tls.Store(config)
@@ -88,15 +93,16 @@ func newPool(files TLS, address *url.URL, allowedHosts []string) (*pool, error) 
 	return p, nil
 }
 
-// renew replaces the connections by none, unless somebody has just done so. Requests that run on old ones go on.
+// renew makes later requests use new connections, unless somebody has just done so. Requests in
+// progress stay on the old ones.
 func (p *pool) renew(old *http.Transport) {
 	if p.current.CompareAndSwap(old, p.build(p.tls.Load())) {
 		old.CloseIdleConnections()
 	}
 }
 
-// RoundTrip implements http.RoundTripper. A read that gets nothing from connections that were used before, while there is
-// still time, or meets a node that serves nobody, is made once more on a new one.
+// RoundTrip implements http.RoundTripper. It repeats a read once on a new connection, if time is
+// left, when a reused one brings nothing or leads to a node that serves nobody.
 func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
 	transport := p.current.Load()
 	patience := p.patience(req)
@@ -104,7 +110,8 @@ func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
 		return p.roundTrip(req.Context(), transport, req)
 	}
 	began := time.Now().UnixNano()
-	ctx, giveUp := context.WithCancelCause(req.Context()) // the body needs it; it ends with its parent, an operation's
+	// The body still needs the context, which ends with its parent, the operation's.
+	ctx, giveUp := context.WithCancelCause(req.Context())
 	timer := time.AfterFunc(patience, func() {
 		if p.answeredAt.Load() < began {
 			giveUp(errDeadConnection)
@@ -124,8 +131,8 @@ func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
 	return p.roundTrip(req.Context(), p.current.Load(), req)
 }
 
-// mayBeTheNode reports whether the answer says that its node serves nobody, though Vault has served a moment ago: then a
-// new connection may lead to a better one.
+// mayBeTheNode reports whether the answer says that its node serves nobody, although Vault served a
+// moment ago. Then a new connection may lead to a better node.
 func (p *pool) mayBeTheNode(resp *http.Response) bool {
 	switch status := resp.StatusCode; {
 	case status == http.StatusServiceUnavailable, isRedirect(status), status == 472, status == 473:
@@ -135,11 +142,15 @@ func (p *pool) mayBeTheNode(resp *http.Response) bool {
 }
 
 // roundTrip makes the request under ctx.
-func (p *pool) roundTrip(ctx context.Context, transport *http.Transport, req *http.Request) (*http.Response, error) {
+func (p *pool) roundTrip(ctx context.Context, transport *http.Transport,
+	req *http.Request) (*http.Response, error) {
 	began := time.Now()
 	var used net.Conn
 	if began.UnixNano()-p.troubledAt.Load() < int64(troubledFor) {
-		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { used = info.Conn }})
+		ctx = httptrace.WithClientTrace(ctx,
+			&httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
+				used = info.Conn
+			}})
 	}
 	if ctx != req.Context() {
 		req = req.WithContext(ctx)
@@ -164,13 +175,14 @@ func (p *pool) roundTrip(ctx context.Context, transport *http.Transport, req *ht
 
 func isRedirect(status int) bool { return status >= 300 && status < 400 }
 
-// speaksOfTheNode reports whether another node might answer better than with the status.
+// speaksOfTheNode reports whether the status blames the node, so that another one might do better.
 func speaksOfTheNode(status int) bool {
-	return status >= 500 || isRedirect(status) || status == http.StatusPreconditionFailed || status == 472 || status == 473
+	return status >= 500 || isRedirect(status) || status == http.StatusPreconditionFailed ||
+		status == 472 || status == 473
 }
 
-// lastBody is the last one that its connection brings: the next request goes over another one. At its end the connection
-// is everybody's again, so that it is closed at once: a read that has just taken it is repeated by net/http.
+// lastBody is the last body that its connection brings. At its end the connection goes back to the
+// pool, so lastBody closes it at once. net/http repeats a read that took it in between.
 type lastBody struct {
 	io.ReadCloser
 	conn net.Conn
@@ -192,8 +204,8 @@ func (b lastBody) Close() error {
 	return err
 }
 
-// patience is how long to wait for an answer before the connection counts as dead; 0 is for ever. A Vault that is known
-// to be slow is given more time, and who has a new connection all of it.
+// patience is how long to wait for an answer before the connection counts as dead; 0 means for
+// ever. A Vault that is known to be slow gets more time, and a new connection all of it.
 func (p *pool) patience(req *http.Request) time.Duration {
 	deadline, bounded := req.Context().Deadline()
 	if req.Method != http.MethodGet || !bounded || p.answeredAt.Load() == 0 {
@@ -220,8 +232,8 @@ func refusedByProxy(_ context.Context, _ *url.URL, _ *http.Request, resp *http.R
 	return nil
 }
 
-// bounded is a RoundTripper whose answers end with ErrTooLarge after MaxAnswerBytes: vault/api reads those that it
-// takes for errors whole.
+// bounded is a RoundTripper whose bodies end with ErrTooLarge after MaxAnswerBytes. It is needed
+// because vault/api reads the body of an error whole.
 type bounded struct{ http.RoundTripper }
 
 // RoundTrip implements http.RoundTripper.
@@ -232,7 +244,7 @@ func (b bounded) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	left := int64(MaxAnswerBytes)
 	if resp.ContentLength > left {
-		left = -1 // there is no need to read it
+		left = -1 // no need to read it
 	}
 	resp.Body = &boundedBody{ReadCloser: resp.Body, left: left}
 	return resp, nil
@@ -255,14 +267,47 @@ func (b *boundedBody) Read(into []byte) (int, error) {
 	return n, err
 }
 
-// readBody reads an answer's body, which is bounded.
-func readBody(resp *http.Response) ([]byte, error) {
+// readBeginning reads an answer's body up to smallAnswer. Where there is more, size is how large
+// the whole may be; it is 0 when the body has ended.
+func readBeginning(resp *http.Response) (begun []byte, size int64, err error) {
 	const usual = 1 << 10
-	size := usual
+	room := int64(usual)
 	if 0 < resp.ContentLength && resp.ContentLength <= MaxAnswerBytes {
-		size = int(resp.ContentLength) + 1 // room to see the end without growing
+		room = min(resp.ContentLength, smallAnswer) + 1 // room to see the end without growing
 	}
-	body := make([]byte, 0, size)
+	begun = make([]byte, 0, room)
+	for {
+		n, err := resp.Body.Read(begun[len(begun):cap(begun)])
+		begun = begun[:len(begun)+n]
+		switch {
+		case errors.Is(err, io.EOF):
+			return begun, 0, nil
+		case err != nil:
+			return nil, 0, err
+		case len(begun) > smallAnswer:
+			return begun, wholeSize(resp), nil
+		case len(begun) == cap(begun):
+			begun = append(begun, 0)[:len(begun)]
+		}
+	}
+}
+
+// wholeSize is how large the body of an answer may be.
+func wholeSize(resp *http.Response) int64 {
+	if 0 < resp.ContentLength && resp.ContentLength <= MaxAnswerBytes {
+		return resp.ContentLength
+	}
+	return MaxAnswerBytes
+}
+
+// readRest reads on to the end of a body that has begun and may have size bytes. Without knowing it
+// grows: what is too large then ends at the bound.
+func readRest(resp *http.Response, begun []byte, size int64) ([]byte, error) {
+	room := size + 1
+	if resp.ContentLength < 0 {
+		room = 4 * smallAnswer
+	}
+	body := append(make([]byte, 0, room), begun...)
 	for {
 		n, err := resp.Body.Read(body[len(body):cap(body)])
 		body = body[:len(body)+n]

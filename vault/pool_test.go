@@ -17,7 +17,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/redact"
 )
 
-// pipes is a network inside a bubble, where sockets do not work. Each connection that is dialled is a pipe to a server.
+// pipes is a network inside a bubble, where sockets do not work. Each connection that is dialled is
+// a pipe to a server.
 type pipes struct {
 	accept chan net.Conn
 	closed chan struct{}
@@ -111,14 +112,17 @@ func (p *pipes) goSilent() {
 	}
 }
 
-// onPipes runs a test of a Client whose server is in the bubble, too. The server is told the number of the connection
-// that a request came by.
-func onPipes(t *testing.T, serve func(w http.ResponseWriter, r *http.Request, conn string), test func(t *testing.T, c *Client, p *pipes)) {
+// onPipes runs a test of a Client whose server is in the bubble, too. The server is told the number
+// of the connection that a request came by.
+func onPipes(t *testing.T, serve func(w http.ResponseWriter, r *http.Request, conn string),
+	test func(t *testing.T, c *Client, p *pipes)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		p := &pipes{accept: make(chan net.Conn), closed: make(chan struct{})}
 		server := &http.Server{ErrorLog: log.New(io.Discard, "", 0), ReadHeaderTimeout: time.Hour,
-			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { serve(w, r, r.RemoteAddr) })}
+			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				serve(w, r, r.RemoteAddr)
+			})}
 		go func() { _ = server.Serve(p) }() // ends with server.Close
 		defer func() { _ = server.Close() }()
 		c, err := New(Config{Endpoint: Endpoint{Address: "http://vault:8200"}})
@@ -153,7 +157,9 @@ func aSecret(w http.ResponseWriter) {
 
 func TestAConnectionThatWentSilentIsLeftWithin3Seconds(t *testing.T) {
 	for _, timeout := range []time.Duration{3 * time.Second, 10 * time.Second, time.Minute} {
-		onPipes(t, func(w http.ResponseWriter, _ *http.Request, _ string) { aSecret(w) }, func(t *testing.T, c *Client, p *pipes) {
+		onPipes(t, func(w http.ResponseWriter, _ *http.Request, _ string) {
+			aSecret(w)
+		}, func(t *testing.T, c *Client, p *pipes) {
 			if _, err := readWithin(t, c, timeout); err != nil {
 				t.Fatal(err)
 			}
@@ -171,7 +177,8 @@ func TestAConnectionThatWentSilentIsLeftWithin3Seconds(t *testing.T) {
 }
 
 func TestASlowVaultIsNotTakenForADeadConnection(t *testing.T) {
-	for _, delay := range []time.Duration{500 * time.Millisecond, 2 * time.Second, 4 * time.Second} {
+	for _, delay := range []time.Duration{500 * time.Millisecond, 2 * time.Second,
+		4 * time.Second} {
 		requests := 0 // the server answers one at a time
 		onPipes(t, func(w http.ResponseWriter, _ *http.Request, _ string) {
 			requests++
@@ -238,7 +245,8 @@ func TestAConnectionThatLeadsToANodeThatFailsIsLeftWhileOthersStay(t *testing.T)
 		}
 		conns := p.dialled()
 		if len(conns) < 3 || !conns[1].isEnded() || conns[0].isEnded() {
-			t.Errorf("%d connections; that to the bad node is closed: %v, that to the good one: %v", len(conns), conns[1].isEnded(), conns[0].isEnded())
+			t.Errorf("%d connections; that to the bad node is closed: %v, that to the good one: %v",
+				len(conns), conns[1].isEnded(), conns[0].isEnded())
 		}
 		if failed := inParallel(); failed != 0 {
 			t.Errorf("%d reads failed after the bad node was left", failed)

@@ -12,12 +12,12 @@ import (
 // maxReferenceBytes is the contract's limit on the length of a reference.
 const maxReferenceBytes = 1024
 
-// ErrInvalidReference is wrapped by every error of ParseReference and ParsePrefix. The error's text never
-// quotes the reference: flows put user input there.
+// ErrInvalidReference is wrapped by every error of ParseReference and ParsePrefix. The text never
+// quotes the reference, because flows put user input there.
 var ErrInvalidReference = errors.New("invalid secret reference")
 
-// Reference points to one key of one KV v2 secret. The zero value is no reference; ParseReference makes
-// them. It is comparable.
+// Reference names one key of one KV v2 secret. Get one from ParseReference; the zero value is not a
+// reference. It is comparable.
 type Reference struct {
 	// Path is the KV v2 API path of the secret, `mount/data/path/to/secret`.
 	Path string
@@ -25,9 +25,10 @@ type Reference struct {
 	Key string
 }
 
-// ParseReference parses `mount/data/path/to/secret/key`, or, with a key given, `mount/data/path/to/secret`.
-// Which `data` segment ends the mount is Vault's business: a mount may hold several segments, and a segment
-// of the secret's path may itself be called `data`. Errors wrap ErrInvalidReference and say what to change.
+// ParseReference parses `mount/data/path/to/secret/key`, or, with a key given,
+// `mount/data/path/to/secret`. It does not decide which `data` segment ends the mount: only Vault
+// knows, since a mount may have several segments and a secret's path may hold a `data` of its own.
+// Errors wrap ErrInvalidReference and say what to change.
 func ParseReference(path, key string) (Reference, error) {
 	if err := checkText("key", key); err != nil {
 		return Reference{}, err
@@ -57,14 +58,14 @@ func ParseOptionalReference(path string) (*Reference, error) {
 	return &reference, nil
 }
 
-// cutLastSegment returns what stands before the last slash, nothing when there is none, and what stands after it.
+// cutLastSegment splits text at its last slash. Without a slash, all of it is the last segment.
 func cutLastSegment(path string) (before, last string) {
 	i := strings.LastIndexByte(path, '/')
 	return path[:max(i, 0)], path[i+1:]
 }
 
-// ParsePrefix checks a prefix of references: it ends in "/" and what stands before obeys the rules of a
-// reference, except that it may be shorter. Errors wrap ErrInvalidReference and say what to change.
+// ParsePrefix checks a prefix of references: it ends in "/", and the rest follows the rules of a
+// reference but may be shorter. Errors wrap ErrInvalidReference and say what to change.
 func ParsePrefix(prefix string) (string, error) {
 	path, ok := strings.CutSuffix(prefix, "/")
 	if !ok {
@@ -95,11 +96,11 @@ func checkPath(path string) error {
 	return nil
 }
 
-// checkSegments refuses empty segments, "." and "..", each of which begins the path, ends it, or stands behind a slash.
+// checkSegments refuses empty segments, "." and "..".
 func checkSegments(path string) error {
 	ends := path[0] == '/' || path[0] == '.' || path[len(path)-1] == '/'
 	if !ends && !strings.Contains(path, "//") && !strings.Contains(path, "/.") {
-		return nil // nearly always, without a closer look
+		return nil // nearly always, so this check is cheap
 	}
 	for segment := range strings.SplitSeq(path, "/") {
 		switch segment {
@@ -112,7 +113,8 @@ func checkSegments(path string) error {
 	return nil
 }
 
-// isVaultsOwn reports whether Vault keeps tokens or configuration in the mount, never KV secrets.
+// isVaultsOwn reports whether the mount is one where Vault keeps tokens or configuration, never KV
+// secrets.
 func isVaultsOwn(mount string) bool {
 	switch mount {
 	case "sys", "auth", "identity", "cubbyhole":
@@ -126,7 +128,7 @@ func checkText(what, text string) error {
 	switch {
 	case len(text) > maxReferenceBytes:
 		return invalid(fmt.Sprintf("the %s is longer than %d bytes", what, maxReferenceBytes))
-	case isPrintableASCII(text): // nearly always, and far quicker than what follows
+	case isPrintableASCII(text): // nearly always, and much faster than what follows
 		return nil
 	case !utf8.ValidString(text):
 		return invalid(fmt.Sprintf("the %s is not valid UTF-8", what))
@@ -145,31 +147,35 @@ func isPrintableASCII(text string) bool {
 	return true
 }
 
-// holdsDataSegment reports whether a `data` segment stands after at least one mount segment and before at
-// least one secret segment. No segment of the path is empty.
+// holdsDataSegment reports whether a `data` segment stands after at least one mount segment and
+// before at least one secret segment. No segment of the path is empty.
 func holdsDataSegment(path string) bool { return strings.Contains(path, "/data/") }
 
-// missingPart says what a path lacks whose secret holdsDataSegment refuses. endsInKey says that its last segment
-// was taken for the key.
+// missingPart says what is missing from a path that holdsDataSegment refused. endsInKey means that
+// its last segment was taken for the key.
 func missingPart(path string, endsInKey bool) error {
 	segments := strings.Split(path, "/")
 	after := slices.Index(segments[1:], "data") + 2 // where the path of the secret begins
 	switch {
 	case strings.ContainsRune(segments[len(segments)-1], '#'):
-		return invalid("the key stands behind a slash, and not behind #: write mount/data/path/to/secret/key")
+		return invalid("the key follows a slash, not #: write " +
+			"mount/data/path/to/secret/key")
 	case after < 2 && slices.Contains(segments[1:], "metadata"):
-		return invalid("it is the path of metadata: write data in the place of metadata, mount/data/path/to/secret/key")
+		return invalid("it is the path of metadata: write data instead of metadata, " +
+			"mount/data/path/to/secret/key")
 	case after < 2 && strings.Contains(path, `\`):
-		return invalid(`write / between the segments, and not \: mount/data/path/to/secret/key`)
+		return invalid(`write / between the segments, not \: mount/data/path/to/secret/key`)
 	case after < 2 && strings.Contains(strings.ToLower(path), "%2f"):
 		return invalid("send it as it is, not percent-encoded: mount/data/path/to/secret/key")
 	case after < 2:
-		return invalid("there is no data segment after the mount: write mount/data/path/to/secret/key " +
+		return invalid("there is no data segment after the mount: write " +
+			"mount/data/path/to/secret/key " +
 			"(vault kv paths leave data out)")
 	case endsInKey && len(segments) == after+1:
 		return invalid("the key is missing at the end: write mount/data/path/to/secret/key")
 	}
-	return invalid("the secret is missing after the data segment: write mount/data/path/to/secret/key")
+	return invalid("the secret is missing after the data segment: write " +
+		"mount/data/path/to/secret/key")
 }
 
 func invalid(remedy string) error {

@@ -66,7 +66,8 @@ func TestReferencesThatAreRefused(t *testing.T) {
 }
 
 func TestARefusedReferenceNamesThePartThatIsMissing(t *testing.T) {
-	const noData, noKey, noSecret = "there is no data segment after the mount", "the key is missing at the end",
+	const noData, noKey, noSecret = "there is no data segment after the mount",
+		"the key is missing at the end",
 		"the secret is missing after the data segment"
 	for input, want := range map[[2]string]string{
 		{"hush/mysec/api/key", ""}: noData,
@@ -90,7 +91,8 @@ func TestARefusedReferenceNamesThePartThatIsMissing(t *testing.T) {
 }
 
 func TestAReferenceInTheFormOfAnotherToolIsNamed(t *testing.T) {
-	const v1, url, stored, hash = "it begins with v1/", "it is a URL", "it is a stored reference in {{ }}", "the key stands behind a slash, and not behind #"
+	const v1, url, stored, hash = "it begins with v1/", "it is a URL",
+		"it is a stored reference in {{ }}", "the key follows a slash, not #"
 	for input, want := range map[[2]string]string{
 		{"v1/hush/data/x/key", ""}:                     v1,
 		{"/v1/hush/data/x/key", ""}:                    v1,
@@ -114,21 +116,24 @@ func TestAReferenceInTheFormOfAnotherToolIsNamed(t *testing.T) {
 		{"secret/data/hush#api_key", ""}:               hash,
 		{"team/kv/data/hush#api_key", ""}:              hash,
 		{"vault:secret/data/hush#KEY", ""}:             hash,
-		{`secret\data\hush\key`, ""}:                   `write / between the segments, and not \`,
+		{`secret\data\hush\key`, ""}:                   `write / between the segments, not \`,
 		{"secret%2Fdata%2Fhush%2fkey", ""}:             "not percent-encoded",
-		{"secret/metadata/hush/key", ""}:               "write data in the place of metadata",
+		{"secret/metadata/hush/key", ""}:               "write data instead of metadata",
 		{"secret/hush/key", ""}:                        "vault kv paths leave data out",
 	} {
 		_, err := ParseReference(input[0], input[1])
-		if !errors.Is(err, ErrInvalidReference) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "mount/data/path/to/secret/key") {
+		if !errors.Is(err, ErrInvalidReference) || !strings.Contains(err.Error(), want) ||
+			!strings.Contains(err.Error(), "mount/data/path/to/secret/key") {
 			t.Errorf("%q: %v, want %q", input, err, want)
 		}
 		if err != nil && strings.Contains(err.Error(), "hush") {
 			t.Errorf("%q is quoted: %v", input, err)
 		}
 	}
-	for _, prefix := range []string{"v1/", "v1/secret/", "https://vault/v1/secret/", "{{prod|ap_sep_v1|secret/"} {
-		if got, err := ParsePrefix(prefix); !errors.Is(err, ErrInvalidReference) || !strings.Contains(err.Error(), "it ") {
+	for _, prefix := range []string{"v1/", "v1/secret/", "https://vault/v1/secret/",
+		"{{prod|ap_sep_v1|secret/"} {
+		if got, err := ParsePrefix(prefix); !errors.Is(err, ErrInvalidReference) ||
+			!strings.Contains(err.Error(), "it ") {
 			t.Errorf("%q: %q, %v", prefix, got, err)
 		}
 	}
@@ -165,7 +170,8 @@ func TestPrefixes(t *testing.T) {
 			t.Errorf("%q: %q, %v", good, got, err)
 		}
 	}
-	for _, bad := range []string{"", "/", "secret", "secret//", "/secret/", "secret/../", "sys/", "secret/\n/", "secret/\xff/"} {
+	for _, bad := range []string{"", "/", "secret", "secret//", "/secret/", "secret/../", "sys/",
+		"secret/\n/", "secret/\xff/"} {
 		if got, err := ParsePrefix(bad); !errors.Is(err, ErrInvalidReference) {
 			t.Errorf("%q: %q, %v", bad, got, err)
 		}
@@ -189,7 +195,8 @@ func FuzzParseReference(f *testing.F) {
 		if key == "" {
 			whole += "/" + ref.Key
 		}
-		if whole != path || ref.Key == "" || !utf8.ValidString(ref.Path+ref.Key) || len(path) > maxReferenceBytes {
+		if whole != path || ref.Key == "" || !utf8.ValidString(ref.Path+ref.Key) ||
+			len(path) > maxReferenceBytes {
 			t.Fatalf("%q, %q became %+v", path, key, ref)
 		}
 		for segment := range strings.SplitSeq(ref.Path, "/") {

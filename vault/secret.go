@@ -12,15 +12,16 @@ import (
 const (
 	// secretOverhead is about what a secret costs in memory besides its keys.
 	secretOverhead = 56
-	// keyOverhead is about what a key costs besides its texts: two string headers, and the rounding up of the
-	// allocations.
+	// keyOverhead is about what a key costs beside its texts: two string headers, and the
+	// allocator's rounding up.
 	keyOverhead = 48
 )
 
-// Secret is one version of a KV v2 secret. It is immutable and safe for concurrent use. It prints no value.
+// Secret is one version of a KV v2 secret. It is immutable, safe for concurrent use, and prints no
+// value.
 type Secret struct {
-	// fields are the texts by key, then the other values by key. They stand behind a pointer, where fmt does not look
-	// when it prints what holds a Secret.
+	// fields hold the texts sorted by key, then the other values sorted by key. They are behind a
+	// pointer, because fmt does not follow it when it prints a struct that contains a Secret.
 	fields    *[]field
 	createdAt int64 // in nanoseconds since 1970, or notDated: a time.Time is three times as large
 	deletedAt int64 // likewise
@@ -28,7 +29,7 @@ type Secret struct {
 	texts     uint32 // how many fields are texts
 }
 
-// notDated stands for the zero time, and for every time that nanoseconds since 1970 cannot hold.
+// notDated represents the zero time, and every time outside nanoseconds since 1970.
 const notDated = -1 << 63
 
 // field is one key with its value.
@@ -38,13 +39,14 @@ type field struct {
 
 // Value is the value of one key.
 type Value struct {
-	// Text is a JSON string's text verbatim, or any other JSON value as the JSON text that Vault sent.
+	// Text is a JSON string's text verbatim, or any other JSON value as the JSON text that Vault
+	// sent.
 	Text redact.Text
 	// JSON is false for a string and true for any other JSON value.
 	JSON bool
 }
 
-// newSecret makes a secret of strings and of other JSON values. No key may stand in them twice.
+// newSecret builds a secret from strings and other JSON values. No key may occur in both.
 func newSecret(texts, others []field, version uint32, createdAt, deletedAt time.Time) *Secret {
 	sortByKey(texts)
 	sortByKey(others)
@@ -87,9 +89,11 @@ func sortByKey(fields []field) {
 	slices.SortFunc(fields, func(a, b field) int { return cmp.Compare(a.key, b.key) })
 }
 
-// find returns the field with the key of those that are sorted by key; nil when there is none.
+// find returns the field with this key; nil when there is none. The fields are sorted by key.
 func find(fields []field, key string) *field {
-	i, ok := slices.BinarySearchFunc(fields, key, func(f field, key string) int { return cmp.Compare(f.key, key) })
+	i, ok := slices.BinarySearchFunc(fields, key, func(f field, key string) int {
+		return cmp.Compare(f.key, key)
+	})
 	if !ok {
 		return nil
 	}
@@ -99,12 +103,12 @@ func find(fields []field, key string) *field {
 // Version returns the version's number, counted from 1.
 func (s *Secret) Version() uint32 { return s.version }
 
-// CreatedAt returns when the version was written, by Vault's clock; the zero time when Vault named none, or one that is
-// more than 250 years from now.
+// CreatedAt returns when the version was written, by Vault's clock; the zero time when Vault named
+// none, or one that is more than 250 years from now.
 func (s *Secret) CreatedAt() time.Time { return undated(s.createdAt) }
 
-// DeletedAt returns when Vault deletes the version by itself (delete_version_after), by Vault's clock; the zero time when
-// Vault named no such time, or one that is more than 250 years from now.
+// DeletedAt returns when Vault deletes the version by itself (delete_version_after), by Vault's
+// clock; the zero time when Vault named no such time, or one that is more than 250 years from now.
 func (s *Secret) DeletedAt() time.Time { return undated(s.deletedAt) }
 
 // Len returns the number of the secret's keys.
@@ -119,8 +123,8 @@ func (s *Secret) Size() int {
 	return size
 }
 
-// Format prints a Secret without its values, whatever the verb: fmt does not ask unexported fields how they
-// want to be printed.
+// Format prints a Secret without its values, whatever the verb: fmt does not ask unexported fields
+// how they want to be printed.
 func (s *Secret) Format(f fmt.State, _ rune) {
 	_, _ = fmt.Fprintf(f, "secret version %d with %d keys", s.version, len(*s.fields))
 }

@@ -13,18 +13,19 @@ import (
 
 const doingTLS = "take up the TLS files"
 
-// MaxCertificateBytes bounds each file with certificates or a key.
+// MaxCertificateBytes bounds each file of certificates or keys.
 const MaxCertificateBytes = 4 << 20
 
-// TLS says how to trust Vault and how to show who we are. The zero value trusts the system's CAs and shows
-// nothing. The files are read by New, and again by ReloadTLS.
+// TLS says how to verify Vault and how to identify the sidecar. The zero value trusts the system's
+// CAs and presents no certificate. New reads the files; ReloadTLS reads them again.
 type TLS struct {
-	// CAFile and CAPEM hold the CA certificates to trust, PEM encoded; when one is given, only these are
-	// trusted.
+	// CAFile and CAPEM hold the CA certificates to trust, PEM encoded; when one is given, only
+	// these are trusted.
 	CAFile, CAPEM string
 	// ServerName is the name expected in Vault's certificate; empty is the address's host.
 	ServerName string
-	// ClientCertFile and ClientKeyFile are the client's certificate and key, PEM encoded: both or none.
+	// ClientCertFile and ClientKeyFile are the client's certificate and key, PEM encoded: both or
+	// none.
 	ClientCertFile, ClientKeyFile string
 }
 
@@ -76,7 +77,7 @@ func clientCertificate(certFile, keyFile string) (tls.Certificate, error) {
 	return tls.X509KeyPair(cert, key)
 }
 
-// roots returns nil, the system's CAs, when no CA is given.
+// roots returns nil, which means the system's CAs, when no CA is given.
 func (t TLS) roots() (*x509.CertPool, error) {
 	if t.CAFile == "" && t.CAPEM == "" {
 		return nil, nil
@@ -97,17 +98,19 @@ func (t TLS) roots() (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// ReloadTLS reads the TLS files anew and, when Vault answers with what they hold, uses that from now on. It reports
-// whether it does. Otherwise what was used before stays, and the error, a *CallError of ErrUnreachable or ctx's own,
-// says why: try again later, for Vault itself may be what is missing.
+// ReloadTLS reads the TLS files again and tries them on Vault. It reports whether the new ones are
+// in use. Otherwise the old ones stay, and the error, a *CallError of ErrUnreachable or ctx's own,
+// says why. Try again later: perhaps only Vault is missing.
 func (c *Client) ReloadTLS(ctx context.Context) (changed bool, err error) {
 	if c.pool == nil || len(c.pool.files.Files()) == 0 {
 		return false, nil
 	}
 	next, err := c.pool.files.config()
 	if err != nil {
-		return false, &CallError{Sentinel: ErrUnreachable, Doing: doingTLS, Cause: err, Remedy: "the files cannot be used, perhaps " +
-			"one of them is not replaced yet, and what they held before stays in use: mend tls.ca_file, or the pair tls.client_cert_file and tls.client_key_file"}
+		return false, &CallError{Sentinel: ErrUnreachable, Doing: doingTLS, Cause: err,
+			Remedy: "the files cannot be used, perhaps " +
+				"one of them is not replaced yet, and what they held before stays in use: mend " +
+				"tls.ca_file, or the pair tls.client_cert_file and tls.client_key_file"}
 	}
 	if sameTLS(c.pool.tls.Load(), next) {
 		return false, nil
@@ -124,7 +127,8 @@ func (c *Client) ReloadTLS(ctx context.Context) (changed bool, err error) {
 }
 
 func sameTLS(a, b *tls.Config) bool {
-	sameRoots := a.RootCAs == nil && b.RootCAs == nil || a.RootCAs != nil && a.RootCAs.Equal(b.RootCAs)
+	sameRoots := a.RootCAs == nil && b.RootCAs == nil ||
+		a.RootCAs != nil && a.RootCAs.Equal(b.RootCAs)
 	if !sameRoots || len(a.Certificates) != len(b.Certificates) {
 		return false
 	}

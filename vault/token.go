@@ -22,11 +22,12 @@ type Token struct {
 	ID redact.String
 	// Batch tokens cannot be renewed or revoked.
 	Batch bool
-	// Renewable is what Vault says; the token's policies may still not allow it.
+	// Renewable is what Vault claims; the token's policies may still forbid it.
 	Renewable bool
-	// FirstTTL is what the login granted, TTL what the last renewal did; 0 is a token that never expires.
+	// FirstTTL is what the login granted, TTL what the last renewal granted; 0 means that the token
+	// never expires.
 	FirstTTL, TTL time.Duration
-	// Granted is when the request was sent that granted TTL, and Since when the login was.
+	// Granted is when the request that granted TTL was sent, and Since when the login was.
 	Granted, Since time.Time
 	// Policies are the token's.
 	Policies []string
@@ -41,7 +42,7 @@ type grantedAuth struct {
 	NumUses   int    `json:"num_uses"`
 }
 
-// newToken reads the token out of a login's answer; sent is when the login went out.
+// newToken takes the token from a login's answer; sent is when the login was sent.
 func newToken(auth *grantedAuth, sent time.Time) *Token {
 	ttl := time.Duration(auth.LeaseDuration) * time.Second
 	return &Token{
@@ -57,7 +58,7 @@ func newToken(auth *grantedAuth, sent time.Time) *Token {
 	}
 }
 
-// Expires returns when the token ends; the zero time is never.
+// Expires returns when the token ends; the zero time means never.
 func (t *Token) Expires() time.Time {
 	if t.TTL == 0 {
 		return time.Time{}
@@ -65,24 +66,26 @@ func (t *Token) Expires() time.Time {
 	return t.Granted.Add(t.TTL)
 }
 
-// Valid reports whether there is a token and it has not expired. A nil Token is none.
+// Valid reports whether there is a token and it has not expired. It is false for a nil Token.
 func (t *Token) Valid(now time.Time) bool {
 	return t != nil && (t.TTL == 0 || now.Before(t.Expires()))
 }
 
-// Renew asks Vault for a new life of the token. Errors: ErrInvalidToken when Vault does not know or honour it, ErrNotRenewable
-// when it may not be renewed, an outage, or ctx's own. Vault answers 500, an outage, to a renewal past the token's
-// max_ttl too, or when the role is gone.
+// Renew asks Vault to extend the token's life. Errors: ErrInvalidToken when Vault does not know or
+// honour it, ErrNotRenewable when it may not be renewed, an outage, or ctx's own. Beware: Vault
+// also answers 500, an outage, when max_ttl is over or the role is gone.
 func (c *Client) Renew(ctx context.Context, t *Token) (*Token, error) {
 	sent := time.Now()
-	ans, err := c.do(ctx, request{doing: doingRenew, kind: CallRenew, method: http.MethodPost, path: "auth/token/renew-self",
+	ans, err := c.do(ctx, request{doing: doingRenew, kind: CallRenew, method: http.MethodPost,
+		path:  "auth/token/renew-self",
 		token: t.ID, body: struct{}{}})
 	if err != nil {
 		return nil, err
 	}
 	auth := ans.body.Auth
 	switch {
-	case ans.knowsNoToken(), ans.deniesPlainly(), ans.status == http.StatusBadRequest && ans.mentions(goneTokens...):
+	case ans.knowsNoToken(), ans.deniesPlainly(), ans.status == http.StatusBadRequest &&
+		ans.mentions(goneTokens...):
 		return nil, &CallError{Sentinel: ErrInvalidToken, Doing: doingRenew, Status: ans.status}
 	case ans.status != http.StatusOK || auth == nil || auth.ClientToken == "":
 		return nil, &CallError{Sentinel: ErrNotRenewable, Doing: doingRenew, Status: ans.status,
@@ -91,27 +94,29 @@ func (c *Client) Renew(ctx context.Context, t *Token) (*Token, error) {
 	renewed := *t
 	renewed.Granted = sent
 	renewed.Renewable = auth.Renewable
-	// 0 can only mean that less than a second is left: a token without end is not renewed.
+	// 0 can only mean that less than a second is left: a token that never ends is not renewed.
 	renewed.TTL = max(time.Duration(auth.LeaseDuration)*time.Second, time.Millisecond)
 	return &renewed, nil
 }
 
-// goneTokens are what Vault says to the renewal of a token that has ended, or is about to.
-var goneTokens = []string{"lease expired", "lease is expired", "lease not found", "invalid lease ID", "token not found"}
+// goneTokens are what Vault answers to the renewal of a token that has ended or is about to.
+var goneTokens = []string{"lease expired", "lease is expired", "lease not found",
+	"invalid lease ID", "token not found"}
 
-// RevokeTimeout bounds Revoke: a token that nobody gives back expires by itself.
+// RevokeTimeout bounds Revoke: a token that nobody revokes expires by itself.
 const RevokeTimeout = 2 * time.Second
 
-// Revoke gives a token back to Vault, within RevokeTimeout. It does nothing for one that has expired
-// or is a batch token; t may be nil. One that Vault does not know is as good as revoked. Errors: an
-// outage, ErrNotAllowed, or ctx's own.
+// Revoke revokes a token, within RevokeTimeout. It does nothing for one that has expired or is a
+// batch token; t may be nil. A token that Vault does not know counts as revoked. Errors: an outage,
+// ErrNotAllowed, or ctx's own.
 func (c *Client) Revoke(ctx context.Context, t *Token) error {
 	if t == nil || t.Batch || !t.Valid(time.Now()) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, RevokeTimeout, ErrTimeout)
 	defer cancel()
-	ans, err := c.do(ctx, request{doing: doingRevoke, kind: CallRevoke, method: http.MethodPost, path: "auth/token/revoke-self", token: t.ID})
+	ans, err := c.do(ctx, request{doing: doingRevoke, kind: CallRevoke, method: http.MethodPost,
+		path: "auth/token/revoke-self", token: t.ID})
 	if err != nil {
 		return err
 	}

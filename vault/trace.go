@@ -13,11 +13,12 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// callKey is the attribute for the CallKind of a span. The others are those that the semantic conventions
-// give to HTTP clients; see https://opentelemetry.io/docs/specs/semconv/http/http-spans/.
+// callKey is the attribute for a span's CallKind. The others are those of the semantic conventions
+// for HTTP clients: https://opentelemetry.io/docs/specs/semconv/http/http-spans/.
 const callKey = attribute.Key("vault.call")
 
-// tracer makes a span of each request. Nil makes none. It is immutable and safe for concurrent use.
+// tracer starts a span for each request. A nil tracer starts none. It is immutable and safe for
+// concurrent use.
 type tracer struct {
 	trace.Tracer
 	paths bool                 // spans hold the path
@@ -32,7 +33,7 @@ func newTracer(cfg Config) *tracer {
 	return &tracer{Tracer: cfg.Tracer, paths: cfg.TracePaths, base: cfg.SpanAttributes}
 }
 
-// begin starts the span of a request; nil without a tracer. Call its end with what became of the request.
+// begin starts the span of a request; nil without a tracer. Call its end with the outcome.
 func (t *tracer) begin(ctx context.Context, c *Client, r request) (context.Context, *callSpan) {
 	if t == nil {
 		return ctx, nil
@@ -47,8 +48,9 @@ func (t *tracer) begin(ctx context.Context, c *Client, r request) (context.Conte
 	return ctx, &callSpan{span}
 }
 
-// propagate lets Vault's audit log show the trace, where it is told to log the header: see
-// https://developer.hashicorp.com/vault/api-docs/system/config-auditing. Baggage stays here.
+// propagate sends the trace along, so that Vault's audit log can show it if configured to: see
+// https://developer.hashicorp.com/vault/api-docs/system/config-auditing. Baggage stays here,
+// because it is the worker's own.
 func (t *tracer) propagate(ctx context.Context, header http.Header) {
 	if t != nil {
 		propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(header))
@@ -68,7 +70,7 @@ func (s *callSpan) end(ctx context.Context, call Call) {
 	}
 	if call.ErrorType != "" {
 		s.SetAttributes(semconv.ErrorTypeKey.String(call.ErrorType))
-		s.SetStatus(codes.Error, "") // Vault's own words go nowhere
+		s.SetStatus(codes.Error, "") // Vault's own words stay out of traces
 	}
 	for _, link := range linksOf(ctx) {
 		s.AddLink(link)
@@ -76,7 +78,7 @@ func (s *callSpan) end(ctx context.Context, call Call) {
 	s.End()
 }
 
-// route is the path with placeholders for what must not be shown and what there is no end of.
+// route is the path with placeholders for what must not be shown and what has too many values.
 func (r request) route() string {
 	if r.template != "" {
 		return "/v1/" + r.template
@@ -84,19 +86,19 @@ func (r request) route() string {
 	return "/v1/" + r.path
 }
 
-// maxLinks is how many links OpenTelemetry's SDK keeps of a span by default.
+// maxLinks is how many links of a span OpenTelemetry's SDK keeps by default.
 const maxLinks = 128
 
 type linksKey struct{}
 
-// links are the callers who wait for a read that somebody else caused.
+// links collects the callers who wait for a read that another caller caused.
 type links struct {
 	mu  sync.Mutex
 	all []trace.Link // guarded by mu
 }
 
-// WithCallers returns a ctx for a read that others may come to wait for: see JoinCaller. Without a span that is
-// recorded it returns ctx.
+// WithCallers returns a context for a read that other callers may join: see JoinCaller. Without a
+// recorded span it returns ctx.
 func WithCallers(ctx context.Context) context.Context {
 	if !trace.SpanFromContext(ctx).IsRecording() {
 		return ctx
@@ -104,8 +106,9 @@ func WithCallers(ctx context.Context) context.Context {
 	return context.WithValue(ctx, linksKey{}, &links{})
 }
 
-// JoinCaller links two spans: that of the caller who waits for a read, and the spans of the calls of Vault that the
-// read makes from here on, whose ctx comes from WithCallers. It links the first 128 callers.
+// JoinCaller links the span of a caller who waits for a read with the spans of the calls that the
+// read makes from now on. The read's context must come from WithCallers; else nothing happens. It
+// links the first 128 callers.
 func JoinCaller(caller, read context.Context) {
 	waiting, ok := read.Value(linksKey{}).(*links)
 	span := trace.SpanFromContext(caller)

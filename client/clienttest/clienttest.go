@@ -1,5 +1,7 @@
 // Package clienttest is a sidecar for the tests of a worker: in the test's own process, without a
-// socket and without a Vault.
+// socket and without a Vault. A test sets secrets and failures, gives the worker the client, and
+// asks how often each reference was read. The client is the real one, so retries and errors are
+// those of production.
 package clienttest
 
 import (
@@ -45,7 +47,8 @@ type secret struct {
 
 // New returns a client of a sidecar that holds these secrets, by reference. A request may name any
 // connection and project. Both end with the test.
-func New(t testing.TB, secrets map[string]string, options ...client.OpenOption) (*client.Client, *Sidecar) {
+func New(t testing.TB, secrets map[string]string,
+	options ...client.OpenOption) (*client.Client, *Sidecar) {
 	t.Helper()
 	s := &Sidecar{secrets: map[string]secret{}, asked: map[string]int{}}
 	for reference, value := range secrets {
@@ -71,7 +74,9 @@ func (s *Sidecar) serve(t testing.TB) *grpc.ClientConn {
 		_ = server.Serve(pipe)
 	}()
 	conn, err := grpc.NewClient("passthrough:///test",
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return pipe.DialContext(ctx) }),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			return pipe.DialContext(ctx)
+		}),
 		grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatalf("connect to the test's sidecar: %v", err)
@@ -88,7 +93,8 @@ func (s *Sidecar) serve(t testing.TB) *grpc.ClientConn {
 func (s *Sidecar) Set(reference, value string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.secrets[reference] = secret{value: value, version: s.secrets[reference].version + 1, wrote: time.Now()}
+	s.secrets[reference] = secret{value: value, version: s.secrets[reference].version + 1,
+		wrote: time.Now()}
 }
 
 // Fail makes a reference fail with an error of docs/errors.md until it is Set again, for example
@@ -102,7 +108,8 @@ func (s *Sidecar) Fail(reference string, code codes.Code, reason string) {
 func (s *Sidecar) FailFor(reference string, code codes.Code, reason string, again time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.secrets[reference] = secret{version: s.secrets[reference].version, code: code, reason: reason, again: again}
+	s.secrets[reference] = secret{version: s.secrets[reference].version, code: code, reason: reason,
+		again: again}
 }
 
 // Asked returns how often a reference was asked for.
@@ -113,13 +120,15 @@ func (s *Sidecar) Asked(reference string) int {
 }
 
 // Resolve implements the service.
-func (s *Sidecar) Resolve(_ context.Context, request *secretsidecarv1.ResolveRequest) (*secretsidecarv1.ResolveResponse, error) {
+func (s *Sidecar) Resolve(_ context.Context,
+	request *secretsidecarv1.ResolveRequest) (*secretsidecarv1.ResolveResponse, error) {
 	answer, failed := s.resolve(request)
 	if failed == nil {
 		return answer, nil
 	}
 	plain := status.New(codes.Code(uint32(failed.GetCode())), failed.GetMessage()) // #nosec G115 -- a google.rpc.Code
-	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{Domain: "secretsidecar", Reason: failed.GetReason()}}
+	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{Domain: "secretsidecar",
+		Reason: failed.GetReason()}}
 	if delay := failed.GetRetryDelay(); delay != nil {
 		details = append(details, &errdetails.RetryInfo{RetryDelay: delay})
 	}
@@ -131,7 +140,11 @@ func (s *Sidecar) Resolve(_ context.Context, request *secretsidecarv1.ResolveReq
 }
 
 // BatchResolve implements the service.
-func (s *Sidecar) BatchResolve(_ context.Context, request *secretsidecarv1.BatchResolveRequest) (*secretsidecarv1.BatchResolveResponse, error) {
+func (s *Sidecar) BatchResolve(_ context.Context,
+	request *secretsidecarv1.BatchResolveRequest) (*secretsidecarv1.BatchResolveResponse, error) {
+	if n := len(request.GetRequests()); n == 0 || n > 256 {
+		return nil, status.Errorf(codes.InvalidArgument, "a batch has 1 to 256 requests, not %d", n)
+	}
 	answer := &secretsidecarv1.BatchResolveResponse{}
 	for _, one := range request.GetRequests() {
 		result := &secretsidecarv1.BatchResolveResult{}
@@ -146,11 +159,14 @@ func (s *Sidecar) BatchResolve(_ context.Context, request *secretsidecarv1.Batch
 }
 
 // Invalidate implements the service. The test's sidecar has no cache.
-func (s *Sidecar) Invalidate(context.Context, *secretsidecarv1.InvalidateRequest) (*secretsidecarv1.InvalidateResponse, error) {
+func (s *Sidecar) Invalidate(context.Context,
+	*secretsidecarv1.InvalidateRequest) (*secretsidecarv1.InvalidateResponse, error) {
 	return &secretsidecarv1.InvalidateResponse{}, nil
 }
 
-func (s *Sidecar) resolve(request *secretsidecarv1.ResolveRequest) (*secretsidecarv1.ResolveResponse, *secretsidecarv1.ResolveError) {
+func (s *Sidecar) resolve(
+	request *secretsidecarv1.ResolveRequest) (*secretsidecarv1.ResolveResponse,
+	*secretsidecarv1.ResolveError) {
 	reference := request.GetPath()
 	if key := request.GetKey(); key != "" {
 		reference += "/" + key
@@ -161,7 +177,8 @@ func (s *Sidecar) resolve(request *secretsidecarv1.ResolveRequest) (*secretsidec
 	one, known := s.secrets[reference]
 	switch {
 	case !known:
-		return nil, failure(codes.NotFound, "SECRET_NOT_FOUND", fmt.Sprintf("the test has set no %s", strings.ToValidUTF8(reference, "?")))
+		return nil, failure(codes.NotFound, "SECRET_NOT_FOUND",
+			fmt.Sprintf("the test has set no %s", strings.ToValidUTF8(reference, "?")))
 	case one.reason != "":
 		failed := failure(one.code, one.reason, "the test has made it fail")
 		if one.again > 0 {
@@ -171,7 +188,8 @@ func (s *Sidecar) resolve(request *secretsidecarv1.ResolveRequest) (*secretsidec
 	}
 	now := time.Now()
 	return &secretsidecarv1.ResolveResponse{
-		Value: one.value, ValueType: secretsidecarv1.ValueType_VALUE_TYPE_STRING, Version: one.version,
+		Value: one.value, ValueType: secretsidecarv1.ValueType_VALUE_TYPE_STRING,
+		Version:          one.version,
 		VersionCreatedAt: timestamppb.New(one.wrote), FetchedAt: timestamppb.New(now),
 		ExpiresAt: timestamppb.New(now.Add(time.Hour)), Source: secretsidecarv1.Source_SOURCE_VAULT,
 	}, nil

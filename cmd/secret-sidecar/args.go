@@ -8,14 +8,15 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// wantedOf says what to write behind a flag, by the type of its value. Other types say it themselves.
+// wantedOf is what to write as a flag's value, by its type. Other types say so themselves.
 var wantedOf = map[string]string{
 	"bool":     "write true or false",
 	"duration": "write a time such as 500ms, 10s or 1h30m",
 	"uint32":   "write a whole number from 0 to 4294967295",
 }
 
-// flagError says what to write where a flag's value cannot be read. The parser's own text is for programmers.
+// flagError explains a flag's value that cannot be parsed. The parser's own text is for
+// programmers.
 func flagError(_ *cobra.Command, err error) error {
 	wrong, ok := errors.AsType[*pflag.InvalidValueError](err)
 	if !ok {
@@ -26,7 +27,8 @@ func flagError(_ *cobra.Command, err error) error {
 	if !ok {
 		return err
 	}
-	return fmt.Errorf("invalid argument %q for %q flag: %s", wrong.GetValue(), "--"+flag.Name, wanted)
+	return fmt.Errorf("invalid argument %q for %q flag: %s", wrong.GetValue(), "--"+flag.Name,
+		wanted)
 }
 
 // exactly is cobra.ExactArgs with a message that says what the arguments are.
@@ -36,7 +38,8 @@ func exactly(what string, count int) cobra.PositionalArgs { return between(what,
 func between(what string, least, most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < least || len(args) > most {
-			return fmt.Errorf("%q takes %s, and got %s", cmd.CommandPath(), what, plural(len(args), "argument"))
+			return fmt.Errorf("%q takes %s, and got %s", cmd.CommandPath(), what,
+				plural(len(args), "argument"))
 		}
 		return nil
 	}

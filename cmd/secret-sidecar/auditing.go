@@ -7,24 +7,22 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/audit"
 )
 
-// auditing is the audit log of a running sidecar, or that there is none.
+// auditing is the audit log of a running sidecar, if it has one.
 type auditing struct {
-	config config.Audit // the zero value: there is none
-	log    *audit.Log   // nil likewise
+	log *audit.Log // nil: there is none
 }
 
-func openAudit(c config.Audit) (*auditing, error) {
+func openAudit(c config.Audit, logger *slog.Logger) (*auditing, error) {
 	if c == (config.Audit{}) {
 		return &auditing{}, nil
 	}
-	log, err := audit.Open(c.File, c.HashPaths)
+	log, err := audit.Open(c.File, audit.Options{HashPaths: c.HashPaths, Required: c.Required,
+		Logger: logger})
 	if err != nil {
 		return nil, err
 	}
-	return &auditing{config: c, log: log}, nil
+	return &auditing{log: log}, nil
 }
-
-func (a *auditing) required() bool { return a.config.Required }
 
 // reopen follows a file that logrotate has renamed.
 func (a *auditing) reopen(log *slog.Logger) {
@@ -32,7 +30,8 @@ func (a *auditing) reopen(log *slog.Logger) {
 		return
 	}
 	if err := a.log.Reopen(); err != nil {
-		log.Error("the audit log cannot be opened again, lines go on into the old file", "error", err)
+		log.Error("the audit log cannot be opened again, lines go on into the old file", "error",
+			err)
 	}
 }
 

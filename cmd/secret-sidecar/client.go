@@ -21,7 +21,7 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 )
 
-// maxAnswerBytes leaves room for a secret as large as the sidecar takes from Vault (4 MiB).
+// maxAnswerBytes leaves room for a secret as large as the sidecar accepts from Vault (4 MiB).
 const maxAnswerBytes = 8 << 20
 
 // client is a connection to the running sidecar. It is safe for concurrent use.
@@ -36,10 +36,11 @@ type client struct {
 // dial makes a client; the connection itself is opened by the first call. The caller closes it.
 func (a *app) dial() (*client, error) {
 	c := &client{socket: a.socketPath()}
-	if len(c.socket) > unixsocket.MaxPath {
-		return nil, usagef("the socket path is longer than %d bytes: name a shorter one with --socket", unixsocket.MaxPath)
+	if err := unixsocket.CheckPath(c.socket); err != nil {
+		return nil, usageError{err}
 	}
-	// A dialer of our own takes every path as it is; gRPC's unix: targets are URLs.
+	// Our own dialer takes every path as it is; gRPC's unix: targets are URLs, which some paths
+	// break.
 	conn, err := grpc.NewClient("passthrough:///localhost",
 		grpc.WithContextDialer(c.open),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -63,11 +64,12 @@ func (c *client) open(ctx context.Context, _ string) (net.Conn, error) {
 // Close closes the connection.
 func (c *client) Close() { _ = c.conn.Close() } // fails only when closed already
 
-// ask sends one request to the running sidecar. Errors are ready to be shown.
+// ask sends one request to the running sidecar. Its errors are ready to be shown.
 func ask[Request, Response any](
 	ctx context.Context,
 	a *app,
-	method func(secretsidecarv1.SecretServiceClient, context.Context, *Request, ...grpc.CallOption) (*Response, error),
+	method func(secretsidecarv1.SecretServiceClient, context.Context, *Request,
+		...grpc.CallOption) (*Response, error),
 	request *Request,
 ) (*Response, error) {
 	c, err := a.dial()
@@ -84,15 +86,15 @@ func ask[Request, Response any](
 	return response, nil
 }
 
-// hints say in the command line's terms what the sidecar says in the API's.
+// hints translate what the sidecar says about the API into flags of the command line.
 var hints = map[string]string{
 	"CONNECTION_REQUIRED":  ": add --connection",
 	"CONNECTION_NOT_FOUND": ", or run `secret-sidecar connections list`",
 	"PROJECT_REQUIRED":     ": add --project",
 }
 
-// explain turns the error of a call into one line for a person: the sidecar's reason and message, or why there
-// was no answer.
+// explain turns the error of a call into one line for a person: the sidecar's reason and message,
+// or why there was no answer.
 func (c *client) explain(err error, timeout time.Duration) error {
 	c.mu.Lock()
 	dialErr := c.dialErr
@@ -106,7 +108,8 @@ func (c *client) explain(err error, timeout time.Duration) error {
 	case reason != "":
 		return fmt.Errorf("%s: %s%s", reason, message, hints[reason])
 	case answer.Code() == codes.DeadlineExceeded:
-		return fmt.Errorf("the sidecar at %s did not answer within %v: try again, or wait longer with --timeout", c.socket, timeout)
+		return fmt.Errorf("the sidecar at %s did not answer within %v: try again, or wait longer "+
+			"with --timeout", c.socket, timeout)
 	case answer.Code() == codes.Canceled:
 		return errors.New("interrupted before the sidecar answered")
 	case answer.Code() == codes.Unavailable:
@@ -117,10 +120,13 @@ func (c *client) explain(err error, timeout time.Duration) error {
 
 func (c *client) explainDial(err error) error {
 	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOTDIR):
-		return fmt.Errorf("no sidecar answers at %s: start it with `secret-sidecar serve`, or name its socket with --socket or %s", c.socket, socketEnv)
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED),
+		errors.Is(err, syscall.ENOTDIR):
+		return fmt.Errorf("no sidecar answers at %s: start it with `secret-sidecar serve`, or "+
+			"name its socket with --socket or %s", c.socket, socketEnv)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("this user may not open the socket %s: run as its owner, or see `socket` in the configuration for mode and group", c.socket)
+		return fmt.Errorf("this user may not open the socket %s: run as its owner, or see "+
+			"`socket` in the configuration for mode and group", c.socket)
 	}
 	return fmt.Errorf("cannot open the socket %s: %w", c.socket, err)
 }
@@ -135,7 +141,7 @@ func reasonOf(answer *status.Status) string {
 	return ""
 }
 
-// codeName writes a code as the API's documents do, for example NOT_FOUND.
+// codeName writes a code as the API's documents do, such as NOT_FOUND.
 func codeName(code codes.Code) string {
 	var name strings.Builder
 	for i, letter := range code.String() {

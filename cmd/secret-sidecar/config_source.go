@@ -12,8 +12,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/filewatch"
 )
 
-// configSource is where the configuration comes from: a file, or, when there is none at the default place, the
-// VAULT_* variables.
+// configSource is where the configuration comes from: a file, or the VAULT_* variables when there
+// is no file at the default place.
 type configSource struct {
 	path   string // of the file; empty when the variables are used
 	getenv lookup
@@ -27,19 +27,24 @@ func addConfigFlag(cmd *cobra.Command) *string {
 	return cmd.Flags().String("config", config.DefaultPath, "configuration file")
 }
 
-// findConfig decides between the file and the variables. A file that was named has to be there.
+// findConfig decides between the file and the variables. A file named on the command line must
+// exist.
 func (a *app) findConfig(path string, named bool) (configSource, error) {
-	source := configSource{path: path, getenv: a.getenv, socket: a.givenSocket(), socketFromEnv: a.socket == ""}
+	source := configSource{path: path, getenv: a.getenv, socket: a.givenSocket(),
+		socketFromEnv: a.socket == ""}
 	_, err := os.Stat(path)
 	switch {
 	case !errors.Is(err, fs.ErrNotExist):
-		return source, nil // what else may be wrong with it, load finds out
+		return source, nil // load finds whatever else is wrong with it
 	case named:
-		return configSource{}, usagef("there is no configuration file %s: write it, or name another with --config", path)
+		return configSource{},
+			usagef("there is no configuration file %s: write it, or name another with --config",
+				path)
 	}
 	if address, _ := a.getenv("VAULT_ADDR"); address == "" {
-		return configSource{}, usagef("nothing is configured: write %s, name another file with --config, "+
-			"or set VAULT_ADDR, VAULT_ROLE_ID and VAULT_SECRET_ID_FILE", path)
+		return configSource{},
+			usagef("nothing is configured: write %s, name another file with --config, "+
+				"or set VAULT_ADDR, VAULT_ROLE_ID and VAULT_SECRET_ID_FILE", path)
 	}
 	source.path = ""
 	return source, nil
@@ -57,7 +62,8 @@ func (s configSource) load() (*config.Config, error) {
 	return loaded, nil
 }
 
-// watcher watches the file, from now on; nil when there is none. Make it before load.
+// watcher watches the file from now on; nil when there is none. Make it before load, so that no
+// change falls between the two.
 func (s configSource) watcher() *filewatch.Watcher {
 	if s.path == "" {
 		return nil
@@ -65,8 +71,8 @@ func (s configSource) watcher() *filewatch.Watcher {
 	return filewatch.New([]string{s.path})
 }
 
-// warnOfSocket says that a forgotten variable wins over what the file says. The flag is there for everybody to
-// see.
+// warnOfSocket warns that a forgotten variable overrides the file. It does not warn of the flag,
+// which everybody can see.
 func (s configSource) warnOfSocket(log *slog.Logger, loaded *config.Config) {
 	inFile := loaded.FileSocketPath()
 	if s.socketFromEnv && s.socket != "" && inFile != "" && inFile != s.socket {
@@ -74,7 +80,7 @@ func (s configSource) warnOfSocket(log *slog.Logger, loaded *config.Config) {
 	}
 }
 
-// check is load, and opens the files that the configuration names too.
+// check is load, and also opens the files that the configuration names.
 func (s configSource) check() (*config.Config, error) {
 	if s.path != "" {
 		loaded, err := config.Check(s.path, s.getenv)

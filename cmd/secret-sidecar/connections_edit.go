@@ -17,16 +17,21 @@ func (a *app) connectionsAddCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "add NAME",
 		Short: "Test a connection and save it in the configuration file",
-		Long: `Tests the connection first, as "connections test" does, and saves nothing when it cannot be used. The file
-is replaced atomically, with mode 0600: the sidecar's user must own it. What else stands in it stays. A running
-sidecar picks the change up.`,
-		Example: `  secret-sidecar connections add prod --config config.yaml --address https://vault.example:8200 --role-id ID --secret-id-file FILE
-  secret-sidecar connections add team-a --project p1 --project p2 --address … --role-id … --secret-id-file …`,
+		Long: `Tests the connection first, as "connections test" does, and saves nothing when it cannot be
+used. The file is replaced atomically, with mode 0600: the sidecar's user must own it. What else
+stands in it stays. A running sidecar picks the change up.`,
+		Example: `  secret-sidecar connections add prod --config config.yaml \
+    --address https://vault.example:8200 --role-id ID --secret-id-file FILE
+  secret-sidecar connections add team-a --project p1 --project p2 \
+    --address … --role-id … --secret-id-file …`,
 		Args: exactly("the new connection's name", 1),
 	}
 	flags := addConnectionFlags(cmd)
-	scope := addChoice(cmd, "scope", "who may use it: every project, or those of --project, which alone implies project", "platform", "project")
-	projects := cmd.Flags().StringArray("project", nil, "project that may use it; may be given several times")
+	scope := addChoice(cmd, "scope",
+		"who may use it: every project, or those of --project, which alone implies project",
+		"platform", "project")
+	projects := cmd.Flags().StringArray("project", nil,
+		"project that may use it; may be given several times")
 	reference := cmd.Flags().String("path", "", "reference to read in the test as well")
 	file := addConfigFlag(cmd)
 	a.addTimeout(cmd, "how long the whole test may take")
@@ -48,15 +53,19 @@ sidecar picks the change up.`,
 	return cmd
 }
 
-var scopes = map[string]server.Scope{"platform": server.ScopePlatform, "project": server.ScopeProject}
+var scopes = map[string]server.Scope{"platform": server.ScopePlatform,
+	"project": server.ScopeProject}
 
-func (a *app) addConnection(ctx context.Context, file string, connection server.Connection, reference string) error {
-	already, err := config.CheckNewConnection(file, connection) // before the login, which costs an attempt
+func (a *app) addConnection(ctx context.Context, file string, connection server.Connection,
+	reference string) error {
+	// before the login, which costs one of Vault's few attempts
+	already, err := config.CheckNewConnection(file, connection)
 	if err != nil {
 		return editError(file, connection.Name, err)
 	}
 	if already == 1 {
-		a.note("warning: this is the second connection of %s: requests must name their connection from now on", file)
+		a.note("warning: this is the second connection of %s: requests must name their "+
+			"connection from now on", file)
 	}
 	before := modeOf(file)
 	if err := a.testEach(ctx, []server.Connection{connection}, reference); err != nil {
@@ -73,7 +82,7 @@ func (a *app) addConnection(ctx context.Context, file string, connection server.
 	return err
 }
 
-// note says something about the answer, apart from it.
+// note prints a remark about the answer to standard error, so that the output stays clean.
 func (a *app) note(format string, args ...any) {
 	fmt.Fprintf(a.err, "secret-sidecar: "+format+"\n", args...)
 }
@@ -87,18 +96,20 @@ func modeOf(file string) fs.FileMode {
 	return info.Mode().Perm()
 }
 
-// noteMode says that an edit took permissions away that the file had before.
+// noteMode says that an edit removed permissions that the file had before.
 func (a *app) noteMode(file string, before fs.FileMode) {
 	if before&^0o600 != 0 {
-		a.note("the mode of %s is 0600 now, it was %04o: the sidecar's user must own it", file, before)
+		a.note("the mode of %s is 0600 now, it was %04o: the sidecar's user must own it", file,
+			before)
 	}
 }
 
 func (a *app) connectionsRemoveCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "remove NAME",
-		Short:   "Remove a connection from the configuration file",
-		Long:    "Removes the connection from the file; what else stands in it stays. A running sidecar picks the change up.",
+		Use:   "remove NAME",
+		Short: "Remove a connection from the configuration file",
+		Long: "Removes the connection from the file, and leaves the rest as it is. A running " +
+			"sidecar picks the change up.",
 		Example: "  secret-sidecar connections remove prod --config config.yaml",
 		Args:    exactly("the connection's name", 1),
 	}
@@ -115,15 +126,17 @@ func (a *app) connectionsRemoveCommand() *cobra.Command {
 	return cmd
 }
 
-// editError is the error of an edit of the configuration file. A file that was wrong before, or would be
+// editError classifies the error of an edit. A file that was wrong before, or would be wrong
 // afterwards, is a mistake of the configuration.
 func editError(file, name string, err error) error {
 	var mistakes config.Mistakes
 	switch {
 	case errors.Is(err, config.ErrConnectionExists):
-		return fmt.Errorf("%s has a connection %s already: choose another name, or remove that one first", file, name)
+		return fmt.Errorf("%s has a connection %s already: choose another name, or remove that "+
+			"one first", file, name)
 	case errors.Is(err, config.ErrConnectionNotFound):
-		return fmt.Errorf("%s has no connection %s: check the name, and the file with --config", file, name)
+		return fmt.Errorf("%s has no connection %s: check the name, and the file with --config",
+			file, name)
 	case errors.Is(err, fs.ErrNotExist):
 		return usagef("there is no configuration file %s: name the right one with --config", file)
 	case errors.As(err, &mistakes):

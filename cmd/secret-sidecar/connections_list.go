@@ -16,22 +16,24 @@ import (
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 )
 
-// minWatchInterval keeps a mistyped interval from becoming a load.
+// minWatchInterval keeps a mistyped interval from loading the sidecar.
 const minWatchInterval = 100 * time.Millisecond
 
 func (a *app) connectionsListCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "Show the state of each connection",
-		Long: `Asks the running sidecar for the state of every connection that the caller may use: since when it is so, how
-long the token still lives, how many secrets are cached, what became of the values asked for since the start (the
-share that was answered without Vault, how many by stale copies, how many not at all), and, where something is
-wrong, what and what to do about it.
+		Long: `Asks the running sidecar for the state of every connection that the caller may use: since
+when it is so, how long the token still lives, how many secrets are cached, what became of the
+values asked for since the start (the share that was answered without Vault, how many by stale
+copies, how many not at all), and, where something is wrong, what and what to do about it.
 
-With --watch it asks again until it is interrupted, and shows a sidecar that is away as such. JSON is then one
-object a line.`,
-		Example: "  secret-sidecar connections list\n  secret-sidecar connections list --watch\n  secret-sidecar connections list --output json",
-		Args:    noArgs,
+With --watch it asks again until it is interrupted, and shows a sidecar that is away as such. JSON
+is then one object a line.`,
+		Example: `  secret-sidecar connections list
+  secret-sidecar connections list --watch
+  secret-sidecar connections list --output json`,
+		Args: noArgs,
 	}
 	output := addChoice(cmd, "output", "how to print it", "table", "json")
 	watch := cmd.Flags().Bool("watch", false, "ask again until interrupted")
@@ -64,14 +66,16 @@ func (l connectionList) once(ctx context.Context) error {
 	if l.json {
 		return printJSON(l.out, answer)
 	}
-	return printConnections(l.out, answer.GetConnections(), time.Now())
+	return printStatus(l.out, answer, time.Now())
 }
 
 func (l connectionList) ask(ctx context.Context) (*secretsidecarv1.ListConnectionsResponse, error) {
-	return ask(ctx, l.app, secretsidecarv1.SecretServiceClient.ListConnections, &secretsidecarv1.ListConnectionsRequest{})
+	return ask(ctx, l.app, secretsidecarv1.SecretServiceClient.ListConnections,
+		&secretsidecarv1.ListConnectionsRequest{})
 }
 
-// watch prints the connections every so often until ctx is done, which is its orderly end. Wrong usage ends it at once.
+// watch prints the connections every so often until ctx is done, which is a success. Wrong usage
+// ends it at once.
 func (l connectionList) watch(ctx context.Context, interval time.Duration) error {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
@@ -94,8 +98,9 @@ func (l connectionList) watch(ctx context.Context, interval time.Duration) error
 	}
 }
 
-// refresh prints one look of a watch: over the last one on a terminal, else below it.
-func (l connectionList) refresh(answer *secretsidecarv1.ListConnectionsResponse, failure error, now time.Time) error {
+// refresh prints one round of a watch: over the last one on a terminal, else below it.
+func (l connectionList) refresh(answer *secretsidecarv1.ListConnectionsResponse, failure error,
+	now time.Time) error {
 	if l.json {
 		if failure != nil {
 			printError(l.err, failure)
@@ -103,7 +108,7 @@ func (l connectionList) refresh(answer *secretsidecarv1.ListConnectionsResponse,
 		}
 		return printJSONLine(l.out, answer)
 	}
-	const clearScreen = "\x1b[H\x1b[2J" // what was scrolled away stays
+	const clearScreen = "\x1b[H\x1b[2J" // keeps what was scrolled away
 	var screen strings.Builder
 	if isTerminal(l.out) {
 		screen.WriteString(clearScreen)
@@ -111,7 +116,7 @@ func (l connectionList) refresh(answer *secretsidecarv1.ListConnectionsResponse,
 	fmt.Fprintf(&screen, "%s  secret-sidecar at %s\n\n", now.Format(time.DateTime), l.socketPath())
 	if failure != nil {
 		fmt.Fprintf(&screen, "%v\n", failure)
-	} else if err := printConnections(&screen, answer.GetConnections(), now); err != nil {
+	} else if err := printStatus(&screen, answer, now); err != nil {
 		return err
 	}
 	if !isTerminal(l.out) {
@@ -130,20 +135,40 @@ func isTerminal(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// printConnections prints a line for each connection and, below it, what is wrong and what to do about it.
-func printConnections(w io.Writer, connections []*secretsidecarv1.ConnectionStatus, now time.Time) error {
+// printStatus prints the connections and, below them, that the audit log cannot be written: nobody
+// may be answered then, however well the connections are.
+func printStatus(w io.Writer, answer *secretsidecarv1.ListConnectionsResponse,
+	now time.Time) error {
+	if err := printConnections(w, answer.GetConnections(), now); err != nil {
+		return err
+	}
+	for _, one := range answer.GetProcess().GetProtections() {
+		if one.GetName() == "audit_log" && !one.GetInForce() {
+			fmt.Fprintf(w, "\naudit log: %s\n", one.GetReason())
+		}
+	}
+	return nil
+}
+
+// printConnections prints a line for each connection and, below it, what is wrong and what to do
+// about it.
+func printConnections(w io.Writer, connections []*secretsidecarv1.ConnectionStatus,
+	now time.Time) error {
 	var rows strings.Builder
 	table := tabwriter.NewWriter(&rows, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "NAME\tSTATE\tSINCE\tTOKEN-LEFT\tCACHED\tHITS\tSTALE\tFAILED\tSCOPE\tADDRESS")
+	fmt.Fprintln(table,
+		"NAME\tSTATE\tSINCE\tTOKEN-LEFT\tCACHED\tHITS\tSTALE\tFAILED\tSCOPE\tADDRESS")
 	for _, c := range connections {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\t%d\t%d\t%s\t%s\n", c.GetName(), stateName(c.GetState()), sinceText(c, now),
-			tokenLeft(c, now), c.GetCachedSecrets(), hitRatio(c.GetResolves()), c.GetResolves().GetStale(), failures(c.GetResolves()),
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\t%d\t%d\t%s\t%s\n", c.GetName(),
+			stateName(c.GetState()), sinceText(c, now),
+			tokenLeft(c, now), c.GetCachedSecrets(), hitRatio(c.GetResolves()),
+			c.GetResolves().GetStale(), failures(c.GetResolves()),
 			scopeName(c), addressName(c))
 	}
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	// The errors are long: in the table they would widen a column.
+	// Errors are long: in the table they would widen a column.
 	lines := strings.SplitAfter(rows.String(), "\n")
 	text := lines[0]
 	for i, c := range connections {
@@ -160,7 +185,7 @@ func stateName(state secretsidecarv1.ConnectionState) string {
 	return strings.TrimPrefix(state.String(), "CONNECTION_STATE_")
 }
 
-// sinceText is how long the state has lasted; "-" where the sidecar does not tell.
+// sinceText is how long the state has lasted; "-" when the sidecar does not say.
 func sinceText(c *secretsidecarv1.ConnectionStatus, now time.Time) string {
 	if c.GetStateSince() == nil {
 		return "-"
@@ -183,8 +208,8 @@ func shortDuration(d time.Duration) string {
 	return fmt.Sprintf("%ds", d/time.Second)
 }
 
-// hitRatio is the share of values that were answered without waiting for Vault; those that were not answered count against
-// it. "-" before the first one.
+// hitRatio is the share of values that did not wait for Vault; errors count against it. "-" before
+// the first value.
 func hitRatio(counts *secretsidecarv1.ResolveCounts) string {
 	hits := counts.GetCache() + counts.GetStale()
 	all := hits + counts.GetVault() + failures(counts)
@@ -194,12 +219,13 @@ func hitRatio(counts *secretsidecarv1.ResolveCounts) string {
 	return fmt.Sprintf("%.1f%%", 100*float64(hits)/float64(all))
 }
 
-// failures is how many values were not answered, remembered absences among them: a flow that asks for them fails.
+// failures counts the values that were not answered, remembered absences included: a flow that asks
+// for them fails.
 func failures(counts *secretsidecarv1.ResolveCounts) uint64 {
 	return counts.GetErrors() + counts.GetNegative()
 }
 
-// scopeName names two projects at most, so that a connection of many does not widen the table. JSON has them all.
+// scopeName names at most two projects, so that many do not widen the table. JSON has them all.
 func scopeName(c *secretsidecarv1.ConnectionStatus) string {
 	const most = 2
 	if c.GetScope() == secretsidecarv1.Scope_SCOPE_PROJECT {

@@ -19,22 +19,31 @@ func TestTheTableShowsEveryState(t *testing.T) {
 	ago := func(d time.Duration) *timestamppb.Timestamp { return timestamppb.New(now.Add(-d)) }
 	connections := []*secretsidecarv1.ConnectionStatus{
 		{
-			Name: "a", Scope: secretsidecarv1.Scope_SCOPE_PLATFORM, Address: "http://v", CachedSecrets: 3,
-			State: secretsidecarv1.ConnectionState_CONNECTION_STATE_READY, TokenExpiresAt: ago(-90 * time.Minute),
-			StateSince: ago(53 * time.Hour), Resolves: &secretsidecarv1.ResolveCounts{Vault: 1, Cache: 994, Stale: 2, Negative: 2, Errors: 1},
+			Name: "a", Scope: secretsidecarv1.Scope_SCOPE_PLATFORM, Address: "http://v",
+			CachedSecrets:  3,
+			State:          secretsidecarv1.ConnectionState_CONNECTION_STATE_READY,
+			TokenExpiresAt: ago(-90 * time.Minute),
+			StateSince:     ago(53 * time.Hour),
+			Resolves: &secretsidecarv1.ResolveCounts{Vault: 1, Cache: 994, Stale: 2,
+				Negative: 2, Errors: 1},
 		},
 		{
-			Name: "b", Scope: secretsidecarv1.Scope_SCOPE_PROJECT, ProjectIds: []string{"p", "q", "r", "s"}, Address: "http://v", Namespace: "n",
-			State: secretsidecarv1.ConnectionState_CONNECTION_STATE_READY, StateSince: ago(250 * time.Second),
+			Name: "b", Scope: secretsidecarv1.Scope_SCOPE_PROJECT,
+			ProjectIds: []string{"p", "q", "r", "s"}, Address: "http://v", Namespace: "n",
+			State:      secretsidecarv1.ConnectionState_CONNECTION_STATE_READY,
+			StateSince: ago(250 * time.Second),
 		},
 		{
 			Name: "c", Scope: secretsidecarv1.Scope_SCOPE_PLATFORM, Address: "http://v",
-			State: secretsidecarv1.ConnectionState_CONNECTION_STATE_REJECTED, StateSince: ago(7 * time.Second),
-			LastError: &secretsidecarv1.ResolveError{Reason: "LOGIN_REJECTED", Message: "Vault rejected the login: issue a new secret_id"},
+			State:      secretsidecarv1.ConnectionState_CONNECTION_STATE_REJECTED,
+			StateSince: ago(7 * time.Second),
+			LastError: &secretsidecarv1.ResolveError{Reason: "LOGIN_REJECTED",
+				Message: "Vault rejected the login: issue a new secret_id"},
 		},
 		{
 			Name: "d", Scope: secretsidecarv1.Scope_SCOPE_PLATFORM, Address: "http://v",
-			State: secretsidecarv1.ConnectionState_CONNECTION_STATE_DEGRADED, TokenExpiresAt: ago(time.Hour), StateSince: ago(-time.Second),
+			State:          secretsidecarv1.ConnectionState_CONNECTION_STATE_DEGRADED,
+			TokenExpiresAt: ago(time.Hour), StateSince: ago(-time.Second),
 		},
 	}
 	want := `
@@ -85,8 +94,11 @@ func TestAWatchGoesOnUntilItIsInterruptedWhetherOrNotTheSidecarIsThere(t *testin
 		t.Run(test.name, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			out := &watched{part: test.part, times: 3, end: cancel}
-			args := append([]string{"connections", "list", "--watch", "--interval", "100ms"}, test.args...)
-			if code := run(ctx, args, streams{out: out, err: out}, func(string) (string, bool) { return "", false }); code != exitDone {
+			args := append([]string{"connections", "list", "--watch", "--interval", "100ms"},
+				test.args...)
+			if code := run(ctx, args, streams{out: out, err: out}, func(string) (string, bool) {
+				return "", false
+			}); code != exitDone {
 				t.Errorf("exit code %d\n%s", code, out.text.String())
 			}
 		})
@@ -105,7 +117,8 @@ func TestALookOfAWatchIsATableOrALineOfJSON(t *testing.T) {
 			}
 		}
 		text := out.String()
-		if !asJSON && strings.Count(text, "2030-01-02 03:04:05  secret-sidecar at /s\n\nNAME") != 2 {
+		if !asJSON && strings.Count(text,
+			"2030-01-02 03:04:05  secret-sidecar at /s\n\nNAME") != 2 {
 			t.Errorf("printed %q", text)
 		}
 		if !asJSON {
@@ -121,7 +134,10 @@ func TestALookOfAWatchIsATableOrALineOfJSON(t *testing.T) {
 
 func TestAWatchIntervalThatWouldBeALoadIsRefused(t *testing.T) {
 	var out bytes.Buffer
-	code := run(t.Context(), []string{"connections", "list", "--watch", "--interval", "1ms"}, streams{out: &out, err: &out}, func(string) (string, bool) { return "", false })
+	code := run(t.Context(), []string{"connections", "list", "--watch", "--interval", "1ms"},
+		streams{out: &out, err: &out}, func(string) (string, bool) {
+			return "", false
+		})
 	if code != exitUsage || !strings.Contains(out.String(), "--interval") {
 		t.Errorf("exit code %d, %s", code, out.String())
 	}

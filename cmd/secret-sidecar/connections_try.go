@@ -28,15 +28,16 @@ func (a *app) connectionsTestCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "test [NAME]",
 		Short: "Try a connection step by step and say what to do about it",
-		Long: `Tries to reach Vault, to log in, and to see its mounts, and prints a line for each. The token taken for the
-test is revoked. Exit 1 when the connection cannot be used.
+		Long: `Tries to reach Vault, to log in, and to see its mounts, and prints a line for each. The
+token taken for the test is revoked. Exit 1 when the connection cannot be used.
 
-NAME is a connection of the running sidecar. --file tests every connection of a configuration file, and
---address one that is described by flags: both without a running sidecar.`,
+NAME is a connection of the running sidecar. --file tests every connection of a configuration
+file, and --address one that is described by flags: both without a running sidecar.`,
 		Example: `  secret-sidecar connections test prod
   secret-sidecar connections test prod --path secret/data/mysec/api_key
   secret-sidecar connections test --file config.yaml
-  secret-sidecar connections test --address https://vault.example:8200 --role-id ID --secret-id-file FILE`,
+  secret-sidecar connections test --address https://vault.example:8200 \
+    --role-id ID --secret-id-file FILE`,
 		Args: between("at most one connection", 0, 1),
 	}
 	test := connectionTest{flags: addConnectionFlags(cmd)}
@@ -61,7 +62,8 @@ func (a *app) testConnections(ctx context.Context, test connectionTest) error {
 	case test.name == "" && test.file != "" && test.flags.vault.Address == "":
 		return a.testFile(ctx, test.file, test.path)
 	case test.name == "" && test.file == "" && test.flags.vault.Address == "":
-		return usagef("name a connection, or give --file or --address: see `secret-sidecar connections test --help`")
+		return usagef("name a connection, or give --file or --address: see `secret-sidecar " +
+			"connections test --help`")
 	case test.name == "" && test.file == "":
 		connection, err := test.flags.connection("described", server.ScopePlatform, nil)
 		if err != nil {
@@ -69,15 +71,17 @@ func (a *app) testConnections(ctx context.Context, test connectionTest) error {
 		}
 		return a.testEach(ctx, []server.Connection{connection}, test.path)
 	}
-	return usagef("give one of a connection's name, --file and --address: see `secret-sidecar connections test --help`")
+	return usagef("give one of a connection's name, --file and --address: see `secret-sidecar " +
+		"connections test --help`")
 }
 
-// testRunning lets the running sidecar test one of its connections.
+// testRunning asks the running sidecar to test one of its connections.
 func (a *app) testRunning(ctx context.Context, name, path string) error {
-	answer, err := ask(ctx, a, secretsidecarv1.SecretServiceClient.TestConnection, &secretsidecarv1.TestConnectionRequest{
-		Target: &secretsidecarv1.TestConnectionRequest_Connection{Connection: name},
-		Path:   path,
-	})
+	answer, err := ask(ctx, a, secretsidecarv1.SecretServiceClient.TestConnection,
+		&secretsidecarv1.TestConnectionRequest{
+			Target: &secretsidecarv1.TestConnectionRequest_Connection{Connection: name},
+			Path:   path,
+		})
 	if err != nil {
 		return err
 	}
@@ -108,12 +112,17 @@ func (a *app) testEach(ctx context.Context, connections []server.Connection, pat
 	var failed error
 	for _, connection := range connections {
 		if connection.Vault.SecretIDWrapped {
-			failed = fmt.Errorf("connection %q is not tested: its secret_id is wrapped, and a test of the file would use it up; "+
-				"test the running sidecar's: secret-sidecar connections test %s", connection.Name, connection.Name)
+			failed = fmt.Errorf(
+				"connection %q is not tested: its secret_id is wrapped, and a test of the file "+
+					"would use it up; "+
+					"test the running sidecar's: secret-sidecar connections test %s",
+				connection.Name,
+				connection.Name)
 			continue
 		}
 		report, err := conn.TestConfig(ctx, conn.Config{
-			Settings: connection.Vault, Name: connection.Name, Timeout: connection.Timeout, Budget: budget,
+			Settings: connection.Vault, Name: connection.Name, Timeout: connection.Timeout,
+			Budget: budget,
 		}, reference)
 		if err != nil {
 			return usageError{fmt.Errorf("connection %q: %w", connection.Name, err)}

@@ -14,10 +14,11 @@ import (
 
 	"github.com/secret-sidecar/secret-sidecar/config"
 	"github.com/secret-sidecar/secret-sidecar/internal/telemetry"
+	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 	"github.com/secret-sidecar/secret-sidecar/server"
 )
 
-// devFlags are what `dev` was asked for.
+// devFlags are the flags of `dev`.
 type devFlags struct {
 	secrets     []string
 	vaultListen string
@@ -28,17 +29,22 @@ func (a *app) devCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dev",
 		Short: "Run the sidecar on an embedded development Vault, without any set-up",
-		Long: `Starts an in-memory Vault on the loopback interface, sets up an AppRole and the given secrets, runs the
-sidecar on it, and prints what to try. Everything is gone when it ends. For development and tests only.`,
+		Long: `Starts an in-memory Vault on the loopback interface, sets up an AppRole and the given
+secrets, runs the sidecar on it, and prints what to try. Everything is gone when it ends. For
+development and tests only.`,
 		Example: `  secret-sidecar dev
-  secret-sidecar dev --secret secret/data/mysec/api_key=supersecret --secret secret/data/db/password=hunter2`,
+  secret-sidecar dev --secret secret/data/mysec/api_key=supersecret \
+    --secret secret/data/db/password=hunter2`,
 		Args: noArgs,
 	}
-	cmd.Flags().StringArrayVar(&flags.secrets, "secret", []string{"secret/data/mysec/api_key=supersecret"},
+	cmd.Flags().StringArrayVar(&flags.secrets, "secret",
+		[]string{"secret/data/mysec/api_key=supersecret"},
 		"secret to put into the Vault, REF=VALUE; may be given several times")
-	cmd.Flags().StringVar(&flags.vaultListen, "vault-listen", "127.0.0.1:0", "loopback address for the development Vault; port 0 takes a free one")
+	cmd.Flags().StringVar(&flags.vaultListen, "vault-listen", "127.0.0.1:0",
+		"loopback address for the development Vault; port 0 takes a free one")
 	cmd.Flags().StringVar(&a.socket, "socket", "",
-		fmt.Sprintf("Unix socket of the sidecar (default $%s, else one in a private folder of its own)", socketEnv))
+		fmt.Sprintf("Unix socket of the sidecar (default $%s, else one in a private directory of "+
+			"its own)", socketEnv))
 	logs := addLogFlags(cmd, "warn", "debug", "info", "error")
 	drain := addDrainTimeout(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -60,11 +66,11 @@ func (a *app) dev(ctx context.Context, flags devFlags, options server.Options) e
 		return err
 	}
 	defer vault.stop()
-	socket, removeFolder, err := a.devSocket()
+	socket, removeDirectory, err := a.devSocket()
 	if err != nil {
 		return err
 	}
-	defer removeFolder()
+	defer removeDirectory()
 	settings, err := config.FromEnv(vault.environment)
 	if err != nil {
 		return fmt.Errorf("configure the development Vault: %w", err)
@@ -81,12 +87,14 @@ func (a *app) dev(ctx context.Context, flags devFlags, options server.Options) e
 	if err != nil {
 		return err
 	}
+	warnOfExposure(options.Logger, socket)
 	defer listener.Close() //nolint:errcheck // Serve has closed it unless something failed before
 	return a.serveDev(ctx, listener, settings, vault, options)
 }
 
-// serveDev answers on the listener, and says what to try as soon as the login is there.
-func (a *app) serveDev(ctx context.Context, listener net.Listener, settings *config.Config, vault *devVault, options server.Options) error {
+// serveDev serves on the listener, and prints what to try once the sidecar has logged in.
+func (a *app) serveDev(ctx context.Context, listener net.Listener, settings *config.Config,
+	vault *devVault, options server.Options) error {
 	sidecar, err := server.New(options)
 	if err != nil {
 		return err
@@ -110,10 +118,13 @@ func (a *app) serveDev(ctx context.Context, listener net.Listener, settings *con
 	return sidecar.Serve(ctx, listener)
 }
 
-// devSocket returns the socket that was asked for, or one in a private folder of its own, and what removes that
-// folder.
+// devSocket returns the socket of the flag or the environment, or one in a private directory of its
+// own, and a function that removes that directory.
 func (a *app) devSocket() (path string, remove func(), err error) {
 	if path := a.givenSocket(); path != "" {
+		if err := unixsocket.CheckPath(path); err != nil {
+			return "", nil, usageError{err}
+		}
 		absolute, err := filepath.Abs(path)
 		return absolute, func() {}, err
 	}
@@ -121,11 +132,13 @@ func (a *app) devSocket() (path string, remove func(), err error) {
 	if info, err := os.Stat(parent); err != nil || !info.IsDir() {
 		parent = os.TempDir()
 	}
-	folder, err := os.MkdirTemp(parent, "secret-sidecar-dev-")
+	directory, err := os.MkdirTemp(parent, "secret-sidecar-dev-")
 	if err != nil {
-		return "", nil, fmt.Errorf("make a folder for the socket: %w: name a socket with --socket", err)
+		return "", nil,
+			fmt.Errorf("make a directory for the socket: %w: name a socket with --socket",
+				err)
 	}
-	return filepath.Join(folder, "sidecar.sock"), func() { _ = os.RemoveAll(folder) }, nil
+	return filepath.Join(directory, "sidecar.sock"), func() { _ = os.RemoveAll(directory) }, nil
 }
 
 // waitUntilServing watches the sidecar's health until it is SERVING.

@@ -54,7 +54,7 @@ func startDevVault(flags devFlags) (*devVault, error) {
 	return v, nil
 }
 
-// environment has the variables that make the connection to this Vault.
+// environment returns the variables that configure a connection to this Vault.
 func (v *devVault) environment(name string) (string, bool) {
 	value, found := map[string]string{
 		"VAULT_ADDR":      v.address,
@@ -70,7 +70,8 @@ func (v *devVault) putSecrets(pairs []string) error {
 	for _, pair := range pairs {
 		text, value, ok := strings.Cut(pair, "=")
 		if !ok {
-			return usagef("--secret takes REF=VALUE, for example secret/data/mysec/api_key=supersecret")
+			return usagef("--secret takes REF=VALUE, for example " +
+				"secret/data/mysec/api_key=supersecret")
 		}
 		reference, err := vault.ParseReference(text, "")
 		if err != nil {
@@ -78,7 +79,8 @@ func (v *devVault) putSecrets(pairs []string) error {
 		}
 		name, ok := strings.CutPrefix(reference.Path, devMount)
 		if !ok {
-			return usagef("--secret: the development Vault keeps its secrets under %s: begin the reference with it", devMount)
+			return usagef("--secret: the development Vault keeps its secrets under %s: begin the "+
+				"reference with it", devMount)
 		}
 		if v.references == nil {
 			v.first = reference
@@ -97,15 +99,19 @@ func (v *devVault) putSecrets(pairs []string) error {
 	return nil
 }
 
-// listenLoopback refuses addresses that other machines can reach: the root token travels in the clear.
+// listenLoopback refuses addresses that other machines can reach, because the root token travels in
+// the clear.
 func listenLoopback(address string) (net.Listener, error) {
 	tcp, err := net.ResolveTCPAddr("tcp", address)
 	if err != nil || !tcp.IP.IsLoopback() {
-		return nil, usagef("--vault-listen takes an address of the loopback interface, for example 127.0.0.1:8200")
+		return nil,
+			usagef("--vault-listen takes an address of the loopback interface, for example " +
+				"127.0.0.1:8200")
 	}
 	listener, err := net.ListenTCP("tcp", tcp)
 	if err != nil {
-		return nil, fmt.Errorf("start the development Vault: %w: choose another --vault-listen", err)
+		return nil, fmt.Errorf("start the development Vault: %w: choose another --vault-listen",
+			err)
 	}
 	return listener, nil
 }

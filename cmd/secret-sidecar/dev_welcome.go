@@ -7,8 +7,9 @@ import (
 	"text/template"
 )
 
-// welcome tells what `dev` runs and what to try with it.
-var welcome = template.Must(template.New("welcome").Funcs(template.FuncMap{"sh": shellWord, "json": jsonText}).Parse(
+// welcome says what `dev` runs and what to try with it.
+var welcome = template.Must(template.New("welcome").Funcs(template.FuncMap{"sh": shellWord,
+	"json": jsonText}).Parse(
 	`secret-sidecar runs on a development Vault, in memory: nothing outlives it. Ctrl-C ends it.
 
   Vault address   {{.Address}}

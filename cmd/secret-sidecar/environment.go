@@ -8,9 +8,10 @@ import (
 // lookup finds an environment variable, as os.LookupEnv does.
 type lookup func(name string) (value string, found bool)
 
-// takeEnvironment returns the environment as it is now and removes Vault's variables from the process, so that
-// no library can pick up an address, a token or an option behind the configuration's back. What the process
-// was started with stays visible in /proc/PID/environ, to root alone once the process is hardened.
+// takeEnvironment returns the current environment and removes Vault's variables from the process,
+// so that no library can pick up an address, a token or an option behind the configuration's back.
+// The original environment stays visible in /proc/PID/environ, to root alone once the process is
+// hardened.
 func takeEnvironment() lookup {
 	taken := make(map[string]string)
 	for _, entry := range os.Environ() {

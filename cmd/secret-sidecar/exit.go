@@ -13,8 +13,8 @@ const (
 	exitUsage  = 2
 )
 
-// usageError is an error of the command line or the configuration: nothing was tried, and trying again changes
-// nothing. Every other error is a failure.
+// usageError is a mistake on the command line or in the configuration: nothing was tried, and
+// trying again changes nothing. Every other error is a failure.
 type usageError struct{ error }
 
 // Unwrap returns the error inside.
@@ -30,7 +30,7 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
-// printError prints each line of the error's text as a line of its own, so that every line names the program.
+// printError prefixes every line of the error's text with the program's name.
 func printError(w io.Writer, err error) {
 	for line := range strings.Lines(err.Error()) {
 		fmt.Fprintf(w, "secret-sidecar: %s\n", strings.TrimRight(line, "\n"))

@@ -12,7 +12,7 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/server"
 )
 
-// hardenProcess applies what every sidecar does without. What cannot be had is logged.
+// hardenProcess applies what every sidecar can do without. It logs what the system does not allow.
 func hardenProcess(log *slog.Logger, getenv lookup) []server.Protection {
 	var protections []server.Protection
 	for _, step := range harden.Process() {
@@ -35,9 +35,10 @@ func limitMemory(log *slog.Logger, getenv lookup) server.Protection {
 
 const memoryLimited = "memory_limited"
 
-// hardenAsAsked applies what the configuration asks for. Its error means that it requires what cannot be had. Call it
-// when everything is open that the process opens once.
-func hardenAsAsked(log *slog.Logger, settings *config.Config, source configSource) ([]server.Protection, error) {
+// hardenAsAsked applies what the configuration asks for. It fails when a required protection is not
+// available. Call it after the process has opened everything that it opens only once.
+func hardenAsAsked(log *slog.Logger, settings *config.Config,
+	source configSource) ([]server.Protection, error) {
 	var protections []server.Protection
 	for _, one := range []struct {
 		key    string
@@ -45,7 +46,9 @@ func hardenAsAsked(log *slog.Logger, settings *config.Config, source configSourc
 		apply  func() harden.Step
 	}{
 		{"hardening.lock_memory", settings.Hardening.LockMemory, harden.LockMemory},
-		{"hardening.landlock", settings.Hardening.Landlock, func() harden.Step { return harden.RestrictFiles(foldersOf(settings, source)) }},
+		{"hardening.landlock", settings.Hardening.Landlock, func() harden.Step {
+			return harden.RestrictFiles(directoriesOf(settings, source))
+		}},
 	} {
 		if one.demand == config.DemandNone {
 			continue
@@ -68,35 +71,36 @@ func protection(log *slog.Logger, step harden.Step) server.Protection {
 	return server.Protection(step)
 }
 
-// foldersOf returns the folders of all files that the configuration names. Links count twice: a secret of Kubernetes'
-// is a link into another folder.
-func foldersOf(c *config.Config, source configSource) harden.Directories {
+// directoriesOf returns the directories of all files that the configuration names. A link counts
+// twice: a mounted Kubernetes Secret is a link into another directory.
+func directoriesOf(c *config.Config, source configSource) harden.Directories {
 	files := []string{source.path}
 	for _, connection := range c.Connections {
 		tls := connection.Vault.TLS
-		files = append(files, connection.Vault.RoleID.File, connection.Vault.SecretID.File, tls.CAFile, tls.ClientCertFile, tls.ClientKeyFile)
+		files = append(files, connection.Vault.RoleID.File, connection.Vault.SecretID.File,
+			tls.CAFile, tls.ClientCertFile, tls.ClientKeyFile)
 	}
-	folders := harden.Directories{Write: []string{filepath.Dir(c.Socket.Path)}}
 	files = append(files, c.Fleet.PasswordFile, c.Fleet.CAFile)
+	directories := harden.Directories{Write: []string{filepath.Dir(c.Socket.Path)}}
 	for _, file := range files {
-		folders.Read = append(folders.Read, foldersTo(file)...)
+		directories.Read = append(directories.Read, directoriesTo(file)...)
 	}
 	if c.Audit.File != "" {
-		folders.Write = append(folders.Write, foldersTo(c.Audit.File)...)
+		directories.Write = append(directories.Write, directoriesTo(c.Audit.File)...)
 	}
-	slices.Sort(folders.Read)
-	folders.Read = slices.Compact(folders.Read)
-	return folders
+	slices.Sort(directories.Read)
+	directories.Read = slices.Compact(directories.Read)
+	return directories
 }
 
-// foldersTo returns the folder of a file and the one that its links lead to; none for "".
-func foldersTo(file string) []string {
+// directoriesTo returns the directory of a file and the one that its links lead to; none for "".
+func directoriesTo(file string) []string {
 	if file == "" {
 		return nil
 	}
-	folders := []string{filepath.Dir(file)}
+	directories := []string{filepath.Dir(file)}
 	if target, err := filepath.EvalSymlinks(file); err == nil {
-		folders = append(folders, filepath.Dir(target))
+		directories = append(directories, filepath.Dir(target))
 	}
-	return folders
+	return directories
 }

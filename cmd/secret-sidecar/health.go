@@ -17,14 +17,15 @@ func (a *app) healthCommand() *cobra.Command {
 		Short: "Say whether the sidecar is serving (exit 0) or not (exit 1)",
 		Long: `Asks the running sidecar's health service, for a Kubernetes exec probe.
 
-Without --service: SERVING once every required connection has logged in. --service liveness: as long as
-the process answers. --service connection/NAME: while that connection's token is valid.`,
+Without --service: SERVING once every required connection has logged in. --service liveness: as
+long as the process answers. --service connection/NAME: while that connection's token is valid.`,
 		Example: `  secret-sidecar health
   secret-sidecar health --service liveness
   secret-sidecar health --service connection/prod`,
 		Args: noArgs,
 	}
-	cmd.Flags().StringVar(&service, "service", "", "health service to ask for (default the sidecar as a whole)")
+	cmd.Flags().StringVar(&service, "service", "",
+		"health service to ask for (default the sidecar as a whole)")
 	a.addTimeout(cmd, waitForAnswer)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		state, err := a.askHealth(cmd.Context(), service)
@@ -35,14 +36,16 @@ the process answers. --service connection/NAME: while that connection's token is
 			return err
 		}
 		if state != healthpb.HealthCheckResponse_SERVING {
-			return fmt.Errorf("not serving: see `secret-sidecar connections list` for the state of each connection")
+			return fmt.Errorf("not serving: see `secret-sidecar connections list` for the state " +
+				"of each connection")
 		}
 		return nil
 	}
 	return cmd
 }
 
-func (a *app) askHealth(ctx context.Context, service string) (healthpb.HealthCheckResponse_ServingStatus, error) {
+func (a *app) askHealth(ctx context.Context,
+	service string) (healthpb.HealthCheckResponse_ServingStatus, error) {
 	c, err := a.dial()
 	if err != nil {
 		return 0, err
@@ -50,9 +53,12 @@ func (a *app) askHealth(ctx context.Context, service string) (healthpb.HealthChe
 	defer c.Close()
 	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
-	answer, err := healthpb.NewHealthClient(c.conn).Check(ctx, &healthpb.HealthCheckRequest{Service: service})
+	answer, err := healthpb.NewHealthClient(c.conn).Check(ctx,
+		&healthpb.HealthCheckRequest{Service: service})
 	if status.Code(err) == codes.NotFound {
-		return 0, fmt.Errorf("the sidecar has no health service %q: use none, liveness or connection/NAME", service)
+		return 0,
+			fmt.Errorf("the sidecar has no health service %q: use none, liveness or "+
+				"connection/NAME", service)
 	}
 	if err != nil {
 		return 0, c.explain(err, a.timeout)

@@ -15,12 +15,13 @@ func (a *app) invalidateCommand() *cobra.Command {
 		Short: "Drop cached secrets",
 		Long: `Drops secrets from the running sidecar's cache, so that the next request for them reads Vault.
 
-PATH is a reference (drops its secret, in every version) or a prefix ending in "/" (drops every secret
-below it). Without PATH everything is dropped. Without --connection that is so for every connection.
+PATH is a reference (drops its secret, in every version) or a prefix ending in "/" (drops every
+secret below it). Without PATH everything is dropped. Without --connection that is so for every
+connection.
 
-With --fleet, every other sidecar of the fleet drops it too. With --redis, no sidecar is asked: the fleet of
-that Redis is told directly. With --wait, the command ends when all that live have dropped it, and fails
-when some have not within --timeout.`,
+With --fleet, every other sidecar of the fleet drops it too. With --redis, no sidecar is asked: the
+fleet of that Redis is told directly. With --wait, the command ends when all that live have dropped
+it, and fails when some have not within --timeout.`,
 		Example: `  secret-sidecar invalidate secret/data/mysec/api_key
   secret-sidecar invalidate secret/data/team-a/ --connection prod
   secret-sidecar invalidate --connection prod --renew-login
@@ -29,8 +30,10 @@ when some have not within --timeout.`,
 		Args: between("at most one path", 0, 1),
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&request.Connection, "connection", "", "connection whose secrets to drop (default every one)")
-	flags.BoolVar(&request.RenewLogin, "renew-login", false, "also drop the Vault token and log in again (default every connection's)")
+	flags.StringVar(&request.Connection, "connection", "",
+		"connection whose secrets to drop (default every one)")
+	flags.BoolVar(&request.RenewLogin, "renew-login", false,
+		"also drop the Vault token and log in again (default every connection's)")
 	flags.BoolVar(&request.Fleet, "fleet", false, "also tell every other sidecar of the fleet")
 	others := fleetFlags{}
 	others.add(cmd)
@@ -48,11 +51,13 @@ when some have not within --timeout.`,
 		if others.wait {
 			a.askToWait(request)
 		}
-		answer, err := ask(cmd.Context(), a, secretsidecarv1.SecretServiceClient.Invalidate, request)
+		answer, err := ask(cmd.Context(), a, secretsidecarv1.SecretServiceClient.Invalidate,
+			request)
 		if err != nil {
 			return err
 		}
-		if _, err := fmt.Fprintf(a.out, "dropped %s\n", plural(int(answer.GetEntries()), "cached secret")); err != nil {
+		if _, err := fmt.Fprintf(a.out, "dropped %s\n",
+			plural(int(answer.GetEntries()), "cached secret")); err != nil {
 			return err
 		}
 		return a.reportFleet(answer)

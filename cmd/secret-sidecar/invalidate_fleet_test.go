@@ -16,15 +16,15 @@ import (
 // its environment.
 func startSidecar(t *testing.T, redis *redistest.Server) lookup {
 	t.Helper()
-	folder := shortFolder(t)
-	file := filepath.Join(folder, "config.yaml")
+	directory := shortDirectory(t)
+	file := filepath.Join(directory, "config.yaml")
 	text := "connections: [{name: away, scope: platform, address: 'http://127.0.0.1:1', role_id: r, secret_id: s}]\n" +
 		"invalidation: {redis: {url: '" + redis.URL() + "'}}\n"
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	getenv := only(socketEnv, filepath.Join(folder, "s.sock"))
+	getenv := only(socketEnv, filepath.Join(directory, "s.sock"))
 	code := make(chan int, 1)
 	go func() {
 		code <- run(ctx, []string{"serve", "--config", file}, streams{out: io.Discard, err: io.Discard}, getenv)
@@ -48,7 +48,7 @@ func runInvalidate(t *testing.T, getenv lookup, args ...string) (code int, out, 
 
 func TestInvalidateReachesTheFleetWithAndWithoutASidecar(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, redis *redistest.Server) {
-		noSidecar := only(socketEnv, filepath.Join(shortFolder(t), "none"))
+		noSidecar := only(socketEnv, filepath.Join(shortDirectory(t), "none"))
 		code, _, failure := runInvalidate(t, noSidecar, "--redis", redis.URL(), "--wait")
 		if code != exitFailed || !strings.Contains(failure, "no sidecar lives in the fleet") {
 			t.Errorf("before there is a sidecar: exit code %d, %s", code, failure)
@@ -81,7 +81,7 @@ func TestInvalidateReachesTheFleetWithAndWithoutASidecar(t *testing.T) {
 }
 
 func TestInvalidateRefusesFleetFlagsThatMeanNothing(t *testing.T) {
-	getenv := only(socketEnv, filepath.Join(shortFolder(t), "none"))
+	getenv := only(socketEnv, filepath.Join(shortDirectory(t), "none"))
 	for want, args := range map[string][]string{
 		"add --fleet":             {"--wait"},
 		"add --redis":             {"--redis-stream", "other"},

@@ -19,9 +19,11 @@ type logFlags struct {
 // addLogFlags defines them; the first level is the default.
 func addLogFlags(cmd *cobra.Command, levels ...string) logFlags {
 	return logFlags{
-		cmd:    cmd,
-		level:  addChoice(cmd, "log-level", "the least important lines to log; wins over log.level in the file", levels...),
-		format: addChoice(cmd, "log-format", "how to write the log, on standard error", "json", "text"),
+		cmd: cmd,
+		level: addChoice(cmd, "log-level",
+			"the least important lines to log; wins over log.level in the file", levels...),
+		format: addChoice(cmd, "log-format", "how to write the log, on standard error", "json",
+			"text"),
 	}
 }
 
@@ -31,12 +33,13 @@ type sidecarLog struct {
 	repeats *logging.Repeats
 	level   *slog.LevelVar
 	initial slog.Level // the flag's, given or not
-	given   bool       // the flag was given: the file does not change the level
+	given   bool       // the flag was given, so the file does not change the level
 }
 
 // open makes the log. Close it.
 func (f logFlags) open(w io.Writer) *sidecarLog {
-	log := &sidecarLog{repeats: logging.NewRepeats(), level: new(slog.LevelVar), given: f.cmd.Flags().Changed("log-level")}
+	log := &sidecarLog{repeats: logging.NewRepeats(), level: new(slog.LevelVar),
+		given: f.cmd.Flags().Changed("log-level")}
 	if err := log.initial.UnmarshalText([]byte(f.level.value)); err != nil {
 		panic(err) // the flag takes slog's names only
 	}
@@ -50,10 +53,10 @@ func (f logFlags) open(w io.Writer) *sidecarLog {
 	return log
 }
 
-// close writes what the log still holds back.
+// close writes the repeats that the log still holds back.
 func (l *sidecarLog) close() { l.repeats.Close() }
 
-// follow makes the file's level the log's, unless the command line names one.
+// follow sets the log's level to the file's, unless the command line names one.
 func (l *sidecarLog) follow(settings *config.Config) {
 	wanted := l.initial
 	if settings.LogLevel != nil {
@@ -64,7 +67,8 @@ func (l *sidecarLog) follow(settings *config.Config) {
 	case l.given:
 		l.Warn("--log-level overrides log.level", "level", l.level.Level(), "file", wanted)
 	default:
-		l.level.Set(min(wanted, l.level.Level())) // either of the two lets the line out
+		// the lower one, so that this line is logged
+		l.level.Set(min(wanted, l.level.Level()))
 		l.Info("the log level has changed", "level", wanted)
 		l.level.Set(wanted)
 	}

@@ -34,23 +34,24 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// setUp gives each script a Vault of its own with an AppRole and a secret, and a folder for sockets: $WORK is
-// too long for their paths.
+// setUp gives each script a Vault of its own with an AppRole and a secret, and a directory for
+// sockets: $WORK is too long for their paths.
 func setUp(env *testscript.Env) error {
-	folder, err := os.MkdirTemp("", "sidecar")
+	directory, err := os.MkdirTemp("", "sidecar")
 	if err != nil {
 		return err
 	}
-	env.Defer(func() { _ = os.RemoveAll(folder) })
+	env.Defer(func() { _ = os.RemoveAll(directory) })
 	vault := devvault.New(devvault.Options{})
 	web := httptest.NewServer(vault)
 	env.Defer(web.Close)
-	roleID, secretID, err := vault.SetupAppRole("test", `path "secret/data/*" { capabilities = ["read"] }`)
+	roleID, secretID, err := vault.SetupAppRole("test",
+		`path "secret/data/*" { capabilities = ["read"] }`)
 	if err != nil {
 		return err
 	}
 	for name, value := range map[string]string{
-		"SOCKETS": folder, "XDG_RUNTIME_DIR": folder,
+		"SOCKETS": directory, "XDG_RUNTIME_DIR": directory,
 		"TEST_VAULT": web.URL, "TEST_ROLE_ID": roleID, "TEST_SECRET_ID": secretID,
 		"GORACE": "atexit_sleep_ms=0", // else each program sleeps for a second at its end
 	} {
@@ -113,7 +114,8 @@ func eventually(ts *testscript.TestScript, negated bool, args []string) {
 
 // signalAll sends a signal to the programs in the background: signal HUP|INT|TERM
 func signalAll(ts *testscript.TestScript, negated bool, args []string) {
-	signals := map[string]os.Signal{"HUP": syscall.SIGHUP, "INT": syscall.SIGINT, "TERM": syscall.SIGTERM}
+	signals := map[string]os.Signal{"HUP": syscall.SIGHUP, "INT": syscall.SIGINT,
+		"TERM": syscall.SIGTERM}
 	if negated || len(args) != 1 || signals[args[0]] == nil {
 		ts.Fatalf("usage: signal HUP|INT|TERM")
 	}

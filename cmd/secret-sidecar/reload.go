@@ -13,15 +13,16 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/server"
 )
 
-// catchHangups makes SIGHUP a request to reload for the rest of the process: never again its end, neither while
-// it starts nor while it stops. One pending request covers all that came before it.
+// catchHangups makes SIGHUP a request to reload for the rest of the process. It never ends the
+// process, not even while that starts or stops. One pending request covers all earlier ones.
 func catchHangups() chan os.Signal {
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	return hangups
 }
 
-// reloader applies a changed configuration to the running sidecar. reload is called by one goroutine.
+// reloader applies a changed configuration to the running sidecar. reload is called by one
+// goroutine.
 type reloader struct {
 	source   configSource
 	sidecar  *server.Server
@@ -75,8 +76,8 @@ func (r *reloader) fileChanged() {
 	}
 }
 
-// reload makes the configuration the running one, or refuses it and changes nothing. Vault is not waited for: what needs
-// a login takes effect by itself once there is one.
+// reload applies the configuration, or refuses it and changes nothing. It does not wait for Vault:
+// what needs a login takes effect by itself once there is one.
 func (r *reloader) reload(ctx context.Context) {
 	r.auditing.reopen(r.log)
 	next, err := r.source.load()
@@ -88,12 +89,15 @@ func (r *reloader) reload(ctx context.Context) {
 	}
 	r.sidecar.CountReload(err)
 	if err != nil {
-		r.log.Error("the changed configuration is refused, the running one stays", "from", r.source.String(), "error", err)
+		r.log.Error("the changed configuration is refused, the running one stays", "from",
+			r.source.String(), "error", err)
 		return
 	}
 	r.levels.follow(next)
+	warnOfRisks(r.log, next)
 	for _, key := range r.atStart.Changed(next.AtStart) {
 		r.log.Warn("a change takes effect at the next start only", "key", key)
 	}
-	r.log.Info("configuration reloaded", "from", r.source.String(), "connections", len(next.Connections))
+	r.log.Info("configuration reloaded", "from", r.source.String(), "connections",
+		len(next.Connections))
 }

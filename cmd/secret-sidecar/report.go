@@ -12,22 +12,24 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault/conn"
 )
 
-// reportError is what `connections test` fails with after it has printed a report that is not OK.
+// reportError is the error of `connections test` after it printed a report that is not OK.
 func reportError(name string, report conn.Report) error {
 	for _, check := range report.Checks {
 		if check.Status == conn.CheckFailed && check.Name != "path" {
 			return fmt.Errorf("connection %q cannot be used: the report says what to do", name)
 		}
 	}
-	return fmt.Errorf("connection %q works, but the path check failed: the report says what to do", name)
+	return fmt.Errorf("connection %q works, but the path check failed: the report says what to do",
+		name)
 }
 
-// printReport prints one line a check, what to do about it below, and what the login gave.
+// printReport prints one line per check with its remedy below, and what the login gave.
 func printReport(w io.Writer, name string, report conn.Report) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(table, "connection %s\n", name)
 	for _, check := range report.Checks {
-		fmt.Fprintf(table, "  %s\t%s\t%s\t%s\n", check.Name, checkStatusName(check.Status), tookText(check.Took), check.Message)
+		fmt.Fprintf(table, "  %s\t%s\t%s\t%s\n", check.Name, checkStatusName(check.Status),
+			tookText(check.Took), check.Message)
 		if check.Remedy != "" {
 			fmt.Fprintf(table, "  \t\t\t-> %s\n", check.Remedy)
 		}
@@ -89,7 +91,9 @@ func reportFromAnswer(answer *secretsidecarv1.TestConnectionResponse) conn.Repor
 		})
 	}
 	for _, mount := range answer.GetMounts() {
-		report.Mounts = append(report.Mounts, vault.Mount{Path: mount.GetPath(), Type: mount.GetType(), KVVersion: mount.GetKvVersion()})
+		report.Mounts = append(report.Mounts,
+			vault.Mount{Path: mount.GetPath(), Type: mount.GetType(),
+				KVVersion: mount.GetKvVersion()})
 	}
 	return report
 }

@@ -15,7 +15,7 @@ import (
 // socketEnv names the socket where --socket does not.
 const socketEnv = "SECRET_SIDECAR_SOCKET"
 
-// streams are the standard streams of the process. Data goes to out, everything said about it to err.
+// streams are the standard streams of the process. Data goes to out, every remark about it to err.
 type streams struct {
 	in       io.Reader
 	out, err io.Writer
@@ -29,7 +29,8 @@ type app struct {
 	timeout time.Duration // --timeout of the commands that ask a sidecar or Vault
 }
 
-// run executes the command line and returns the exit code: 0 done, 1 failed, 2 usage or configuration.
+// run executes the command line and returns the exit code: 0 done, 1 failed, 2 usage or
+// configuration.
 func run(ctx context.Context, args []string, std streams, getenv lookup) int {
 	a := &app{streams: std, getenv: getenv}
 	root := a.rootCommand()
@@ -81,11 +82,12 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
 	root.SetFlagErrorFunc(flagError)
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.PersistentFlags().StringVar(&a.socket, "socket", "",
-		fmt.Sprintf("Unix socket of the sidecar (default $%s, else %s)", socketEnv, config.DefaultSocketPath))
+		fmt.Sprintf("Unix socket of the sidecar (default $%s, else %s)", socketEnv,
+			config.DefaultSocketPath))
 	root.AddCommand(
 		a.serveCommand(), a.devCommand(),
-		a.resolveCommand(), a.invalidateCommand(), a.connectionsCommand(), a.healthCommand(),
-		a.configCommand(), a.versionCommand(),
+		a.resolveCommand(), a.invalidateCommand(), a.scanCommand(), a.connectionsCommand(), a.healthCommand(),
+		a.configCommand(), a.versionCommand(), a.licensesCommand(),
 	)
 	root.SetHelpCommand(helpCommand(root))
 	root.InitDefaultCompletionCmd()
@@ -95,7 +97,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
 	return root
 }
 
-// helpCommand is cobra's, but an unknown topic is wrong usage.
+// helpCommand is cobra's, except that an unknown topic is wrong usage.
 func helpCommand(root *cobra.Command) *cobra.Command {
 	return &cobra.Command{
 		Use:   "help [COMMAND]",
@@ -103,14 +105,15 @@ func helpCommand(root *cobra.Command) *cobra.Command {
 		RunE: func(_ *cobra.Command, args []string) error {
 			topic, rest, err := root.Find(args)
 			if err != nil || len(rest) > 0 {
-				return usagef("there is no help about %q: see `secret-sidecar --help`", strings.Join(args, " "))
+				return usagef("there is no help on %q: see `secret-sidecar --help`",
+					strings.Join(args, " "))
 			}
 			return topic.Help()
 		},
 	}
 }
 
-// group makes a command that only holds others: without one of them it is wrong usage.
+// group makes a command that only holds others: using it alone is wrong usage.
 func group(cmd *cobra.Command) *cobra.Command {
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
@@ -119,16 +122,18 @@ func group(cmd *cobra.Command) *cobra.Command {
 			return fmt.Errorf("a command is missing after %q", cmd.CommandPath())
 		}
 		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-			return fmt.Errorf("unknown command %q for %q, did you mean %s", args[0], cmd.CommandPath(), strings.Join(near, " or "))
+			return fmt.Errorf("unknown command %q for %q, did you mean %s", args[0],
+				cmd.CommandPath(), strings.Join(near, " or "))
 		}
 		return fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath())
 	}
 	cmd.SuggestionsMinimumDistance = 2
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() } // makes cobra look at Args; never reached
+	// cobra checks Args only for a command that runs; this one never does
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	return cmd
 }
 
-// waitForAnswer is what --timeout means to the commands that only ask a running sidecar.
+// waitForAnswer is the meaning of --timeout for commands that only ask a running sidecar.
 const waitForAnswer = "how long to wait for the sidecar's answer"
 
 // addTimeout gives a command its --timeout.
@@ -136,8 +141,8 @@ func (a *app) addTimeout(cmd *cobra.Command, usage string) {
 	cmd.Flags().DurationVar(&a.timeout, "timeout", 30*time.Second, usage)
 }
 
-// givenSocket returns the socket path that the command line or the environment names; empty when neither does.
-// gRPC's forms unix:///path and unix:path are paths too.
+// givenSocket returns the socket path that the command line or the environment names; empty when
+// neither does. gRPC's forms unix:///path and unix:path are paths too.
 func (a *app) givenSocket() string {
 	path := a.socket
 	if path == "" {

@@ -20,19 +20,20 @@ import (
 
 // oddConnection is a connection that is given to each command in the command's own way.
 type oddConnection struct {
-	folder, address, roleID, secretIDFile string
+	directory, address, roleID, secretIDFile string
 }
 
 func (d oddConnection) file(t *testing.T) string {
 	t.Helper()
-	text := fmt.Sprintf("connections: [{name: c, scope: platform, address: %q, role_id: %q, secret_id_file: %q}]\n",
+	text := fmt.Sprintf(
+		"connections: [{name: c, scope: platform, address: %q, role_id: %q, secret_id_file: %q}]\n",
 		d.address, d.roleID, d.secretIDFile)
 	return d.written(t, "config.yaml", text)
 }
 
 func (d oddConnection) written(t *testing.T, name, text string) string {
 	t.Helper()
-	path := filepath.Join(d.folder, name)
+	path := filepath.Join(d.directory, name)
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -40,13 +41,14 @@ func (d oddConnection) written(t *testing.T, name, text string) string {
 }
 
 func (d oddConnection) flags() []string {
-	return []string{"--address", d.address, "--role-id", d.roleID, "--secret-id-file", d.secretIDFile}
+	return []string{"--address", d.address, "--role-id", d.roleID, "--secret-id-file",
+		d.secretIDFile}
 }
 
 // commands are those that take a connection, by the words that begin them.
 func (d oddConnection) commands(t *testing.T) map[string][]string {
 	file := d.file(t)
-	added := filepath.Join(d.folder, "added.yaml")
+	added := filepath.Join(d.directory, "added.yaml")
 	return map[string][]string{
 		"config check":            {"config", "check", "--config", file},
 		"connections test --file": {"connections", "test", "--file", file},
@@ -107,15 +109,18 @@ func TestEveryCommandTakesTheSameAddresses(t *testing.T) {
 		"a blank":               " ",
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := oddConnection{folder: shortFolder(t), address: address, roleID: "r"}
+			d := oddConnection{directory: shortDirectory(t), address: address, roleID: "r"}
 			d.secretIDFile = d.written(t, "secret_id", "s")
 			commands := d.commands(t)
 			commands["serve"] = []string{"serve", "--config", d.file(t)}
 			problem := vault.AddressProblem(address)
 			for command, args := range commands {
-				code, said := ran(stopped, args, only(socketEnv, filepath.Join(d.folder, "s.sock")))
-				if refused := code == exitUsage; refused != (problem != "") || !strings.Contains(said, problem) {
-					t.Errorf("%s: exit code %d, want the verdict %q\n%s", command, code, problem, said)
+				code, said := ran(stopped, args,
+					only(socketEnv, filepath.Join(d.directory, "s.sock")))
+				if refused := code == exitUsage; refused != (problem != "") ||
+					!strings.Contains(said, problem) {
+					t.Errorf("%s: exit code %d, want the verdict %q\n%s", command, code, problem,
+						said)
 				}
 			}
 		})
@@ -126,7 +131,8 @@ func TestEveryCommandTakesTheSameCredentialFiles(t *testing.T) {
 	dev := devvault.New(devvault.Options{})
 	web := httptest.NewServer(dev)
 	t.Cleanup(web.Close)
-	roleID, secretID, err := dev.SetupAppRole("test", `path "secret/data/*" { capabilities = ["read"] }`)
+	roleID, secretID, err := dev.SetupAppRole("test",
+		`path "secret/data/*" { capabilities = ["read"] }`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +161,7 @@ func TestEveryCommandTakesTheSameCredentialFiles(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			d := oddConnection{folder: shortFolder(t), address: web.URL, roleID: roleID}
+			d := oddConnection{directory: shortDirectory(t), address: web.URL, roleID: roleID}
 			d.secretIDFile = d.fileWith(t, content)
 			_, fault := login.Credential{File: d.secretIDFile}.Read("secret_id")
 			for command, args := range d.commands(t) {
@@ -184,21 +190,23 @@ func (d oddConnection) fileWith(t *testing.T, content string) string {
 	t.Helper()
 	switch content {
 	case aDirectory:
-		return d.folder
+		return d.directory
 	case isMissing:
-		return filepath.Join(d.folder, "missing")
+		return filepath.Join(d.directory, "missing")
 	}
 	return d.written(t, "secret_id", content)
 }
 
-// served returns whether the running sidecar logs in, and what its list of connections says when it does not.
+// served returns whether the running sidecar logs in, and what its list of connections says when it
+// does not.
 func (d oddConnection) served(t *testing.T) (good bool, said string) {
 	t.Helper()
-	getenv := only(socketEnv, filepath.Join(d.folder, "s.sock"))
+	getenv := only(socketEnv, filepath.Join(d.directory, "s.sock"))
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan int, 1)
 	go func() {
-		ended <- run(ctx, []string{"serve", "--config", d.file(t)}, streams{out: io.Discard, err: io.Discard}, getenv)
+		ended <- run(ctx, []string{"serve", "--config", d.file(t)},
+			streams{out: io.Discard, err: io.Discard}, getenv)
 	}()
 	defer func() { stop(); <-ended }()
 	tick := time.NewTicker(20 * time.Millisecond)

@@ -11,9 +11,10 @@ import (
 
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:     "version",
-		Short:   "Print the version",
-		Long:    "Prints the version, the revision that it was built from, and the Go version that built it.",
+		Use:   "version",
+		Short: "Print the version",
+		Long: "Prints the version, the revision that it was built from, and the Go version " +
+			"that built it.",
 		Example: "  secret-sidecar version",
 		Args:    noArgs,
 		RunE: func(*cobra.Command, []string) error {
@@ -23,8 +24,9 @@ func (a *app) versionCommand() *cobra.Command {
 	}
 }
 
-// What the build names itself; the linker sets both (-X main.version=... -X main.revision=...). An empty version is the
-// module's, an empty revision the one that the Go toolchain found in the work tree.
+// The version and revision of the build; the linker sets both (-X main.version=... -X
+// main.revision=...). An empty version means the module's, an empty revision the one that the Go
+// toolchain found in the work tree.
 var version, revision string
 
 // versionNumber is the build's version alone.
@@ -41,7 +43,8 @@ func describeVersion() string {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		from = cmp.Or(from, revisionOf(info))
 	}
-	return fmt.Sprintf("secret-sidecar %s%s %s %s/%s", number, from, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return fmt.Sprintf("secret-sidecar %s%s %s %s/%s", number, from, runtime.Version(),
+		runtime.GOOS, runtime.GOARCH)
 }
 
 func revisionOf(info *debug.BuildInfo) string {

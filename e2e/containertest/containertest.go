@@ -146,7 +146,8 @@ func (c *Container) RequireConfined(uid uint32) {
 	}
 	const none = "0000000000000000"
 	for name, want := range map[string]string{
-		"Uid": fmt.Sprintf("%d\t%[1]d\t%[1]d\t%[1]d", uid), "NoNewPrivs": "1", "Seccomp": "2", // a filter
+		// a filter
+		"Uid": fmt.Sprintf("%d\t%[1]d\t%[1]d\t%[1]d", uid), "NoNewPrivs": "1", "Seccomp": "2",
 		"CapInh": none, "CapPrm": none, "CapEff": none, "CapBnd": none, "CapAmb": none,
 	} {
 		if !bytes.Contains(status, []byte("\n"+name+":\t"+want+"\n")) {
@@ -203,7 +204,8 @@ func (s Spec) config(limited bool) (*specs.Spec, error) {
 		Mounts: mounts,
 		Linux: &specs.Linux{
 			Namespaces: []specs.LinuxNamespace{
-				{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace},
+				{Type: specs.PIDNamespace}, {Type: specs.MountNamespace},
+				{Type: specs.IPCNamespace}, {Type: specs.UTSNamespace},
 			},
 			MaskedPaths: []string{"/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"},
 			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",

@@ -77,7 +77,8 @@ func TestLimitsThatARuntimeDoesNotSetAreMissed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			heard := &listener{TB: t}
-			c := New(heard, Spec{Root: t.TempDir(), Args: []string{"/bin/cat"}, UID: 65532, GID: 65532,
+			c := New(heard, Spec{Root: t.TempDir(), Args: []string{"/bin/cat"}, UID: 65532,
+				GID:     65532,
 				Volumes: Programs(), Memory: test.set.Memory, CPUs: test.set.CPUs})
 			command := c.Command()
 			input, err := command.StdinPipe()

@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// fakeBuildah keeps the labels of the one image that it has, and a line for each image that is committed.
+// fakeBuildah keeps the labels of the one image that it has, and a line for each image that is
+// committed.
 const fakeBuildah = `#!/usr/bin/env bash
 shift 6 # its storage
 case $1 in
@@ -59,8 +60,10 @@ func (b *base) write(name, text string) {
 // make runs the script, and returns what it says.
 func (b *base) make() (string, error) {
 	b.t.Helper()
-	script := exec.CommandContext(b.t.Context(), "../../scripts/image-base.sh", filepath.Join(b.state, "storage"))
-	script.Env = append(os.Environ(), "PATH="+b.state+":"+os.Getenv("PATH"), "STATE="+b.state, "VERSION_OF_GO="+b.goes,
+	script := exec.CommandContext(b.t.Context(), "../../scripts/image-base.sh",
+		filepath.Join(b.state, "storage"))
+	script.Env = append(os.Environ(), "PATH="+b.state+":"+os.Getenv("PATH"), "STATE="+b.state,
+		"VERSION_OF_GO="+b.goes,
 		"SSL_CERT_FILE="+filepath.Join(b.state, "certificates"))
 	out, err := script.CombinedOutput()
 	return string(out), err
@@ -103,7 +106,8 @@ func TestABusyboxThatNeedsACLibraryIsNotPutIntoTheBase(t *testing.T) {
 	dynamic, err := os.ReadFile(bash) // #nosec G304 -- a program of this machine
 	must(t, err)
 	b.program("busybox", string(dynamic))
-	if out, err := b.make(); err == nil || !strings.Contains(out, "apt-get install busybox-static") {
+	if out, err := b.make(); err == nil ||
+		!strings.Contains(out, "apt-get install busybox-static") {
 		t.Errorf("%v\n%s", err, out)
 	}
 	if _, err := os.Stat(filepath.Join(b.state, "commits")); err == nil {
@@ -115,11 +119,13 @@ func TestABusyboxThatNeedsACLibraryIsNotPutIntoTheBase(t *testing.T) {
 func TestCIAsksForAStaticBusybox(t *testing.T) {
 	run, err := os.ReadFile("../../.ci/run")
 	must(t, err)
-	if !strings.Contains(string(run), "\nscripts/image-static.sh busybox || missing+=(busybox-static)\n") {
+	if !strings.Contains(string(run),
+		"\nscripts/image-static.sh busybox || missing+=(busybox-static)\n") {
 		t.Error("another busybox will do")
 	}
-	program := filepath.Join(folder(t), "built", "amd64", "secret-sidecar")
-	if out, err := exec.CommandContext(t.Context(), "../../scripts/image-static.sh", program).CombinedOutput(); err != nil {
+	program := filepath.Join(directory(t), "built", "amd64", "secret-sidecar")
+	if out, err := exec.CommandContext(t.Context(), "../../scripts/image-static.sh",
+		program).CombinedOutput(); err != nil {
 		t.Errorf("a static program is not taken for one: %v\n%s", err, out)
 	}
 }

@@ -1,7 +1,8 @@
-// Package image_test looks at the container image that the Dockerfile makes, and runs it. `make test-image` builds what
-// it looks at, in the folder that SECRET_SIDECAR_IMAGE names: the image twice, as OCI layouts, in first and second, and
-// in built/ARCH what `make sbom` makes of the same sources, program and SBOM. VERSION, REVISION and SOURCE_DATE_EPOCH
-// say what was built. COSIGN is the program that signs; without it nothing is signed.
+// Package image_test looks at the container image that the Dockerfile makes, and runs it. `make
+// test-image` builds what it looks at, in the directory that SECRET_SIDECAR_IMAGE names: the image
+// twice, as OCI layouts, in first and second, and in built/ARCH what `make sbom` makes of the same
+// sources, program and SBOM. VERSION, REVISION and SOURCE_DATE_EPOCH say what was built. COSIGN is
+// the program that signs; without it nothing is signed.
 package image_test
 
 import (
@@ -33,8 +34,8 @@ const sidecarUser = 65532
 // machines are the processors that the image is for.
 var machines = map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}
 
-// folder returns what `make test-image` has built, and skips the test where it has not.
-func folder(t *testing.T) string {
+// directory returns what `make test-image` has built, and skips the test where it has not.
+func directory(t *testing.T) string {
 	t.Helper()
 	built := os.Getenv("SECRET_SIDECAR_IMAGE")
 	if built == "" {
@@ -78,7 +79,8 @@ func unpack(t *testing.T, image v1.Image) string {
 	must(t, os.Chmod(root, 0o755)) // #nosec G302 -- its user has to get into it
 	content := mutate.Extract(image)
 	defer func() { _ = content.Close() }()
-	tar := exec.CommandContext(t.Context(), "tar", "-x", "--same-owner", "--same-permissions", "--numeric-owner", "-C", root)
+	tar := exec.CommandContext(t.Context(), "tar", "-x", "--same-owner", "--same-permissions",
+		"--numeric-owner", "-C", root)
 	tar.Stdin = content
 	if out, err := tar.CombinedOutput(); err != nil {
 		t.Fatalf("unpack: %v\n%s", err, out)
@@ -94,7 +96,7 @@ func must(t *testing.T, err error) {
 }
 
 func TestTheImageIsForBothProcessors(t *testing.T) {
-	index := openIndex(t, filepath.Join(folder(t), "first"))
+	index := openIndex(t, filepath.Join(directory(t), "first"))
 	must(t, validate.Index(index)) // every digest, every size
 	manifest, err := index.IndexManifest()
 	must(t, err)
@@ -108,7 +110,7 @@ func TestTheImageIsForBothProcessors(t *testing.T) {
 }
 
 func TestTheImageSaysWhatItIs(t *testing.T) {
-	first := filepath.Join(folder(t), "first")
+	first := filepath.Join(directory(t), "first")
 	seconds, err := strconv.ParseInt(os.Getenv("SOURCE_DATE_EPOCH"), 10, 64)
 	must(t, err)
 	committed := time.Unix(seconds, 0).UTC()
@@ -117,28 +119,35 @@ func TestTheImageSaysWhatItIs(t *testing.T) {
 			file, err := openImage(t, first, arch).ConfigFile()
 			must(t, err)
 			config := file.Config
-			if config.User != "65532:65532" || !slices.Equal(config.Entrypoint, []string{"/secret-sidecar"}) || !slices.Equal(config.Cmd, []string{"serve"}) {
+			if config.User != "65532:65532" ||
+				!slices.Equal(config.Entrypoint, []string{"/secret-sidecar"}) ||
+				!slices.Equal(config.Cmd, []string{"serve"}) {
 				t.Errorf("it runs %q %q as %q", config.Entrypoint, config.Cmd, config.User)
 			}
 			if len(config.ExposedPorts) != 0 || len(config.Volumes) != 0 {
 				t.Errorf("it has ports %v and volumes %v", config.ExposedPorts, config.Volumes)
 			}
 			if file.Architecture != arch || file.OS != "linux" || !file.Created.Equal(committed) {
-				t.Errorf("it is for %s/%s, of %v, want %v", file.OS, file.Architecture, file.Created, committed)
+				t.Errorf("it is for %s/%s, of %v, want %v", file.OS, file.Architecture,
+					file.Created, committed)
 			}
-			want := map[string]string{"version": os.Getenv("VERSION"), "revision": os.Getenv("REVISION"), "created": committed.Format(time.RFC3339),
+			want := map[string]string{"version": os.Getenv("VERSION"),
+				"revision": os.Getenv("REVISION"), "created": committed.Format(time.RFC3339),
 				"title": "secret-sidecar", "licenses": "Apache-2.0", "source": "https://github.com/secret-sidecar/secret-sidecar"}
 			for name, value := range want {
-				if got := config.Labels["org.opencontainers.image."+name]; got != value || value == "" {
+				if got := config.Labels["org.opencontainers.image."+name]; got != value ||
+					value == "" {
 					t.Errorf("label %s is %q, want %q", name, got, value)
 				}
 			}
-			if config.Labels["org.opencontainers.image.description"] == "" || len(config.Labels) != len(want)+1 {
+			if config.Labels["org.opencontainers.image.description"] == "" ||
+				len(config.Labels) != len(want)+1 {
 				t.Errorf("the labels are %v", config.Labels)
 			}
 			text, err := json.Marshal(file)
 			must(t, err)
-			if bytes.Contains(text, []byte("GOPROXY=")) || bytes.Contains(text, []byte("file:///modules")) {
+			if bytes.Contains(text, []byte("GOPROXY=")) ||
+				bytes.Contains(text, []byte("file:///modules")) {
 				t.Errorf("it tells where its modules came from: %s", text)
 			}
 		})
@@ -151,8 +160,8 @@ type entry struct {
 	uid, gid uint32
 }
 
-func TestTheImageHoldsTheProgramItsCertificatesAndTheSocketsFolder(t *testing.T) {
-	first := filepath.Join(folder(t), "first")
+func TestTheImageHoldsTheProgramItsCertificatesAndTheSocketsDirectory(t *testing.T) {
+	first := filepath.Join(directory(t), "first")
 	if os.Geteuid() != 0 {
 		t.Fatal("only root can unpack files with their owners")
 	}
@@ -164,6 +173,13 @@ func TestTheImageHoldsTheProgramItsCertificatesAndTheSocketsFolder(t *testing.T)
 		"run":                               {fs.ModeDir | 0o755, 0, 0},
 		"run/secret-sidecar":                {fs.ModeDir | 0o700, sidecarUser, sidecarUser},
 		"secret-sidecar":                    {0o755, 0, 0},
+		"usr":                               {fs.ModeDir | 0o755, 0, 0},
+		"usr/share":                         {fs.ModeDir | 0o755, 0, 0},
+		"usr/share/doc":                     {fs.ModeDir | 0o755, 0, 0},
+		"usr/share/doc/secret-sidecar":      {fs.ModeDir | 0o755, 0, 0},
+
+		"usr/share/doc/secret-sidecar/LICENSE":              {0o644, 0, 0},
+		"usr/share/doc/secret-sidecar/THIRD_PARTY_LICENSES": {0o644, 0, 0},
 	}
 	for arch, machine := range machines {
 		t.Run(arch, func(t *testing.T) {
@@ -175,7 +191,7 @@ func TestTheImageHoldsTheProgramItsCertificatesAndTheSocketsFolder(t *testing.T)
 				}
 			}
 			if len(found) != len(want) {
-				t.Errorf("it holds %d files and folders, want %d", len(found), len(want))
+				t.Errorf("it holds %d files and directories, want %d", len(found), len(want))
 			}
 			const most = 40_000_000
 			t.Logf("%.1f MB", float64(size)/1e6)
@@ -183,7 +199,8 @@ func TestTheImageHoldsTheProgramItsCertificatesAndTheSocketsFolder(t *testing.T)
 				t.Errorf("it has %d bytes, %d at most are wanted", size, most)
 			}
 			requireStatic(t, filepath.Join(root, "secret-sidecar"), machine)
-			certificates, err := os.ReadFile(filepath.Join(root, "etc", "ssl", "certs", "ca-certificates.crt"))
+			certificates, err := os.ReadFile(filepath.Join(root, "etc", "ssl", "certs",
+				"ca-certificates.crt"))
 			must(t, err)
 			if !x509.NewCertPool().AppendCertsFromPEM(certificates) {
 				t.Error("it has no certificate authority")
@@ -192,7 +209,7 @@ func TestTheImageHoldsTheProgramItsCertificatesAndTheSocketsFolder(t *testing.T)
 	}
 }
 
-// list returns the files and folders below a root, and the bytes that they take.
+// list returns the files and directories below a root, and the bytes that they take.
 func list(t *testing.T, root string) (found map[string]entry, size int64) {
 	t.Helper()
 	found = map[string]entry{}
@@ -233,10 +250,10 @@ func requireStatic(t *testing.T, path string, machine elf.Machine) {
 	}
 }
 
-// The second image is built from the caches of the first; what shows that the program itself can be reproduced is the one
-// that make builds, in another folder, with caches of its own.
+// The second image is built from the caches of the first; what shows that the program itself can be
+// reproduced is the one that make builds, in another directory, with caches of its own.
 func TestTwoBuildsOfOneCommitAreTheSame(t *testing.T) {
-	built := folder(t)
+	built := directory(t)
 	digest := func(name string) string {
 		hash, err := openIndex(t, filepath.Join(built, name)).Digest()
 		must(t, err)

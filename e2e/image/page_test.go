@@ -20,7 +20,7 @@ import (
 // page is what docs/image.md says about running the image.
 type page struct {
 	config  string // config.yaml
-	install string // the commands that put the files into their folder
+	install string // the commands that put the files into their directory
 	volume  string // the options of the socket's volume
 	// sidecar and worker are the two commands `docker run`.
 	sidecar, worker []string
@@ -38,7 +38,8 @@ func readPage(t *testing.T) page {
 	t.Helper()
 	_, section, _ := strings.Cut(document(t), "## Run it with Docker or Podman\n")
 	section, _, _ = strings.Cut(section, "\n## ")
-	blocks := regexp.MustCompile("(?s)```(yaml|sh elsewhere)\n(.*?)```").FindAllStringSubmatch(section, -1)
+	blocks := regexp.MustCompile("(?s)```(yaml|sh elsewhere)\n(.*?)```").FindAllStringSubmatch(
+		section, -1)
 	options := regexp.MustCompile(`--opt o=(\S+)`).FindStringSubmatch(section)
 	if len(blocks) != 3 || len(options) != 2 {
 		t.Fatalf("the document has no configuration, no commands or no volume:\n%s", section)
@@ -60,8 +61,8 @@ func readPage(t *testing.T) page {
 	return p
 }
 
-// configure makes the folder of the configuration with the document's text and commands, and returns it. Only Vault's
-// address and the role are the test's own.
+// configure makes the directory of the configuration with the document's text and commands, and
+// returns it. Only Vault's address and the role are the test's own.
 func (p page) configure(t *testing.T, v *vaulttest.Vault) string {
 	t.Helper()
 	roleID, secretID := v.AppRole(t, "image", nil, `path "flows/*" { capabilities = ["read"] }`)
@@ -83,19 +84,22 @@ func (p page) configure(t *testing.T, v *vaulttest.Vault) string {
 func (p page) inMemory(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	must(t, unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, p.volume))
+	must(t, unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC,
+		p.volume))
 	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
 	return dir
 }
 
-// host is where the document's containers run: the image's file system, and the folders behind the names of volumes.
+// host is where the document's containers run: the image's file system, and the directories behind
+// the names of volumes.
 type host struct {
-	root    string
-	folders map[string]string
+	root        string
+	directories map[string]string
 }
 
-// container is what a `docker run` of the document asks for. Capabilities, new privileges and the root's being read-only
-// are not here: containertest grants no container any of them. Another flag fails the test, which would not obey it.
+// container is what a `docker run` of the document asks for. Capabilities, new privileges and the
+// root's being read-only are not here: containertest grants no container any of them. Another flag
+// fails the test, which would not obey it.
 func (h host) container(t *testing.T, command []string) containertest.Spec {
 	t.Helper()
 	docker := cobra.Command{}
@@ -112,7 +116,8 @@ func (h host) container(t *testing.T, command []string) containertest.Spec {
 	groups, volumes := flags.UintSlice("group-add", nil, ""), flags.StringArray("volume", nil, "")
 	must(t, flags.Parse(command))
 
-	spec := containertest.Spec{Root: h.root, CPUs: *cpus, Args: append([]string{"/secret-sidecar"}, flags.Args()[1:]...)}
+	spec := containertest.Spec{Root: h.root, CPUs: *cpus,
+		Args: append([]string{"/secret-sidecar"}, flags.Args()[1:]...)}
 	if flags.NArg() == 1 { // no more than the image's name
 		spec.Args = append(spec.Args, "serve") // what it runs by itself
 	}
@@ -134,16 +139,18 @@ func (h host) container(t *testing.T, command []string) containertest.Spec {
 func (h host) volume(t *testing.T, text string) containertest.Volume {
 	t.Helper()
 	parts := strings.Split(text+":", ":")
-	source, ok := h.folders[parts[0]]
+	source, ok := h.directories[parts[0]]
 	if !ok {
 		t.Fatalf("%s is no volume of the document's", parts[0])
 	}
-	return containertest.Volume{Source: source, Target: parts[1], Writable: !slices.Contains(strings.Split(parts[2], ","), "ro")}
+	return containertest.Volume{Source: source, Target: parts[1],
+		Writable: !slices.Contains(strings.Split(parts[2], ","), "ro")}
 }
 
 func TestTheDocumentConfinesTheSidecarAndGivesItAPodsMemory(t *testing.T) {
 	command := strings.Join(readPage(t).sidecar, " ") + " "
-	for _, flag := range []string{"--read-only ", "--cap-drop ALL ", "--security-opt no-new-privileges "} {
+	for _, flag := range []string{"--read-only ", "--cap-drop ALL ",
+		"--security-opt no-new-privileges "} {
 		if !strings.Contains(command, flag) {
 			t.Errorf("it runs without %s: %s", flag, command)
 		}

@@ -41,15 +41,16 @@ func (l *logs) String() string {
 }
 
 func TestTheImageServesAsItsUserOnAReadOnlyRoot(t *testing.T) {
-	first := filepath.Join(folder(t), "first")
+	first := filepath.Join(directory(t), "first")
 	containertest.Require(t)
 	v := vaulttest.Dev(t)
 	v.Mount(t, "flows", "kv", "2")
 	v.WriteSecret(t, "flows/data/mysec", map[string]any{"api_key": "value-of-the-image"})
 	page := readPage(t)
 	docker := host{
-		root:    unpack(t, openImage(t, first, runtime.GOARCH)),
-		folders: map[string]string{"/etc/secret-sidecar": page.configure(t, v), "sidecar-socket": page.inMemory(t)},
+		root: unpack(t, openImage(t, first, runtime.GOARCH)),
+		directories: map[string]string{"/etc/secret-sidecar": page.configure(t, v),
+			"sidecar-socket": page.inMemory(t)},
 	}
 	c := containertest.New(t, docker.container(t, page.sidecar))
 	serve, said := c.Command(), &logs{}
@@ -67,13 +68,15 @@ func TestTheImageServesAsItsUserOnAReadOnlyRoot(t *testing.T) {
 	if value := run("resolve", "flows/data/mysec/api_key"); value != "value-of-the-image" {
 		t.Errorf("it resolves to %q", value)
 	}
-	want := fmt.Sprintf("secret-sidecar %s (revision %.12s) %s linux/%s", os.Getenv("VERSION"), os.Getenv("REVISION"), runtime.Version(), runtime.GOARCH)
+	want := fmt.Sprintf("secret-sidecar %s (revision %.12s) %s linux/%s", os.Getenv("VERSION"),
+		os.Getenv("REVISION"), runtime.Version(), runtime.GOARCH)
 	if version := run("version"); version != want {
 		t.Errorf("it says that it is %q, want %q", version, want)
 	}
 	c.RequireConfined(sidecarUser)
 	c.RequireLimits()
-	if value := output(t, containertest.New(t, docker.container(t, page.worker))); value != "value-of-the-image" {
+	if value := output(t, containertest.New(t,
+		docker.container(t, page.worker))); value != "value-of-the-image" {
 		t.Errorf("a worker of another user in the group is told %q", value)
 	}
 	if out, err := c.Exec("/bin/sh", "-c", "true").CombinedOutput(); err == nil {

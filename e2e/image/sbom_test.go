@@ -31,14 +31,15 @@ func readBOM(t *testing.T, path string) bom {
 }
 
 func TestTheSBOMListsEveryModuleOfTheImagesProgram(t *testing.T) {
-	built := folder(t)
+	built := directory(t)
 	for arch := range machines {
 		t.Run(arch, func(t *testing.T) {
 			b := readBOM(t, filepath.Join(built, "built", arch, "secret-sidecar.cdx.json"))
 			if b.BOMFormat != "CycloneDX" || b.Metadata.Component.Version != os.Getenv("VERSION") {
 				t.Errorf("it is a %s of %+v", b.BOMFormat, b.Metadata.Component)
 			}
-			program := filepath.Join(unpack(t, openImage(t, filepath.Join(built, "first"), arch)), "secret-sidecar")
+			program := filepath.Join(unpack(t, openImage(t, filepath.Join(built, "first"), arch)),
+				"secret-sidecar")
 			info, err := buildinfo.ReadFile(program)
 			must(t, err)
 			want := map[string]bool{"std@" + strings.TrimPrefix(info.GoVersion, "go"): true}
@@ -58,7 +59,8 @@ func TestTheSBOMListsEveryModuleOfTheImagesProgram(t *testing.T) {
 			content, err := os.ReadFile(program)
 			must(t, err)
 			digest := sha256.Sum256(content)
-			if sha := b.property("cdx:gomod:binary:hash:SHA-256"); sha != hex.EncodeToString(digest[:]) {
+			if sha := b.property("cdx:gomod:binary:hash:SHA-256"); sha != hex.EncodeToString(
+				digest[:]) {
 				t.Errorf("it is the SBOM of a program whose SHA-256 is %q", sha)
 			}
 		})

@@ -14,30 +14,31 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
-// signer runs cosign in a folder of its own, without any of Sigstore's services.
+// signer runs cosign in a directory of its own, without any of Sigstore's services.
 type signer struct {
-	t       *testing.T
-	program string
-	folder  string
+	t         *testing.T
+	program   string
+	directory string
 }
 
 // newSigner skips the test where there is no cosign; `make test-signing` builds it.
 func newSigner(t *testing.T) *signer {
 	t.Helper()
-	folder(t)
+	directory(t)
 	program := os.Getenv("COSIGN")
 	if program == "" {
 		t.Skip("runs in `make test-signing`, which builds cosign first")
 	}
-	s := &signer{t: t, program: program, folder: t.TempDir()}
+	s := &signer{t: t, program: program, directory: t.TempDir()}
 	s.cosign("signing-config", "create", "--out", "no-services.json")
 	return s
 }
 
 func (s *signer) run(args ...string) (string, error) {
 	command := exec.CommandContext(s.t.Context(), s.program, args...)
-	command.Dir = s.folder
-	command.Env = []string{"HOME=" + s.folder, "COSIGN_PASSWORD=of-the-test", "PATH=" + os.Getenv("PATH")}
+	command.Dir = s.directory
+	command.Env = []string{"HOME=" + s.directory, "COSIGN_PASSWORD=of-the-test",
+		"PATH=" + os.Getenv("PATH")}
 	out, err := command.CombinedOutput()
 	return string(out), err
 }
@@ -54,7 +55,8 @@ func push(t *testing.T, path string) string {
 	t.Helper()
 	server := httptest.NewServer(registry.New(registry.WithReferrersSupport(true)))
 	t.Cleanup(server.Close)
-	repository, err := name.NewRepository(strings.TrimPrefix(server.URL, "http://") + "/secret-sidecar")
+	repository, err := name.NewRepository(strings.TrimPrefix(server.URL, "http://") +
+		"/secret-sidecar")
 	must(t, err)
 	index := openIndex(t, path)
 	digest, err := index.Digest()
@@ -66,7 +68,7 @@ func push(t *testing.T, path string) string {
 
 func TestTheImageIsSignedWithAKeyAndVerified(t *testing.T) {
 	s := newSigner(t)
-	image := push(t, filepath.Join(folder(t), "first"))
+	image := push(t, filepath.Join(directory(t), "first"))
 	s.cosign("generate-key-pair", "--output-key-prefix", "ours")
 	s.cosign("generate-key-pair", "--output-key-prefix", "theirs")
 	verify := func(key string) error {
@@ -76,7 +78,8 @@ func TestTheImageIsSignedWithAKeyAndVerified(t *testing.T) {
 	if verify("ours.pub") == nil {
 		t.Error("an image that nobody has signed is verified")
 	}
-	s.cosign("sign", "--yes", "--recursive", "--key", "ours.key", "--signing-config", "no-services.json", image)
+	s.cosign("sign", "--yes", "--recursive", "--key", "ours.key", "--signing-config",
+		"no-services.json", image)
 	if err := verify("ours.pub"); err != nil {
 		t.Errorf("the signed image is not verified: %v", err)
 	}
@@ -87,14 +90,14 @@ func TestTheImageIsSignedWithAKeyAndVerified(t *testing.T) {
 
 func TestTheCommandsOfTheDocumentSignAndVerifyWithAKey(t *testing.T) {
 	s := newSigner(t)
-	built := folder(t)
+	built := directory(t)
 	image := push(t, filepath.Join(built, "first"))
 	amd64, err := openImage(t, filepath.Join(built, "first"), "amd64").Digest()
 	must(t, err)
 	bom, err := filepath.Abs(filepath.Join(built, "built", "amd64"))
 	must(t, err)
-	must(t, os.Symlink(bom, filepath.Join(s.folder, "bin")))
-	must(t, os.Symlink(s.program, filepath.Join(s.folder, "cosign")))
+	must(t, os.Symlink(bom, filepath.Join(s.directory, "bin")))
+	must(t, os.Symlink(s.program, filepath.Join(s.directory, "cosign")))
 	_, section, _ := strings.Cut(document(t), "### With a key\n")
 	section, _, _ = strings.Cut(section, "\n#")
 	commands := regexp.MustCompile("(?s)```sh elsewhere\n(.*?)```").FindStringSubmatch(section)
@@ -102,8 +105,9 @@ func TestTheCommandsOfTheDocumentSignAndVerifyWithAKey(t *testing.T) {
 		t.Fatalf("the document does not sign, attest and verify:\n%s", section)
 	}
 	bash := exec.CommandContext(t.Context(), "bash", "-euc", commands[1])
-	bash.Dir = s.folder
-	bash.Env = []string{"HOME=" + s.folder, "COSIGN_PASSWORD=of-the-test", "PATH=" + s.folder + ":" + os.Getenv("PATH"),
+	bash.Dir = s.directory
+	bash.Env = []string{"HOME=" + s.directory, "COSIGN_PASSWORD=of-the-test",
+		"PATH=" + s.directory + ":" + os.Getenv("PATH"),
 		"IMAGE=" + image, "AMD64=" + strings.Split(image, "@")[0] + "@" + amd64.String()}
 	if out, err := bash.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s\n%s", err, commands[1], out)
@@ -112,11 +116,13 @@ func TestTheCommandsOfTheDocumentSignAndVerifyWithAKey(t *testing.T) {
 
 func TestTheProgramIsSignedWithAKeyAndVerified(t *testing.T) {
 	s := newSigner(t)
-	program, err := filepath.Abs(filepath.Join(folder(t), "built", "amd64", "secret-sidecar"))
+	program, err := filepath.Abs(filepath.Join(directory(t), "built", "amd64", "secret-sidecar"))
 	must(t, err)
 	s.cosign("generate-key-pair")
-	s.cosign("sign-blob", "--yes", "--key", "cosign.key", "--signing-config", "no-services.json", "--bundle", "program.sigstore.json", program)
-	verify := []string{"verify-blob", "--key", "cosign.pub", "--insecure-ignore-tlog", "--bundle", "program.sigstore.json"}
+	s.cosign("sign-blob", "--yes", "--key", "cosign.key", "--signing-config", "no-services.json",
+		"--bundle", "program.sigstore.json", program)
+	verify := []string{"verify-blob", "--key", "cosign.pub", "--insecure-ignore-tlog", "--bundle",
+		"program.sigstore.json"}
 	s.cosign(append(verify, program)...)
 	if _, err := s.run(append(verify, program+".cdx.json")...); err == nil {
 		t.Error("another file is verified by its signature")

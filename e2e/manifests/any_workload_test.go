@@ -43,12 +43,14 @@ func withPod(kind, fields string) string {
 }
 
 // components are what a kustomization may list.
-var components = []string{"component", "component-with-own-fs-group", "node-wide-worker", "node-wide-worker-with-own-fs-group"}
+var components = []string{"component", "component-with-own-fs-group", "node-wide-worker",
+	"node-wide-worker-with-own-fs-group"}
 
 // The component adds to a pod and takes nothing away, whatever is there already.
 func TestTheComponentTurnsAnyPodIntoOneWithTheSidecar(t *testing.T) {
 	t.Parallel()
-	const mine = "{name: app, image: app, env: [{name: MINE, value: mine}], volumeMounts: [{name: mine, mountPath: /mine}]}"
+	const mine = "{name: app, image: app, env: [{name: MINE, value: mine}], volumeMounts: " +
+		"[{name: mine, mountPath: /mine}]}"
 	for shape, spec := range map[string]string{
 		"nothing but a container":     "{containers: [{name: app, image: app}]}",
 		"variables and mounts":        "{containers: [" + mine + "], volumes: [{name: mine, emptyDir: {}}]}",
@@ -67,10 +69,11 @@ func TestTheComponentTurnsAnyPodIntoOneWithTheSidecar(t *testing.T) {
 					"before/app.yaml":           fmt.Sprintf(manifest, spec),
 					"after/kustomization.yaml":  "resources: [../before]\ncomponents: [../../kubernetes/component]\nimages: [{name: secret-sidecar, newTag: v1.0.0}]\n",
 				}
-				folder := overlay(t, files)
-				before := mustDecode(t, kustomize(t, folder+"/before"))
-				after := mustDecode(t, kustomize(t, folder+"/after"))
-				for _, complaint := range append(breaches(&workload(t, after).Spec), invalid(after[0])...) {
+				directory := overlay(t, files)
+				before := mustDecode(t, kustomize(t, directory+"/before"))
+				after := mustDecode(t, kustomize(t, directory+"/after"))
+				for _, complaint := range append(breaches(&workload(t, after).Spec),
+					invalid(after[0])...) {
 					t.Error(complaint)
 				}
 				if t.Failed() {
@@ -82,8 +85,8 @@ func TestTheComponentTurnsAnyPodIntoOneWithTheSidecar(t *testing.T) {
 	}
 }
 
-// A group that changes is given all files of the pod's volumes. So the component refuses a pod that has one, and its twin
-// leaves the pod's group alone.
+// A group that changes is given all files of the pod's volumes. So the component refuses a pod that
+// has one, and its twin leaves the pod's group alone.
 func TestAPodWithAnFsGroupOfItsOwnKeepsIt(t *testing.T) {
 	t.Parallel()
 	for kind := range turned {
@@ -95,21 +98,25 @@ func TestAPodWithAnFsGroupOfItsOwnKeepsIt(t *testing.T) {
 			for _, component := range []string{"component", "node-wide-worker"} {
 				t.Run(component+", "+kind+" with "+shape, func(t *testing.T) {
 					t.Parallel()
-					folder := overlay(t, map[string]string{
+					directory := overlay(t, map[string]string{
 						"before/kustomization.yaml":  "resources: [app.yaml]\n",
 						"before/app.yaml":            withPod(kind, "securityContext: "+context+", containers: [{name: app, image: app}]"),
 						"changed/kustomization.yaml": "resources: [../before]\ncomponents: [../../kubernetes/" + component + "]\n",
 						"kept/kustomization.yaml":    "resources: [../before]\ncomponents: [../../kubernetes/" + component + "-with-own-fs-group]\n",
 					})
-					if said := refused(t, folder+"/changed"); !strings.Contains(said, "fsGroup") {
+					if said := refused(t, directory+"/changed"); !strings.Contains(said,
+						"fsGroup") {
 						t.Errorf("it is refused, but not for its fsGroup: %s", said)
 					}
-					before, after := mustDecode(t, kustomize(t, folder+"/before")), mustDecode(t, kustomize(t, folder+"/kept"))
-					requireSame(t, workload(t, before).Spec.SecurityContext, workload(t, after).Spec.SecurityContext)
+					before, after := mustDecode(t, kustomize(t, directory+"/before")),
+						mustDecode(t, kustomize(t, directory+"/kept"))
+					requireSame(t, workload(t, before).Spec.SecurityContext,
+						workload(t, after).Spec.SecurityContext)
 					if volume(&workload(t, after).Spec, socketVolume).Name == "" {
 						t.Error("it has no socket")
 					}
-					if said := "`" + component + "-with-own-fs-group`"; !strings.Contains(kubernetesPage(t), said) {
+					if said := "`" + component +
+						"-with-own-fs-group`"; !strings.Contains(kubernetesPage(t), said) {
 						t.Errorf("the page does not lead to %s", said)
 					}
 				})
@@ -118,10 +125,11 @@ func TestAPodWithAnFsGroupOfItsOwnKeepsIt(t *testing.T) {
 	}
 }
 
-// refused renders a folder that must not build, and returns why.
-func refused(t *testing.T, folder string) string {
+// refused renders a directory that must not build, and returns why.
+func refused(t *testing.T, directory string) string {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), tool(t, "KUSTOMIZE"), "build", folder).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), tool(t, "KUSTOMIZE"), "build",
+		directory).CombinedOutput()
 	if err == nil {
 		t.Errorf("it builds:\n%s", out)
 	}
@@ -132,14 +140,20 @@ func refused(t *testing.T, folder string) string {
 func withoutSidecar(template *corev1.PodTemplateSpec) *corev1.PodTemplateSpec {
 	left := template.DeepCopy()
 	ours := map[string]bool{socketVolume: true, configVolume: true, approleVolume: true}
-	left.Spec.Volumes = slices.DeleteFunc(left.Spec.Volumes, func(v corev1.Volume) bool { return ours[v.Name] })
+	left.Spec.Volumes = slices.DeleteFunc(left.Spec.Volumes, func(v corev1.Volume) bool {
+		return ours[v.Name]
+	})
 	left.Spec.InitContainers = left.Spec.InitContainers[1:]
 	if group := left.Spec.SecurityContext.FSGroup; group != nil && *group == 65532 {
 		left.Spec.SecurityContext.FSGroup, left.Spec.SecurityContext.FSGroupChangePolicy = nil, nil
 	}
 	worker := &left.Spec.Containers[0]
-	worker.VolumeMounts = slices.DeleteFunc(worker.VolumeMounts, func(m corev1.VolumeMount) bool { return ours[m.Name] })
-	worker.Env = slices.DeleteFunc(worker.Env, func(e corev1.EnvVar) bool { return e.Name == socketVariable })
+	worker.VolumeMounts = slices.DeleteFunc(worker.VolumeMounts, func(m corev1.VolumeMount) bool {
+		return ours[m.Name]
+	})
+	worker.Env = slices.DeleteFunc(worker.Env, func(e corev1.EnvVar) bool {
+		return e.Name == socketVariable
+	})
 	return left
 }
 
@@ -161,11 +175,13 @@ func TestTheComponentTurnsEveryWorkloadOfAKustomization(t *testing.T) {
 	}
 }
 
-// The page names each kind that the component turns, and some that it passes by, which stay as they are.
+// The page names each kind that the component turns, and some that it passes by, which stay as they
+// are.
 func TestThePageSaysWhichKindsGetTheSidecar(t *testing.T) {
 	t.Parallel()
 	steps := section(t, kubernetesPage(t), "In five minutes")
-	turns := regexp.MustCompile(`changes every ([\w,\s]+?) of\s+the kustomization`).FindStringSubmatch(steps)
+	turns := regexp.MustCompile(
+		`changes every ([\w,\s]+?) of\s+the kustomization`).FindStringSubmatch(steps)
 	if turns == nil {
 		t.Fatal("the page does not say it")
 	}
@@ -192,10 +208,12 @@ func TestThePageSaysWhichKindsGetTheSidecar(t *testing.T) {
 	}
 }
 
-// Others have a StatefulSet, a DaemonSet and a Job too. What those hold is not what a pod's part expects.
+// Others have a StatefulSet, a DaemonSet and a Job too. What those hold is not what a pod's part
+// expects.
 func TestSameNamedKindsOfOtherGroupsStayAsTheyAre(t *testing.T) {
 	t.Parallel()
-	const pod = "{initContainers: [{name: mine, image: m}], volumes: [{name: mine, emptyDir: {}}], containers: [{name: a, image: a, volumeMounts: [{name: mine, mountPath: /mine}]}]}"
+	const pod = "{initContainers: [{name: mine, image: m}], volumes: [{name: mine, emptyDir: " +
+		"{}}], containers: [{name: a, image: a, volumeMounts: [{name: mine, mountPath: /mine}]}]}"
 	for name, manifest := range map[string]string{
 		"StatefulSet of OpenKruise": "{apiVersion: apps.kruise.io/v1beta1, kind: StatefulSet, metadata: {name: app}, spec: {template: {spec: " + pod + "}}}",
 		"DaemonSet of OpenKruise":   "{apiVersion: apps.kruise.io/v1alpha1, kind: DaemonSet, metadata: {name: app}, spec: {template: {spec: " + pod + "}}}",
@@ -206,12 +224,12 @@ func TestSameNamedKindsOfOtherGroupsStayAsTheyAre(t *testing.T) {
 		for _, component := range components {
 			t.Run(component+", "+name, func(t *testing.T) {
 				t.Parallel()
-				folder := overlay(t, map[string]string{
+				directory := overlay(t, map[string]string{
 					"before/kustomization.yaml": "resources: [app.yaml]\n",
 					"before/app.yaml":           manifest,
 					"after/kustomization.yaml":  "resources: [../before]\ncomponents: [../../kubernetes/" + component + "]\n",
 				})
-				before, after := kustomize(t, folder+"/before"), kustomize(t, folder+"/after")
+				before, after := kustomize(t, directory+"/before"), kustomize(t, directory+"/after")
 				if !bytes.Equal(before, after) {
 					t.Errorf("it was\n%s\nand is\n%s", before, after)
 				}
@@ -220,7 +238,8 @@ func TestSameNamedKindsOfOtherGroupsStayAsTheyAre(t *testing.T) {
 	}
 }
 
-// A key that was left empty, as a template with nothing to say leaves it, is null: no list that an item could join.
+// A key that was left empty, as a template with nothing to say leaves it, is null: no list that an
+// item could join.
 func TestAWorkerWithEmptyKeysCanAskTheSidecar(t *testing.T) {
 	t.Parallel()
 	for kind := range turned {
@@ -237,7 +256,8 @@ func TestAWorkerWithEmptyKeysCanAskTheSidecar(t *testing.T) {
 						"app.yaml":           withPod(kind, "containers: [{name: app, image: app, "+empty+"}]"),
 					})))).Spec
 					c := pod.Containers[0]
-					if mount(&c, socketVolume).MountPath == "" || len(c.Env) != 1 || c.Env[0].Name != socketVariable {
+					if mount(&c, socketVolume).MountPath == "" || len(c.Env) != 1 ||
+						c.Env[0].Name != socketVariable {
 						t.Errorf("it cannot ask: mounts %v, variables %v", c.VolumeMounts, c.Env)
 					}
 				})

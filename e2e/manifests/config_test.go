@@ -51,16 +51,20 @@ func load(t *testing.T, text string) *config.Config {
 func requireFits(t *testing.T, settings *config.Config, pod *corev1.PodSpec) {
 	t.Helper()
 	c := sidecar(pod)
-	if socket := path.Join(mount(c, socketVolume).MountPath, socketFile); settings.Socket.Path != socket {
+	if socket := path.Join(mount(c, socketVolume).MountPath,
+		socketFile); settings.Socket.Path != socket {
 		t.Errorf("the socket is %s, in the pod it is %s", settings.Socket.Path, socket)
 	}
 	if settings.Socket.Mode != fs.FileMode(0o660) || settings.Socket.Group != "" {
-		t.Errorf("mode %v and group %q: the group is the folder's, and it needs 0660", settings.Socket.Mode, settings.Socket.Group)
+		t.Errorf("mode %v and group %q: the group is the directory's, and it needs 0660",
+			settings.Socket.Mode, settings.Socket.Group)
 	}
 	for _, connection := range settings.Connections {
-		for _, file := range []string{connection.Vault.RoleID.File, connection.Vault.SecretID.File} {
+		for _, file := range []string{connection.Vault.RoleID.File,
+			connection.Vault.SecretID.File} {
 			if path.Dir(file) != mount(c, approleVolume).MountPath {
-				t.Errorf("connection %s reads %q, the credentials are in %s", connection.Name, file, mount(c, approleVolume).MountPath)
+				t.Errorf("connection %s reads %q, the credentials are in %s", connection.Name, file,
+					mount(c, approleVolume).MountPath)
 			}
 		}
 	}
@@ -77,7 +81,7 @@ func TestANodesSidecarListsWhoMayAsk(t *testing.T) {
 	objects := mustDecode(t, example(t, "node-wide/sidecar"))
 	settings := load(t, only[*corev1.ConfigMap](t, objects).Data["config.yaml"])
 	if len(settings.Callers) == 0 {
-		t.Fatal("every pod that reaches the folder may ask for anything")
+		t.Fatal("every pod that reaches the directory may ask for anything")
 	}
 	own := *sidecar(&workload(t, objects).Spec).SecurityContext.RunAsUser
 	seen := false
@@ -86,7 +90,8 @@ func TestANodesSidecarListsWhoMayAsk(t *testing.T) {
 			continue
 		}
 		seen = true
-		if slices.Contains(rule.Methods, "Resolve") || slices.Contains(rule.Methods, "BatchResolve") || len(rule.Methods) == 0 {
+		if slices.Contains(rule.Methods, "Resolve") ||
+			slices.Contains(rule.Methods, "BatchResolve") || len(rule.Methods) == 0 {
 			t.Error("whoever may exec into the sidecar's pod may read every secret")
 		}
 	}
@@ -98,9 +103,11 @@ func TestANodesSidecarListsWhoMayAsk(t *testing.T) {
 // The pods' own commands are commands of the sidecar's, with flags that it has.
 func TestEveryCommandOfAPodIsOneOfTheSidecars(t *testing.T) {
 	t.Parallel()
-	for name, text := range map[string][]byte{"in a pod": example(t, "worker/overlay"), "node-wide": example(t, "node-wide/sidecar")} {
+	for name, text := range map[string][]byte{"in a pod": example(t, "worker/overlay"),
+		"node-wide": example(t, "node-wide/sidecar")} {
 		c := sidecar(&workload(t, mustDecode(t, text)).Spec)
-		for _, command := range [][]string{c.Args, c.StartupProbe.Exec.Command[1:], c.ReadinessProbe.Exec.Command[1:], c.LivenessProbe.Exec.Command[1:]} {
+		for _, command := range [][]string{c.Args, c.StartupProbe.Exec.Command[1:],
+			c.ReadinessProbe.Exec.Command[1:], c.LivenessProbe.Exec.Command[1:]} {
 			if err := knows(t, command); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}

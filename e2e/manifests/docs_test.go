@@ -16,11 +16,12 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// reader follows docs/kubernetes.md and its further pages in a folder that holds what the page says there is.
+// reader follows docs/kubernetes.md and its further pages in a directory that holds what the page
+// says there is.
 type reader struct {
-	folder  string
-	secret  string           // that the page has made
-	applied []runtime.Object // by the last `kubectl apply -k`
+	directory string
+	secret    string           // that the page has made
+	applied   []runtime.Object // by the last `kubectl apply -k`
 }
 
 // workerOfTheReader is the Deployment that the page takes for granted.
@@ -47,8 +48,9 @@ var credentials = []string{"role_id", "secret_id"}
 
 func newReader(t *testing.T) *reader {
 	t.Helper()
-	r := &reader{folder: t.TempDir()}
-	if err := os.CopyFS(filepath.Join(r.folder, "secret-sidecar", "deploy"), os.DirFS(deploy)); err != nil {
+	r := &reader{directory: t.TempDir()}
+	if err := os.CopyFS(filepath.Join(r.directory, "secret-sidecar", "deploy"),
+		os.DirFS(deploy)); err != nil {
 		t.Fatal(err)
 	}
 	r.write(t, "base/worker.yaml", workerOfTheReader)
@@ -65,7 +67,7 @@ func (r *reader) makeCredentials(t *testing.T) {
 
 func (r *reader) write(t *testing.T, name, text string) {
 	t.Helper()
-	path := filepath.Join(r.folder, name)
+	path := filepath.Join(r.directory, name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		t.Fatal(err)
 	}
@@ -74,10 +76,11 @@ func (r *reader) write(t *testing.T, name, text string) {
 	}
 }
 
-// knowingly lists what a folder of the page breaks on purpose, by a part of the complaint.
+// knowingly lists what a directory of the page breaks on purpose, by a part of the complaint.
 var knowingly = map[string]string{"wait-for-login": "the startup probe runs"}
 
-// judgedElsewhere holds the folders that are not pods with a sidecar: they have tests of their own.
+// judgedElsewhere holds the directories that are not pods with a sidecar: they have tests of their
+// own.
 const judgedElsewhere = "examples/node-wide/"
 
 var (
@@ -139,14 +142,17 @@ func TestTheFirstFiveMinutesStartWithCredentialsAndEndWithASecret(t *testing.T) 
 			t.Errorf("vault.md#%s makes no %s", link[1], credential)
 		}
 	}
-	if private, create := strings.Index(steps, "`umask 077`"), strings.Index(steps, "create secret"); private < 0 || private > create {
+	if private, create := strings.Index(steps, "`umask 077`"),
+		strings.Index(steps, "create secret"); private < 0 || private > create {
 		t.Error("whoever is on the machine may read the secret_id")
 	}
-	read := regexp.MustCompile(`connections test prod --path (\w+)/data/(\w+)/(\w+)\n`).FindStringSubmatch(steps)
+	read := regexp.MustCompile(
+		`connections test prod --path (\w+)/data/(\w+)/(\w+)\n`).FindStringSubmatch(steps)
 	if read == nil {
 		t.Fatal("no step reads a secret")
 	}
-	if put := "kv put -mount=" + read[1] + " " + read[2] + " " + read[3] + "="; !strings.Contains(made, put) {
+	if put := "kv put -mount=" + read[1] + " " + read[2] + " " + read[3] +
+		"="; !strings.Contains(made, put) {
 		t.Errorf("vault.md#%s puts no such secret: %s", link[1], put)
 	}
 }
@@ -164,7 +170,8 @@ func section(t *testing.T, page, heading string) string {
 	return ""
 }
 
-// command runs a command as far as it needs no cluster, and checks what it names against what was applied.
+// command runs a command as far as it needs no cluster, and checks what it names against what was
+// applied.
 func (r *reader) command(t *testing.T, words []string) {
 	t.Helper()
 	line := strings.Join(words, " ")
@@ -190,16 +197,16 @@ func (r *reader) command(t *testing.T, words []string) {
 	}
 }
 
-func (r *reader) render(t *testing.T, folder string) []runtime.Object {
+func (r *reader) render(t *testing.T, directory string) []runtime.Object {
 	t.Helper()
-	objects := mustDecode(t, kustomize(t, filepath.Join(r.folder, folder)))
-	if strings.Contains(folder, judgedElsewhere) {
+	objects := mustDecode(t, kustomize(t, filepath.Join(r.directory, directory)))
+	if strings.Contains(directory, judgedElsewhere) {
 		return objects
 	}
-	excused, some := knowingly[folder]
+	excused, some := knowingly[directory]
 	for _, complaint := range judge(t, objects) {
 		if !some || !strings.Contains(complaint, excused) {
-			t.Errorf("%s: %s", folder, complaint)
+			t.Errorf("%s: %s", directory, complaint)
 		}
 	}
 	return objects
@@ -208,7 +215,7 @@ func (r *reader) render(t *testing.T, folder string) []runtime.Object {
 func (r *reader) helm(t *testing.T, arguments []string) {
 	t.Helper()
 	command := exec.CommandContext(t.Context(), tool(t, "HELM"), arguments...)
-	command.Dir = r.folder
+	command.Dir = r.directory
 	out, err := command.Output()
 	if err != nil {
 		t.Fatalf("helm %q: %v", arguments, err)
@@ -229,13 +236,14 @@ func (r *reader) createSecret(t *testing.T, called string, arguments []string) {
 	r.secret = called
 	for _, argument := range arguments {
 		file, ok := strings.CutPrefix(argument, "--from-file=")
-		if _, err := os.Stat(filepath.Join(r.folder, file)); !ok || err != nil {
+		if _, err := os.Stat(filepath.Join(r.directory, file)); !ok || err != nil {
 			t.Errorf("%s: %v", argument, err)
 		}
 	}
 }
 
-// The page's patch gives the socket to every container that it names with it, and leaves all containers in their order.
+// The page's patch gives the socket to every container that it names with it, and leaves all
+// containers in their order.
 func TestThePatchOfThePageReachesInitContainersAndOthers(t *testing.T) {
 	t.Parallel()
 	r := newReader(t)
@@ -253,13 +261,15 @@ func TestThePatchOfThePageReachesInitContainersAndOthers(t *testing.T) {
 		if c.Name == "first" { // it does not ask
 			continue
 		}
-		if m := mount(&c, socketVolume); m.MountPath != "/run/secret-sidecar" || !m.ReadOnly || !slices.Contains(c.Env, want) {
+		if m := mount(&c, socketVolume); m.MountPath != "/run/secret-sidecar" || !m.ReadOnly ||
+			!slices.Contains(c.Env, want) {
 			t.Errorf("%s cannot ask: mounts %v, variables %v", c.Name, c.VolumeMounts, c.Env)
 		}
 	}
 }
 
-// requireMounted checks that a pod mounts the Secret and the ConfigMap that the page makes, and fits them.
+// requireMounted checks that a pod mounts the Secret and the ConfigMap that the page makes, and
+// fits them.
 func (r *reader) requireMounted(t *testing.T, objects []runtime.Object) {
 	t.Helper()
 	pod := &only[*appsv1.Deployment](t, objects).Spec.Template.Spec
@@ -281,26 +291,27 @@ func (r *reader) remove(t *testing.T, command string) {
 		t.Errorf("%q does not remove the credentials", command)
 	}
 	for _, file := range strings.Fields(files) {
-		if err := os.Remove(filepath.Join(r.folder, file)); err != nil {
+		if err := os.Remove(filepath.Join(r.directory, file)); err != nil {
 			t.Error(err)
 		}
 	}
 	for _, credential := range credentials {
-		if _, err := os.Stat(filepath.Join(r.folder, credential)); err == nil {
+		if _, err := os.Stat(filepath.Join(r.directory, credential)); err == nil {
 			t.Errorf("the page leaves %s lying about", credential)
 		}
 	}
 }
 
-// onCluster checks a command that needs a cluster: the Deployment and the container that it names are there, and what it
-// runs in the container is a command of the sidecar's.
+// onCluster checks a command that needs a cluster: the Deployment and the container that it names
+// are there, and what it runs in the container is a command of the sidecar's.
 func (r *reader) onCluster(t *testing.T, words []string) {
 	t.Helper()
 	worker := only[*appsv1.Deployment](t, r.applied)
 	if !slices.Contains(words, "deployment/"+worker.Name) || worker.Namespace != "flows" {
 		t.Errorf("%q names no Deployment that was applied", words)
 	}
-	if at := slices.Index(words, "-c"); at >= 0 && sidecar(&worker.Spec.Template.Spec).Name != words[at+1] {
+	if at := slices.Index(words, "-c"); at >= 0 &&
+		sidecar(&worker.Spec.Template.Spec).Name != words[at+1] {
 		t.Errorf("there is no container %s", words[at+1])
 	}
 	if at := slices.Index(words, "--"); at >= 0 {
@@ -325,7 +336,9 @@ patches:
 `)
 	pod := &workload(t, r.render(t, "metrics")).Spec
 	for _, want := range []string{"HTTPS_PROXY", "OTEL_METRICS_EXPORTER"} {
-		if !slices.ContainsFunc(sidecar(pod).Env, func(v corev1.EnvVar) bool { return v.Name == want }) {
+		if !slices.ContainsFunc(sidecar(pod).Env, func(v corev1.EnvVar) bool {
+			return v.Name == want
+		}) {
 			t.Errorf("the sidecar has no %s: %v", want, sidecar(pod).Env)
 		}
 	}
@@ -337,7 +350,8 @@ patches:
 // Patches by index know nothing of a sidecar that comes before their own containers and volumes.
 func TestAnOverlayWithPatchesByIndexIsListedUnderResources(t *testing.T) {
 	t.Parallel()
-	if said := "An overlay that you have already goes under `resources`"; !strings.Contains(section(t, kubernetesPage(t), "In five minutes"), said) {
+	if said := "An overlay that you have already goes under `resources`"; !strings.Contains(
+		section(t, kubernetesPage(t), "In five minutes"), said) {
 		t.Errorf("the page does not say %q", said)
 	}
 	const patches = `patches:

@@ -13,13 +13,17 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// The component and the chart say the same twice. This compares what becomes of them, field by field.
+// The component and the chart say the same twice. This compares what becomes of them, field by
+// field.
 func TestTheChartAndTheComponentMakeTheSameDeployment(t *testing.T) {
 	t.Parallel()
 	byKustomize, byHelm := mustDecode(t, example(t, "worker/overlay")), mustDecode(t, helm(t))
 	one, other := only[*appsv1.Deployment](t, byKustomize), only[*appsv1.Deployment](t, byHelm)
-	for _, each := range []*appsv1.Deployment{one, other} { // a patch by name brings volumes to the front; their order means nothing
-		slices.SortFunc(each.Spec.Template.Spec.Volumes, func(a, b corev1.Volume) int { return strings.Compare(a.Name, b.Name) })
+	// a patch by name brings volumes to the front; their order means nothing
+	for _, each := range []*appsv1.Deployment{one, other} {
+		slices.SortFunc(each.Spec.Template.Spec.Volumes, func(a, b corev1.Volume) int {
+			return strings.Compare(a.Name, b.Name)
+		})
 	}
 	requireSame(t, one, other)
 	first, second := only[*corev1.ConfigMap](t, byKustomize), only[*corev1.ConfigMap](t, byHelm)
@@ -38,7 +42,8 @@ func TestACronJobGetsTheSameAsADeployment(t *testing.T) {
 				"job.yaml":           "{apiVersion: batch/v1, kind: Job, metadata: {name: j}, spec: {template: " + barePod + "}}",
 				"cronjob.yaml":       "{apiVersion: batch/v1, kind: CronJob, metadata: {name: c}, spec: {schedule: '@daily', jobTemplate: {spec: {template: " + barePod + "}}}}",
 			})))
-			requireSame(t, only[*batchv1.Job](t, objects).Spec.Template, only[*batchv1.CronJob](t, objects).Spec.JobTemplate.Spec.Template)
+			requireSame(t, only[*batchv1.Job](t, objects).Spec.Template,
+				only[*batchv1.CronJob](t, objects).Spec.JobTemplate.Spec.Template)
 		})
 	}
 }
@@ -48,7 +53,8 @@ const barePod = "{spec: {restartPolicy: Never, containers: [{name: w, image: w}]
 func TestDriftIsNoticed(t *testing.T) {
 	t.Parallel()
 	first := only[*appsv1.Deployment](t, mustDecode(t, example(t, "worker/overlay")))
-	second := only[*appsv1.Deployment](t, mustDecode(t, helm(t, "--set", "secret-sidecar.resources.requests.cpu=30m")))
+	second := only[*appsv1.Deployment](t,
+		mustDecode(t, helm(t, "--set", "secret-sidecar.resources.requests.cpu=30m")))
 	if equality.Semantic.DeepEqual(first, second) {
 		t.Error("a chart that requests more CPU counts as the same")
 	}

@@ -14,7 +14,8 @@ import (
 func TestNothingKeepsPodsOrNodesFromGoing(t *testing.T) {
 	t.Parallel()
 	texts := [][]byte{helm(t)}
-	for _, each := range []string{"worker/overlay", "batch/overlay", "node-wide/sidecar", "node-wide/worker"} {
+	for _, each := range []string{"worker/overlay", "batch/overlay", "node-wide/sidecar",
+		"node-wide/worker"} {
 		texts = append(texts, example(t, each))
 	}
 	for _, text := range texts {
@@ -43,9 +44,10 @@ func TestWhatKeepsAPodOrNodeIsNoticed(t *testing.T) {
 	}
 }
 
-// keeps returns what of the sidecar's keeps a pod from being evicted, or its node from being removed. The cluster
-// autoscaler's rule is isLocalVolume in its utils/drain: a folder in memory is none of its business, one on disk or of
-// the node is, unless the pod says that it holds nothing. It ignores DaemonSets.
+// keeps returns what of the sidecar's keeps a pod from being evicted, or its node from being
+// removed. The cluster autoscaler's rule is isLocalVolume in its utils/drain: a directory in memory
+// is none of its business, one on disk or of the node is, unless the pod says that it holds
+// nothing. It ignores DaemonSets.
 func keeps(object runtime.Object) []string {
 	if _, budget := object.(*policyv1.PodDisruptionBudget); budget {
 		return []string{"whether a pod may go is its owner's to say"}
@@ -54,10 +56,12 @@ func keeps(object runtime.Object) []string {
 	if _, everywhere := object.(*appsv1.DaemonSet); everywhere || template == nil {
 		return nil
 	}
-	safe := strings.Split(template.Annotations["cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"], ",")
+	safe := strings.Split(
+		template.Annotations["cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"], ",")
 	var found []string
 	for _, v := range template.Spec.Volumes {
-		local := v.HostPath != nil || v.EmptyDir != nil && v.EmptyDir.Medium != corev1.StorageMediumMemory
+		local := v.HostPath != nil || v.EmptyDir != nil &&
+			v.EmptyDir.Medium != corev1.StorageMediumMemory
 		if strings.HasPrefix(v.Name, name) && local && !slices.Contains(safe, v.Name) {
 			found = append(found, "the cluster autoscaler keeps a node for volume "+v.Name)
 		}

@@ -19,8 +19,9 @@ import (
 
 func TestTheChartsPassHelmsOwnCheck(t *testing.T) {
 	t.Parallel()
-	folder := helmCharts(t)
-	run(t, tool(t, "HELM"), "lint", "--strict", filepath.Join(folder, "secret-sidecar"), filepath.Join(folder, "worker"))
+	directory := helmCharts(t)
+	run(t, tool(t, "HELM"), "lint", "--strict", filepath.Join(directory, "secret-sidecar"),
+		filepath.Join(directory, "worker"))
 }
 
 func TestTheChartRefusesValuesThatAreWrong(t *testing.T) {
@@ -74,7 +75,8 @@ func TestTheChartKnowsTheKeysOfTheConfiguration(t *testing.T) {
 	}
 	want := strings.Split(known[1], ", ")
 	slices.Sort(want)
-	if got := slices.Sorted(maps.Keys(schema.Properties.Config.Properties)); !slices.Equal(got, want) {
+	if got := slices.Sorted(maps.Keys(schema.Properties.Config.Properties)); !slices.Equal(got,
+		want) {
 		t.Errorf("the schema knows %q, the sidecar %q", got, want)
 	}
 }
@@ -96,7 +98,8 @@ func TestTheChartRefusesAKubernetesWithoutNativeSidecars(t *testing.T) {
 			if test.change != "" {
 				replace(t, filepath.Join(chart, "Chart.yaml"), test.change, "# "+test.change)
 			}
-			requireHelmSays(t, test.want, "template", "worker", chart, "--kube-version", test.version)
+			requireHelmSays(t, test.want, "template", "worker", chart, "--kube-version",
+				test.version)
 		})
 	}
 }
@@ -108,16 +111,20 @@ func TestTheChartRefusesAnAlias(t *testing.T) {
 		"with its values under the chart's name": "secret-sidecar:",
 		"with its values under the alias":        "sc:",
 	} {
-		for _, template := range []string{"initContainer", "podSecurityContext", "volumes", "configMap"} {
+		for _, template := range []string{"initContainer", "podSecurityContext", "volumes",
+			"configMap"} {
 			t.Run(name+", "+template, func(t *testing.T) {
 				t.Parallel()
 				chart := filepath.Join(helmCharts(t), "worker")
-				replace(t, filepath.Join(chart, "Chart.yaml"), "    repository:", "    alias: sc\n    repository:")
+				replace(t, filepath.Join(chart, "Chart.yaml"), "    repository:",
+					"    alias: sc\n    repository:")
 				replace(t, filepath.Join(chart, "values.yaml"), "secret-sidecar:", values)
-				if err := os.WriteFile(filepath.Join(chart, "templates", "configmap.yaml"), []byte(`{{ include "secret-sidecar.`+template+`" . }}`), 0o600); err != nil {
+				if err := os.WriteFile(filepath.Join(chart, "templates", "configmap.yaml"),
+					[]byte(`{{ include "secret-sidecar.`+template+`" . }}`), 0o600); err != nil {
 					t.Fatal(err)
 				}
-				if err := os.Remove(filepath.Join(chart, "templates", "deployment.yaml")); err != nil {
+				if err := os.Remove(filepath.Join(chart, "templates",
+					"deployment.yaml")); err != nil {
 					t.Fatal(err)
 				}
 				requireHelmSays(t, "the dependency takes no alias", "template", "worker", chart)
@@ -145,7 +152,8 @@ func replace(t *testing.T, file, old, text string) {
 	if strings.Count(string(before), old) != 1 {
 		t.Fatalf("%s does not hold %q once:\n%s", file, old, before)
 	}
-	if err := os.WriteFile(file, []byte(strings.Replace(string(before), old, text, 1)), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(strings.Replace(string(before), old, text, 1)),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -154,11 +162,15 @@ func TestTheChartTakesItsValues(t *testing.T) {
 	t.Parallel()
 	const digest = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 	objects := mustDecode(t, helm(t,
-		"--set", "secret-sidecar.image.digest="+digest, "--set", "secret-sidecar.image.pullPolicy=Always",
+		"--set", "secret-sidecar.image.digest="+digest, "--set",
+		"secret-sidecar.image.pullPolicy=Always",
 		"--set", "secret-sidecar.fsGroup=2000000000", "--set", "secret-sidecar.drainTimeout=20s",
-		"--set", "secret-sidecar.configMap=other-config", "--set", "secret-sidecar.approleSecret=other-approle",
-		"--set", "secret-sidecar.env[1].name=NODE", "--set", "secret-sidecar.env[1].valueFrom.fieldRef.fieldPath=spec.nodeName",
-		"--set", "secret-sidecar.env[0].name=OTEL_EXPORTER_OTLP_ENDPOINT", "--set", "secret-sidecar.env[0].value=http://collector:4318",
+		"--set", "secret-sidecar.configMap=other-config", "--set",
+		"secret-sidecar.approleSecret=other-approle",
+		"--set", "secret-sidecar.env[1].name=NODE", "--set",
+		"secret-sidecar.env[1].valueFrom.fieldRef.fieldPath=spec.nodeName",
+		"--set", "secret-sidecar.env[0].name=OTEL_EXPORTER_OTLP_ENDPOINT", "--set",
+		"secret-sidecar.env[0].value=http://collector:4318",
 		"--set", "secret-sidecar.config.caller_limits.in_flight=2000000",
 		"--set", "secret-sidecar.config.socket.path=/run/secret-sidecar/sidecar.sock",
 	))
@@ -186,7 +198,8 @@ func TestTheChartTakesItsValues(t *testing.T) {
 func TestAReleaseAndANamespaceMayBeCalledByANumber(t *testing.T) {
 	t.Parallel()
 	chart := filepath.Join(helmCharts(t), "worker")
-	objects := mustDecode(t, run(t, tool(t, "HELM"), "template", "123", chart, "--namespace", "456"))
+	objects := mustDecode(t, run(t, tool(t, "HELM"), "template", "123", chart, "--namespace",
+		"456"))
 	for _, complaint := range judge(t, objects) {
 		t.Error(complaint)
 	}
@@ -198,7 +211,8 @@ func TestAReleaseAndANamespaceMayBeCalledByANumber(t *testing.T) {
 // The page's own option puts a certificate authority where the configuration finds it.
 func TestTheChartBringsACertificateAuthorityToTheSidecar(t *testing.T) {
 	t.Parallel()
-	option := regexp.MustCompile("`--set-file '(\\S+)=(\\S+)'`").FindStringSubmatch(kubernetesPage(t))
+	option := regexp.MustCompile("`--set-file '(\\S+)=(\\S+)'`").FindStringSubmatch(
+		kubernetesPage(t))
 	if option == nil {
 		t.Fatal("the page does not say how")
 	}
@@ -207,11 +221,15 @@ func TestTheChartBringsACertificateAuthorityToTheSidecar(t *testing.T) {
 	if err := os.WriteFile(authority, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	objects := mustDecode(t, helm(t, "--set-file", option[1]+"="+authority, "--set", "secret-sidecar.config.connections[0].tls.ca_file="+option[2],
-		"--set", "secret-sidecar.config.connections[0].name=prod", "--set", "secret-sidecar.config.connections[0].scope=platform",
+	objects := mustDecode(t, helm(t, "--set-file", option[1]+"="+authority, "--set",
+		"secret-sidecar.config.connections[0].tls.ca_file="+option[2],
+		"--set", "secret-sidecar.config.connections[0].name=prod", "--set",
+		"secret-sidecar.config.connections[0].scope=platform",
 		"--set", "secret-sidecar.config.connections[0].address=https://vault.example:8200",
-		"--set", "secret-sidecar.config.connections[0].role_id_file=/etc/secret-sidecar-approle/role_id",
-		"--set", "secret-sidecar.config.connections[0].secret_id_file=/etc/secret-sidecar-approle/secret_id"))
+		"--set",
+		"secret-sidecar.config.connections[0].role_id_file=/etc/secret-sidecar-approle/role_id",
+		"--set",
+		"secret-sidecar.config.connections[0].secret_id_file=/etc/secret-sidecar-approle/secret_id"))
 	for _, complaint := range judge(t, objects) {
 		t.Error(complaint)
 	}

@@ -10,8 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// judge returns what anybody has against a rendered manifest that adds the sidecar to a pod: Kubernetes' validation, the
-// restricted Pod Security Standard, and this project's own rules.
+// judge returns what anybody has against a rendered manifest that adds the sidecar to a pod:
+// Kubernetes' validation, the restricted Pod Security Standard, and this project's own rules.
 func judge(t *testing.T, objects []runtime.Object) []string {
 	t.Helper()
 	var found []string
@@ -41,7 +41,9 @@ func TestPodsWithTheSidecarPassEveryCheck(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			objects := mustDecode(t, text)
-			if !slices.ContainsFunc(objects, func(o runtime.Object) bool { return podTemplate(o) != nil }) {
+			if !slices.ContainsFunc(objects, func(o runtime.Object) bool {
+				return podTemplate(o) != nil
+			}) {
 				t.Fatal("there is no pod")
 			}
 			for _, complaint := range judge(t, objects) {
@@ -106,18 +108,19 @@ func TestEveryCheckNoticesWhatItIsFor(t *testing.T) {
 	}{
 		// The restricted standard.
 		"no seccomp profile": {func(pod *corev1.PodSpec) {
-			pod.SecurityContext.SeccompProfile, sidecar(pod).SecurityContext.SeccompProfile = nil, nil
+			pod.SecurityContext.SeccompProfile, sidecar(pod).SecurityContext.SeccompProfile = nil,
+				nil
 		}, "seccompProfile"},
 		"may run as root": {func(pod *corev1.PodSpec) {
 			pod.SecurityContext.RunAsNonRoot, sidecar(pod).SecurityContext.RunAsNonRoot = nil, nil
 		}, "runAsNonRoot"},
-		"says that it runs as root": {context(func(c *corev1.SecurityContext) { c.RunAsNonRoot = &no }), "runAsNonRoot"},
-		"runs as uid 0":             {context(func(c *corev1.SecurityContext) { c.RunAsUser = &root }), "runAsUser=0"},
-		"may gain privileges":       {context(func(c *corev1.SecurityContext) { c.AllowPrivilegeEscalation = nil }), "allowPrivilegeEscalation"},
-		"keeps capabilities":        {context(func(c *corev1.SecurityContext) { c.Capabilities = nil }), "unrestricted capabilities"},
-		"the folder is the node's":  {replaceVolume(socketVolume, corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/run"}}), "hostPath"},
-		"shares the node's network": {func(pod *corev1.PodSpec) { pod.HostNetwork = true }, "host namespaces"},
-		"a port of the node":        {own(func(c *corev1.Container) { c.Ports = []corev1.ContainerPort{{ContainerPort: 80, HostPort: 80}} }), "hostPort"},
+		"says that it runs as root":   {context(func(c *corev1.SecurityContext) { c.RunAsNonRoot = &no }), "runAsNonRoot"},
+		"runs as uid 0":               {context(func(c *corev1.SecurityContext) { c.RunAsUser = &root }), "runAsUser=0"},
+		"may gain privileges":         {context(func(c *corev1.SecurityContext) { c.AllowPrivilegeEscalation = nil }), "allowPrivilegeEscalation"},
+		"keeps capabilities":          {context(func(c *corev1.SecurityContext) { c.Capabilities = nil }), "unrestricted capabilities"},
+		"the directory is the node's": {replaceVolume(socketVolume, corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/run"}}), "hostPath"},
+		"shares the node's network":   {func(pod *corev1.PodSpec) { pod.HostNetwork = true }, "host namespaces"},
+		"a port of the node":          {own(func(c *corev1.Container) { c.Ports = []corev1.ContainerPort{{ContainerPort: 80, HostPort: 80}} }), "hostPort"},
 		// Kubernetes' validation and warnings.
 		"a volume that is not there":       {func(pod *corev1.PodSpec) { pod.Volumes = pod.Volumes[1:] }, "volumeMounts"},
 		"a probe of a container that ends": {func(pod *corev1.PodSpec) { pod.InitContainers[0].RestartPolicy = nil }, "livenessProbe"},
@@ -131,7 +134,8 @@ func TestEveryCheckNoticesWhatItIsFor(t *testing.T) {
 			pod.Containers, pod.InitContainers = append(pod.Containers, pod.InitContainers[0]), nil
 		}, "not the first init container"},
 		"starts after another one": {func(pod *corev1.PodSpec) {
-			pod.InitContainers = append([]corev1.Container{{Name: "first", Image: "first"}}, pod.InitContainers...)
+			pod.InitContainers = append([]corev1.Container{{Name: "first", Image: "first"}},
+				pod.InitContainers...)
 		}, "not the first init container"},
 		"an init container that has to end": {func(pod *corev1.PodSpec) { pod.InitContainers[0].RestartPolicy = nil }, "has to end"},
 		"no startup probe":                  {own(func(c *corev1.Container) { c.StartupProbe = nil }), "no startup probe"},
@@ -148,19 +152,21 @@ func TestEveryCheckNoticesWhatItIsFor(t *testing.T) {
 			c.Ports = []corev1.ContainerPort{{ContainerPort: 8080, Protocol: corev1.ProtocolTCP}}
 		}), "has a port"},
 		"a socket on disk":           {replaceVolume(socketVolume, corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}), "no emptyDir in memory"},
-		"a folder that grows":        {func(pod *corev1.PodSpec) { volume(pod, socketVolume).EmptyDir.SizeLimit = nil }, "may grow"},
+		"a directory that grows":     {func(pod *corev1.PodSpec) { volume(pod, socketVolume).EmptyDir.SizeLimit = nil }, "may grow"},
 		"the sidecar cannot write":   {own(func(c *corev1.Container) { c.VolumeMounts[0].ReadOnly = true }), "cannot make its socket"},
 		"the worker has no mount":    {func(pod *corev1.PodSpec) { pod.Containers[0].VolumeMounts = nil }, "does not see the socket"},
 		"the worker has no variable": {func(pod *corev1.PodSpec) { pod.Containers[0].Env = nil }, "not told where the socket is"},
 		"the worker may write": {func(pod *corev1.PodSpec) {
-			pod.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: socketVolume, MountPath: "/run/secret-sidecar"}}
+			pod.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: socketVolume,
+				MountPath: "/run/secret-sidecar"}}
 		}, "flows can put another socket"},
 		"credentials for all": {func(pod *corev1.PodSpec) {
 			open := int32(0o644)
 			volume(pod, approleVolume).Secret.DefaultMode = &open
 		}, "not of mode 0440"},
 		"the worker reads credentials": {func(pod *corev1.PodSpec) {
-			pod.Containers[0].VolumeMounts = append(pod.Containers[0].VolumeMounts, corev1.VolumeMount{Name: approleVolume, MountPath: "/stolen"})
+			pod.Containers[0].VolumeMounts = append(pod.Containers[0].VolumeMounts,
+				corev1.VolumeMount{Name: approleVolume, MountPath: "/stolen"})
 		}, "flows can read the credentials"},
 		"credentials by subPath":      {own(func(c *corev1.Container) { c.VolumeMounts[2].SubPath = "secret_id" }), "would not see them rotate"},
 		"a configuration by subPath":  {own(func(c *corev1.Container) { c.VolumeMounts[1].SubPath = "config.yaml" }), "by subPath"},
@@ -181,7 +187,9 @@ func TestEveryCheckNoticesWhatItIsFor(t *testing.T) {
 			objects := mustDecode(t, text)
 			test.change(&workload(t, objects).Spec)
 			found := judge(t, objects)
-			if !slices.ContainsFunc(found, func(complaint string) bool { return strings.Contains(complaint, test.want) }) {
+			if !slices.ContainsFunc(found, func(complaint string) bool {
+				return strings.Contains(complaint, test.want)
+			}) {
 				t.Errorf("nobody says %q: %q", test.want, found)
 			}
 		})

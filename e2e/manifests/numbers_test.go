@@ -34,13 +34,17 @@ func kubernetesPage(t *testing.T) string {
 
 func TestTheKubernetesPageSizesAsTheManifestsDo(t *testing.T) {
 	t.Parallel()
-	resources := sidecar(&only[*appsv1.Deployment](t, mustDecode(t, example(t, "worker/overlay"))).Spec.Template.Spec).Resources
+	resources := sidecar(&only[*appsv1.Deployment](t,
+		mustDecode(t, example(t, "worker/overlay"))).Spec.Template.Spec).Resources
 	var said []string
-	for _, found := range regexp.MustCompile(`\*\*((?:request|limit): \w+)\*\*`).FindAllStringSubmatch(kubernetesPage(t), -1) {
+	for _, found := range regexp.MustCompile(
+		`\*\*((?:request|limit): \w+)\*\*`).FindAllStringSubmatch(kubernetesPage(t), -1) {
 		said = append(said, found[1])
 	}
-	memory, limit, cpu := resources.Requests[corev1.ResourceMemory], resources.Limits[corev1.ResourceMemory], resources.Requests[corev1.ResourceCPU]
-	want := []string{"request: " + memory.String(), "limit: " + limit.String(), "request: " + cpu.String()}
+	memory, limit, cpu := resources.Requests[corev1.ResourceMemory],
+		resources.Limits[corev1.ResourceMemory], resources.Requests[corev1.ResourceCPU]
+	want := []string{"request: " + memory.String(), "limit: " + limit.String(),
+		"request: " + cpu.String()}
 	if !slices.Equal(said, want) {
 		t.Errorf("the page says %q, the manifests %q", said, want)
 	}
@@ -73,19 +77,21 @@ func TestAPodWithTooLittleMemoryForItsConfigurationIsNoticed(t *testing.T) {
 
 func TestTheKubernetesPageHasTheArithmeticOfTheLimit(t *testing.T) {
 	t.Parallel()
-	if formula := "70 MB + 1.7 × `max_bytes` + 25 kB × `max_waiting`"; !strings.Contains(section(t, kubernetesPage(t), "Sizing"), formula) {
+	if formula := "125 MB + 1.7 × `max_bytes` + 25 kB × `max_waiting`"; !strings.Contains(section(t,
+		kubernetesPage(t), "Sizing"), formula) {
 		t.Errorf("the page does not say %q", formula)
 	}
 }
 
 // tooLittleMemory checks the limit by the formula of docs/kubernetes-pod.md#sizing.
 func tooLittleMemory(settings *config.Config, pod *corev1.PodSpec) string {
-	least := 70_000_000 + settings.CacheBytes*17/10
+	least := 125_000_000 + settings.CacheBytes*17/10
 	for _, connection := range settings.Connections {
 		least += int64(connection.Policy.MaxWaiting) * 25_000
 	}
 	if limit := sidecar(pod).Resources.Limits[corev1.ResourceMemory]; limit.Value() < least {
-		return fmt.Sprintf("the sidecar may use %s of memory, and its configuration takes %d bytes", limit.String(), least)
+		return fmt.Sprintf("the sidecar may use %s of memory, and its configuration takes %d bytes",
+			limit.String(), least)
 	}
 	return ""
 }
@@ -93,8 +99,12 @@ func tooLittleMemory(settings *config.Config, pod *corev1.PodSpec) string {
 func TestTheKubernetesPageIncludesEveryTemplateOfTheChart(t *testing.T) {
 	t.Parallel()
 	defined := named(t, `define "(secret-sidecar\.\w+)"`, templates(t))
-	own := []string{"secret-sidecar.configMapName", "secret-sidecar.image", "secret-sidecar.requireValues"} // that the chart's own templates use
-	defined = slices.DeleteFunc(defined, func(name string) bool { return slices.Contains(own, name) })
+	// that the chart's own templates use
+	own := []string{"secret-sidecar.configMapName", "secret-sidecar.image",
+		"secret-sidecar.requireValues"}
+	defined = slices.DeleteFunc(defined, func(name string) bool {
+		return slices.Contains(own, name)
+	})
 	said := named(t, `include "(secret-sidecar\.\w+)"`, kubernetesPage(t))
 	if !slices.Equal(said, defined) {
 		t.Errorf("the page includes %q, the chart defines %q", said, defined)
@@ -116,13 +126,13 @@ func named(t *testing.T, pattern, text string) []string {
 func templates(t *testing.T) string {
 	t.Helper()
 	all := ""
-	folder := deploy + "/helm/secret-sidecar/templates"
-	entries, err := os.ReadDir(folder)
+	directory := deploy + "/helm/secret-sidecar/templates"
+	entries, err := os.ReadDir(directory)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, entry := range entries {
-		text, err := os.ReadFile(folder + "/" + entry.Name())
+		text, err := os.ReadFile(directory + "/" + entry.Name())
 		if err != nil {
 			t.Fatal(err)
 		}

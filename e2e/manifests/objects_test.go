@@ -34,8 +34,10 @@ import (
 	"k8s.io/pod-security-admission/policy"
 )
 
-// strict decodes as the API server does with fieldValidation=Strict: an unknown or repeated field is an error.
-var strict = serializer.NewCodecFactory(legacyscheme.Scheme, serializer.EnableStrict).UniversalDeserializer()
+// strict decodes as the API server does with fieldValidation=Strict: an unknown or repeated field
+// is an error.
+var strict = serializer.NewCodecFactory(legacyscheme.Scheme,
+	serializer.EnableStrict).UniversalDeserializer()
 
 // decode reads all documents of a rendered manifest, and fills in what the API server would.
 func decode(text []byte) ([]runtime.Object, error) {
@@ -109,7 +111,9 @@ func invalid(object runtime.Object) []string {
 	if _, clusterWide := object.(*corev1.Namespace); !clusterWide && accessor.GetNamespace() == "" {
 		accessor.SetNamespace("default") // as kubectl does
 	}
-	internal, err := legacyscheme.Scheme.ConvertToVersion(object, schema.GroupVersion{Group: object.GetObjectKind().GroupVersionKind().Group, Version: runtime.APIVersionInternal})
+	internal, err := legacyscheme.Scheme.ConvertToVersion(object,
+		schema.GroupVersion{Group: object.GetObjectKind().GroupVersionKind().Group,
+			Version: runtime.APIVersionInternal})
 	if err != nil {
 		return []string{err.Error()}
 	}
@@ -118,10 +122,12 @@ func invalid(object runtime.Object) []string {
 	for _, each := range found {
 		complaints = append(complaints, each.Error())
 	}
-	return append(complaints, pod.GetWarningsForPodTemplate(context.Background(), field.NewPath("template"), template, nil)...)
+	return append(complaints, pod.GetWarningsForPodTemplate(context.Background(),
+		field.NewPath("template"), template, nil)...)
 }
 
-// validate validates as the API server's strategies do for a new object. The template is nil where there is none.
+// validate validates as the API server's strategies do for a new object. The template is nil where
+// there is none.
 func validate(object runtime.Object) (field.ErrorList, *core.PodTemplateSpec) {
 	switch o := object.(type) {
 	case *apps.Deployment:
@@ -130,9 +136,11 @@ func validate(object runtime.Object) (field.ErrorList, *core.PodTemplateSpec) {
 		return appsvalidation.ValidateStatefulSet(o, podOptions(&o.Spec.Template)), &o.Spec.Template
 	case *apps.DaemonSet:
 		return appsvalidation.ValidateDaemonSet(o, podOptions(&o.Spec.Template)), &o.Spec.Template
-	case *batch.Job: // its selector is the API server's to make, so its specification is validated as a CronJob's is
+	// its selector is the API server's to make, so its specification is validated as a CronJob's is
+	case *batch.Job:
 		template := &batch.JobTemplateSpec{Spec: o.Spec}
-		return batchvalidation.ValidateJobTemplateSpec(template, field.NewPath("spec"), podOptions(&o.Spec.Template)), &o.Spec.Template
+		return batchvalidation.ValidateJobTemplateSpec(template, field.NewPath("spec"),
+			podOptions(&o.Spec.Template)), &o.Spec.Template
 	case *batch.CronJob:
 		template := &o.Spec.JobTemplate.Spec.Template
 		return batchvalidation.ValidateCronJobCreate(o, podOptions(template)), template
@@ -143,20 +151,23 @@ func validate(object runtime.Object) (field.ErrorList, *core.PodTemplateSpec) {
 	case *core.Namespace:
 		return corevalidation.ValidateNamespace(o), nil
 	}
-	return field.ErrorList{field.NotSupported(field.NewPath("kind"), fmt.Sprintf("%T", object), []string{"what this test knows"})}, nil
+	return field.ErrorList{field.NotSupported(field.NewPath("kind"), fmt.Sprintf("%T", object),
+		[]string{"what this test knows"})}, nil
 }
 
 func podOptions(template *core.PodTemplateSpec) corevalidation.PodValidationOptions {
 	return pod.GetValidationOptionsFromPodTemplate(template, nil)
 }
 
-// unrestricted returns what the restricted Pod Security Standard, in its latest version, forbids of a pod.
+// unrestricted returns what the restricted Pod Security Standard, in its latest version, forbids of
+// a pod.
 func unrestricted(template *corev1.PodTemplateSpec) ([]string, error) {
 	evaluator, err := policy.NewEvaluator(policy.DefaultChecks())
 	if err != nil {
 		return nil, err
 	}
-	level := podsecurity.LevelVersion{Level: podsecurity.LevelRestricted, Version: podsecurity.LatestVersion()}
+	level := podsecurity.LevelVersion{Level: podsecurity.LevelRestricted,
+		Version: podsecurity.LatestVersion()}
 	var found []string
 	for _, result := range evaluator.EvaluatePod(level, &template.ObjectMeta, &template.Spec) {
 		if !result.Allowed {

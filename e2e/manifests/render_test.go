@@ -11,10 +11,11 @@ import (
 	"testing"
 )
 
-// deploy is the folder under test.
+// deploy is the directory under test.
 const deploy = "../../deploy"
 
-// tool returns the program that an environment variable names. make test-manifests installs it and sets it.
+// tool returns the program that an environment variable names. make test-manifests installs it and
+// sets it.
 func tool(t *testing.T, variable string) string {
 	t.Helper()
 	program := os.Getenv(variable)
@@ -37,10 +38,10 @@ func run(t *testing.T, program string, arguments ...string) []byte {
 	return out
 }
 
-// kustomize renders a folder.
-func kustomize(t *testing.T, folder string) []byte {
+// kustomize renders a directory.
+func kustomize(t *testing.T, directory string) []byte {
 	t.Helper()
-	return run(t, tool(t, "KUSTOMIZE"), "build", folder)
+	return run(t, tool(t, "KUSTOMIZE"), "build", directory)
 }
 
 // example renders one of the examples.
@@ -49,35 +50,38 @@ func example(t *testing.T, name string) []byte {
 	return kustomize(t, filepath.Join(deploy, "kubernetes", "examples", name))
 }
 
-// helmCharts is a copy of the charts in which the example's dependency is in place, as `helm dependency update`
-// leaves it.
-func helmCharts(t *testing.T) (folder string) {
+// helmCharts is a copy of the charts in which the example's dependency is in place, as `helm
+// dependency update` leaves it.
+func helmCharts(t *testing.T) (directory string) {
 	t.Helper()
-	folder = t.TempDir()
-	if err := os.CopyFS(folder, os.DirFS(filepath.Join(deploy, "helm"))); err != nil {
+	directory = t.TempDir()
+	if err := os.CopyFS(directory, os.DirFS(filepath.Join(deploy, "helm"))); err != nil {
 		t.Fatal(err)
 	}
-	run(t, tool(t, "HELM"), "dependency", "update", filepath.Join(folder, "worker"))
-	return folder
+	run(t, tool(t, "HELM"), "dependency", "update", filepath.Join(directory, "worker"))
+	return directory
 }
 
 // helm renders the example chart.
 func helm(t *testing.T, arguments ...string) []byte {
 	t.Helper()
 	chart := filepath.Join(helmCharts(t), "worker")
-	return run(t, tool(t, "HELM"), append([]string{"template", "worker", chart, "--namespace", "flows"}, arguments...)...)
+	return run(t, tool(t, "HELM"),
+		append([]string{"template", "worker", chart, "--namespace", "flows"}, arguments...)...)
 }
 
-// overlay writes files into a new folder, from where ../kubernetes is a copy of deploy/kubernetes, and returns it.
+// overlay writes files into a new directory, from where ../kubernetes is a copy of
+// deploy/kubernetes, and returns it.
 func overlay(t *testing.T, files map[string]string) string {
 	t.Helper()
 	top := t.TempDir()
-	if err := os.CopyFS(filepath.Join(top, "kubernetes"), os.DirFS(filepath.Join(deploy, "kubernetes"))); err != nil {
+	if err := os.CopyFS(filepath.Join(top, "kubernetes"),
+		os.DirFS(filepath.Join(deploy, "kubernetes"))); err != nil {
 		t.Fatal(err)
 	}
-	folder := filepath.Join(top, "overlay")
+	directory := filepath.Join(top, "overlay")
 	for name, text := range files {
-		path := filepath.Join(folder, name)
+		path := filepath.Join(directory, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 			t.Fatal(err)
 		}
@@ -85,14 +89,16 @@ func overlay(t *testing.T, files map[string]string) string {
 			t.Fatal(err)
 		}
 	}
-	return folder
+	return directory
 }
 
 // knows asks the sidecar for its help on a command and its flags: it refuses what it does not know.
 func knows(t *testing.T, words []string) error {
 	t.Helper()
-	command := exec.CommandContext(t.Context(), "go", slices.Concat([]string{"run", "./cmd/secret-sidecar"}, words, []string{"--help"})...)
-	command.Dir, command.Env = "../..", append(os.Environ(), "GOWORK=") // this module alone stands outside of go.work
+	command := exec.CommandContext(t.Context(), "go",
+		slices.Concat([]string{"run", "./cmd/secret-sidecar"}, words, []string{"--help"})...)
+	// this module alone stands outside of go.work
+	command.Dir, command.Env = "../..", append(os.Environ(), "GOWORK=")
 	out, err := command.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("secret-sidecar %q: %w\n%s", words, err, out)

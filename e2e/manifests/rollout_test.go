@@ -21,8 +21,10 @@ func TestThePageSaysHowManyPodsARolloutStartsAtOnce(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			worker := "apiVersion: apps/v1\nkind: Deployment\nspec: {replicas: 10, " + test.strategy + "}\n"
-			if pods := atOnce(t, only[*appsv1.Deployment](t, mustDecode(t, []byte(worker)))); pods != test.pods {
+			worker := "apiVersion: apps/v1\nkind: Deployment\nspec: {replicas: 10, " +
+				test.strategy + "}\n"
+			if pods := atOnce(t, only[*appsv1.Deployment](t,
+				mustDecode(t, []byte(worker)))); pods != test.pods {
 				t.Errorf("it starts %d pods at once, not %d", pods, test.pods)
 			}
 			if !strings.Contains(kubernetesPage(t), test.said) {
@@ -36,11 +38,13 @@ func TestThePageSaysHowManyPodsARolloutStartsAtOnce(t *testing.T) {
 func atOnce(t *testing.T, d *appsv1.Deployment) int {
 	t.Helper()
 	update := d.Spec.Strategy.RollingUpdate
-	surge, err := intstr.GetScaledValueFromIntOrPercent(update.MaxSurge, int(*d.Spec.Replicas), true)
+	surge, err := intstr.GetScaledValueFromIntOrPercent(update.MaxSurge, int(*d.Spec.Replicas),
+		true)
 	if err != nil {
 		t.Fatal(err)
 	}
-	unavailable, err := intstr.GetScaledValueFromIntOrPercent(update.MaxUnavailable, int(*d.Spec.Replicas), false)
+	unavailable, err := intstr.GetScaledValueFromIntOrPercent(update.MaxUnavailable,
+		int(*d.Spec.Replicas), false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,13 +39,15 @@ func readTerraform(t *testing.T) *terraformModule {
 		}
 		module.blocks = append(module.blocks, file.Body.(*hclsyntax.Body).Blocks...)
 	}
-	variables := map[string]cty.Value{"secret_paths": cty.ListVal([]cty.Value{cty.StringVal("*")})} // as the page's policy has it
+	// as the page's policy has it
+	variables := map[string]cty.Value{"secret_paths": cty.ListVal([]cty.Value{cty.StringVal("*")})}
 	for _, block := range module.blocks {
 		if _, given := variables[label(block)]; block.Type == "variable" && !given {
 			variables[label(block)] = module.value(t, block, "default")
 		}
 	}
-	module.values = &hcl.EvalContext{Variables: map[string]cty.Value{"var": cty.ObjectVal(variables)}}
+	module.values = &hcl.EvalContext{Variables: map[string]cty.Value{"var": cty.ObjectVal(
+		variables)}}
 	return module
 }
 
@@ -67,7 +69,9 @@ func (m *terraformModule) value(t *testing.T, block *hclsyntax.Block, attribute 
 
 func (m *terraformModule) resource(t *testing.T, kind string) *hclsyntax.Block {
 	t.Helper()
-	at := slices.IndexFunc(m.blocks, func(b *hclsyntax.Block) bool { return b.Type == "resource" && b.Labels[0] == kind })
+	at := slices.IndexFunc(m.blocks, func(b *hclsyntax.Block) bool {
+		return b.Type == "resource" && b.Labels[0] == kind
+	})
 	if at < 0 {
 		t.Fatalf("there is no resource %s", kind)
 	}
@@ -120,10 +124,12 @@ func TestTerraformWritesThePolicyOfTheCommands(t *testing.T) {
 	module := readTerraform(t)
 	policy := module.resource(t, "vault_policy")
 	want := policyRules(t, firstMatch(t, "(?s)```hcl\n(.*?)```", vaultPage(t))[1])
-	if got := policyRules(t, module.value(t, policy, "policy").AsString()); !maps.Equal(got, want) || len(want) == 0 {
+	if got := policyRules(t, module.value(t, policy, "policy").AsString()); !maps.Equal(got,
+		want) || len(want) == 0 {
 		t.Errorf("Terraform's policy is %v, the commands' %v", got, want)
 	}
-	if got, want := module.value(t, policy, "name").AsString(), firstMatch(t, `vault policy write (\S+)`, vaultPage(t))[1]; got != want {
+	if got, want := module.value(t, policy, "name").AsString(),
+		firstMatch(t, `vault policy write (\S+)`, vaultPage(t))[1]; got != want {
 		t.Errorf("Terraform's policy is called %q, the commands' %q", got, want)
 	}
 }
@@ -139,7 +145,8 @@ func TestTerraformGivesAPolicyForEveryPathThatItIsGiven(t *testing.T) {
 		"team/kv/data/a/*": "read", "team/kv/data/b": "read", "sys/mounts": "read",
 		"auth/approle/role/flow-worker/secret-id/lookup": "update",
 	}
-	if got := policyRules(t, module.value(t, module.resource(t, "vault_policy"), "policy").AsString()); !maps.Equal(got, want) {
+	if got := policyRules(t, module.value(t, module.resource(t, "vault_policy"),
+		"policy").AsString()); !maps.Equal(got, want) {
 		t.Errorf("the policy is %v, want %v", got, want)
 	}
 }
@@ -172,7 +179,8 @@ func TestTerraformMakesTheRoleOfTheCommands(t *testing.T) {
 	}
 }
 
-// seconds reads a parameter of the commands: a number, or a duration, which Terraform writes in seconds.
+// seconds reads a parameter of the commands: a number, or a duration, which Terraform writes in
+// seconds.
 func seconds(t *testing.T, text string) int64 {
 	t.Helper()
 	if number, err := strconv.ParseInt(text, 10, 64); err == nil {
@@ -190,7 +198,9 @@ func TestTerraformMakesTheMountOfTheCommands(t *testing.T) {
 	module := readTerraform(t)
 	command := firstMatch(t, `vault secrets enable -path=(\S+) -version=(\S+) (\S+)`, vaultPage(t))
 	mount := module.resource(t, "vault_mount")
-	got := []string{module.value(t, mount, "path").AsString(), module.value(t, mount, "options").GetAttr("version").AsString(), module.value(t, mount, "type").AsString()}
+	got := []string{module.value(t, mount, "path").AsString(),
+		module.value(t, mount, "options").GetAttr("version").AsString(),
+		module.value(t, mount, "type").AsString()}
 	if !slices.Equal(got, command[1:]) {
 		t.Errorf("Terraform's mount is %q, the commands' %q", got, command[1:])
 	}
@@ -203,7 +213,8 @@ func TestTerraformNeverDestroysSecretsOrTheRolesOfOthers(t *testing.T) {
 		isKept := false
 		for _, inner := range module.resource(t, kind).Body.Blocks {
 			kept := inner.Body.Attributes["prevent_destroy"]
-			isKept = isKept || inner.Type == "lifecycle" && kept != nil && module.value(t, inner, "prevent_destroy").True()
+			isKept = isKept || inner.Type == "lifecycle" && kept != nil &&
+				module.value(t, inner, "prevent_destroy").True()
 		}
 		if !isKept {
 			t.Errorf("%s may be destroyed", kind)
@@ -220,7 +231,8 @@ func TestTerraformAsksWhichSecretsAWorkerMayRead(t *testing.T) {
 	}
 }
 
-// A reference to a variable or resource that is not there is Terraform's own error, and only at plan.
+// A reference to a variable or resource that is not there is Terraform's own error, and only at
+// plan.
 func TestTerraformRefersToWhatIsThere(t *testing.T) {
 	t.Parallel()
 	module := readTerraform(t)

@@ -11,8 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// Whoever sets up two workers of one namespace by the page, by the examples or by Helm, gets two of everything: the second
-// one must not replace what the first one reads.
+// Whoever sets up two workers of one namespace by the page, by the examples or by Helm, gets two of
+// everything: the second one must not replace what the first one reads.
 func TestTwoWorkersOfANamespaceShareNothing(t *testing.T) {
 	t.Parallel()
 	second := newReader(t)
@@ -20,7 +20,7 @@ func TestTwoWorkersOfANamespaceShareNothing(t *testing.T) {
 	second.write(t, "base/worker.yaml", strings.ReplaceAll(workerOfTheReader, "worker", "second"))
 	chart := filepath.Join(helmCharts(t), "worker")
 	for name, texts := range map[string][2][]byte{
-		"by the page":     {example(t, "worker/overlay"), kustomize(t, filepath.Join(second.folder, "overlay"))},
+		"by the page":     {example(t, "worker/overlay"), kustomize(t, filepath.Join(second.directory, "overlay"))},
 		"by the examples": {example(t, "worker/overlay"), example(t, "batch/overlay")},
 		"by Helm": {
 			run(t, tool(t, "HELM"), "template", "first", chart, "--namespace", "flows"),
@@ -39,18 +39,21 @@ func TestTwoWorkersOfANamespaceShareNothing(t *testing.T) {
 	}
 }
 
-// Two workers of one release have one name between them, so each says which ConfigMap and Secret are its own.
+// Two workers of one release have one name between them, so each says which ConfigMap and Secret
+// are its own.
 func TestTwoSubchartsOfAReleaseShareNothingWhenTheyNameTheirOwn(t *testing.T) {
 	t.Parallel()
-	folder := helmCharts(t)
-	const first, second = "worker: {secret-sidecar: {configMap: a-config, approleSecret: a-approle}}\n", "other: {secret-sidecar: {configMap: b-config, approleSecret: b-approle}}\n"
+	directory := helmCharts(t)
+	const first, second = "worker: {secret-sidecar: {configMap: a-config, approleSecret: " +
+		"a-approle}}\n",
+		"other: {secret-sidecar: {configMap: b-config, approleSecret: b-approle}}\n"
 	for file, text := range map[string]string{
 		"Chart.yaml": "apiVersion: v2\nname: both\nversion: 1.0.0\ndependencies:\n" +
 			"  - {name: worker, version: 1.0.0, repository: 'file://../worker'}\n" +
 			"  - {name: worker, version: 1.0.0, repository: 'file://../worker', alias: other}\n",
 		"values.yaml": first + second,
 	} {
-		path := filepath.Join(folder, "both", file)
+		path := filepath.Join(directory, "both", file)
 		if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 			t.Fatal(err)
 		}
@@ -58,31 +61,38 @@ func TestTwoSubchartsOfAReleaseShareNothingWhenTheyNameTheirOwn(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	run(t, tool(t, "HELM"), "dependency", "update", filepath.Join(folder, "both"))
-	used := uses(t, mustDecode(t, run(t, tool(t, "HELM"), "template", "release", filepath.Join(folder, "both"))))
-	for _, want := range []string{"ConfigMap a-config", "Secret a-approle", "ConfigMap b-config", "Secret b-approle"} {
+	run(t, tool(t, "HELM"), "dependency", "update", filepath.Join(directory, "both"))
+	used := uses(t,
+		mustDecode(t, run(t, tool(t, "HELM"), "template", "release",
+			filepath.Join(directory, "both"))))
+	for _, want := range []string{"ConfigMap a-config", "Secret a-approle", "ConfigMap b-config",
+		"Secret b-approle"} {
 		if !used[want] {
 			t.Errorf("nobody has %s of its own: %v", want, used)
 		}
 	}
-	if said := "give each a `configMap` and an `approleSecret`"; !strings.Contains(kubernetesPage(t), said) {
+	if said := "give each a `configMap` and an `approleSecret`"; !strings.Contains(
+		kubernetesPage(t), said) {
 		t.Errorf("the page does not say %q", said)
 	}
 }
 
-// uses names the objects, and the ConfigMaps and Secrets that their pods mount. Those ConfigMaps have to be there.
+// uses names the objects, and the ConfigMaps and Secrets that their pods mount. Those ConfigMaps
+// have to be there.
 func uses(t *testing.T, objects []runtime.Object) map[string]bool {
 	t.Helper()
 	found := map[string]bool{}
 	for _, object := range objects {
-		found[object.GetObjectKind().GroupVersionKind().Kind+" "+object.(metav1.Object).GetName()] = true
+		found[object.GetObjectKind().GroupVersionKind().Kind+" "+
+			object.(metav1.Object).GetName()] = true
 	}
 	for _, object := range objects {
 		template := podTemplate(object)
 		if template == nil {
 			continue
 		}
-		if mounted := "ConfigMap " + volume(&template.Spec, configVolume).ConfigMap.Name; !found[mounted] {
+		if mounted := "ConfigMap " + volume(&template.Spec,
+			configVolume).ConfigMap.Name; !found[mounted] {
 			t.Errorf("nothing makes %s", mounted)
 		}
 		found["Secret "+volume(&template.Spec, approleVolume).Secret.SecretName] = true

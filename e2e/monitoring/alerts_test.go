@@ -19,14 +19,16 @@ import (
 
 const rulesFile = "../../deploy/prometheus/secret-sidecar.rules.yaml"
 
-// alertRules reads the rules as Prometheus does, which finds unknown keys and templates that do not work.
+// alertRules reads the rules as Prometheus does, which finds unknown keys and templates that do not
+// work.
 func alertRules(t *testing.T) []rulefmt.Rule {
 	t.Helper()
 	text, err := os.ReadFile(rulesFile)
 	if err != nil {
 		t.Fatal(err)
 	}
-	groups, failures := rulefmt.Parse(text, false, model.UTF8Validation, parser.NewParser(parser.Options{}), slog.New(slog.DiscardHandler))
+	groups, failures := rulefmt.Parse(text, false, model.UTF8Validation,
+		parser.NewParser(parser.Options{}), slog.New(slog.DiscardHandler))
 	for _, failure := range failures {
 		t.Error(failure)
 	}
@@ -46,7 +48,8 @@ func TestEveryAlertIsAboutMetricsThatTheSidecarExports(t *testing.T) {
 		for _, problem := range problems(t, metrics, rule.Expr) {
 			t.Errorf("%s: %s", rule.Alert, problem)
 		}
-		if rule.Labels["severity"] == "" || rule.Annotations["summary"] == "" || rule.Annotations["description"] == "" {
+		if rule.Labels["severity"] == "" || rule.Annotations["summary"] == "" ||
+			rule.Annotations["description"] == "" {
 			t.Errorf("%s lacks its severity, summary or description", rule.Alert)
 		}
 	}
@@ -70,7 +73,8 @@ func TestTheGuideSaysWhatToDoAboutEveryAlert(t *testing.T) {
 	}
 }
 
-// aSample is a value for every minute of half an hour: notation is promqltest's, for example 0+5x30.
+// aSample is a value for every minute of half an hour: notation is promqltest's, for example
+// 0+5x30.
 func aSample(series, notation string) string { return "  " + series + " " + notation + "\n" }
 
 // firing says for each alert with which series it fires, from when, and with which it must not.
@@ -81,75 +85,97 @@ var firing = map[string]struct {
 }{
 	"SecretSidecarRequestsFail": {
 		fires: []string{
-			aSample(`secret_sidecar_resolves_total{instance="a",connection="prod",outcome="cache"}`, "0+600x30") +
+			aSample(`secret_sidecar_resolves_total{instance="a",connection="prod",outcome="cache"}`,
+				"0+600x30") +
 				aSample(`secret_sidecar_resolves_total{instance="a",connection="prod",outcome="error",error_type="VAULT_SEALED"}`, "0+60x30"),
 			aSample(`secret_sidecar_resolves_total{instance="a",connection="prod",outcome="error",error_type="LOGIN_REJECTED"}`, "0+6x30"),
 			// Deadlines that pass while Vault is silent.
 			aSample(`secret_sidecar_resolves_total{instance="a",connection="prod",outcome="error",error_type="DEADLINE_EXCEEDED"}`, "0+6x30"),
 			// A small connection beside a large one that is well.
-			aSample(`secret_sidecar_resolves_total{instance="a",connection="prod",outcome="cache"}`, "0+60000x30") +
+			aSample(`secret_sidecar_resolves_total{instance="a",connection="prod",outcome="cache"}`,
+				"0+60000x30") +
 				aSample(`secret_sidecar_resolves_total{instance="a",connection="small",outcome="error",error_type="VAULT_SEALED"}`, "0+6x30"),
 		},
 		after: 8 * time.Minute,
 		quiet: []string{
-			aSample(`secret_sidecar_resolves_total{instance="a",connection="prod",outcome="cache"}`, "0+6000x30") +
+			aSample(`secret_sidecar_resolves_total{instance="a",connection="prod",outcome="cache"}`,
+				"0+6000x30") +
 				aSample(`secret_sidecar_resolves_total{instance="a",connection="prod",outcome="error",error_type="VAULT_SEALED"}`, "0+6x30"),
 			aSample(`secret_sidecar_resolves_total{instance="a",connection="prod",outcome="error",error_type="SECRET_NOT_FOUND"}`, "0+600x30"),
 		},
 	},
 	"SecretSidecarLoginRejected": {
-		fires: []string{aSample(`secret_sidecar_connection_state{connection="prod",state="rejected"}`, "1x30")},
+		fires: []string{aSample(
+			`secret_sidecar_connection_state{connection="prod",state="rejected"}`, "1x30")},
 		after: 2 * time.Minute,
-		quiet: []string{aSample(`secret_sidecar_connection_state{connection="prod",state="rejected"}`, "0x30")},
+		quiet: []string{aSample(
+			`secret_sidecar_connection_state{connection="prod",state="rejected"}`, "0x30")},
 	},
 	"SecretSidecarNeverLoggedIn": {
 		fires: []string{
-			aSample(`secret_sidecar_connection_state{connection="prod",state="connecting"}`, "1x30"),
-			aSample(`secret_sidecar_connection_state{connection="prod",state="degraded"}`, "1x30"), // and Vault has never answered
+			aSample(`secret_sidecar_connection_state{connection="prod",state="connecting"}`,
+				"1x30"),
+			// and Vault has never answered
+			aSample(`secret_sidecar_connection_state{connection="prod",state="degraded"}`, "1x30"),
 		},
 		after: 6 * time.Minute,
 		quiet: []string{
-			aSample(`secret_sidecar_connection_state{connection="prod",state="connecting"}`, "1x3 0x27"),
+			aSample(`secret_sidecar_connection_state{connection="prod",state="connecting"}`,
+				"1x3 0x27"),
 			aSample(`secret_sidecar_connection_state{connection="prod",state="degraded"}`, "1x30") +
-				aSample(`secret_sidecar_vault_last_answer_age_seconds{connection="prod"}`, "0+60x30"),
+				aSample(`secret_sidecar_vault_last_answer_age_seconds{connection="prod"}`,
+					"0+60x30"),
 		},
 	},
 	"SecretSidecarVaultAway": {
 		fires: []string{
 			aSample(`secret_sidecar_connection_state{connection="prod",state="degraded"}`, "1x30") +
-				aSample(`secret_sidecar_vault_last_answer_age_seconds{connection="prod"}`, "0+60x30"),
+				aSample(`secret_sidecar_vault_last_answer_age_seconds{connection="prod"}`,
+					"0+60x30"),
 		},
 		after: 6 * time.Minute,
 		quiet: []string{
-			aSample(`secret_sidecar_connection_state{connection="prod",state="degraded"}`, "1x2 0x5 1x2 0x20") +
-				aSample(`secret_sidecar_vault_last_answer_age_seconds{connection="prod"}`, "0+60x30"),
+			aSample(`secret_sidecar_connection_state{connection="prod",state="degraded"}`,
+				"1x2 0x5 1x2 0x20") +
+				aSample(`secret_sidecar_vault_last_answer_age_seconds{connection="prod"}`,
+					"0+60x30"),
 			aSample(`secret_sidecar_connection_state{connection="prod",state="degraded"}`, "1x30"),
 		},
 	},
 	"SecretSidecarServesStale": {
-		fires: []string{aSample(`secret_sidecar_resolves_total{connection="prod",outcome="stale"}`, "0+5x30")},
+		fires: []string{aSample(`secret_sidecar_resolves_total{connection="prod",outcome="stale"}`,
+			"0+5x30")},
 		after: 13 * time.Minute,
-		quiet: []string{aSample(`secret_sidecar_resolves_total{connection="prod",outcome="stale"}`, "0 5x30")},
+		quiet: []string{aSample(`secret_sidecar_resolves_total{connection="prod",outcome="stale"}`,
+			"0 5x30")},
 	},
 	"SecretSidecarSecretIDExpires": {
-		fires: []string{aSample(`secret_sidecar_secret_id_ttl_seconds{connection="prod"}`, "90000-60x30")},
+		fires: []string{aSample(`secret_sidecar_secret_id_ttl_seconds{connection="prod"}`,
+			"90000-60x30")},
 		after: 6 * time.Minute,
-		quiet: []string{aSample(`secret_sidecar_secret_id_ttl_seconds{connection="prod"}`, "900000-60x30")},
+		quiet: []string{aSample(`secret_sidecar_secret_id_ttl_seconds{connection="prod"}`,
+			"900000-60x30")},
 	},
 	"SecretSidecarDenied": {
-		fires: []string{aSample(`secret_sidecar_resolves_total{connection="prod",outcome="error",error_type="VAULT_PERMISSION_DENIED"}`, "0+1x30")},
+		fires: []string{aSample(
+			`secret_sidecar_resolves_total{connection="prod",outcome="error",error_type="VAULT_PERMISSION_DENIED"}`, "0+1x30")},
 		after: 13 * time.Minute,
-		quiet: []string{aSample(`secret_sidecar_resolves_total{connection="prod",outcome="error",error_type="VAULT_PERMISSION_DENIED"}`, "7x30")},
+		quiet: []string{aSample(
+			`secret_sidecar_resolves_total{connection="prod",outcome="error",error_type="VAULT_PERMISSION_DENIED"}`, "7x30")},
 	},
 	"SecretSidecarRequestsAstray": {
-		fires: []string{aSample(`secret_sidecar_resolves_total{connection="",outcome="error",error_type="CONNECTION_REQUIRED"}`, "0+1x30")},
+		fires: []string{aSample(
+			`secret_sidecar_resolves_total{connection="",outcome="error",error_type="CONNECTION_REQUIRED"}`, "0+1x30")},
 		after: 13 * time.Minute,
-		quiet: []string{aSample(`secret_sidecar_resolves_total{connection="",outcome="error",error_type="INVALID_PATH"}`, "0+1x30")},
+		quiet: []string{aSample(
+			`secret_sidecar_resolves_total{connection="",outcome="error",error_type="INVALID_PATH"}`, "0+1x30")},
 	},
 	"SecretSidecarOverloaded": {
-		fires: []string{aSample(`secret_sidecar_resolves_total{connection="prod",outcome="error",error_type="OVERLOADED"}`, "0+10x30")},
+		fires: []string{aSample(
+			`secret_sidecar_resolves_total{connection="prod",outcome="error",error_type="OVERLOADED"}`, "0+10x30")},
 		after: 8 * time.Minute,
-		quiet: []string{aSample(`secret_sidecar_resolves_total{connection="prod",outcome="error",error_type="OVERLOADED"}`, "10x30")},
+		quiet: []string{aSample(
+			`secret_sidecar_resolves_total{connection="prod",outcome="error",error_type="OVERLOADED"}`, "10x30")},
 	},
 	"SecretSidecarVaultSlow": {
 		fires: []string{
@@ -165,9 +191,11 @@ var firing = map[string]struct {
 		},
 	},
 	"SecretSidecarCacheTooSmall": {
-		fires: []string{aSample(`secret_sidecar_cache_evictions_total{instance="a"}`, "0+60x40") + aSample(`secret_sidecar_cache_rejections_total{instance="a"}`, "0x40")},
+		fires: []string{aSample(`secret_sidecar_cache_evictions_total{instance="a"}`, "0+60x40") +
+			aSample(`secret_sidecar_cache_rejections_total{instance="a"}`, "0x40")},
 		after: 20 * time.Minute,
-		quiet: []string{aSample(`secret_sidecar_cache_evictions_total{instance="a"}`, "0+1x40") + aSample(`secret_sidecar_cache_rejections_total{instance="a"}`, "0+1x40")},
+		quiet: []string{aSample(`secret_sidecar_cache_evictions_total{instance="a"}`, "0+1x40") +
+			aSample(`secret_sidecar_cache_rejections_total{instance="a"}`, "0+1x40")},
 	},
 	"SecretSidecarConfigRefused": {
 		fires: []string{aSample("secret_sidecar_config_refused", "0x5 1x25")},
@@ -177,10 +205,12 @@ var firing = map[string]struct {
 	"SecretSidecarCallersRefused": {
 		fires: []string{
 			aSample(`secret_sidecar_callers_refused_total{method="Resolve",error_type="CALLER_NOT_ALLOWED"}`, "0+5x30"),
-			aSample(`secret_sidecar_callers_refused_total{method="Resolve",error_type="CALLER_NOT_ALLOWED"}`, "0x5 500x25"), // a burst
+			// a burst
+			aSample(`secret_sidecar_callers_refused_total{method="Resolve",error_type="CALLER_NOT_ALLOWED"}`, "0x5 500x25"),
 		},
 		after: 10 * time.Minute,
-		quiet: []string{aSample(`secret_sidecar_callers_refused_total{method="Resolve",error_type="CALLER_NOT_ALLOWED"}`, "0+0.2x30")},
+		quiet: []string{aSample(
+			`secret_sidecar_callers_refused_total{method="Resolve",error_type="CALLER_NOT_ALLOWED"}`, "0+0.2x30")},
 	},
 }
 
@@ -194,7 +224,8 @@ func TestEveryAlertFiresWhenItShouldAndOnlyThen(t *testing.T) {
 		t.Run(rule.Alert, func(t *testing.T) {
 			for _, series := range example.fires {
 				if at := firesAt(t, rule, series); at > example.after {
-					t.Errorf("fires after %v, want %v at the latest, with\n%s", at, example.after, series)
+					t.Errorf("fires after %v, want %v at the latest, with\n%s", at, example.after,
+						series)
 				}
 			}
 			for _, series := range example.quiet {
@@ -219,12 +250,15 @@ func firesAt(t *testing.T, rule rulefmt.Rule, series string) time.Duration {
 	if err != nil {
 		t.Fatal(err)
 	}
-	alert := rules.NewAlertingRule(rule.Alert, expression, time.Duration(rule.For), time.Duration(rule.KeepFiringFor),
-		labels.FromMap(rule.Labels), labels.FromMap(rule.Annotations), labels.EmptyLabels(), "", true, slog.New(slog.DiscardHandler))
+	alert := rules.NewAlertingRule(rule.Alert, expression, time.Duration(rule.For),
+		time.Duration(rule.KeepFiringFor),
+		labels.FromMap(rule.Labels), labels.FromMap(rule.Annotations), labels.EmptyLabels(), "",
+		true, slog.New(slog.DiscardHandler))
 	query := rules.EngineQueryFunc(engine, store)
 	for minute := range 30 {
 		at := time.Duration(minute) * time.Minute
-		if _, err := alert.Eval(context.Background(), 0, time.Unix(0, 0).Add(at), query, nil, 0); err != nil {
+		if _, err := alert.Eval(context.Background(), 0, time.Unix(0, 0).Add(at), query, nil,
+			0); err != nil {
 			t.Fatal(err)
 		}
 		for _, active := range alert.ActiveAlerts() {
@@ -241,7 +275,8 @@ func firesAt(t *testing.T, rule rulefmt.Rule, series string) time.Duration {
 func requireFilledIn(t *testing.T, alert *rules.Alert) {
 	t.Helper()
 	alert.Annotations.Range(func(l labels.Label) {
-		if strings.Contains(l.Value, "<no value>") || strings.Contains(l.Value, "<error") || l.Name == "summary" && strings.HasSuffix(l.Value, "connection ") {
+		if strings.Contains(l.Value, "<no value>") || strings.Contains(l.Value, "<error") ||
+			l.Name == "summary" && strings.HasSuffix(l.Value, "connection ") {
 			t.Errorf("%s reads %q", l.Name, l.Value)
 		}
 	})

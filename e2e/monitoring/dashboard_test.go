@@ -43,7 +43,8 @@ func readDashboard(t *testing.T) dashboard {
 
 // filledIn puts a value in the place of each of Grafana's variables.
 func filledIn(expression string) string {
-	return strings.NewReplacer("$__rate_interval", "5m", "$job", ".*", "$instance", ".*", "$connection", ".*").Replace(expression)
+	return strings.NewReplacer("$__rate_interval", "5m", "$job", ".*", "$instance", ".*",
+		"$connection", ".*").Replace(expression)
 }
 
 func TestEveryPanelAsksForMetricsThatTheSidecarExports(t *testing.T) {
@@ -85,7 +86,8 @@ func TestEveryLegendNamesALabelThatTheQueryKeeps(t *testing.T) {
 			for _, match := range labelInLegend.FindAllStringSubmatch(target.LegendFormat, -1) {
 				grouping := regexp.MustCompile(`by \([^)]*\b` + match[1] + `\b`)
 				if strings.Contains(target.Expr, "sum") && !grouping.MatchString(target.Expr) {
-					t.Errorf("%s: the legend has %s, and the query drops it: %s", one.Title, match[0], target.Expr)
+					t.Errorf("%s: the legend has %s, and the query drops it: %s", one.Title,
+						match[0], target.Expr)
 				}
 			}
 		}
@@ -129,7 +131,8 @@ func TestTheVariablesAskForMetricsThatTheSidecarExports(t *testing.T) {
 			t.Errorf("%s asks %q", variable.Name, query.Query)
 			continue
 		}
-		for _, problem := range problems(t, metrics, "count by ("+match[2]+") ("+filledIn(match[1])+")") {
+		for _, problem := range problems(t, metrics,
+			"count by ("+match[2]+") ("+filledIn(match[1])+")") {
 			t.Errorf("%s: %s", variable.Name, problem)
 		}
 	}

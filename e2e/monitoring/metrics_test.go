@@ -1,5 +1,5 @@
-// Package monitoring_test checks the dashboard and the alerts in deploy/ with Prometheus's own code. It is a module of
-// its own, so that nothing of Prometheus is ever linked into the product.
+// Package monitoring_test checks the dashboard and the alerts in deploy/ with Prometheus's own
+// code. It is a module of its own, so that nothing of Prometheus is ever linked into the product.
 package monitoring_test
 
 import (
@@ -14,15 +14,18 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
-// metric is what docs/observability.md says of a metric; e2e checks that against what the sidecar exports.
+// metric is what docs/observability.md says of a metric; e2e checks that against what the sidecar
+// exports.
 type metric struct {
 	histogram bool
 	labels    []string
 }
 
 var (
-	metricRow = regexp.MustCompile("(?m)^\\| `[a-z_.]+` \\| `([a-z_]+)` \\| (counter|gauge|histogram)(?:, `[^`]+`)? \\| ?([^|]*?) ?\\|")
-	quoted    = regexp.MustCompile("`([^`]+)`")
+	metricRow = regexp.MustCompile(
+		"(?m)^\\| `[a-z_.]+` \\| `([a-z_]+)` \\| (counter|gauge|histogram)(?:, `[^`]+`)? \\| " +
+			"?([^|]*?) ?\\|")
+	quoted = regexp.MustCompile("`([^`]+)`")
 )
 
 // documentedMetrics reads the tables of metrics, by Prometheus's names.
@@ -68,7 +71,8 @@ func find(metrics map[string]metric, name string) (metric, bool) {
 	return metric{}, false
 }
 
-// problems lists what is wrong with an expression: metrics and labels that the sidecar does not export.
+// problems lists what is wrong with an expression: metrics and labels that the sidecar does not
+// export.
 func problems(t *testing.T, metrics map[string]metric, expression string) []string {
 	t.Helper()
 	parsed, err := parser.NewParser(parser.Options{}).ParseExpr(expression)
@@ -101,7 +105,9 @@ func problems(t *testing.T, metrics map[string]metric, expression string) []stri
 		if aggregate, ok := node.(*parser.AggregateExpr); ok {
 			for _, label := range aggregate.Grouping {
 				if !known[label] {
-					found = append(found, "no metric of it has the label "+label+"; they have "+strings.Join(slices.Sorted(maps.Keys(known)), ", "))
+					found = append(found,
+						"no metric of it has the label "+label+"; they have "+
+							strings.Join(slices.Sorted(maps.Keys(known)), ", "))
 				}
 			}
 		}

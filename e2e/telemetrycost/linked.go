@@ -15,5 +15,6 @@ func telemetryOptions(ctx context.Context) (server.Options, error) {
 	if err != nil {
 		return server.Options{}, err
 	}
-	return server.Options{ServerOptions: exports.ServerOptions(), Meter: exports.Meter(), Tracer: exports.Tracer()}, nil
+	return server.Options{ServerOptions: exports.ServerOptions(), Meter: exports.Meter(),
+		Tracer: exports.Tracer()}, nil
 }

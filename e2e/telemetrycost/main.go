@@ -1,5 +1,6 @@
-// Command telemetrycost prints what a cached Resolve allocates, client and socket included, and how many goroutines the
-// process has. It is built twice: with the telemetry of the product, and, with the build tag unlinked, without.
+// Command telemetrycost prints what a cached Resolve allocates, client and socket included, and how
+// many goroutines the process has. It is built twice: with the telemetry of the product, and, with
+// the build tag unlinked, without.
 package main
 
 import (
@@ -14,7 +15,8 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
-	_ "google.golang.org/grpc/encoding/gzip" // the exporters link it, and then a client sends a header more
+	// the exporters link it, and then a client sends a header more
+	_ "google.golang.org/grpc/encoding/gzip"
 
 	"github.com/secret-sidecar/secret-sidecar/cache"
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
@@ -40,11 +42,11 @@ func main() {
 }
 
 func measure(ctx context.Context) error {
-	folder, err := os.MkdirTemp("", "ss")
+	directory, err := os.MkdirTemp("", "ss")
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.RemoveAll(folder) }()
+	defer func() { _ = os.RemoveAll(directory) }()
 	connection, err := startVault(ctx)
 	if err != nil {
 		return err
@@ -57,10 +59,11 @@ func measure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := sidecar.Apply(server.Settings{Connections: []server.Connection{connection}}); err != nil {
+	if err := sidecar.Apply(
+		server.Settings{Connections: []server.Connection{connection}}); err != nil {
 		return err
 	}
-	socket := filepath.Join(folder, "s.sock")
+	socket := filepath.Join(directory, "s.sock")
 	listener, err := unixsocket.Listen(unixsocket.Socket{Path: socket})
 	if err != nil {
 		return err
@@ -75,7 +78,8 @@ func measure(ctx context.Context) error {
 // startVault serves a development Vault for the life of the process.
 func startVault(ctx context.Context) (server.Connection, error) {
 	dev := devvault.New(devvault.Options{})
-	roleID, secretID, err := dev.SetupAppRole("worker", `path "secret/*" { capabilities = ["read"] }`)
+	roleID, secretID, err := dev.SetupAppRole("worker",
+		`path "secret/*" { capabilities = ["read"] }`)
 	if err != nil {
 		return server.Connection{}, err
 	}
@@ -91,13 +95,15 @@ func startVault(ctx context.Context) (server.Connection, error) {
 		Name: "prod", Scope: server.ScopePlatform, Policy: cache.Policy{TTL: time.Hour},
 		Vault: conn.Settings{
 			Endpoint: vault.Endpoint{Address: "http://" + listener.Addr().String()},
-			Role:     login.Role{RoleID: login.Credential{Value: redact.New(roleID)}, SecretID: login.Credential{Value: redact.New(secretID)}},
+			Role: login.Role{RoleID: login.Credential{Value: redact.New(roleID)},
+				SecretID: login.Credential{Value: redact.New(secretID)}},
 		},
 	}, nil
 }
 
 func resolveMany(ctx context.Context, socket string) error {
-	channel, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	channel, err := grpc.NewClient("unix:"+socket,
+		grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return err
 	}
@@ -115,6 +121,7 @@ func resolveMany(ctx context.Context, socket string) error {
 		}
 	}
 	runtime.ReadMemStats(&after)
-	_, err = fmt.Fprintf(os.Stdout, "%.2f %d\n", float64(after.Mallocs-before.Mallocs)/calls, runtime.NumGoroutine())
+	_, err = fmt.Fprintf(os.Stdout, "%.2f %d\n", float64(after.Mallocs-before.Mallocs)/calls,
+		runtime.NumGoroutine())
 	return err
 }

@@ -38,7 +38,8 @@ var (
 var rooms = map[string][]string{
 	"cmd/secret-sidecar": {"..."},
 	"server": slices.Concat(grpc, otel, []string{
-		"./gen/...", "./cache", "./vault", "./vault/conn", "./vault/login", "./internal/audit", "./internal/fleet",
+		"./gen/...", "./cache", "./vault", "./vault/conn", "./vault/login", "./internal/admission",
+		"./internal/audit", "./internal/fleet", "./internal/leak",
 		"./internal/redact", "./internal/unixsocket", "golang.org/x/time/rate",
 	}),
 	"cache": {"github.com/dgraph-io/ristretto/v2"},
@@ -47,10 +48,12 @@ var rooms = map[string][]string{
 		"./internal/smallfile", "./internal/unixsocket", "github.com/goccy/go-yaml/...",
 	},
 	"vault": slices.Concat(otel, []string{
-		"./internal/breaker", "./internal/redact", "./internal/smallfile", "github.com/hashicorp/vault/api",
+		"./internal/breaker", "./internal/redact", "./internal/smallfile",
+		"github.com/hashicorp/vault/api", "golang.org/x/sync/semaphore",
 	}),
 	"vault/login": {
-		"./vault", "./internal/breaker", "./internal/filewatch", "./internal/redact", "./internal/smallfile",
+		"./vault", "./internal/breaker", "./internal/filewatch", "./internal/redact",
+		"./internal/smallfile",
 		"golang.org/x/sync/semaphore", "golang.org/x/time/rate",
 	},
 	"vault/conn": {
@@ -61,7 +64,8 @@ var rooms = map[string][]string{
 	"gen":                grpc,
 	"proto":              {},
 	"internal":           {"..."},
-	"internal/audit":     {},
+	"internal/admission": {"./internal/unixsocket", "golang.org/x/sys/unix", "golang.org/x/time/rate"},
+	"internal/audit":     {"golang.org/x/sync/semaphore"},
 	"internal/breaker":   {"github.com/cenkalti/backoff/v5"},
 	"internal/chart":     {},
 	"internal/devvault":  {},
@@ -70,9 +74,11 @@ var rooms = map[string][]string{
 		"./internal/redact", "./internal/smallfile", "github.com/cenkalti/backoff/v5",
 		"github.com/redis/go-redis/v9/...", "golang.org/x/time/rate",
 	},
+	"internal/leak":   {},
 	"internal/redact": {},
 	"internal/unixsocket": {
-		"google.golang.org/grpc/credentials", "google.golang.org/grpc/peer", "golang.org/x/sys/unix",
+		"google.golang.org/grpc/credentials", "google.golang.org/grpc/peer",
+		"golang.org/x/sys/unix",
 	},
 	"internal/vaulttest": {"./internal/devvault"},
 	"e2e":                {"..."},
@@ -136,6 +142,19 @@ func TestNothingReachesWhatItMustNotKnow(t *testing.T) {
 			"the product links no Vault server",
 			[]string{"./cmd/..."},
 			[]string{"github.com/hashicorp/vault", "github.com/hashicorp/vault/sdk/..."},
+		},
+		{
+			// autoexport and the bridge bring what no documented variable turns on.
+			"the product links no exporter that nobody can turn on",
+			[]string{"./cmd/...", "./internal/telemetry"},
+			[]string{
+				"go.opentelemetry.io/contrib/bridges/...",
+				"go.opentelemetry.io/contrib/exporters/...",
+				"go.opentelemetry.io/otel/exporters/otlp/otlplog/...",
+				"go.opentelemetry.io/otel/exporters/stdout/stdoutlog",
+				"go.opentelemetry.io/otel/exporters/zipkin",
+				"go.opentelemetry.io/otel/sdk/log/...",
+			},
 		},
 	}
 	packages := listPackages(t)

@@ -10,17 +10,19 @@ import (
 
 const grpcPath = "google.golang.org/grpc"
 
-// A worker that imports the client, or the API alone, must not get the sidecar's libraries, nor need a
-// newer Go than grpc needs. It is compared with a worker that imports grpc alone.
+// A worker that imports the client, or the API alone, must not get the sidecar's libraries, nor
+// need a newer Go than grpc needs. It is compared with a worker that imports grpc alone.
 func TestAWorkerThatImportsTheClientGetsFewModules(t *testing.T) {
 	bare, bareGo := worker(t, grpcPath)
 	for _, imported := range []string{"/client", "/gen/secretsidecar/v1"} {
 		with, withGo := worker(t, module+imported)
 		if grown := len(with) - len(bare); grown >= 10 {
-			t.Errorf("%s: go list -m all grows by %d modules, from %v to %v", imported, grown, bare, with)
+			t.Errorf("%s: go list -m all grows by %d modules, from %v to %v", imported, grown, bare,
+				with)
 		}
 		if withGo != bareGo {
-			t.Errorf("%s: the worker's go.mod says go %s, and with grpc alone go %s", imported, withGo, bareGo)
+			t.Errorf("%s: the worker's go.mod says go %s, and with grpc alone go %s", imported,
+				withGo, bareGo)
 		}
 	}
 }
@@ -46,7 +48,8 @@ func TestTheWorkspaceLinksWhatTheProductAsksFor(t *testing.T) {
 	}
 }
 
-// worker makes a module that imports the package, and returns the modules that it gets and the Go that it asks for.
+// worker makes a module that imports the package, and returns the modules that it gets and the Go
+// that it asks for.
 func worker(t *testing.T, imported string) (modules []string, goVersion string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -60,7 +63,8 @@ func worker(t *testing.T, imported string) (modules []string, goVersion string) 
 		"replace " + module + "/gen => " + gen + "\n" +
 		"replace " + module + "/client => " + filepath.Join(filepath.Dir(gen), "client") + "\n"
 	write(t, filepath.Join(dir, "go.mod"), goMod)
-	write(t, filepath.Join(dir, "main.go"), "package main\n\nimport _ \""+imported+"\"\n\nfunc main() {}\n")
+	write(t, filepath.Join(dir, "main.go"),
+		"package main\n\nimport _ \""+imported+"\"\n\nfunc main() {}\n")
 	goCommand(t, dir, "mod", "tidy")
 	modules = strings.Split(goCommand(t, dir, "list", "-m", "all"), "\n")
 	return modules, goCommand(t, dir, "list", "-m", "-f", "{{.GoVersion}}")

@@ -1,6 +1,10 @@
-// Package breaker is a circuit breaker for the many kinds of calls to one service. What fails alone stays alone: a key
-// that fails is tried again at its own pace and does not hold up the others, and neither does a group of keys that fail
-// together. What says that the whole service is out opens the circuit for all, and the first good answer closes it.
+// Package breaker is a circuit breaker for many kinds of calls to one service. What fails alone
+// stays alone: a key that fails is retried at its own pace and does not hold up the others; neither
+// does a group of keys that fail together. A failure that means the whole service is out opens the
+// circuit for all, and the first good answer closes it.
+//
+// The usual breaker has one circuit for a service. But a quota on one mount, or one broken path,
+// would then take every other secret away, which is worse than the outage.
 package breaker
 
 import (
@@ -10,61 +14,66 @@ import (
 )
 
 const (
-	// doubtFor is how long after somebody was served a failure that speaks of the whole service counts as the key's alone:
-	// others may be served still.
+	// doubtFor is how long after a good answer a failure of the whole service counts as the key's
+	// alone, because others may still be served.
 	doubtFor = 2 * time.Second
-	// manyKeys of a group are how many fail in a row, without a good answer between, before that counts as a failure of
-	// them all. Groups that fail together stay apart: one of them may be well again before the others.
+	// manyKeys is how many keys of a group must fail in a row, without a good answer between,
+	// before that counts as a failure of the group. Groups that fail together stay apart: one of
+	// them may recover before the others.
 	manyKeys = 5
 	// maxKeys and maxGroups bound the memory: keys come from callers.
 	maxKeys, maxGroups = 1024, 256
 )
 
-// Key is what a call is about.
+// Key identifies what a call is about.
 type Key struct {
-	// Group is shared by the keys that may fail together, Name is the key's own.
+	// Group is shared by keys that may fail together; Name is the key's own.
 	Group, Name string
 }
 
-// Outcome says what became of a call.
+// Outcome is how a call ended.
 type Outcome int
 
 const (
-	// Succeeded means that the service did what it was asked, or refused to: it is well.
+	// Succeeded means that the service did what it was asked, or refused to: it works.
 	Succeeded Outcome = iota + 1
-	// Failed means that the service answered, and that the failure may be the key's, its group's or everybody's.
+	// Failed means that the service answered with a failure that may be the key's, its group's or
+	// everybody's.
 	Failed
 	// FailedAll means that the service answered that it serves nobody.
 	FailedAll
-	// Silent means that no answer came, and that it could not have been the key's fault: no connection, for example.
+	// Silent means that no answer came, and not because of the key: there was no connection, for
+	// example.
 	Silent
-	// TimedOut means that no answer came in time, or only a part of it. It may be the key's fault.
+	// TimedOut means that no answer came in time, or only part of one. The key may be the cause.
 	TimedOut
-	// Abandoned means that the caller gave up first. It says nothing.
+	// Abandoned means that the caller gave up first. It says nothing about the service.
 	Abandoned
 )
 
-// Result is what a call's Done tells the Breaker.
+// Result is what a call's Done reports to the Breaker.
 type Result struct {
 	Outcome Outcome
-	// Err is the failure, for those who are refused because of it. It is not looked at otherwise.
+	// Err is the failure, for the callers who are refused because of it. The Breaker does not look
+	// at it otherwise.
 	Err error
-	// Alone says that the failure says nothing about other keys, whatever it is.
+	// Alone means that the failure says nothing about other keys, whatever it is.
 	Alone bool
-	// RetryAfter is how long the service asks to be left alone; it is honoured up to 8 s. Zero: it does not say.
+	// RetryAfter is how long the service asks to be left alone; it is honoured up to 8 s. Zero: it
+	// did not say.
 	RetryAfter time.Duration
 }
 
-// OpenError is the error of a call that is refused.
+// OpenError is the error of a refused call.
 type OpenError struct {
-	// Err is the failure because of which it is.
+	// Err is the failure that opened the circuit.
 	Err error
-	// RetryAfter is when a call may be let through, counted from now.
+	// RetryAfter is how long until a call may be let through.
 	RetryAfter time.Duration
-	// Trial is closed at the end of a call that may close the circuit, and whose answer is worth waiting for: the service
-	// does answer. Nil: there is none.
+	// Trial is closed at the end of a call that may close the circuit, and that is worth waiting
+	// for, because the service does answer. Nil: there is none.
 	Trial <-chan struct{}
-	// Soon says that the service does answer, and that RetryAfter is so short that it is worth waiting for.
+	// Soon means that the service does answer, and that RetryAfter is short enough to wait for.
 	Soon bool
 }
 
@@ -82,15 +91,16 @@ type Breaker struct {
 	all    circuit             // guarded by mu, as is all that follows
 	groups map[string]*circuit // those that have failing keys
 	keys   map[Key]*circuit    // those that fail
-	// answered is when an answer came last, whatever it said, and served when a good one did.
+	// answered is when the last answer came, whatever it said, and served when the last good one
+	// did.
 	answered, served time.Time
-	// failure is the last call's, nil when it succeeded; failedAt is when.
+	// failure is the last call's, nil when it succeeded; failedAt is when it failed.
 	failure  error
 	failedAt time.Time
 }
 
-// New returns a Breaker that lets everything through. Changed is called after a circuit has opened or closed, with
-// no lock held; it must return at once. Nil is nothing.
+// New returns a Breaker that lets everything through. changed is called after a circuit has opened
+// or closed, with no lock held; it must return at once. Nil is allowed.
 func New(changed func()) *Breaker {
 	if changed == nil {
 		changed = func() {}
@@ -127,11 +137,13 @@ func (b *Breaker) Allow(key Key) (Call, error) {
 	return call, nil
 }
 
-// Check returns what Allow would return now, but for a call that may wait for its turn. It lets nothing through.
+// Check returns what Allow would return now, except for a call that may wait for its turn. It lets
+// nothing through.
 func (b *Breaker) Check(key Key) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if err := b.refusal(b.keys[key], b.groups[key.Group], time.Now()); err != nil && err.Trial == nil && !err.Soon {
+	if err := b.refusal(b.keys[key], b.groups[key.Group], time.Now()); err != nil &&
+		err.Trial == nil && !err.Soon {
 		return err
 	}
 	return nil
@@ -148,7 +160,7 @@ func (b *Breaker) refusal(one, group *circuit, now time.Time) *OpenError {
 	return b.all.refusal(now, failing(one, group))
 }
 
-// failing returns what has failed of a key and its group; nil when neither has. Both may be nil.
+// failing returns the failing circuits of a key and of its group; nil for those that are closed.
 func failing(one, group *circuit) *circuit {
 	if one == nil && group.isOpen() {
 		return group
@@ -156,14 +168,15 @@ func failing(one, group *circuit) *circuit {
 	return one
 }
 
-// Done tells the Breaker how the call ended.
+// Done reports to the Breaker how the call ended.
 func (c Call) Done(r Result) {
 	if c.breaker.settle(c, r) {
 		c.breaker.changed()
 	}
 }
 
-// settle reports whether a circuit has opened or closed, or calls have begun to fail or to succeed.
+// settle applies the result. It reports whether a circuit opened or closed, or calls began to fail
+// or to succeed.
 func (b *Breaker) settle(c Call, r Result) (changed bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -186,7 +199,7 @@ func (b *Breaker) settle(c Call, r Result) (changed bool) {
 func (b *Breaker) unanswered(c Call, r Result, now time.Time) (changed bool) {
 	changed = b.noteFailure(r.Err, now)
 	switch {
-	case r.Alone, b.answered.After(c.began): // somebody has had an answer since the call began
+	case r.Alone, b.answered.After(c.began): // somebody else got an answer since the call began
 		b.openKey(c.key, r, now)
 		return changed
 	case b.servedLately(now):
@@ -219,10 +232,11 @@ func (b *Breaker) answeredBadly(c Call, r Result, now time.Time) (changed bool) 
 	return b.openGroup(c.key, r, now) || changed
 }
 
-// servedLately reports whether somebody was served a moment ago, so that others may be still. mu must be held.
+// servedLately reports whether a good answer came a moment ago, so that others may still be served.
+// mu must be held.
 func (b *Breaker) servedLately(now time.Time) bool { return now.Sub(b.served) < doubtFor }
 
-// openGroup opens the circuit of a group of which many keys fail. mu must be held.
+// openGroup opens the circuit of a group in which many keys fail. mu must be held.
 func (b *Breaker) openGroup(key Key, r Result, now time.Time) (changed bool) {
 	group := b.groups[key.Group]
 	if group == nil {
@@ -250,8 +264,8 @@ func (b *Breaker) succeed(key Key, now time.Time) (changed bool) {
 	return changed
 }
 
-// closeGroup closes the circuit of a group whose keys have failed together. What has failed as they all did may be tried
-// at once. mu must be held.
+// closeGroup closes the circuit of a group whose keys failed together. Keys that failed as the
+// others did may be tried at once. mu must be held.
 func (b *Breaker) closeGroup(name string) {
 	delete(b.groups, name)
 	for key, one := range b.keys {
@@ -261,8 +275,8 @@ func (b *Breaker) closeGroup(name string) {
 	}
 }
 
-// closeAll closes the circuit of the whole service. What has failed as everything did may be tried at once. mu must be
-// held.
+// closeAll closes the circuit of the whole service. Whatever failed as everything did may be tried
+// at once. mu must be held.
 func (b *Breaker) closeAll() {
 	if b.all.isOpen() {
 		for key, one := range b.keys {
@@ -288,7 +302,7 @@ func (b *Breaker) openKey(key Key, r Result, now time.Time) {
 	}
 }
 
-// makeRoom forgets any one of those that are too many.
+// makeRoom forgets any one key or group when there are too many.
 func makeRoom[K comparable, V any](from map[K]V, most int) {
 	if len(from) < most {
 		return
@@ -299,7 +313,8 @@ func makeRoom[K comparable, V any](from map[K]V, most int) {
 	}
 }
 
-// noteFailure reports whether it is the first after a success. mu must be held.
+// noteFailure records a failure and reports whether it is the first after a success. mu must be
+// held.
 func (b *Breaker) noteFailure(err error, now time.Time) (first bool) {
 	first = b.failure == nil
 	b.failure, b.failedAt = err, now
@@ -313,8 +328,8 @@ func (b *Breaker) Failure() (at time.Time, failure error) {
 	return b.failedAt, b.failure
 }
 
-// Recovered notes that the service has said that it is well, on another way than by a call that was let through.
-// The circuits of keys and groups stay.
+// Recovered records that the service said it is well in another way than by a call that was let
+// through. The circuits of keys and groups stay.
 func (b *Breaker) Recovered() {
 	b.mu.Lock()
 	changed := b.succeed(Key{}, time.Now())

@@ -77,7 +77,8 @@ func TestAKeyThatFailsIsHeldUpAlone(t *testing.T) {
 			t.Errorf("the refusal is %+v", refusal)
 		}
 		end(t, b, key("secret", "good"), Succeeded)
-		mustRefuse(t, b, key("secret", "bad")) // the good answer of another key says nothing about it
+		// the good answer of another key says nothing about it
+		mustRefuse(t, b, key("secret", "bad"))
 		time.Sleep(refusal.RetryAfter)
 		end(t, b, key("secret", "bad"), Succeeded)
 		end(t, b, key("secret", "bad"), Succeeded)
@@ -90,7 +91,8 @@ func TestThePausesOfAKeyBeginAt200MillisecondsAndDoubleTo4Seconds(t *testing.T) 
 			bad := key("secret", "bad")
 			for _, millis := range []int{200, 400, 800, 1600, 3200, 4000, 4000, 4000} {
 				end(t, b, bad, Failed)
-				pause, want := refusalOf(t, b, bad).RetryAfter, time.Duration(millis)*time.Millisecond
+				pause, want := refusalOf(t, b, bad).RetryAfter,
+					time.Duration(millis)*time.Millisecond
 				if pause < want*85/100-1 || pause > want*115/100+1 {
 					t.Errorf("a pause takes %v, want %v and 15 %% more or less", pause, want)
 				}
@@ -125,10 +127,12 @@ func TestFiveKeysThatFailInARowOpenTheirGroupAlone(t *testing.T) {
 		mustAllow(t, b, key("batch", "other")).Done(Result{Outcome: Abandoned})
 		mustAllow(t, b, key("batch", "another")).Done(Result{Outcome: Abandoned})
 		end(t, b, key("batch", "fifth"), Failed)
-		probe := mustAllow(t, b, key("batch", "other")) // it may show at once that the rest of the group is well
+		// it may show at once that the rest of the group is well
+		probe := mustAllow(t, b, key("batch", "other"))
 		mustRefuse(t, b, key("batch", "another"))
 		end(t, b, key("secret", "app"), Succeeded)
-		mustRefuse(t, b, key("batch", "another")) // the good answer of another group says nothing about it
+		// the good answer of another group says nothing about it
+		mustRefuse(t, b, key("batch", "another"))
 		probe.Done(Result{Outcome: Failed, Err: errDown})
 		mustRefuse(t, b, key("batch", "another"))
 	})
@@ -179,13 +183,16 @@ func TestGroupsThatFailHoldUpNoOther(t *testing.T) {
 }
 
 func TestSilenceOpensTheCircuitForAllAndAnyAnswerClosesIt(t *testing.T) {
-	for name, silence := range map[string]Outcome{"no connection": Silent, "no answer in time": TimedOut} {
-		for answer, outcome := range map[string]Outcome{"a good answer": Succeeded, "a bad answer": Failed} {
+	for name, silence := range map[string]Outcome{"no connection": Silent,
+		"no answer in time": TimedOut} {
+		for answer, outcome := range map[string]Outcome{"a good answer": Succeeded,
+			"a bad answer": Failed} {
 			t.Run(name+", "+answer, func(t *testing.T) {
 				inBubble(t, func(t *testing.T, b *Breaker) {
 					time.Sleep(time.Second)
 					end(t, b, key("secret", "app"), silence)
-					if silence == TimedOut { // it may have been the key's fault: the next one may show that at once
+					// it may have been the key's fault: the next one may show that at once
+					if silence == TimedOut {
 						end(t, b, key("other", "app"), Abandoned)
 					}
 					pause := refusalOf(t, b, key("other", "app")).RetryAfter
@@ -195,7 +202,8 @@ func TestSilenceOpensTheCircuitForAllAndAnyAnswerClosesIt(t *testing.T) {
 					time.Sleep(pause)
 					end(t, b, key("other", "app"), outcome)
 					mustAllow(t, b, key("third", "app"))
-					mustAllow(t, b, key("secret", "app")) // what was silent meanwhile may be tried at once
+					// what was silent meanwhile may be tried at once
+					mustAllow(t, b, key("secret", "app"))
 				})
 			})
 		}
@@ -264,13 +272,17 @@ func TestANodeThatServesNobodyWhileOthersServeHoldsUpItsKeyAlone(t *testing.T) {
 }
 
 func TestWhatFailsAloneNeverHoldsUpOthers(t *testing.T) {
-	for name, outcome := range map[string]Outcome{"failed": Failed, "sealed": FailedAll, "silent": Silent, "timed out": TimedOut} {
+	for name, outcome := range map[string]Outcome{"failed": Failed, "sealed": FailedAll,
+		"silent": Silent, "timed out": TimedOut} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, b *Breaker) {
 				time.Sleep(time.Second)
 				for range 3 * manyKeys {
-					for _, alone := range []string{"log in", "renew", "one", "two", "three", "four"} {
-						mustAllow(t, b, key("auth", alone)).Done(Result{Outcome: outcome, Err: errDown, Alone: true})
+					for _, alone := range []string{"log in", "renew", "one", "two", "three",
+						"four"} {
+						mustAllow(t, b,
+							key("auth", alone)).Done(Result{Outcome: outcome, Err: errDown,
+							Alone: true})
 						mustRefuse(t, b, key("auth", alone))
 					}
 					mustAllow(t, b, key("auth", "other")).Done(Result{Outcome: Abandoned})
@@ -285,12 +297,14 @@ func TestWhatFailsAloneNeverHoldsUpOthers(t *testing.T) {
 
 func TestRetryAfterIsHonouredUpTo8SecondsAndByItsKeyAlone(t *testing.T) {
 	for asked, want := range map[time.Duration]time.Duration{
-		3 * time.Second: 3 * time.Second, 8 * time.Second: 8 * time.Second, time.Minute: 8 * time.Second,
+		3 * time.Second: 3 * time.Second, 8 * time.Second: 8 * time.Second,
+		time.Minute: 8 * time.Second,
 	} {
 		inBubble(t, func(t *testing.T, b *Breaker) {
 			for i := range manyKeys {
 				limited := key("batch", fmt.Sprint(i))
-				mustAllow(t, b, limited).Done(Result{Outcome: Failed, Err: errDown, RetryAfter: asked})
+				mustAllow(t, b, limited).Done(Result{Outcome: Failed, Err: errDown,
+					RetryAfter: asked})
 				if got := refusalOf(t, b, limited).RetryAfter; got != want {
 					t.Errorf("asked to wait for %v, the key waits for %v", asked, got)
 				}
@@ -307,7 +321,8 @@ func TestRetryAfterIsHonouredUpTo8SecondsAndByItsKeyAlone(t *testing.T) {
 
 func TestRetryAfterOfAServiceThatServesNobodyHoldsForAll(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *Breaker) {
-		mustAllow(t, b, key("secret", "app")).Done(Result{Outcome: FailedAll, Err: errDown, RetryAfter: time.Minute})
+		mustAllow(t, b, key("secret", "app")).Done(Result{Outcome: FailedAll, Err: errDown,
+			RetryAfter: time.Minute})
 		if got := refusalOf(t, b, key("other", "app")).RetryAfter; got != retryAfterLimit {
 			t.Errorf("all wait for %v", got)
 		}
@@ -354,7 +369,8 @@ func TestKeysThatKeepFailingHaveTheirTurnsWhenNobodyElseAsks(t *testing.T) {
 }
 
 func TestOthersMayWaitForATrialAndGoOnAtItsEnd(t *testing.T) {
-	for name, outcome := range map[string]Outcome{"it succeeds": Succeeded, "it fails": FailedAll, "it is abandoned": Abandoned} {
+	for name, outcome := range map[string]Outcome{"it succeeds": Succeeded, "it fails": FailedAll,
+		"it is abandoned": Abandoned} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, b *Breaker) {
 				end(t, b, key("secret", "app"), FailedAll)
@@ -420,7 +436,9 @@ func TestTheMemoryIsBounded(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, b *Breaker) {
 				for i := range 20_000 {
-					call := Call{breaker: b, key: key(fmt.Sprint(i%2000), fmt.Sprint(i)), began: time.Now()} // whatever is let through
+					// whatever is let through
+					call := Call{breaker: b, key: key(fmt.Sprint(i%2000), fmt.Sprint(i)),
+						began: time.Now()}
 					call.Done(Result{Outcome: Failed, Err: errDown, Alone: alone})
 				}
 				if len(b.keys) > maxKeys || len(b.groups) > maxGroups {
@@ -534,8 +552,10 @@ func (l *load) work(random *rand.Rand) {
 			l.through.Add(1)
 			time.Sleep(time.Duration(random.IntN(50)) * time.Millisecond)
 			outcome := Outcome(l.outcome.Load())
-			call.Done(Result{Outcome: outcome, Err: errOf(outcome), RetryAfter: time.Duration(random.IntN(3)) * 5 * time.Second})
-		} else if open, ok := errors.AsType[*OpenError](err); ok && open.Trial != nil && random.IntN(2) == 0 {
+			call.Done(Result{Outcome: outcome, Err: errOf(outcome),
+				RetryAfter: time.Duration(random.IntN(3)) * 5 * time.Second})
+		} else if open, ok := errors.AsType[*OpenError](err); ok && open.Trial != nil &&
+			random.IntN(2) == 0 {
 			<-open.Trial
 		}
 		time.Sleep(time.Duration(1+random.IntN(20)) * time.Millisecond)
@@ -547,12 +567,14 @@ func TestWhateverIsAskedAnOutageIsCheapAndEveryKeyIsServedWithin10SecondsOfItsEn
 		workers = 20
 		outage  = time.Minute
 		groups  = 4
-		// allowed is what healthy and troubled keys of a group may use together: a pause each, of 200 ms at first and 3.4 s
-		// at least in the end. Beside that, calls were under way when it began, and the first failures show how far they reach.
+		// allowed is what healthy and troubled keys of a group may use together: a pause each, of
+		// 200 ms at first and 3.4 s at least in the end. Beside that, calls were under way when it
+		// began, and the first failures show how far they reach.
 		allowed = groups*(2*(5+int(outage/(maxPause*85/100)))+manyKeys+1) + workers + 10
 	)
 	for seed := range uint64(3) {
-		for name, outcome := range map[string]Outcome{"failed": Failed, "sealed": FailedAll, "silent": Silent, "timed out": TimedOut} {
+		for name, outcome := range map[string]Outcome{"failed": Failed, "sealed": FailedAll,
+			"silent": Silent, "timed out": TimedOut} {
 			t.Run(fmt.Sprint(name, " ", seed), func(t *testing.T) {
 				inBubble(t, func(t *testing.T, b *Breaker) {
 					l := &load{b: b}
@@ -566,7 +588,8 @@ func TestWhateverIsAskedAnOutageIsCheapAndEveryKeyIsServedWithin10SecondsOfItsEn
 					l.through.Store(0)
 					time.Sleep(outage)
 					if n := int(l.through.Load()); n > allowed || n < 10 {
-						t.Errorf("%d calls were let through in %v, at most %d are allowed", n, outage, allowed)
+						t.Errorf("%d calls were let through in %v, at most %d are allowed", n,
+							outage, allowed)
 					}
 					l.outcome.Store(int32(Succeeded))
 					time.Sleep(10 * time.Second)

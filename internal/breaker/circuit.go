@@ -8,41 +8,44 @@ import (
 
 const (
 	firstPause = 200 * time.Millisecond
-	// maxPause and retryAfterLimit keep a service that is well again from being avoided for longer than 10 s: a name that
-	// has moved may be known only 5 s later, and the pause comes on top.
+	// maxPause and retryAfterLimit keep us from avoiding a recovered service for longer than 10 s:
+	// a name that moved may be known only 5 s later, and the pause comes on top.
 	maxPause        = 4 * time.Second
 	retryAfterLimit = 8 * time.Second
-	// healthyFirst is how much longer those wait who have failed: as long as others ask, the turns are theirs.
+	// healthyFirst is how much longer keys that failed wait: while others ask, those get the turns.
 	healthyFirst = time.Second
-	// eldestFirst is how much longer those wait who have had a turn since another one of them had.
+	// eldestFirst is how much longer a key waits that had a turn more recently than another one.
 	eldestFirst = time.Second
-	// eagerTurns are how many turns come after eagerPause each when many have failed that the service has answered: those
-	// who fail as well must not use up the turns of those who would not.
+	// eagerTurns is how many turns come only eagerPause apart when many keys failed but the service
+	// answers. Keys that fail anyway must not use up the turns of those that would succeed.
 	eagerTurns = 4
 	eagerPause = 20 * time.Millisecond
 )
 
-// circuit is that of one key, of a group of keys, or of all. The zero value and a nil one are closed. Its owner is the
-// Breaker, whose mu guards it.
+// circuit is the circuit of a key, of a group, or of all. The zero value and nil are closed. Its
+// Breaker owns it, and guards it with mu.
 type circuit struct {
 	// failure is why it is open; nil while it is closed.
 	failure error
-	// silent says that no answer came: any answer proves the opposite.
+	// silent means that no answer came, so any answer disproves the failure.
 	silent bool
-	// general says that the failure was not the key's own.
+	// general means that the failure was not the key's own.
 	general bool
-	// answers says that the service does answer, those who have failed at least.
+	// answers means that the service does answer, at least those who failed.
 	answers bool
-	// failing are those below that have failed since the last good answer; as many as open it at most.
+	// failing are the circuits below that failed since the last good answer; at most as many as it
+	// takes to open this one.
 	failing map[string]bool
-	// healthy lets those through one by one that have not failed, and troubled those that have: who keeps failing does not
-	// take the turn of one that might succeed.
+	// healthy lets calls through one by one that have not failed, and troubled those that have: a
+	// key that keeps failing must not take the turn of one that might succeed.
 	healthy, troubled pace
-	// trial is a healthy call under way on which others may wait; nil is none. tried says that there was one.
+	// trial is a healthy call in progress that others may wait for; nil means none. tried means
+	// that there was one.
 	trial *trial
 	tried bool
-	// turnAt is when it last took a turn of the troubled above it. eldest is the one below it, of those refused since the
-	// last turn, whose own is the longest ago: the next one is its, or who asks most often would take them all.
+	// turnAt is when this circuit last took a turn of the troubled above it. eldest is the circuit
+	// below, among those refused since the last turn, whose own turn is longest ago. It gets the
+	// next turn; otherwise whoever asks most often would take them all.
 	turnAt time.Time
 	eldest *circuit
 }
@@ -55,7 +58,8 @@ type trial struct {
 
 func (c *circuit) isOpen() bool { return c != nil && c.failure != nil }
 
-// fails notes that one of those below has failed, and reports whether as many have as open the circuit.
+// fails records that a circuit below has failed, and reports whether enough of them have to open
+// this one.
 func (c *circuit) fails(name string, many int) bool {
 	if c.failing == nil {
 		c.failing = map[string]bool{}
@@ -74,7 +78,7 @@ func (c *circuit) open(r Result, now time.Time) (opened bool) {
 	if opened {
 		c.troubled.take(now)
 		if r.Outcome == Silent || r.Outcome == FailedAll {
-			c.healthy.take(now) // else the next healthy call may show at once that all is well
+			c.healthy.take(now) // else the next healthy call may show at once that everything works
 		}
 	}
 	c.healthy.notBefore(now, r.RetryAfter)
@@ -82,7 +86,7 @@ func (c *circuit) open(r Result, now time.Time) (opened bool) {
 	return opened
 }
 
-// openForMany opens the circuit because many have failed that the service has answered.
+// openForMany opens the circuit because many keys failed while the service answers.
 func (c *circuit) openForMany(r Result, now time.Time) (opened bool) {
 	if !c.open(r, now) {
 		return false
@@ -93,8 +97,8 @@ func (c *circuit) openForMany(r Result, now time.Time) (opened bool) {
 	return true
 }
 
-// refusal returns why a call may not go out now. Below is the open circuit below this one that the call belongs to; nil
-// says that it has not failed before.
+// refusal returns why a call may not go out now. below is the open circuit below this one that the
+// call belongs to; nil means that it has not failed before.
 func (c *circuit) refusal(now time.Time, below *circuit) *OpenError {
 	if !c.isOpen() {
 		return nil
@@ -117,7 +121,7 @@ func (c *circuit) refusal(now time.Time, below *circuit) *OpenError {
 	return refused
 }
 
-// turnOf returns when one that has failed may go out: after those that have not, and in turn.
+// turnOf returns when a call that failed before may go out: after those that have not, and in turn.
 func (c *circuit) turnOf(below *circuit) time.Time {
 	at := later(c.troubled.next, c.healthy.next.Add(healthyFirst))
 	if c.eldest == nil || below.turnAt.Before(c.eldest.turnAt) {
@@ -129,8 +133,8 @@ func (c *circuit) turnOf(below *circuit) time.Time {
 	return at
 }
 
-// take uses the turn of a call that goes out, and returns the trial that it is; nil when others need not wait for it.
-// Below is as for refusal.
+// take uses the turn of a call that goes out. It returns the trial that the call is, or nil when
+// others need not wait for it. below is as for refusal.
 func (c *circuit) take(now time.Time, below *circuit) *trial {
 	switch {
 	case !c.isOpen():
@@ -149,7 +153,7 @@ func (c *circuit) take(now time.Time, below *circuit) *trial {
 	return c.trial
 }
 
-// end lets those go on who wait for the trial, which may be nil.
+// end releases those who wait for the trial, which may be nil.
 func (t *trial) end() {
 	if t == nil {
 		return
@@ -160,7 +164,8 @@ func (t *trial) end() {
 	}
 }
 
-// pace lets one call through in each pause; the pauses grow. The zero value is at its beginning.
+// pace lets one call through per pause, and each pause is longer than the last. The zero value is
+// at the beginning.
 type pace struct {
 	next   time.Time
 	eager  int // short pauses that are left
@@ -182,7 +187,7 @@ func (p *pace) take(now time.Time) {
 	p.next = now.Add(p.pauses.NextBackOff())
 }
 
-// notBefore puts the next call off as long as the service asks for.
+// notBefore delays the next call for as long as the service asks.
 func (p *pace) notBefore(now time.Time, retryAfter time.Duration) {
 	if retryAfter > 0 {
 		p.next = later(p.next, now.Add(min(retryAfter, retryAfterLimit)))

@@ -27,7 +27,8 @@ func testFairness(t *testing.T, groups int) {
 	for ticks := 0; time.Since(wellAt) < 10*time.Second; ticks++ {
 		time.Sleep(tick)
 		for key := range groups * 10 {
-			if call, err := b.Allow(breaker.Key{Group: fmt.Sprint(key / 10), Name: fmt.Sprint(key % 10)}); err == nil {
+			if call, err := b.Allow(breaker.Key{Group: fmt.Sprint(key / 10),
+				Name: fmt.Sprint(key % 10)}); err == nil {
 				call.Done(bad)
 			}
 		}

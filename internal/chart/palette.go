@@ -64,7 +64,9 @@ func styleSheet() string {
 		".line{fill:none;stroke-width:2.25;stroke-linejoin:round;stroke-linecap:round}\n" +
 		".leader{fill:none;stroke-width:1}\n.layer{stroke-width:1.5;fill-opacity:.85}\n" +
 		rules(func(s shades) string { return s.light }) +
-		"@media (prefers-color-scheme:dark){\n" + rules(func(s shades) string { return s.dark }) + "}\n"
+		"@media (prefers-color-scheme:dark){\n" + rules(func(s shades) string {
+		return s.dark
+	}) + "}\n"
 }
 
 func rules(of func(shades) string) string {

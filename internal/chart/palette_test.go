@@ -36,7 +36,8 @@ func contrast(a, b rgb) float64 {
 func TestColorsAndInkStandOutByDayAndByNight(t *testing.T) {
 	light, dark := parse(t, card.light), parse(t, card.dark)
 	require := func(name string, s shades, atLeast float64) {
-		if c := min(contrast(parse(t, s.light), light), contrast(parse(t, s.dark), dark)); c < atLeast {
+		if c := min(contrast(parse(t, s.light), light),
+			contrast(parse(t, s.dark), dark)); c < atLeast {
 			t.Errorf("%s has a contrast of %.2f, want %v", name, c, atLeast)
 		}
 	}
@@ -107,7 +108,8 @@ func TestColorsOfOnePictureStayApartInColorBlindness(t *testing.T) {
 					one, other := palette[a], palette[b]
 					d := min(apart(one.light, other.light), apart(one.dark, other.dark))
 					if d < atLeast {
-						t.Errorf("with %s %s and %s are %.3f apart, want %v", sight, a, b, d, atLeast)
+						t.Errorf("with %s %s and %s are %.3f apart, want %v", sight, a, b, d,
+							atLeast)
 					}
 				}
 			}

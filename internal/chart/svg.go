@@ -64,7 +64,8 @@ func (p Picture) SVG() []byte {
 	svg.add(`<svg xmlns="http://www.w3.org/2000/svg" role="img" width="%.0f" height="%.0f"`+
 		` viewBox="0 0 %.0[1]f %.0[2]f">`, width, height)
 	svg.add("<title>%s</title>\n<style>\n%s</style>", html.EscapeString(p.Alt), styleSheet())
-	svg.add(`<rect class="card" x=".5" y=".5" width="%.0f" height="%.0f" rx="6"/>`, width-1, height-1)
+	svg.add(`<rect class="card" x=".5" y=".5" width="%.0f" height="%.0f" rx="6"/>`, width-1,
+		height-1)
 	svg.add("%s</svg>", d.String())
 	return svg.Bytes()
 }
@@ -219,7 +220,8 @@ func (d *drawing) stack(panel Panel, edges [][]Point, y scale) {
 	for i, line := range panel.Lines {
 		back := slices.Clone(floor)
 		slices.Reverse(back)
-		d.add(`<path class="layer f-%s" d="M%sL%sZ"/>`, line.Color, d.way(edges[i], y), d.way(back, y))
+		d.add(`<path class="layer f-%s" d="M%sL%sZ"/>`, line.Color, d.way(edges[i], y),
+			d.way(back, y))
 		floor = edges[i]
 		at := place - lineRoom*float64(i)
 		d.add(`<rect class="layer f-%s" x="%.1f" y="%.1f" width="12" height="12" rx="2"/>`,

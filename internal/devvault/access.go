@@ -21,7 +21,8 @@ func (v *Vault) authenticate(r *request) error {
 
 // authorize decides whether the token's policies allow the request.
 func (v *Vault) authorize(r *request) error {
-	if r.token.isRoot() || strings.HasPrefix(r.path, "sys/internal/ui/mounts") { // which shows what policies allow
+	// which shows what policies allow
+	if r.token.isRoot() || strings.HasPrefix(r.path, "sys/internal/ui/mounts") {
 		return nil
 	}
 	allowed := v.capabilities(r.token, r.path, r.op == opList)
@@ -42,7 +43,8 @@ func needsSudo(r *request) bool {
 	return strings.HasPrefix(r.path, "sys/auth/") && r.op != opRead
 }
 
-// capabilities returns what the token may do at the path. No capability and "deny" both mean nothing.
+// capabilities returns what the token may do at the path. No capability and "deny" both mean
+// nothing.
 func (v *Vault) capabilities(t *token, path string, list bool) []string {
 	if t.isRoot() {
 		return []string{"root"}

@@ -45,7 +45,8 @@ type secretID struct {
 }
 
 func newAppRoleMount(v *Vault, at, description string) *mount {
-	m := newMount("approle", description, &appRoleBackend{vault: v, at: at, roles: make(map[string]*appRole)})
+	m := newMount("approle", description,
+		&appRoleBackend{vault: v, at: at, roles: make(map[string]*appRole)})
 	m.accessor = "auth_" + m.accessor
 	m.options = map[string]any{}
 	return m
@@ -70,7 +71,8 @@ func (b *appRoleBackend) handle(r *request) (*answer, error) {
 	case below == "":
 		return b.handleRole(r, name)
 	case role == nil && r.op != opRead:
-		return nil, &apiError{http.StatusNotFound, []string{"role " + quoted(name) + " does not exist"}}
+		return nil, &apiError{http.StatusNotFound,
+			[]string{"role " + quoted(name) + " does not exist"}}
 	case role == nil:
 		return nil, errNotFound
 	default:
@@ -113,8 +115,9 @@ func (b *appRoleBackend) handleRole(r *request, name string) (*answer, error) {
 func (b *appRoleBackend) writeRole(name string, body fields) (*appRole, error) {
 	name = strings.ToLower(name)
 	next := appRole{
-		name: name, roleID: newUUID(), entityID: newUUID(), tokenType: "default", bindSecretID: true,
-		policies: []string{}, boundCIDRs: []string{}, secretIDs: make(map[string]*secretID),
+		name: name, roleID: newUUID(), entityID: newUUID(), tokenType: "default",
+		bindSecretID: true,
+		policies:     []string{}, boundCIDRs: []string{}, secretIDs: make(map[string]*secretID),
 	}
 	role := b.roles[name]
 	if role != nil {
@@ -136,7 +139,8 @@ func (b *appRoleBackend) writeRole(name string, body fields) (*appRole, error) {
 
 func (role *appRole) configure(body fields) error {
 	for name, target := range map[string]*time.Duration{
-		"token_ttl": &role.life.ttl, "token_max_ttl": &role.life.maxTTL, "token_period": &role.life.period,
+		"token_ttl": &role.life.ttl, "token_max_ttl": &role.life.maxTTL,
+		"token_period":           &role.life.period,
 		"token_explicit_max_ttl": &role.life.explicitMax, "secret_id_ttl": &role.secretIDTTL,
 	} {
 		if err := body.setDuration(name, target); err != nil {
@@ -190,12 +194,16 @@ func (role *appRole) check() error {
 
 func (role *appRole) describe() map[string]any {
 	return map[string]any{
-		"bind_secret_id": role.bindSecretID, "local_secret_ids": false, "secret_id_bound_cidrs": role.secretBoundCIDRs,
-		"secret_id_num_uses": role.secretIDNumUses, "secret_id_ttl": seconds(role.secretIDTTL),
-		"token_bound_cidrs": role.boundCIDRs, "token_explicit_max_ttl": seconds(role.life.explicitMax),
-		"token_max_ttl": seconds(role.life.maxTTL), "token_no_default_policy": role.noDefaultPolicy,
-		"token_num_uses": role.numUses, "token_period": seconds(role.life.period), "token_policies": role.policies,
-		"token_ttl": seconds(role.life.ttl), "token_type": role.tokenType,
+		"bind_secret_id": role.bindSecretID, "local_secret_ids": false,
+		"secret_id_bound_cidrs": role.secretBoundCIDRs,
+		"secret_id_num_uses":    role.secretIDNumUses, "secret_id_ttl": seconds(role.secretIDTTL),
+		"token_bound_cidrs":       role.boundCIDRs,
+		"token_explicit_max_ttl":  seconds(role.life.explicitMax),
+		"token_max_ttl":           seconds(role.life.maxTTL),
+		"token_no_default_policy": role.noDefaultPolicy,
+		"token_num_uses":          role.numUses, "token_period": seconds(role.life.period),
+		"token_policies": role.policies,
+		"token_ttl":      seconds(role.life.ttl), "token_type": role.tokenType,
 	}
 }
 
@@ -206,7 +214,8 @@ func (role *appRole) handle(r *request, below string) (*answer, error) {
 		return role.handleRoleID(r)
 	case "secret-id/":
 		return role.listSecretIDs(), nil
-	case "secret-id", "custom-secret-id", "secret-id/lookup", "secret-id/destroy", "secret-id-accessor/destroy":
+	case "secret-id", "custom-secret-id", "secret-id/lookup", "secret-id/destroy",
+		"secret-id-accessor/destroy":
 		if r.op != opUpdate {
 			return nil, errUnsupportedOperation
 		}
@@ -237,7 +246,9 @@ func (role *appRole) handleSecretID(r *request, below string) (*answer, error) {
 		delete(role.secretIDs, r.body.text("secret_id"))
 	case "secret-id-accessor/destroy":
 		accessor := r.body.text("secret_id_accessor")
-		maps.DeleteFunc(role.secretIDs, func(_ string, s *secretID) bool { return s.accessor == accessor })
+		maps.DeleteFunc(role.secretIDs, func(_ string, s *secretID) bool {
+			return s.accessor == accessor
+		})
 	}
 	return nil, nil
 }
@@ -260,7 +271,8 @@ func (role *appRole) newSecretID(r *request, id string) (*answer, error) {
 	}
 	id, s := role.addSecretID(id, ttl, uses)
 	return &answer{accessor: s.accessor, data: map[string]any{
-		"secret_id": id, "secret_id_accessor": s.accessor, "secret_id_num_uses": uses, "secret_id_ttl": seconds(ttl),
+		"secret_id": id, "secret_id_accessor": s.accessor, "secret_id_num_uses": uses,
+		"secret_id_ttl": seconds(ttl),
 	}}, nil
 }
 

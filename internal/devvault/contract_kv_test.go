@@ -10,7 +10,8 @@ import (
 
 // version is the metadata of a version of a secret.
 func version(n int, changes object) object {
-	fields := object{"created_time": some, "custom_metadata": nil, "deletion_time": "", "destroyed": false, "version": n}
+	fields := object{"created_time": some, "custom_metadata": nil, "deletion_time": "",
+		"destroyed": false, "version": n}
 	for name, value := range changes {
 		fields[name] = value
 	}
@@ -29,8 +30,11 @@ func gone(metadata object) object {
 
 // wrongPath is the answer of a KV version 2 engine to a path that is not one of its own.
 func wrongPath(command string) object {
-	return envelope("", object{"warnings": []string{"Invalid path for a versioned K/V secrets engine. See the API docs for the " +
-		"appropriate API endpoints to use. If using the Vault CLI, use 'vault kv " + command + "' for this operation."}})
+	return envelope("",
+		object{"warnings": []string{"Invalid path for a versioned K/V secrets engine. See the " +
+			"API docs for the " +
+			"appropriate API endpoints to use. If using the Vault CLI, use 'vault kv " + command +
+			"' for this operation."}})
 }
 
 // kvCalls makes calls with the root token.
@@ -71,23 +75,27 @@ func TestContractKV2Versions(t *testing.T) {
 			root.get("a negative version too", at+"?version=-1", 200, secret(two, version(2, nil))),
 			root.get("version 1", at+"?version=1", 200, secret(one, version(1, nil))),
 			root.get("a version that never was", at+"?version=9", 404, notFound),
-			root.get("a version that is no number", at+"?version=abc", 400, failure(`Field validation failed: error converting input `+
-				`for field "version": cannot parse '' as int: strconv.ParseInt: parsing "abc": invalid syntax`)),
+			root.get("a version that is no number", at+"?version=abc", 400,
+				failure(`Field validation failed: error converting input `+
+					`for field "version": cannot parse '' as int: strconv.ParseInt: parsing "abc": invalid syntax`)),
 			root.delete("delete the latest", at, 204),
 			root.get("deleted", at, 404, gone(version(2, deleted))),
 			root.get("deleted, by number", at+"?version=2", 404, gone(version(2, deleted))),
-			root.get("the other one is still there", at+"?version=1", 200, secret(one, version(1, nil))),
+			root.get("the other one is still there", at+"?version=1", 200,
+				secret(one, version(1, nil))),
 			root.post("undelete", "secret/undelete/"+name, versions(2), 204, nil),
 			root.get("undeleted", at, 200, secret(two, version(2, nil))),
 			root.post("destroy", "secret/destroy/"+name, versions(2), 204, nil),
 			root.get("destroyed", at, 404, gone(version(2, destroyed))),
-			root.post("undelete does not bring it back", "secret/undelete/"+name, versions(2), 204, nil),
+			root.post("undelete does not bring it back", "secret/undelete/"+name, versions(2), 204,
+				nil),
 			root.get("still destroyed", at, 404, gone(version(2, destroyed))),
 			root.post("delete by number", "secret/delete/"+name, versions(1), 204, nil),
 			root.get("deleted by number", at+"?version=1", 404, gone(version(1, deleted))),
 			root.post("a write after all that", at, object{"data": one}, 200, written(3)),
 			root.get("is read", at, 200, secret(one, version(3, nil))),
-			root.post("destroy without a version", "secret/destroy/"+name, object{}, 400, failure("no version number provided")),
+			root.post("destroy without a version", "secret/destroy/"+name, object{}, 400,
+				failure("no version number provided")),
 			root.delete("delete everything", "secret/metadata/"+name, 204),
 			root.get("as if it never was", at, 404, notFound),
 			root.delete("delete what is not there", at, 204),
@@ -115,7 +123,8 @@ func TestContractKV2Values(t *testing.T) {
 	vaulttest.Each(t, func(t *testing.T, v *vaulttest.Vault) {
 		at := "secret/data/" + vaulttest.Unique("values")
 		for _, c := range cases {
-			if answer := v.Call(t, v.RootToken, http.MethodPost, at, `{"data":`+c.write+`}`, nil); answer.Status != http.StatusOK {
+			if answer := v.Call(t, v.RootToken, http.MethodPost, at, `{"data":`+c.write+`}`,
+				nil); answer.Status != http.StatusOK {
 				t.Errorf("%s: write: status %d: %s", c.name, answer.Status, answer.Text)
 				continue
 			}
@@ -141,12 +150,17 @@ func TestContractKV2WritesThatVaultRefuses(t *testing.T) {
 			root.post("data that is no object", at, object{"data": "x"}, 400,
 				failure(`error converting input for field "data": '' expected a map, got 'string'`)),
 			root.post("not JSON", at, "garbage", 400,
-				failure("error parsing JSON: failed to parse JSON input: invalid character 'g' looking for beginning of value")),
-			root.post("a wrong check-and-set", at, object{"data": object{}, "options": object{"cas": 1}}, 400,
+				failure("error parsing JSON: failed to parse JSON input: invalid character 'g' "+
+					"looking for beginning of value")),
+			root.post("a wrong check-and-set", at,
+				object{"data": object{}, "options": object{"cas": 1}}, 400,
 				failure("check-and-set parameter did not match the current version")),
-			root.post("a right one", at, object{"data": object{}, "options": object{"cas": 0}}, 200, envelope("kv", object{"data": version(1, nil)})),
-			root.post("a folder", at+"/", object{"data": object{}}, 400, failure("cannot write to a path ending in '/'")),
-			root.post("a string of more than 1 MiB", at, object{"data": object{"k": strings.Repeat("x", 1<<20+1)}}, 500,
+			root.post("a right one", at, object{"data": object{}, "options": object{"cas": 0}}, 200,
+				envelope("kv", object{"data": version(1, nil)})),
+			root.post("a folder", at+"/", object{"data": object{}}, 400,
+				failure("cannot write to a path ending in '/'")),
+			root.post("a string of more than 1 MiB", at,
+				object{"data": object{"k": strings.Repeat("x", 1<<20+1)}}, 500,
 				failure("JSON string value exceeds allowed length")),
 		)
 	})
@@ -157,12 +171,15 @@ func TestContractKV2LargeSecret(t *testing.T) {
 	vaulttest.Each(t, func(t *testing.T, v *vaulttest.Vault) {
 		at := "secret/data/" + vaulttest.Unique("large")
 		mebibyte := `"` + strings.Repeat("x", 1<<20) + `"`
-		data := `{"a":` + mebibyte + `,"b":` + mebibyte + `,"c":` + mebibyte + `,"d":` + mebibyte + `,"e":` + mebibyte + `}`
-		if answer := v.Call(t, v.RootToken, http.MethodPost, at, `{"data":`+data+`}`, nil); answer.Status != http.StatusOK {
+		data := `{"a":` + mebibyte + `,"b":` + mebibyte + `,"c":` + mebibyte + `,"d":` + mebibyte +
+			`,"e":` + mebibyte + `}`
+		if answer := v.Call(t, v.RootToken, http.MethodPost, at, `{"data":`+data+`}`,
+			nil); answer.Status != http.StatusOK {
 			t.Fatalf("write 5 MiB: status %d", answer.Status)
 		}
 		answer := v.Call(t, v.RootToken, http.MethodGet, at, nil, nil)
-		if answer.Status != http.StatusOK || !strings.Contains(answer.Text, `"data":{"data":`+data+`,"metadata":`) {
+		if answer.Status != http.StatusOK ||
+			!strings.Contains(answer.Text, `"data":{"data":`+data+`,"metadata":`) {
 			t.Errorf("read 5 MiB: status %d, %d bytes", answer.Status, len(answer.Text))
 		}
 	})
@@ -171,8 +188,10 @@ func TestContractKV2LargeSecret(t *testing.T) {
 func TestContractKV2Paths(t *testing.T) {
 	t.Parallel()
 	names := []string{
-		"a b", "a?b#c%d", "100%", "%2e%2e", "%2e%2e/x", "ü/🔑", "a+b", "a&b=c;d", `"quoted"`, `back\slash`, "dot.", "...", ".hidden",
-		"..x", "a..b", "ends ", " begins", "data", "data/data", "metadata/x", "config", "a:b@c", "<tag>", "~", "*", "+",
+		"a b", "a?b#c%d", "100%", "%2e%2e", "%2e%2e/x", "ü/🔑", "a+b", "a&b=c;d", `"quoted"`,
+		`back\slash`, "dot.", "...", ".hidden",
+		"..x", "a..b", "ends ", " begins", "data", "data/data", "metadata/x", "config", "a:b@c",
+		"<tag>", "~", "*", "+",
 	}
 	vaulttest.Each(t, func(t *testing.T, v *vaulttest.Vault) {
 		root := kvCalls{v.RootToken}
@@ -181,14 +200,16 @@ func TestContractKV2Paths(t *testing.T) {
 			v.WriteSecret(t, folder+"/"+name, map[string]any{"i": i})
 		}
 		for i, name := range names {
-			expect(t, v, root.get(name, vaulttest.EscapePath(folder+"/"+name), 200, secret(object{"i": i}, version(1, nil))))
+			expect(t, v, root.get(name, vaulttest.EscapePath(folder+"/"+name), 200,
+				secret(object{"i": i}, version(1, nil))))
 		}
 		expect(t, v,
 			root.get("a control character", folder+"/a%09b", 400, nil),
 			root.get("an invisible space", folder+"/a%C2%A0b", 400, nil),
 			root.get("a folder", folder+"/", 404, wrongPath("get")),
 			root.get("an escaped .. is a name", folder+"/%2e%2e/x", 404, notFound),
-			root.get("an escaped slash is a slash", folder+"/%252e%252e%2Fx", 200, secret(object{"i": 4}, version(1, nil))),
+			root.get("an escaped slash is a slash", folder+"/%252e%252e%2Fx", 200,
+				secret(object{"i": 4}, version(1, nil))),
 		)
 	})
 }
@@ -196,10 +217,13 @@ func TestContractKV2Paths(t *testing.T) {
 func TestContractPathsAreCleanedByARedirect(t *testing.T) {
 	t.Parallel()
 	vaulttest.Each(t, func(t *testing.T, v *vaulttest.Vault) {
-		for _, path := range []string{"secret/data/a/../b", "secret/data/a/./b", "secret/data/a//b"} {
+		for _, path := range []string{"secret/data/a/../b", "secret/data/a/./b",
+			"secret/data/a//b"} {
 			answer := v.Call(t, v.RootToken, http.MethodGet, path, nil, nil)
-			if answer.Status != http.StatusTemporaryRedirect || !strings.HasPrefix(answer.Header.Get("Location"), "/v1/secret/data/") {
-				t.Errorf("%s: status %d to %q, want 307", path, answer.Status, answer.Header.Get("Location"))
+			if answer.Status != http.StatusTemporaryRedirect ||
+				!strings.HasPrefix(answer.Header.Get("Location"), "/v1/secret/data/") {
+				t.Errorf("%s: status %d to %q, want 307", path, answer.Status,
+					answer.Header.Get("Location"))
 			}
 		}
 	})
@@ -209,26 +233,34 @@ func TestContractPathsOutsideKV2(t *testing.T) {
 	t.Parallel()
 	vaulttest.Each(t, func(t *testing.T, v *vaulttest.Vault) {
 		root := kvCalls{v.RootToken}
-		missing, transit, nested := vaulttest.Unique("missing"), vaulttest.Unique("transit"), vaulttest.Unique("team")+"/data"
+		missing, transit, nested := vaulttest.Unique("missing"), vaulttest.Unique("transit"),
+			vaulttest.Unique("team")+"/data"
 		v.Mount(t, transit, "transit", "")
 		v.Mount(t, nested, "kv", "2")
 		v.WriteSecret(t, nested+"/data/data", map[string]any{"k": "v"})
 		noRoute := failure(`no handler for route "` + missing + `/data/x". route entry not found.`)
 		expect(t, v,
 			root.get("no mount", missing+"/data/x", 404, noRoute),
-			root.post("write without a mount", missing+"/data/x", object{"data": object{}}, 404, noRoute),
-			root.get("a mount that is not KV", transit+"/data/x", 404, failure("1 error occurred:\n\t* unsupported path\n\n")),
-			root.get("a mount and a secret called data", nested+"/data/data", 200, secret(object{"k": "v"}, version(1, nil))),
+			root.post("write without a mount", missing+"/data/x", object{"data": object{}}, 404,
+				noRoute),
+			root.get("a mount that is not KV", transit+"/data/x", 404,
+				failure("1 error occurred:\n\t* unsupported path\n\n")),
+			root.get("a mount and a secret called data", nested+"/data/data", 200,
+				secret(object{"k": "v"}, version(1, nil))),
 			root.get("a KV version 1 path", "secret/x", 404, wrongPath("get")),
-			root.post("write to a KV version 1 path", "secret/x", object{"a": 1}, 404, wrongPath("put")),
+			root.post("write to a KV version 1 path", "secret/x", object{"a": 1}, 404,
+				wrongPath("put")),
 			root.list("list of a KV version 1 path", "secret/x", 404, wrongPath("list")),
 			root.get("the mount itself", "secret", 404, wrongPath("get")),
 			root.get("the root of data/", "secret/data/", 404, wrongPath("get")),
 			root.get("the root of data", "secret/data", 404,
-				envelope("", object{"warnings": []string{"Non-listing operations on the root of a K/V v2 mount are not supported."}})),
+				envelope("",
+					object{"warnings": []string{"Non-listing operations on the root of a K/V v2 " +
+						"mount are not supported."}})),
 		)
 		v.Do(t, http.MethodDelete, "sys/mounts/"+transit, nil)
-		expect(t, v, root.get("unmounted", transit+"/data/x", 404, failure(`no handler for route "`+transit+`/data/x". route entry not found.`)))
+		expect(t, v, root.get("unmounted", transit+"/data/x", 404,
+			failure(`no handler for route "`+transit+`/data/x". route entry not found.`)))
 	})
 }
 
@@ -240,25 +272,38 @@ func TestContractKV2Metadata(t *testing.T) {
 		v.Mount(t, mount, "kv", "2")
 		custom := object{"custom_metadata": object{"a": "b"}}
 		config := func(keep int, cas bool) object {
-			return envelope("kv", object{"data": object{"cas_required": cas, "delete_version_after": "0s", "max_versions": keep}})
+			return envelope("kv",
+				object{"data": object{"cas_required": cas, "delete_version_after": "0s",
+					"max_versions": keep}})
 		}
 		expect(t, v,
 			root.list("nothing yet", mount+"/metadata", 404, notFound),
-			root.post("metadata before data", mount+"/metadata/f/s", object{"custom_metadata": object{"a": "b"}, "max_versions": 2}, 204, nil),
+			root.post("metadata before data", mount+"/metadata/f/s",
+				object{"custom_metadata": object{"a": "b"}, "max_versions": 2}, 204, nil),
 			root.get("no version yet", mount+"/data/f/s", 404, notFound),
-			root.post("1", mount+"/data/f/s", object{"data": object{"n": 1}}, 200, envelope("kv", object{"data": version(1, custom)})),
-			root.post("2", mount+"/data/f/s", object{"data": object{"n": 2}}, 200, envelope("kv", object{"data": version(2, custom)})),
-			root.post("3", mount+"/data/f/s", object{"data": object{"n": 3}}, 200, envelope("kv", object{"data": version(3, custom)})),
+			root.post("1", mount+"/data/f/s", object{"data": object{"n": 1}}, 200,
+				envelope("kv", object{"data": version(1, custom)})),
+			root.post("2", mount+"/data/f/s", object{"data": object{"n": 2}}, 200,
+				envelope("kv", object{"data": version(2, custom)})),
+			root.post("3", mount+"/data/f/s", object{"data": object{"n": 3}}, 200,
+				envelope("kv", object{"data": version(3, custom)})),
 			root.get("the oldest is forgotten", mount+"/data/f/s?version=1", 404, notFound),
-			root.get("the next is not", mount+"/data/f/s?version=2", 200, secret(object{"n": 2}, version(2, custom))),
-			root.post("another", mount+"/data/other", object{"data": object{}}, 200, envelope("kv", object{"data": version(1, nil)})),
-			root.list("list", mount+"/metadata", 200, envelope("kv", object{"data": object{"keys": []string{"f/", "other"}}})),
-			root.list("list of a folder", mount+"/metadata/f", 200, envelope("kv", object{"data": object{"keys": []string{"s"}}})),
-			root.get("list by parameter", mount+"/metadata/f?list=true", 200, envelope("kv", object{"data": object{"keys": []string{"s"}}})),
+			root.get("the next is not", mount+"/data/f/s?version=2", 200,
+				secret(object{"n": 2}, version(2, custom))),
+			root.post("another", mount+"/data/other", object{"data": object{}}, 200,
+				envelope("kv", object{"data": version(1, nil)})),
+			root.list("list", mount+"/metadata", 200,
+				envelope("kv", object{"data": object{"keys": []string{"f/", "other"}}})),
+			root.list("list of a folder", mount+"/metadata/f", 200,
+				envelope("kv", object{"data": object{"keys": []string{"s"}}})),
+			root.get("list by parameter", mount+"/metadata/f?list=true", 200,
+				envelope("kv", object{"data": object{"keys": []string{"s"}}})),
 			root.get("config", mount+"/config", 200, config(0, false)),
-			root.post("set config", mount+"/config", object{"max_versions": 3, "cas_required": true}, 204, nil),
+			root.post("set config", mount+"/config",
+				object{"max_versions": 3, "cas_required": true}, 204, nil),
 			root.get("config as set", mount+"/config", 200, config(3, true)),
-			root.post("check-and-set is missing", mount+"/data/other", object{"data": object{}}, 400,
+			root.post("check-and-set is missing", mount+"/data/other", object{"data": object{}},
+				400,
 				failure("check-and-set parameter required for this call")),
 		)
 	})
@@ -270,16 +315,21 @@ func TestContractKV1(t *testing.T) {
 		root := kvCalls{v.RootToken}
 		mount := vaulttest.Unique("kv1")
 		v.Mount(t, mount, "kv", "1")
-		read := func(data object) object { return envelope("kv", object{"data": data, "lease_duration": 2764800}) }
+		read := func(data object) object {
+			return envelope("kv", object{"data": data, "lease_duration": 2764800})
+		}
 		expect(t, v,
 			root.get("missing", mount+"/x", 404, notFound),
 			root.get("missing at a version 2 path", mount+"/data/x", 404, notFound),
 			root.post("write", mount+"/x", object{"a": "b"}, 204, nil),
 			root.get("read", mount+"/x", 200, read(object{"a": "b"})),
-			root.post("write at a version 2 path", mount+"/data/x", object{"data": object{"a": "b"}}, 204, nil),
-			root.get("read at a version 2 path", mount+"/data/x", 200, read(object{"data": object{"a": "b"}})),
+			root.post("write at a version 2 path", mount+"/data/x",
+				object{"data": object{"a": "b"}}, 204, nil),
+			root.get("read at a version 2 path", mount+"/data/x", 200,
+				read(object{"data": object{"a": "b"}})),
 			root.post("nothing", mount+"/x", nil, 400, failure("missing data fields")),
-			root.list("list", mount, 200, envelope("kv", object{"data": object{"keys": []string{"data/", "x"}}})),
+			root.list("list", mount, 200,
+				envelope("kv", object{"data": object{"keys": []string{"data/", "x"}}})),
 			root.delete("delete", mount+"/x", 204),
 			root.get("deleted", mount+"/x", 404, notFound),
 		)

@@ -12,9 +12,10 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/vaulttest"
 )
 
-// The contract suite holds the development Vault and a real one to the same expectations, so that the first
-// cannot drift from the second. Its tests are spread over the contract_*_test.go files; this one has what they
-// share. Bodies are compared whole, except for what is different every time (see volatile).
+// The contract suite holds the development Vault and a real one to the same expectations, so that
+// the first cannot drift from the second. Its tests are spread over the contract_*_test.go files;
+// this one has what they share. Bodies are compared whole, except for what is different every time
+// (see volatile).
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
@@ -36,16 +37,20 @@ func expect(t *testing.T, v *vaulttest.Vault, calls ...call) {
 	for _, c := range calls {
 		answer := v.Call(t, c.token, c.method, c.path, c.body, c.header)
 		if answer.Status != c.status {
-			t.Errorf("%s: %s %s: status %d, want %d: %s", c.name, c.method, c.path, answer.Status, c.status, answer.Text)
+			t.Errorf("%s: %s %s: status %d, want %d: %s", c.name, c.method, c.path, answer.Status,
+				c.status, answer.Text)
 			continue
 		}
-		if got, want := canonical(t, answer.Body), canonical(t, c.want); !reflect.DeepEqual(got, want) {
-			t.Errorf("%s: %s %s:\n got %s\nwant %s", c.name, c.method, c.path, encode(t, got), encode(t, want))
+		if got, want := canonical(t, answer.Body),
+			canonical(t, c.want); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %s %s:\n got %s\nwant %s", c.name, c.method, c.path, encode(t, got),
+				encode(t, want))
 		}
 	}
 }
 
-// volatile fields have another value every time: whether they hold something is all that is compared.
+// volatile fields have another value every time: whether they hold something is all that is
+// compared.
 var volatile = map[string]bool{
 	"request_id": true, "client_token": true, "accessor": true, "entity_id": true, "token": true, "id": true,
 	"created_time": true, "creation_time": true, "deletion_time": true, "expire_time": true, "issue_time": true,
@@ -117,7 +122,8 @@ var (
 	notFound     = failure()
 )
 
-// envelope is the body of an answer that says yes, with the given fields in place of the usual ones.
+// envelope is the body of an answer that says yes, with the given fields in place of the usual
+// ones.
 func envelope(mount string, changes object) object {
 	body := object{
 		"request_id": some, "lease_id": "", "renewable": false, "lease_duration": 0, "data": nil,
@@ -129,7 +135,8 @@ func envelope(mount string, changes object) object {
 	return body
 }
 
-// auth is the auth part of a body, of an AppRole's service token with the default policy unless changed.
+// auth is the auth part of a body, of an AppRole's service token with the default policy unless
+// changed.
 func auth(role string, changes object) object {
 	fields := object{
 		"client_token": some, "accessor": some, "policies": []string{"default"}, "token_policies": []string{"default"},
@@ -151,13 +158,15 @@ func login(name, roleID, secretID string, status int, want object) call {
 	if secretID != "" {
 		body["secret_id"] = secretID
 	}
-	return call{name: name, method: http.MethodPost, path: "auth/approle/login", body: body, status: status, want: want}
+	return call{name: name, method: http.MethodPost, path: "auth/approle/login", body: body,
+		status: status, want: want}
 }
 
 // newToken logs in and returns the token.
 func newToken(t *testing.T, v *vaulttest.Vault, roleID, secretID string) string {
 	t.Helper()
-	answer := v.Call(t, "", http.MethodPost, "auth/approle/login", object{"role_id": roleID, "secret_id": secretID}, nil)
+	answer := v.Call(t, "", http.MethodPost, "auth/approle/login",
+		object{"role_id": roleID, "secret_id": secretID}, nil)
 	auth, _ := answer.Body["auth"].(map[string]any)
 	token, _ := auth["client_token"].(string)
 	if token == "" {
@@ -167,7 +176,8 @@ func newToken(t *testing.T, v *vaulttest.Vault, roleID, secretID string) string 
 }
 
 // roleToken makes a role with the parameters and the policy, and logs in.
-func roleToken(t *testing.T, v *vaulttest.Vault, params object, policyHCL string) (role, token string) {
+func roleToken(t *testing.T, v *vaulttest.Vault, params object,
+	policyHCL string) (role, token string) {
 	t.Helper()
 	role = vaulttest.Unique("role")
 	roleID, secretID := v.AppRole(t, role, params, policyHCL)

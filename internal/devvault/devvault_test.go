@@ -26,7 +26,8 @@ func do(v http.Handler, token, method, path, body string) (int, map[string]any) 
 }
 
 func logIn(v http.Handler, roleID, secretID string) (status int, token string) {
-	status, answer := do(v, "", http.MethodPost, "auth/approle/login", `{"role_id":"`+roleID+`","secret_id":"`+secretID+`"}`)
+	status, answer := do(v, "", http.MethodPost, "auth/approle/login",
+		`{"role_id":"`+roleID+`","secret_id":"`+secretID+`"}`)
 	auth, _ := answer["auth"].(map[string]any)
 	token, _ = auth["client_token"].(string)
 	return status, token
@@ -34,7 +35,8 @@ func logIn(v http.Handler, roleID, secretID string) (status int, token string) {
 
 func setUp(t *testing.T, v *devvault.Vault) (roleID, secretID string) {
 	t.Helper()
-	roleID, secretID, err := v.SetupAppRole("app", `path "secret/data/*" { capabilities = ["read"] }`)
+	roleID, secretID, err := v.SetupAppRole("app",
+		`path "secret/data/*" { capabilities = ["read"] }`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +52,8 @@ func TestSetupAppRoleAndWriteSecretMakeAVaultReadyToUse(t *testing.T) {
 	_, token := logIn(v, roleID, secretID)
 	status, answer := do(v, token, http.MethodGet, "secret/data/mysec", "")
 	data, _ := answer["data"].(map[string]any)
-	if inner, _ := data["data"].(map[string]any); status != http.StatusOK || inner["api_key"] != "s3cr3t" {
+	if inner, _ := data["data"].(map[string]any); status != http.StatusOK ||
+		inner["api_key"] != "s3cr3t" {
 		t.Errorf("read: status %d: %v", status, answer)
 	}
 	again, _ := setUp(t, v)
@@ -58,7 +61,8 @@ func TestSetupAppRoleAndWriteSecretMakeAVaultReadyToUse(t *testing.T) {
 		t.Error("setting the role up again changed its role ID")
 	}
 	if status, _ := logIn(v, roleID, secretID); status != http.StatusOK {
-		t.Errorf("login with the first secret ID after setting the role up again: status %d", status)
+		t.Errorf("login with the first secret ID after setting the role up again: status %d",
+			status)
 	}
 }
 
@@ -88,7 +92,8 @@ func TestRootTokenIsTheOneAskedForOrRandom(t *testing.T) {
 	if got := devvault.New(devvault.Options{RootToken: "mine"}).RootToken(); got != "mine" {
 		t.Errorf("root token = %q, want mine", got)
 	}
-	a, b := devvault.New(devvault.Options{}).RootToken(), devvault.New(devvault.Options{}).RootToken()
+	a, b := devvault.New(devvault.Options{}).RootToken(),
+		devvault.New(devvault.Options{}).RootToken()
 	if a == b || len(a) < 20 {
 		t.Errorf("root tokens %q and %q are not random", a, b)
 	}
@@ -96,7 +101,9 @@ func TestRootTokenIsTheOneAskedForOrRandom(t *testing.T) {
 
 func TestOnRequestHearsWhatVaultWouldAudit(t *testing.T) {
 	var heard []devvault.Request
-	v := devvault.New(devvault.Options{OnRequest: func(r devvault.Request) { heard = append(heard, r) }})
+	v := devvault.New(devvault.Options{OnRequest: func(r devvault.Request) {
+		heard = append(heard, r)
+	}})
 	do(v, "", http.MethodGet, "sys/health", "")
 	do(v, v.RootToken(), http.MethodPost, "secret/data/a", `{"data":{}}`)
 	do(v, v.RootToken(), http.MethodPost, "secret/data/a", `{"data":{}}`)
@@ -133,7 +140,8 @@ func TestOnRequestMayBlockWithoutBlockingOthers(t *testing.T) {
 			answered <- status
 		}()
 		<-held
-		if status, _ := do(v, v.RootToken(), http.MethodGet, "secret/data/other", ""); status != http.StatusNotFound {
+		if status, _ := do(v, v.RootToken(), http.MethodGet, "secret/data/other",
+			""); status != http.StatusNotFound {
 			t.Errorf("another request meanwhile: status %d, want 404", status)
 		}
 		close(release)
@@ -181,7 +189,8 @@ func TestSecretIDExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := devvault.New(devvault.Options{})
 		roleID, _ := setUp(t, v)
-		_, answer := do(v, v.RootToken(), http.MethodPost, "auth/approle/role/app/secret-id", `{"ttl":"1h"}`)
+		_, answer := do(v, v.RootToken(), http.MethodPost, "auth/approle/role/app/secret-id",
+			`{"ttl":"1h"}`)
 		secretID := answer["data"].(map[string]any)["secret_id"].(string)
 		time.Sleep(time.Hour - time.Second)
 		if status, _ := logIn(v, roleID, secretID); status != http.StatusOK {
@@ -212,7 +221,8 @@ func TestExpiredTokensAreNotKeptForEver(t *testing.T) {
 func TestRequestBodyIsBounded(t *testing.T) {
 	v := devvault.New(devvault.Options{})
 	body := strings.Repeat(" ", 33<<20)
-	if status, _ := do(v, v.RootToken(), http.MethodPost, "secret/data/a", body); status != http.StatusRequestEntityTooLarge {
+	if status, _ := do(v, v.RootToken(), http.MethodPost, "secret/data/a",
+		body); status != http.StatusRequestEntityTooLarge {
 		t.Errorf("status %d, want 413", status)
 	}
 }

@@ -20,7 +20,8 @@ var (
 	// errForbidden answers a request without a token, and a login that is locked out.
 	errForbidden = &apiError{http.StatusForbidden, []string{"permission denied"}}
 	// errInvalidToken answers a token that is unknown, expired, revoked or used up.
-	errInvalidToken = &apiError{http.StatusForbidden, []string{"2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"}}
+	errInvalidToken = &apiError{http.StatusForbidden,
+		[]string{"2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"}}
 	// errDenied answers what the token's policies do not allow.
 	errDenied = &apiError{http.StatusForbidden, []string{multiError("permission denied")}}
 	// errNotFound answers when the path is right and nothing is there.
@@ -28,7 +29,8 @@ var (
 	// errUnsupportedPath answers a path that its mount does not know.
 	errUnsupportedPath = &apiError{http.StatusNotFound, []string{multiError("unsupported path")}}
 	// errUnsupportedOperation answers a method that its path does not know.
-	errUnsupportedOperation = &apiError{http.StatusMethodNotAllowed, []string{multiError("unsupported operation")}}
+	errUnsupportedOperation = &apiError{http.StatusMethodNotAllowed,
+		[]string{multiError("unsupported operation")}}
 )
 
 func badRequest(format string, args ...any) *apiError {
@@ -36,7 +38,8 @@ func badRequest(format string, args ...any) *apiError {
 }
 
 func noRoute(path string) *apiError {
-	return &apiError{http.StatusNotFound, []string{fmt.Sprintf("no handler for route %q. route entry not found.", path)}}
+	return &apiError{http.StatusNotFound,
+		[]string{fmt.Sprintf("no handler for route %q. route entry not found.", path)}}
 }
 
 // multiError words one error the way Vault's multierror library does.

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// fields are the parameters of a request. Like Vault it takes a number, a duration or a list in any of the
-// forms that people write.
+// fields are the parameters of a request. Like Vault it takes a number, a duration or a list in any
+// of the forms that people write.
 type fields map[string]any
 
 func (f fields) has(name string) bool { return f[name] != nil }

@@ -84,7 +84,8 @@ func (v *Vault) serve(w http.ResponseWriter, r *http.Request) {
 	w.Write(body) //nolint:errcheck,gosec // a client that left needs no answer; it is JSON, never HTML
 }
 
-// perform carries a request out and encodes its answer. audited is false where Vault would not audit it.
+// perform carries a request out and encodes its answer. audited is false where Vault would not
+// audit it.
 func (v *Vault) perform(r *request) (status int, body []byte, audited bool, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -116,7 +117,8 @@ func parseRequest(w http.ResponseWriter, r *http.Request) (*request, error) {
 		req.path += "/"
 	}
 	req.tokenID = r.Header.Get("X-Vault-Token")
-	if bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok && req.tokenID == "" {
+	if bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok &&
+		req.tokenID == "" {
 		req.tokenID = bearer
 	}
 	if wrap := r.Header.Get("X-Vault-Wrap-TTL"); wrap != "" {
@@ -150,7 +152,8 @@ func requestOperation(r *http.Request) (operation, error) {
 func parseBody(body io.Reader) (fields, error) {
 	text, err := io.ReadAll(body)
 	if err != nil {
-		return nil, &apiError{http.StatusRequestEntityTooLarge, []string{"http: request body too large"}}
+		return nil, &apiError{http.StatusRequestEntityTooLarge,
+			[]string{"http: request body too large"}}
 	}
 	if len(bytes.TrimSpace(text)) == 0 {
 		return nil, nil
@@ -162,10 +165,12 @@ func parseBody(body io.Reader) (fields, error) {
 		return nil, badRequest("error parsing JSON: failed to parse JSON input: %v", err)
 	}
 	if _, err := decoder.Token(); err != io.EOF {
-		return nil, &apiError{http.StatusInternalServerError, []string{"invalid text after top-level value"}}
+		return nil, &apiError{http.StatusInternalServerError,
+			[]string{"invalid text after top-level value"}}
 	}
 	if hasLongString(map[string]any(parsed)) {
-		return nil, &apiError{http.StatusInternalServerError, []string{"JSON string value exceeds allowed length"}}
+		return nil, &apiError{http.StatusInternalServerError,
+			[]string{"JSON string value exceeds allowed length"}}
 	}
 	return parsed, nil
 }
@@ -232,7 +237,8 @@ func encode(a *answer) (status int, body []byte) {
 func marshal(value any) []byte {
 	var b bytes.Buffer
 	if err := json.NewEncoder(&b).Encode(value); err != nil {
-		panic("devvault: encode an answer: " + err.Error()) // everything in an answer came from JSON
+		// everything in an answer came from JSON
+		panic("devvault: encode an answer: " + err.Error())
 	}
 	return b.Bytes()
 }

@@ -20,7 +20,8 @@ type kv2Backend struct {
 	config  kvSettings
 }
 
-// kvSettings are the settings of an engine and of a secret; the zero value leaves it to the next above.
+// kvSettings are the settings of an engine and of a secret; the zero value leaves it to the next
+// above.
 type kvSettings struct {
 	maxVersions int
 	casRequired bool
@@ -88,11 +89,13 @@ func warn(text string) *answer {
 
 // wrongPath answers a path that only a KV version 1 engine would know.
 func wrongPath(r *request) *answer {
-	command := map[operation]string{opCreate: "put", opUpdate: "put", opDelete: "delete", opList: "list", opPatch: "patch"}[r.op]
+	command := map[operation]string{opCreate: "put", opUpdate: "put", opDelete: "delete",
+		opList: "list", opPatch: "patch"}[r.op]
 	if command == "" {
 		command = "get"
 	}
-	return warn("Invalid path for a versioned K/V secrets engine. See the API docs for the appropriate API endpoints to use. " +
+	return warn("Invalid path for a versioned K/V secrets engine. See the API docs for the " +
+		"appropriate API endpoints to use. " +
 		"If using the Vault CLI, use 'vault kv " + command + "' for this operation.")
 }
 
@@ -116,8 +119,9 @@ func (b *kv2Backend) read(name, version string) (*answer, error) {
 	if version != "" {
 		var err error
 		if wanted, err = strconv.Atoi(version); err != nil {
-			return nil, badRequest("Field validation failed: error converting input for field \"version\": "+
-				"cannot parse '' as int: strconv.ParseInt: parsing %q: invalid syntax", version)
+			return nil,
+				badRequest("Field validation failed: error converting input for field \"version\": "+
+					"cannot parse '' as int: strconv.ParseInt: parsing %q: invalid syntax", version)
 		}
 	}
 	s := b.secrets[name]
@@ -173,7 +177,9 @@ func storedForm(body fields) (json.RawMessage, error) {
 		return nil, badRequest("no data provided")
 	}
 	if _, isObject := data.(map[string]any); !isObject && data != nil {
-		return nil, badRequest("error converting input for field \"data\": '' expected a map, got '%s'", typeName(data))
+		return nil,
+			badRequest("error converting input for field \"data\": '' expected a map, got '%s'",
+				typeName(data))
 	}
 	text, err := json.Marshal(data)
 	if err != nil {
@@ -231,8 +237,9 @@ func (s *kvSecret) dropOldest(engine kvSettings) {
 func (s *kvSecret) describe(n int) map[string]any {
 	v := s.versions[n]
 	return map[string]any{
-		"created_time": timestamp(v.created), "custom_metadata": s.custom, "deletion_time": timestamp(v.deleted),
-		"destroyed": v.destroyed, "version": n,
+		"created_time": timestamp(v.created), "custom_metadata": s.custom,
+		"deletion_time": timestamp(v.deleted),
+		"destroyed":     v.destroyed, "version": n,
 	}
 }
 
@@ -296,7 +303,8 @@ func (s *kvSecret) metadata() map[string]any {
 	versions := make(map[string]any)
 	for n, v := range s.versions {
 		versions[strconv.Itoa(n)] = map[string]any{
-			"created_time": timestamp(v.created), "deletion_time": timestamp(v.deleted), "destroyed": v.destroyed,
+			"created_time": timestamp(v.created), "deletion_time": timestamp(v.deleted),
+			"destroyed": v.destroyed,
 		}
 	}
 	oldest := 0
@@ -304,8 +312,10 @@ func (s *kvSecret) metadata() map[string]any {
 		oldest = slices.Min(slices.Collect(maps.Keys(s.versions)))
 	}
 	return map[string]any{
-		"cas_required": s.settings.casRequired, "created_time": timestamp(s.created), "current_version": s.current,
-		"custom_metadata": s.custom, "delete_version_after": "0s", "max_versions": s.settings.maxVersions,
+		"cas_required": s.settings.casRequired, "created_time": timestamp(s.created),
+		"current_version": s.current,
+		"custom_metadata": s.custom, "delete_version_after": "0s",
+		"max_versions":   s.settings.maxVersions,
 		"oldest_version": oldest, "updated_time": timestamp(s.updated), "versions": versions,
 	}
 }
@@ -314,7 +324,8 @@ func (b *kv2Backend) handleConfig(r *request) (*answer, error) {
 	switch r.op {
 	case opRead:
 		return &answer{data: map[string]any{
-			"cas_required": b.config.casRequired, "delete_version_after": "0s", "max_versions": b.config.maxVersions,
+			"cas_required": b.config.casRequired, "delete_version_after": "0s",
+			"max_versions": b.config.maxVersions,
 		}}, nil
 	case opCreate, opUpdate:
 		return nil, b.config.configure(r.body)

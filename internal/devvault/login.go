@@ -30,12 +30,13 @@ func (j *rejections) locked(now time.Time) bool {
 
 var errBadCredentials = badRequest("invalid role or secret ID")
 
-// logIn exchanges a role ID and a secret ID for a token. Only a wrong secret ID counts towards the lockout: an
-// unknown role has nothing to lock, and a missing secret ID is a mistake, not a guess.
+// logIn exchanges a role ID and a secret ID for a token. Only a wrong secret ID counts towards the
+// lockout: an unknown role has nothing to lock, and a missing secret ID is a mistake, not a guess.
 func (b *appRoleBackend) logIn(r *request) (*answer, error) {
 	id := r.body.text("role_id")
 	if id == "" {
-		return nil, &apiError{http.StatusInternalServerError, []string{"failed to determine alias name from login request"}}
+		return nil, &apiError{http.StatusInternalServerError,
+			[]string{"failed to determine alias name from login request"}}
 	}
 	role := b.findRole(id)
 	if role == nil {
@@ -89,8 +90,9 @@ func (role *appRole) useSecretID(id string, now time.Time) bool {
 func (b *appRoleBackend) issue(role *appRole, now time.Time) *answer {
 	t := &token{
 		policies: policySet(role.policies, role.noDefaultPolicy), displayName: b.at[:len(b.at)-1],
-		path: "auth/" + b.at + "login", meta: map[string]string{"role_name": role.name}, entityID: role.entityID,
-		role: role, batch: role.tokenType == "batch", renewable: role.tokenType != "batch",
+		path: "auth/" + b.at + "login", meta: map[string]string{"role_name": role.name},
+		entityID: role.entityID,
+		role:     role, batch: role.tokenType == "batch", renewable: role.tokenType != "batch",
 		usesLeft: role.numUses, issued: now,
 	}
 	t.life.explicitMax = role.life.explicitMax

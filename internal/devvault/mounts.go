@@ -43,10 +43,12 @@ func newKVMount(version, description string) *mount {
 
 func builtinSecretMounts() map[string]*mount {
 	return map[string]*mount{
-		"sys/":       newMount("system", "system endpoints used for control, policy and debugging", unsupportedBackend{}),
-		"identity/":  newMount("identity", "identity store", unsupportedBackend{}),
-		"cubbyhole/": newMount("cubbyhole", "per-token private secret storage", unsupportedBackend{}),
-		"secret/":    newKVMount("2", "key/value secret storage"),
+		"sys/": newMount("system", "system endpoints used for control, policy and debugging",
+			unsupportedBackend{}),
+		"identity/": newMount("identity", "identity store", unsupportedBackend{}),
+		"cubbyhole/": newMount("cubbyhole", "per-token private secret storage",
+			unsupportedBackend{}),
+		"secret/": newKVMount("2", "key/value secret storage"),
 	}
 }
 
@@ -54,9 +56,12 @@ func builtinSecretMounts() map[string]*mount {
 func (m *mount) info() map[string]any {
 	config := map[string]any{"default_lease_ttl": 0, "max_lease_ttl": 0, "force_no_cache": false}
 	return map[string]any{
-		"accessor": m.accessor, "config": config, "description": m.description, "local": m.kind == "cubbyhole",
-		"external_entropy_access": false, "options": m.options, "plugin_version": "", "seal_wrap": false,
-		"running_plugin_version": "v" + Version + "+builtin.vault", "running_sha256": "", "type": m.kind, "uuid": m.uuid,
+		"accessor": m.accessor, "config": config, "description": m.description,
+		"local":                   m.kind == "cubbyhole",
+		"external_entropy_access": false, "options": m.options, "plugin_version": "",
+		"seal_wrap":              false,
+		"running_plugin_version": "v" + Version + "+builtin.vault", "running_sha256": "",
+		"type": m.kind, "uuid": m.uuid,
 	}
 }
 
@@ -66,8 +71,8 @@ type unsupportedBackend struct{}
 func (unsupportedBackend) handle(*request) (*answer, error) { return nil, errUnsupportedPath }
 func (unsupportedBackend) exists(string) bool               { return true }
 
-// findMount returns the mount that serves a path, and its own path. A mount is also reached by its path
-// without the last slash.
+// findMount returns the mount that serves a path, and its own path. A mount is also reached by its
+// path without the last slash.
 func (v *Vault) findMount(path string) (at string, m *mount) {
 	if below, ok := strings.CutPrefix(path, "auth/"); ok {
 		at, m = longestMount(v.auths, below)
@@ -86,7 +91,8 @@ func longestMount(mounts map[string]*mount, path string) (string, *mount) {
 	return "", nil
 }
 
-// conflict returns the path of a mount that a new mount at the path would hide or be hidden by; "" for none.
+// conflict returns the path of a mount that a new mount at the path would hide or be hidden by; ""
+// for none.
 func conflict(mounts map[string]*mount, path string) string {
 	for _, at := range slices.Sorted(maps.Keys(mounts)) {
 		if strings.HasPrefix(at, path) || strings.HasPrefix(path, at) {

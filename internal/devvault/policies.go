@@ -21,7 +21,8 @@ type rule struct {
 	capabilities []string
 }
 
-var knownCapabilities = []string{"create", "read", "update", "patch", "delete", "list", "sudo", "deny"}
+var knownCapabilities = []string{"create", "read", "update", "patch", "delete", "list", "sudo",
+	"deny"}
 
 // defaultPolicy is what every token may do, unless it is made without: look after itself.
 const defaultPolicy = `
@@ -46,8 +47,8 @@ func builtinPolicies() map[string]*policy {
 	}
 }
 
-// capabilitiesAt returns the capabilities of the rule that matches the path best, put together from every policy
-// that has the same pattern; nil when none matches.
+// capabilitiesAt returns the capabilities of the rule that matches the path best, put together from
+// every policy that has the same pattern; nil when none matches.
 func capabilitiesAt(rules []rule, path string) []string {
 	var matching []rule
 	for _, r := range rules {
@@ -69,8 +70,9 @@ func capabilitiesAt(rules []rule, path string) []string {
 	return slices.Compact(found)
 }
 
-// comparePriority orders rules as Vault documents it: an exact path wins, then the pattern whose first wildcard
-// comes later, then one without a glob, then the one with fewer "+", then the longer one, then the alphabet.
+// comparePriority orders rules as Vault documents it: an exact path wins, then the pattern whose
+// first wildcard comes later, then one without a glob, then the one with fewer "+", then the longer
+// one, then the alphabet.
 func comparePriority(a, b rule) int {
 	return cmp.Or(
 		cmp.Compare(a.firstWildcard(), b.firstWildcard()),
@@ -163,7 +165,8 @@ func parsePolicy(text string) ([]rule, error) {
 	for _, r := range rules {
 		for _, capability := range r.capabilities {
 			if !slices.Contains(knownCapabilities, capability) {
-				return nil, badRequest("failed to parse policy: path %q: invalid capability %q", r.pattern, capability)
+				return nil, badRequest("failed to parse policy: path %q: invalid capability %q",
+					r.pattern, capability)
 			}
 		}
 	}
@@ -254,7 +257,8 @@ func (p *policyParser) take(token string) bool {
 func (p *policyParser) fail(expected string) {
 	if p.err == nil {
 		line, _, _ := strings.Cut(p.rest, "\n")
-		p.err = fmt.Errorf("expected %s before %q (this development Vault understands capabilities only)", expected, line)
+		p.err = fmt.Errorf("expected %s before %q (this development Vault understands "+
+			"capabilities only)", expected, line)
 	}
 }
 

@@ -23,7 +23,8 @@ func (v *Vault) state(r *request) *answer {
 		return v.sealStatus()
 	case "sys/leader":
 		return &answer{bare: true, data: map[string]any{
-			"ha_enabled": false, "is_self": false, "leader_address": "", "leader_cluster_address": "",
+			"ha_enabled": false, "is_self": false, "leader_address": "",
+			"leader_cluster_address": "",
 		}}
 	}
 	return nil
@@ -32,7 +33,8 @@ func (v *Vault) state(r *request) *answer {
 func (v *Vault) health() *answer {
 	a := &answer{bare: true, data: map[string]any{
 		"initialized": true, "sealed": v.sealed, "standby": v.sealed, "performance_standby": false,
-		"replication_performance_mode": "disabled", "replication_dr_mode": "disabled", "enterprise": false,
+		"replication_performance_mode": "disabled", "replication_dr_mode": "disabled",
+		"enterprise":      false,
 		"server_time_utc": time.Now().Unix(), "version": Version,
 	}}
 	if v.sealed {
@@ -45,13 +47,14 @@ func (v *Vault) health() *answer {
 
 func (v *Vault) sealStatus() *answer {
 	return &answer{bare: true, data: map[string]any{
-		"type": "shamir", "initialized": true, "sealed": v.sealed, "t": 1, "n": 1, "progress": 0, "nonce": "",
+		"type": "shamir", "initialized": true, "sealed": v.sealed, "t": 1, "n": 1, "progress": 0,
+		"nonce":   "",
 		"version": Version, "migration": false, "recovery_seal": false, "storage_type": "inmem",
 	}}
 }
 
-// handleOpen answers what an unsealed Vault tells without a token, or in exchange for one of another kind: nil
-// and nil for any other request.
+// handleOpen answers what an unsealed Vault tells without a token, or in exchange for one of
+// another kind: nil and nil for any other request.
 func (v *Vault) handleOpen(r *request, m *mount) (*answer, error) {
 	switch r.path {
 	case "sys/wrapping/unwrap":
@@ -60,7 +63,8 @@ func (v *Vault) handleOpen(r *request, m *mount) (*answer, error) {
 		return v.lookUpWrapping(r)
 	case "sys/internal/ui/mounts":
 		if r.tokenID == "" {
-			return &answer{data: map[string]any{"auth": map[string]any{}, "secret": map[string]any{}}}, nil
+			return &answer{data: map[string]any{"auth": map[string]any{},
+				"secret": map[string]any{}}}, nil
 		}
 	}
 	if m != nil && r.rest == "login" {
@@ -75,7 +79,8 @@ func (b *sysBackend) handle(r *request) (*answer, error) {
 	section, name, _ := strings.Cut(r.rest, "/")
 	switch section {
 	case "mounts":
-		return b.handleMounts(r, mountTable{b.vault.secrets, "secret engine mount", b.makeSecretMount}, name)
+		return b.handleMounts(r, mountTable{b.vault.secrets, "secret engine mount",
+			b.makeSecretMount}, name)
 	case "auth":
 		return b.handleMounts(r, mountTable{b.vault.auths, "auth engine", b.makeAuthMount}, name)
 	case "policies":
@@ -180,13 +185,16 @@ func (b *sysBackend) makeAuthMount(r *request, at string) (*mount, error) {
 func (b *sysBackend) uiMounts(r *request, path string) (*answer, error) {
 	if path == "" {
 		return &answer{data: map[string]any{
-			"secret": infos(b.knownTo(r.token, b.vault.secrets, "")), "auth": infos(b.knownTo(r.token, b.vault.auths, "auth/")),
+			"secret": infos(b.knownTo(r.token, b.vault.secrets, "")),
+			"auth":   infos(b.knownTo(r.token, b.vault.auths, "auth/")),
 		}}, nil
 	}
 	at, m := b.vault.findMount(path)
 	if m == nil || !b.vault.mayKnow(r.token, at) {
-		return nil, &apiError{http.StatusForbidden, []string{"preflight capability check returned 403, " +
-			"please ensure client's policies grant access to path " + quoted(strings.TrimSuffix(path, "/")+"/")}}
+		return nil, &apiError{http.StatusForbidden,
+			[]string{"preflight capability check returned 403, " +
+				"please ensure client's policies grant access to path " +
+				quoted(strings.TrimSuffix(path, "/")+"/")}}
 	}
 	data := m.info()
 	data["path"] = at
@@ -199,7 +207,8 @@ func (b *sysBackend) knownTo(t *token, mounts map[string]*mount, prefix string) 
 	return known
 }
 
-// handlePolicy answers sys/policies/acl, and sys/policy, which calls the policy's text by another name.
+// handlePolicy answers sys/policies/acl, and sys/policy, which calls the policy's text by another
+// name.
 func (b *sysBackend) handlePolicy(r *request, name, textField string) (*answer, error) {
 	name = strings.ToLower(name)
 	switch {
@@ -214,7 +223,8 @@ func (b *sysBackend) handlePolicy(r *request, name, textField string) (*answer, 
 		if p == nil {
 			return nil, errNotFound
 		}
-		return &answer{flat: textField == "rules", data: map[string]any{"name": name, textField: p.text}}, nil
+		return &answer{flat: textField == "rules",
+			data: map[string]any{"name": name, textField: p.text}}, nil
 	case opUpdate:
 		return nil, b.writePolicy(name, cmp.Or(r.body.text("policy"), r.body.text("rules")))
 	case opDelete:
@@ -229,7 +239,9 @@ func (b *sysBackend) handlePolicy(r *request, name, textField string) (*answer, 
 
 func (b *sysBackend) listPolicies(old bool) *answer {
 	names := slices.Sorted(maps.Keys(b.vault.policies))
-	names = slices.DeleteFunc(names, func(name string) bool { return name == "root" || name == "response-wrapping" })
+	names = slices.DeleteFunc(names, func(name string) bool {
+		return name == "root" || name == "response-wrapping"
+	})
 	names = append(names, "root")
 	a := &answer{flat: old, data: map[string]any{"keys": names}}
 	if old {

@@ -106,12 +106,15 @@ func renew(t *token, r *request) (*answer, error) {
 	case !t.renewable:
 		return nil, badRequest("lease is not renewable")
 	case t.role != nil && t.role.deleted:
-		return nil, &apiError{http.StatusInternalServerError, []string{multiError("failed to renew entry: role " + quoted(t.role.name) + " does not exist during renewal")}}
+		return nil, &apiError{http.StatusInternalServerError,
+			[]string{multiError("failed to renew entry: role " + quoted(t.role.name) +
+				" does not exist during renewal")}}
 	}
 	now := time.Now()
 	warnings, ok := t.extend(increment, now)
 	if !ok {
-		return nil, &apiError{http.StatusInternalServerError, []string{multiError("past the max TTL, cannot renew")}}
+		return nil, &apiError{http.StatusInternalServerError,
+			[]string{multiError("past the max TTL, cannot renew")}}
 	}
 	t.renewed = now
 	return &answer{auth: t.auth(now), warnings: warnings}, nil
@@ -166,8 +169,8 @@ func (t *token) configure(body fields, orphan *bool) error {
 	return body.setBool("no_parent", orphan)
 }
 
-// inherit settles the token's policies: those of the caller unless it asked for others, which only a root
-// token may widen.
+// inherit settles the token's policies: those of the caller unless it asked for others, which only
+// a root token may widen.
 func (t *token) inherit(r *request) error {
 	if len(t.policies) == 0 {
 		t.policies = slices.Clone(r.token.policies)

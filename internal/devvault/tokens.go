@@ -15,7 +15,8 @@ type lifetime struct {
 	ttl         time.Duration // 0 is maxLease
 	maxTTL      time.Duration // from the token's issue, however often it is renewed; 0 is maxLease
 	explicitMax time.Duration // caps even a periodic token; 0 is none
-	period      time.Duration // every renewal grants exactly this, without a maxTTL; 0 is not periodic
+	// every renewal grants exactly this, without a maxTTL; 0 is not periodic
+	period time.Duration
 }
 
 // token is one token. Its store owns it.
@@ -40,7 +41,8 @@ type token struct {
 }
 
 func rootToken(id string) *token {
-	return &token{id: id, policies: []string{"root"}, displayName: "token", path: "auth/token/create"}
+	return &token{id: id, policies: []string{"root"}, displayName: "token",
+		path: "auth/token/create"}
 }
 
 func (t *token) isRoot() bool { return t != nil && slices.Contains(t.policies, "root") }
@@ -62,8 +64,8 @@ func (t *token) limits() lifetime {
 	return t.life
 }
 
-// extend sets the expiry as at issue or renewal and returns Vault's warnings. asked 0 is the token's own ttl. It
-// returns false, and changes nothing, when the token is past its maximum.
+// extend sets the expiry as at issue or renewal and returns Vault's warnings. asked 0 is the
+// token's own ttl. It returns false, and changes nothing, when the token is past its maximum.
 func (t *token) extend(asked time.Duration, now time.Time) (warnings []string, ok bool) {
 	granted, warnings := t.limits().grant(asked, t.issued, now)
 	if granted <= 0 {
@@ -73,8 +75,8 @@ func (t *token) extend(asked time.Duration, now time.Time) (warnings []string, o
 	return warnings, true
 }
 
-// grant works out a lease the way Vault does: in whole seconds, and cut to the maximum with a warning. It is 0
-// when the maximum is reached.
+// grant works out a lease the way Vault does: in whole seconds, and cut to the maximum with a
+// warning. It is 0 when the maximum is reached.
 func (l lifetime) grant(asked time.Duration, issued, now time.Time) (time.Duration, []string) {
 	ttl, limit := l.ttl, l.maxTTL
 	if asked > 0 {
@@ -99,7 +101,8 @@ func (l lifetime) grant(asked time.Duration, issued, now time.Time) (time.Durati
 	if left <= 0 {
 		return 0, nil
 	}
-	warning := fmt.Sprintf("TTL of %q exceeded the effective max_ttl of %q; TTL value is capped accordingly",
+	warning := fmt.Sprintf(
+		"TTL of %q exceeded the effective max_ttl of %q; TTL value is capped accordingly",
 		shortDuration(ttl), shortDuration(left))
 	return left, []string{warning}
 }
@@ -111,19 +114,24 @@ func (t *token) auth(now time.Time) map[string]any {
 		left = seconds(t.expires.Sub(now))
 	}
 	return map[string]any{
-		"client_token": t.id, "accessor": t.accessor, "policies": t.policies, "token_policies": t.policies,
-		"metadata": t.meta, "lease_duration": left, "renewable": t.renewable, "entity_id": t.entityID,
-		"token_type": t.kind(), "orphan": t.parent == nil, "mfa_requirement": nil, "num_uses": t.usesLeft,
+		"client_token": t.id, "accessor": t.accessor, "policies": t.policies,
+		"token_policies": t.policies,
+		"metadata":       t.meta, "lease_duration": left, "renewable": t.renewable,
+		"entity_id":  t.entityID,
+		"token_type": t.kind(), "orphan": t.parent == nil, "mfa_requirement": nil,
+		"num_uses": t.usesLeft,
 	}
 }
 
 // describe describes the token as a lookup does.
 func (t *token) describe(now time.Time) map[string]any {
 	d := map[string]any{
-		"accessor": t.accessor, "creation_time": t.issued.Unix(), "creation_ttl": seconds(t.granted),
+		"accessor": t.accessor, "creation_time": t.issued.Unix(),
+		"creation_ttl": seconds(t.granted),
 		"display_name": t.displayName, "entity_id": t.entityID, "expire_time": nil,
-		"explicit_max_ttl": seconds(t.life.explicitMax), "id": t.id, "issue_time": timestamp(t.issued),
-		"meta": t.meta, "num_uses": t.usesLeft, "orphan": t.parent == nil, "path": t.path,
+		"explicit_max_ttl": seconds(t.life.explicitMax), "id": t.id,
+		"issue_time": timestamp(t.issued),
+		"meta":       t.meta, "num_uses": t.usesLeft, "orphan": t.parent == nil, "path": t.path,
 		"policies": t.policies, "renewable": t.renewable, "ttl": 0, "type": t.kind(),
 	}
 	if !t.expires.IsZero() {

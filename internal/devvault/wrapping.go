@@ -17,10 +17,12 @@ type wrapInfo struct {
 
 var (
 	errBadWrapping   = badRequest("wrapping token is not valid or does not exist")
-	errEmptyWrapping = &apiError{http.StatusForbidden, []string{"error validating wrapping token: token is empty"}}
+	errEmptyWrapping = &apiError{http.StatusForbidden,
+		[]string{"error validating wrapping token: token is empty"}}
 )
 
-// wrap puts an answer away under a token that is good for one use, and returns the answer that says so.
+// wrap puts an answer away under a token that is good for one use, and returns the answer that says
+// so.
 func (v *Vault) wrap(r *request, inside *answer, body []byte) []byte {
 	now := time.Now()
 	t := &token{
@@ -35,7 +37,8 @@ func (v *Vault) wrap(r *request, inside *answer, body []byte) []byte {
 	return marshal(envelope{WrapInfo: info})
 }
 
-// wrappingToken finds the wrapping token that a request names in its body or comes with. Looking is not a use.
+// wrappingToken finds the wrapping token that a request names in its body or comes with. Looking is
+// not a use.
 func (v *Vault) wrappingToken(r *request) (*token, error) {
 	id := r.body.text("token")
 	if id == "" {
@@ -66,7 +69,8 @@ func (v *Vault) lookUpWrapping(r *request) (*answer, error) {
 		return nil, err
 	}
 	return &answer{data: map[string]any{
-		"creation_path": t.path, "creation_time": timestamp(t.issued), "creation_ttl": seconds(t.granted),
+		"creation_path": t.path, "creation_time": timestamp(t.issued),
+		"creation_ttl": seconds(t.granted),
 	}}, nil
 }
 

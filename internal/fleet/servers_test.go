@@ -145,8 +145,8 @@ func selfSigned(t testing.TB) (certificateFile, keyFile string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	folder := t.TempDir()
-	certificateFile, keyFile = filepath.Join(folder, "certificate"), filepath.Join(folder, "key")
+	directory := t.TempDir()
+	certificateFile, keyFile = filepath.Join(directory, "certificate"), filepath.Join(directory, "key")
 	for file, block := range map[string]*pem.Block{
 		certificateFile: {Type: "CERTIFICATE", Bytes: der}, keyFile: {Type: "PRIVATE KEY", Bytes: keyDER},
 	} {
@@ -158,8 +158,8 @@ func selfSigned(t testing.TB) (certificateFile, keyFile string) {
 }
 
 func TestTheFleetFindsItsStreamInACluster(t *testing.T) {
-	folder := t.TempDir()
-	s := redistest.Real(t, "--cluster-enabled", "yes", "--cluster-config-file", filepath.Join(folder, "nodes"))
+	directory := t.TempDir()
+	s := redistest.Real(t, "--cluster-enabled", "yes", "--cluster-config-file", filepath.Join(directory, "nodes"))
 	admin := s.Client(t)
 	if err := admin.ClusterAddSlotsRange(t.Context(), 0, 16383).Err(); err != nil {
 		t.Fatal(err)

@@ -44,7 +44,8 @@ func TestProcessIsNotDumpableAndStillReadsItsOwnFiles(t *testing.T) {
 
 func runAgain(t *testing.T) {
 	t.Helper()
-	again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.count=1")
+	again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$",
+		"-test.count=1")
 	again.Env = append(os.Environ(), hardenedEnv+"=1")
 	if out, err := again.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

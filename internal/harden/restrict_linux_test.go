@@ -22,7 +22,8 @@ func TestRestrictedFilesAreOutOfReach(t *testing.T) {
 			if err := os.MkdirAll(filepath.Join(outside, name), 0o700); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.WriteFile(filepath.Join(outside, name, "f"), []byte("x"), 0o600); err != nil {
+			if err := os.WriteFile(filepath.Join(outside, name, "f"), []byte("x"),
+				0o600); err != nil {
 				t.Fatal(err)
 			}
 		}

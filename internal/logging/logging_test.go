@@ -96,7 +96,8 @@ func TestAnEventThatRepeatsItselfIsWrittenTenTimesAMinuteAndThenOnceMore(t *test
 		}
 		time.Sleep(time.Minute)
 		if n := log.count("n=99 suppressed=89"); n != 1 || log.count("changed state") != 11 {
-			t.Errorf("the last one was written %d times, of %d lines", n, log.count("changed state"))
+			t.Errorf("the last one was written %d times, of %d lines", n,
+				log.count("changed state"))
 		}
 		log.Warn("changed state", "n", 100)
 		if log.count("n=100\n") != 1 {

@@ -42,7 +42,8 @@ func TestNoWayOfPrintingShowsTheText(t *testing.T) {
 			fmt.Fprintf(&out, verb, args...)
 		}
 	}
-	for _, h := range []slog.Handler{slog.NewTextHandler(&out, nil), slog.NewJSONHandler(&out, nil)} {
+	for _, h := range []slog.Handler{slog.NewTextHandler(&out, nil),
+		slog.NewJSONHandler(&out, nil)} {
 		slog.New(h).Info("m", "secret", secret, "nested", nested, "value", value, "values", values)
 	}
 	for _, thing := range []any{nested, values} {

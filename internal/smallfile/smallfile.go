@@ -1,6 +1,7 @@
-// Package smallfile reads the files that an operator names: the configuration, credentials, certificates. Their names
-// may be wrong, and what is there may be a pipe that nobody writes to, a device without an end, or a disk image.
-// So reading never blocks and never takes more memory than the caller allows.
+// Package smallfile reads the files that an operator names: the configuration, credentials,
+// certificates. Their names may be wrong, and what is there may be a pipe that nobody writes to, a
+// device without an end, or a disk image. So reading never blocks and never takes more memory than
+// the caller allows.
 package smallfile
 
 import (
@@ -20,8 +21,8 @@ var (
 	ErrTooLarge = errors.New("it is too large")
 )
 
-// Read returns what a regular file holds, most bytes at most. Its errors are the ones of this package, or an
-// *fs.PathError.
+// Read returns what a regular file holds, most bytes at most. Its errors are the ones of this
+// package, or an *fs.PathError.
 func Read(name string, most int64) ([]byte, error) {
 	// A pipe must not block.
 	file, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // #nosec G304 -- the operator names the file

@@ -13,8 +13,8 @@ import (
 )
 
 func TestOnlyRegularFilesWithinTheBoundAreRead(t *testing.T) {
-	folder := t.TempDir()
-	at := func(name string) string { return filepath.Join(folder, name) }
+	directory := t.TempDir()
+	at := func(name string) string { return filepath.Join(directory, name) }
 	for name, size := range map[string]int{"empty": 0, "full": 8, "larger": 9} {
 		if err := os.WriteFile(at(name), []byte(strings.Repeat("x", size)), 0o600); err != nil {
 			t.Fatal(err)
@@ -31,14 +31,15 @@ func TestOnlyRegularFilesWithinTheBoundAreRead(t *testing.T) {
 		{at("empty"), 0, nil},
 		{at("full"), 8, nil},
 		{at("larger"), 0, smallfile.ErrTooLarge},
-		{folder, 0, smallfile.ErrDirectory},
+		{directory, 0, smallfile.ErrDirectory},
 		{at("pipe"), 0, smallfile.ErrNotRegular},
 		{"/dev/zero", 0, smallfile.ErrNotRegular},
 		{at("missing"), 0, fs.ErrNotExist},
 	} {
 		content, err := smallfile.Read(test.file, 8)
 		if len(content) != test.size || !errors.Is(err, test.want) {
-			t.Errorf("%s: %d bytes, %v; want %d, %v", test.file, len(content), err, test.size, test.want)
+			t.Errorf("%s: %d bytes, %v; want %d, %v", test.file, len(content), err, test.size,
+				test.want)
 		}
 	}
 }

@@ -70,7 +70,8 @@ func TestCallsAreRecordedByMethodAndStatus(t *testing.T) {
 
 	set := func(code, errorType string) attribute.Distinct {
 		all := []attribute.KeyValue{
-			attribute.String("rpc.system.name", "grpc"), attribute.String("rpc.method", resolveMethod[1:]),
+			attribute.String("rpc.system.name", "grpc"),
+			attribute.String("rpc.method", resolveMethod[1:]),
 			attribute.String("rpc.response.status_code", code),
 		}
 		if errorType != "" {

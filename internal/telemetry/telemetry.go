@@ -4,7 +4,8 @@
 //
 // Most of the package exists because the SDK's own way did not fit:
 //
-//   - A list of exporters is started one by one (exporters.go): autoexport takes a single name.
+//   - The exporters are named here (exporters.go): autoexport takes a single name, and links the
+//     exporters of logs, which nobody can turn on.
 //   - The duration of calls is recorded here (calls.go): otelgrpc takes a quarter of the throughput
 //     of cached answers for it.
 //   - The SDK's errors and warnings pass a filter (errors.go): some quote a variable, and a
@@ -173,7 +174,8 @@ func meterOptions(about *resource.Resource) []sdkmetric.Option {
 // OTEL_RESOURCE_ATTRIBUTES, and the rest of the variable counts.
 func describeService(ctx context.Context, version string) (*resource.Resource, error) {
 	about, err := resource.New(ctx,
-		resource.WithService(), // its service.instance.id tells the series of several sidecars apart
+		// its service.instance.id tells the series of several sidecars apart
+		resource.WithService(),
 		resource.WithAttributes(semconv.ServiceName(serviceName), semconv.ServiceVersion(version)),
 		resource.WithTelemetrySDK(),
 		resource.WithFromEnv(), // last, so that the environment wins

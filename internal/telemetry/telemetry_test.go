@@ -97,7 +97,8 @@ func TestEachSignalIsWantedByItsOwnVariables(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			if got := wantedSignals(environment(test.variables)); !reflect.DeepEqual(got, test.want) {
+			if got := wantedSignals(environment(test.variables)); !reflect.DeepEqual(got,
+				test.want) {
 				t.Errorf("wanted %+v, want %+v", got, test.want)
 			}
 		})
@@ -142,7 +143,8 @@ func TestConsoleExportersPrintWhatWasRecorded(t *testing.T) {
 		recordSomething(t)
 		return
 	}
-	again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.count=1")
+	again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$",
+		"-test.count=1")
 	again.Env = append(os.Environ(), printingEnv+"=1")
 	text, err := again.CombinedOutput()
 	if err != nil {
@@ -308,6 +310,32 @@ func TestEveryExporterOfAListIsStarted(t *testing.T) {
 	}
 }
 
+func TestOTLPTravelsByTheProtocolThatIsNamed(t *testing.T) {
+	const all, metrics = "OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL"
+	const traces = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
+	tests := map[string]struct {
+		variables map[string]string
+		grpc      bool
+		refused   bool
+	}{
+		"none named":            {nil, false, false},
+		"HTTP":                  {map[string]string{all: "http/protobuf"}, false, false},
+		"gRPC":                  {map[string]string{all: " grpc"}, true, false},
+		"gRPC for this signal":  {map[string]string{all: "http/protobuf", traces: "grpc"}, true, false},
+		"gRPC for the other":    {map[string]string{metrics: "grpc"}, false, false},
+		"one that nobody knows": {map[string]string{all: "http/json"}, false, true},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			grpc, err := overGRPC(environment(test.variables), "TRACES")
+			if grpc != test.grpc || (err != nil) != test.refused {
+				t.Errorf("overGRPC = %v, %v; want %v, an error: %v", grpc, err, test.grpc,
+					test.refused)
+			}
+		})
+	}
+}
+
 func TestAWarningAboutAVariableDoesNotQuoteIt(t *testing.T) {
 	tests := map[string]map[string]string{
 		"a header that is not percent-encoded": {
@@ -330,7 +358,8 @@ func TestAWarningAboutAVariableDoesNotQuoteIt(t *testing.T) {
 			t.Setenv("OTEL_METRICS_EXPORTER", "prometheus")
 			t.Setenv("OTEL_EXPORTER_PROMETHEUS_PORT", "0")
 			setUpAndStop(t)
-			if text := log.String(); strings.Contains(text, "supersecret") || strings.Contains(text, "%zz") {
+			if text := log.String(); strings.Contains(text, "supersecret") ||
+				strings.Contains(text, "%zz") {
 				t.Errorf("logged %s", text)
 			}
 			if warnings := strings.Count(log.String(), "warns of its variables"); warnings != 1 {
@@ -342,7 +371,8 @@ func TestAWarningAboutAVariableDoesNotQuoteIt(t *testing.T) {
 
 func TestAttributesBesideAMistakeAreKept(t *testing.T) {
 	captureLog(t)
-	setEnvironment(t, map[string]string{"OTEL_RESOURCE_ATTRIBUTES": "mistake,k8s.pod.name=worker-0,"})
+	setEnvironment(t,
+		map[string]string{"OTEL_RESOURCE_ATTRIBUTES": "mistake,k8s.pod.name=worker-0,"})
 	if about := describe(t).String(); !strings.Contains(about, "k8s.pod.name=worker-0") {
 		t.Errorf("resource is %s", about)
 	}

@@ -10,7 +10,6 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -36,7 +35,7 @@ type Socket struct {
 }
 
 // Listen opens the Unix socket, so that it never appears with wider permissions than asked for. An
-// absent folder is made, private (0700, or 0750 and of the group). A lock file beside the socket
+// absent directory is made, private (0700, or 0750 and of the group). A lock file beside the socket
 // decides who owns it: a socket that a crash left is taken over, one that is served is left alone
 // (ErrInUse), and anything else at the path too (ErrConfig). Closing the listener removes the
 // socket.
@@ -45,7 +44,7 @@ func Listen(socket Socket) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := socket.makeFolder(gid); err != nil {
+	if err := socket.makeDirectory(gid); err != nil {
 		return nil, err
 	}
 	lock, err := lockSocket(socket.Path)
@@ -59,23 +58,18 @@ func Listen(socket Socket) (net.Listener, error) {
 	}
 	bound, err := os.Lstat(socket.Path)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("look at the new socket: %w", err), listener.Close(), lock.Close())
+		return nil, errors.Join(fmt.Errorf("look at the new socket: %w", err), listener.Close(),
+			lock.Close())
 	}
 	return &socketListener{UnixListener: listener, path: socket.Path, bound: bound, lock: lock}, nil
 }
 
 // check returns the group's id, or -1 for none.
 func (s Socket) check() (gid int, err error) {
-	switch {
-	case s.Path == "":
-		return 0, fmt.Errorf("%w: the path is empty", ErrConfig)
-	case s.Path[0] == '@' || s.Path[0] == 0:
-		return 0, fmt.Errorf("%w: abstract sockets have no permissions: give a path in a folder", ErrConfig)
-	case strings.HasSuffix(s.Path, "/"):
-		return 0, fmt.Errorf("%w: %s names a folder: add the socket's name", ErrConfig, s.Path)
-	case len(s.Path) > MaxPath:
-		return 0, fmt.Errorf("%w: the path has %d bytes, Linux allows %d: choose a shorter one", ErrConfig, len(s.Path), MaxPath)
-	case s.Mode&^fs.ModePerm != 0:
+	if err := CheckPath(s.Path); err != nil {
+		return 0, err
+	}
+	if s.Mode&^fs.ModePerm != 0 {
 		return 0, fmt.Errorf("%w: mode %v holds more than permission bits", ErrConfig, s.Mode)
 	}
 	if s.Group == "" {
@@ -86,50 +80,53 @@ func (s Socket) check() (gid int, err error) {
 	}
 	group, err := user.LookupGroup(s.Group)
 	if err != nil {
-		return 0, fmt.Errorf("%w: group %q does not exist on this machine: name one that does, or its number", ErrConfig, s.Group)
+		return 0,
+			fmt.Errorf("%w: group %q does not exist on this machine: name one that does, or its "+
+				"number", ErrConfig, s.Group)
 	}
 	return strconv.Atoi(group.Gid)
 }
 
-func (s Socket) makeFolder(gid int) error {
-	folder := filepath.Dir(s.Path)
-	if _, err := os.Stat(folder); err == nil {
+func (s Socket) makeDirectory(gid int) error {
+	directory := filepath.Dir(s.Path)
+	if _, err := os.Stat(directory); err == nil {
 		return nil
 	}
-	if err := makeParents(filepath.Dir(folder)); err != nil {
-		return fmt.Errorf("%w: make the folders above the socket's: %w", ErrConfig, err)
+	if err := makeParents(filepath.Dir(directory)); err != nil {
+		return fmt.Errorf("%w: make the directories above the socket's: %w", ErrConfig, err)
 	}
-	err := os.Mkdir(folder, 0o700)
+	err := os.Mkdir(directory, 0o700)
 	switch {
 	case errors.Is(err, fs.ErrExist):
 		return nil // another sidecar was quicker; the lock decides between the two
 	case err != nil:
-		return fmt.Errorf("%w: make the socket's folder: %w", ErrConfig, err)
+		return fmt.Errorf("%w: make the socket's directory: %w", ErrConfig, err)
 	case gid < 0:
 		return nil
 	}
-	if err := os.Chown(folder, -1, gid); err != nil {
-		return fmt.Errorf("%w: give the socket's folder to group %q: %w", ErrConfig, s.Group, err)
+	if err := os.Chown(directory, -1, gid); err != nil {
+		return fmt.Errorf("%w: give the socket's directory to group %q: %w", ErrConfig, s.Group,
+			err)
 	}
-	if err := os.Chmod(folder, 0o750); err != nil { // #nosec G302 -- the group has to reach the socket
-		return fmt.Errorf("open the socket's folder to its group: %w", err)
+	if err := os.Chmod(directory, 0o750); err != nil { // #nosec G302 -- the group has to reach the socket
+		return fmt.Errorf("open the socket's directory to its group: %w", err)
 	}
 	return nil
 }
 
-// makeParents makes what is absent of the folders above the socket's, open to all whatever the
-// umask: only the last folder is there to keep people out.
-func makeParents(folder string) error {
-	if _, err := os.Stat(folder); err == nil {
+// makeParents makes what is absent of the directories above the socket's, open to all whatever the
+// umask: only the last directory is there to keep people out.
+func makeParents(directory string) error {
+	if _, err := os.Stat(directory); err == nil {
 		return nil
 	}
-	if err := makeParents(filepath.Dir(folder)); err != nil {
+	if err := makeParents(filepath.Dir(directory)); err != nil {
 		return err
 	}
-	if err := os.Mkdir(folder, 0o755); err != nil { // #nosec G301 -- see above
+	if err := os.Mkdir(directory, 0o755); err != nil { // #nosec G301 -- see above
 		return ignoreExisting(err)
 	}
-	return os.Chmod(folder, 0o755) // #nosec G302 -- see above
+	return os.Chmod(directory, 0o755) // #nosec G302 -- see above
 }
 
 func ignoreExisting(err error) error {
@@ -143,7 +140,8 @@ func ignoreExisting(err error) error {
 // and so never outlives the process. The file itself stays: removing it could take it from under a
 // successor.
 func lockSocket(path string) (*os.File, error) {
-	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC,
+		0o600)
 	if err != nil {
 		return nil, fmt.Errorf("%w: open the lock beside the socket: %w", ErrConfig, err)
 	}
@@ -158,7 +156,8 @@ func lockSocket(path string) (*os.File, error) {
 }
 
 func inUse(path string) error {
-	return fmt.Errorf("%w: another sidecar serves %s: stop it, or choose another socket", ErrInUse, path)
+	return fmt.Errorf("%w: another sidecar serves %s: stop it, or choose another socket", ErrInUse,
+		path)
 }
 
 // bind makes the socket with no permissions at all and opens it up when it has its group.
@@ -188,7 +187,8 @@ func clearLeftover(path string) error {
 	case err != nil:
 		return fmt.Errorf("%w: look at the socket's path: %w", ErrConfig, err)
 	case info.Mode()&fs.ModeSocket == 0:
-		return fmt.Errorf("%w: %s exists and is no socket: remove it, or choose another path", ErrConfig, path)
+		return fmt.Errorf("%w: %s exists and is no socket: remove it, or choose another path",
+			ErrConfig, path)
 	}
 	conn, err := tryConnect(path)
 	if err == nil {

@@ -17,23 +17,23 @@ import (
 
 func TestListenMakesTheSocketWithTheModeAskedFor(t *testing.T) {
 	for _, test := range []struct {
-		name         string
-		socket       unixsocket.Socket
-		mode, folder fs.FileMode
+		name            string
+		socket          unixsocket.Socket
+		mode, directory fs.FileMode
 	}{
 		{"private by default", unixsocket.Socket{}, 0o600, 0o700},
 		{"mode alone is enough", unixsocket.Socket{Mode: 0o666}, 0o666, 0o700},
-		{"a group may enter the folder", unixsocket.Socket{Mode: 0o660, Group: "0"}, 0o660, 0o750},
+		{"a group may enter the directory", unixsocket.Socket{Mode: 0o660, Group: "0"}, 0o660, 0o750},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			folder := filepath.Join(shortTempDir(t), "run")
-			test.socket.Path = filepath.Join(folder, "s.sock")
+			directory := filepath.Join(shortTempDir(t), "run")
+			test.socket.Path = filepath.Join(directory, "s.sock")
 			listener, err := unixsocket.Listen(test.socket)
 			if err != nil {
 				t.Fatal(err)
 			}
 			wantMode(t, test.socket.Path, test.mode)
-			wantMode(t, folder, test.folder)
+			wantMode(t, directory, test.directory)
 			if err := errors.Join(listener.Close(), listener.Close()); err != nil {
 				t.Error(err)
 			}
@@ -44,30 +44,32 @@ func TestListenMakesTheSocketWithTheModeAskedFor(t *testing.T) {
 	}
 }
 
-func TestListenLeavesAnExistingFolderAsItIs(t *testing.T) {
-	folder := filepath.Join(shortTempDir(t), "run")
-	if err := os.Mkdir(folder, 0o755); err != nil {
+func TestListenLeavesAnExistingDirectoryAsItIs(t *testing.T) {
+	directory := filepath.Join(shortTempDir(t), "run")
+	if err := os.Mkdir(directory, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	listener, err := unixsocket.Listen(unixsocket.Socket{Path: filepath.Join(folder, "s"), Group: "0", Mode: 0o660})
+	listener, err := unixsocket.Listen(unixsocket.Socket{Path: filepath.Join(directory, "s"),
+		Group: "0", Mode: 0o660})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = listener.Close() }()
-	wantMode(t, folder, 0o755)
+	wantMode(t, directory, 0o755)
 }
 
-// Kubernetes makes such folders: an emptyDir is of the pod's fsGroup and hands that group on.
-func TestInAFolderThatHandsItsGroupOnTheSocketHasThatGroup(t *testing.T) {
+// Kubernetes makes such directories: an emptyDir is of the pod's fsGroup and hands that group on.
+func TestInADirectoryThatHandsItsGroupOnTheSocketHasThatGroup(t *testing.T) {
 	if os.Getuid() != 0 {
-		t.Skip("only root may give a folder to any group")
+		t.Skip("only root may give a directory to any group")
 	}
 	const gid = 65532
-	folder := filepath.Join(shortTempDir(t), "run")
-	if err := errors.Join(os.Mkdir(folder, 0o777), os.Chown(folder, -1, gid), os.Chmod(folder, 0o777|fs.ModeSetgid)); err != nil {
+	directory := filepath.Join(shortTempDir(t), "run")
+	if err := errors.Join(os.Mkdir(directory, 0o777), os.Chown(directory, -1, gid),
+		os.Chmod(directory, 0o777|fs.ModeSetgid)); err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(folder, "s")
+	path := filepath.Join(directory, "s")
 	listener, err := unixsocket.Listen(unixsocket.Socket{Path: path, Mode: 0o660})
 	if err != nil {
 		t.Fatal(err)
@@ -91,13 +93,13 @@ func TestListenRefusesABadSocketSetting(t *testing.T) {
 		socket unixsocket.Socket
 	}{
 		{"no path", unixsocket.Socket{}},
-		{"a folder", unixsocket.Socket{Path: filepath.Join(dir, "absent") + "/"}},
+		{"a directory", unixsocket.Socket{Path: filepath.Join(dir, "absent") + "/"}},
 		{"an abstract socket", unixsocket.Socket{Path: "@abstract"}},
 		{"a path of 108 bytes", unixsocket.Socket{Path: "/" + strings.Repeat("x", 107)}},
 		{"a mode with other bits", unixsocket.Socket{Path: filepath.Join(dir, "s"), Mode: fs.ModeSetuid | 0o600}},
 		{"an unknown group", unixsocket.Socket{Path: filepath.Join(dir, "s"), Group: "no-such-group"}},
 		{"a regular file at the path", unixsocket.Socket{Path: regular}},
-		{"a folder below a file", unixsocket.Socket{Path: filepath.Join(regular, "run", "s")}},
+		{"a directory below a file", unixsocket.Socket{Path: filepath.Join(regular, "run", "s")}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if _, err := unixsocket.Listen(test.socket); !errors.Is(err, unixsocket.ErrConfig) {
@@ -117,7 +119,8 @@ func TestListenLeavesALiveSocketAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = first.Close() }()
-	if _, err := unixsocket.Listen(unixsocket.Socket{Path: path}); !errors.Is(err, unixsocket.ErrInUse) {
+	if _, err := unixsocket.Listen(unixsocket.Socket{Path: path}); !errors.Is(err,
+		unixsocket.ErrInUse) {
 		t.Fatalf("got %v, want ErrInUse", err)
 	}
 	wantAlive(t, path)
@@ -130,7 +133,8 @@ func TestListenLeavesAnotherProgramsSocketAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = other.Close() }()
-	if _, err := unixsocket.Listen(unixsocket.Socket{Path: path}); !errors.Is(err, unixsocket.ErrInUse) {
+	if _, err := unixsocket.Listen(unixsocket.Socket{Path: path}); !errors.Is(err,
+		unixsocket.ErrInUse) {
 		t.Fatalf("got %v, want ErrInUse", err)
 	}
 	wantAlive(t, path)
@@ -158,7 +162,8 @@ func TestClosingLeavesWhatTookTheSocketsPlace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(os.Remove(path), os.WriteFile(path, []byte("precious"), 0o600), listener.Close()); err != nil {
+	if err := errors.Join(os.Remove(path), os.WriteFile(path, []byte("precious"), 0o600),
+		listener.Close()); err != nil {
 		t.Fatal(err)
 	}
 	if kept, err := os.ReadFile(path); err != nil || string(kept) != "precious" {
@@ -166,7 +171,7 @@ func TestClosingLeavesWhatTookTheSocketsPlace(t *testing.T) {
 	}
 }
 
-func TestOfManyStartsOnAnAbsentFolderOneServesAndTheOthersSayInUse(t *testing.T) {
+func TestOfManyStartsOnAnAbsentDirectoryOneServesAndTheOthersSayInUse(t *testing.T) {
 	for range 20 {
 		path := filepath.Join(shortTempDir(t), "a", "b", "s")
 		outcomes := make(chan error)
@@ -200,7 +205,8 @@ func TestOfManyStartsOnAnAbsentFolderOneServesAndTheOthersSayInUse(t *testing.T)
 // needed.
 func TestListenLeavesTheUmaskAsItWas(t *testing.T) {
 	dir := shortTempDir(t)
-	listener, err := unixsocket.Listen(unixsocket.Socket{Path: filepath.Join(dir, "s"), Mode: 0o666})
+	listener, err := unixsocket.Listen(unixsocket.Socket{Path: filepath.Join(dir, "s"),
+		Mode: 0o666})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package unixsocket
 
 import (
 	"context"
+	"net"
 	"slices"
 
 	"google.golang.org/grpc/credentials"
@@ -37,10 +38,22 @@ func PeerOf(ctx context.Context) (Peer, bool) {
 	return info.Peer, ok
 }
 
-// peerAuthInfo carries a Peer from the handshake to the handlers.
+// ConnOf returns the connection that a request came over, as the server's listener accepted it; nil
+// when the request came another way than to a server with Credentials.
+func ConnOf(ctx context.Context) net.Conn {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return nil
+	}
+	info, _ := p.AuthInfo.(peerAuthInfo)
+	return info.conn
+}
+
+// peerAuthInfo carries a Peer and its connection from the handshake to the handlers.
 type peerAuthInfo struct {
 	credentials.CommonAuthInfo
 	Peer
+	conn net.Conn
 }
 
 // AuthType implements credentials.AuthInfo.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -22,17 +23,14 @@ var errNotUnixSocket = errors.New("not a Unix socket")
 
 // ServerHandshake implements credentials.TransportCredentials.
 func (peerCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	unixConn, ok := conn.(*net.UnixConn)
-	if !ok {
-		return nil, nil, errNotUnixSocket
-	}
-	peer, err := readPeer(unixConn)
+	peer, err := PeerOn(conn)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the peer's credentials: %w", err)
 	}
 	info := peerAuthInfo{
 		CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
 		Peer:           peer,
+		conn:           conn,
 	}
 	return conn, info, nil
 }
@@ -56,8 +54,15 @@ func (peerCredentials) Clone() credentials.TransportCredentials { return peerCre
 // OverrideServerName implements credentials.TransportCredentials.
 func (peerCredentials) OverrideServerName(string) error { return nil }
 
-func readPeer(conn *net.UnixConn) (Peer, error) {
-	raw, err := conn.SyscallConn()
+// PeerOn returns the process at the other end of a Unix socket.
+func PeerOn(conn net.Conn) (Peer, error) {
+	// another socket has no peer, and names one all the same
+	_, overUnix := conn.LocalAddr().(*net.UnixAddr)
+	unixConn, ok := conn.(syscall.Conn)
+	if !ok || !overUnix {
+		return Peer{}, errNotUnixSocket
+	}
+	raw, err := unixConn.SyscallConn()
 	if err != nil {
 		return Peer{}, err
 	}
@@ -88,7 +93,8 @@ func readPeerGroups(fd int) ([]uint32, error) {
 	groups := make([]uint32, 32)
 	for {
 		length := uint32(len(groups) * 4) // #nosec G115 -- at most maxGroups*4
-		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_PEERGROUPS,
+		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET,
+			unix.SO_PEERGROUPS,
 			uintptr(unsafe.Pointer(&groups[0])), uintptr(unsafe.Pointer(&length)), 0) // #nosec G103 -- what getsockopt(2) takes
 		switch {
 		case errno == 0:

@@ -21,7 +21,8 @@ func TestAPeerThatTheKernelDoesNotNameIsTurnedAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = closed.Close() // getsockopt fails on it, as where a security module denies it
-	for name, conn := range map[string]net.Conn{"not a Unix socket": pipe, "a denied SO_PEERCRED": closed} {
+	for name, conn := range map[string]net.Conn{"not a Unix socket": pipe,
+		"a denied SO_PEERCRED": closed} {
 		if _, _, err := unixsocket.Credentials().ServerHandshake(conn); err == nil {
 			t.Errorf("%s: the handshake succeeds", name)
 		}

@@ -84,7 +84,8 @@ func (v *Vault) Snapshot(t testing.TB) string {
 func (v *Vault) Restore(t testing.TB, snapshot string) {
 	t.Helper()
 	v.requireRaft(t)
-	answer := v.Call(t, v.RootToken, http.MethodPost, "sys/storage/raft/snapshot-force", snapshot, nil)
+	answer := v.Call(t, v.RootToken, http.MethodPost, "sys/storage/raft/snapshot-force", snapshot,
+		nil)
 	if answer.Status/100 != 2 {
 		t.Fatalf("restore a snapshot: %d %s", answer.Status, answer.Text)
 	}
@@ -125,7 +126,9 @@ func (p *process) setUpRaft(name string, patience int) error {
 	}
 	for _, step := range []func() error{
 		p.initialise, p.unseal,
-		func() error { return p.waitUntil(p.mountKV) }, func() error { return p.waitUntil(p.answers) }, p.enableAudit,
+		func() error {
+			return p.waitUntil(p.mountKV)
+		}, func() error { return p.waitUntil(p.answers) }, p.enableAudit,
 	} {
 		if err := step(); err != nil {
 			return err

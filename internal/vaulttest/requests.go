@@ -104,7 +104,8 @@ func (p *process) audited() ([]Request, error) {
 			return nil, fmt.Errorf("line %d: %w", len(requests)+1, err)
 		}
 		if line.Type == "request" && !slices.Contains(line.Auth.Policies, "root") {
-			requests = append(requests, Request{Operation: line.Request.Operation, Path: line.Request.Path})
+			requests = append(requests,
+				Request{Operation: line.Request.Operation, Path: line.Request.Path})
 		}
 	}
 }

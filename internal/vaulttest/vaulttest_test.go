@@ -43,7 +43,8 @@ func TestRequestsCountsWhatReachesVault(t *testing.T) {
 		if len(got) != 4 || got[0] != want || got[3] != want {
 			t.Fatalf("requests = %v, want 4 times %v", got, want)
 		}
-		if got := v.RequestsTo(t, "auth/approle/login"); len(got) == 0 || got[0].Operation != "update" {
+		if got := v.RequestsTo(t, "auth/approle/login"); len(got) == 0 ||
+			got[0].Operation != "update" {
 			t.Errorf("login requests = %v, want updates", got)
 		}
 		v.Mark(t)

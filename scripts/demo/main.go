@@ -1,6 +1,6 @@
-// Command demo shows secret-sidecar at work: it starts a Vault and the sidecar, runs the commands that a person
-// would, prints them with what they answered, and checks that each showed what it should. It exits 0 only then,
-// and leaves no process and no file behind.
+// Command demo shows secret-sidecar at work: it starts a Vault and the sidecar, runs the commands
+// that a person would, prints them with what they answered, and checks that each showed what it
+// should. It exits 0 only then, and leaves no process and no file behind.
 package main
 
 import (
@@ -19,7 +19,8 @@ import (
 const patience = 90 * time.Second
 
 func main() {
-	kind := flag.String("vault", "dev", "which Vault: dev (embedded in the sidecar) or real (a vault server)")
+	kind := flag.String("vault", "dev",
+		"which Vault: dev (embedded in the sidecar) or real (a vault server)")
 	binary := flag.String("binary", "bin/secret-sidecar", "the built secret-sidecar")
 	flag.Parse()
 	// A reader of the transcript that leaves early must not end the demo before it has cleaned up.
@@ -41,12 +42,13 @@ func run(ctx context.Context, kind, binary string) (err error) {
 	if err != nil {
 		return err
 	}
-	folder, err := os.MkdirTemp("", "secret-sidecar-demo-")
+	directory, err := os.MkdirTemp("", "secret-sidecar-demo-")
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
-	stage := &stage{folder: folder, program: program, socket: filepath.Join(folder, "sidecar.sock")}
+	defer func() { err = errors.Join(err, os.RemoveAll(directory)) }()
+	stage := &stage{directory: directory, program: program,
+		socket: filepath.Join(directory, "sidecar.sock")}
 	defer stage.clear()
 	switch kind {
 	case "dev":

@@ -33,15 +33,18 @@ func play(ctx context.Context, s *stage) error {
 		title string
 		show  func(ctx context.Context) error
 	}{
-		{"Test the connection", s.run([]string{"connections", "test", "default"}, `reach +PASSED`, `login +PASSED`)},
+		{"Test the connection", s.run([]string{"connections", "test", "default"}, `reach +PASSED`,
+			`login +PASSED`)},
 		{"Resolve a secret: it is read from Vault", s.resolve(firstValue, "SOURCE_VAULT", 1)},
 		{"Resolve it again: it comes from the cache", s.resolve(firstValue, "SOURCE_CACHE", 1)},
 		{"Rotate it in Vault", s.rotate},
-		{"Still the old value, for as long as the cached copy is fresh", s.resolve(firstValue, "SOURCE_CACHE", 1)},
+		{"Still the old value, for as long as the cached copy is fresh",
+			s.resolve(firstValue, "SOURCE_CACHE", 1)},
 		{"Invalidate it", s.run([]string{"invalidate", reference}, `^dropped 1 cached secret\n$`)},
 		{"The new value", s.resolve(secondValue, "SOURCE_VAULT", 2)},
 		{"Several at once, each with its own outcome", s.batch},
-		{"A path that tries to get out is refused", s.refuse([]string{"resolve", "secret/data/../../sys/mounts"}, `INVALID_PATH`)},
+		{"A path that tries to get out is refused",
+			s.refuse([]string{"resolve", "secret/data/../../sys/mounts"}, `INVALID_PATH`)},
 	}
 	for i, scene := range scenes {
 		fmt.Printf("\n# %d. %s\n", i+1, scene.title)
@@ -78,10 +81,12 @@ func (s *stage) run(args []string, patterns ...string) func(context.Context) err
 
 func (s *stage) resolve(value, source string, version int) func(context.Context) error {
 	return s.run([]string{"resolve", reference, "--output", "json"},
-		fmt.Sprintf(`"value": %q`, value), fmt.Sprintf(`"source": %q`, source), fmt.Sprintf(`"version": %d\b`, version))
+		fmt.Sprintf(`"value": %q`, value), fmt.Sprintf(`"source": %q`, source),
+		fmt.Sprintf(`"version": %d\b`, version))
 }
 
-// refuse is a scene: the command has to fail with exit code 1 and an error that matches the patterns.
+// refuse is a scene: the command has to fail with exit code 1 and an error that matches the
+// patterns.
 func (s *stage) refuse(args []string, patterns ...string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		fmt.Println("$ secret-sidecar", strings.Join(args, " "))
@@ -98,8 +103,10 @@ func (s *stage) refuse(args []string, patterns ...string) func(context.Context) 
 
 // rotate writes a new version of the secret straight to Vault, as an operator would.
 func (s *stage) rotate(ctx context.Context) error {
-	fmt.Printf("$ curl -H 'X-Vault-Token: ...' -d '{\"data\": {%q: %q}}' %s/v1/%s\n", secretKey, secondValue, s.vault.address, secretAPI)
-	answer, err := s.vault.do(ctx, http.MethodPost, secretAPI, map[string]any{"data": map[string]any{secretKey: secondValue}})
+	fmt.Printf("$ curl -H 'X-Vault-Token: ...' -d '{\"data\": {%q: %q}}' %s/v1/%s\n", secretKey,
+		secondValue, s.vault.address, secretAPI)
+	answer, err := s.vault.do(ctx, http.MethodPost, secretAPI,
+		map[string]any{"data": map[string]any{secretKey: secondValue}})
 	if err != nil {
 		return err
 	}
@@ -116,7 +123,8 @@ func (s *stage) batch(ctx context.Context) error {
 	if err := printJSON(request); err != nil {
 		return err
 	}
-	conn, err := grpc.NewClient("unix:"+s.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("unix:"+s.socket,
+		grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return err
 	}
@@ -131,7 +139,8 @@ func (s *stage) batch(ctx context.Context) error {
 	}
 	results := answer.GetResults()
 	if len(results) != 3 || results[0].GetSecret().GetValue() != secondValue ||
-		results[1].GetError().GetReason() != "KEY_NOT_FOUND" || results[2].GetError().GetReason() != "SECRET_NOT_FOUND" {
+		results[1].GetError().GetReason() != "KEY_NOT_FOUND" ||
+		results[2].GetError().GetReason() != "SECRET_NOT_FOUND" {
 		return errors.New("the batch should have the value, KEY_NOT_FOUND and SECRET_NOT_FOUND")
 	}
 	return nil

@@ -26,9 +26,10 @@ type process struct {
 	log  *lockedBuffer // what it wrote, but to stdout if that is looked at
 }
 
-// startProcess starts the program with nothing but the given environment. What it prints goes to stdout; nil
-// keeps it with the log.
-func startProcess(name string, stdout io.Writer, env []string, program string, args ...string) (*process, error) {
+// startProcess starts the program with nothing but the given environment. What it prints goes to
+// stdout; nil keeps it with the log.
+func startProcess(name string, stdout io.Writer, env []string, program string,
+	args ...string) (*process, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	p := &process{name: name, stop: stop, done: make(chan struct{}), log: &lockedBuffer{}}
 	command := exec.CommandContext(ctx, program, args...)

@@ -15,10 +15,10 @@ import (
 
 // stage is what the demo plays on: a Vault, and a sidecar that has logged in to it.
 type stage struct {
-	folder  string // private; for the socket and the files
-	program string // secret-sidecar
-	socket  string
-	vault   vault
+	directory string // private; for the socket and the files
+	program   string // secret-sidecar
+	socket    string
+	vault     vault
 
 	processes []*process
 }
@@ -34,7 +34,8 @@ func (s *stage) clear() {
 
 var welcomeLine = regexp.MustCompile(`(?s)Vault address +(\S+)\n +Root token +(\S+)\n`)
 
-// startDev runs `secret-sidecar dev`, which brings its own Vault, and reads where that is from what it prints.
+// startDev runs `secret-sidecar dev`, which brings its own Vault, and reads where that is from what
+// it prints.
 func (s *stage) startDev(ctx context.Context) error {
 	printed := &lockedBuffer{}
 	dev, err := startProcess("secret-sidecar dev", printed, s.environment(), s.program,
@@ -56,7 +57,8 @@ func (s *stage) startDev(ctx context.Context) error {
 	return nil
 }
 
-// startReal runs a Vault server, sets it up, and runs `secret-sidecar serve` with a configuration file.
+// startReal runs a Vault server, sets it up, and runs `secret-sidecar serve` with a configuration
+// file.
 func (s *stage) startReal(ctx context.Context) error {
 	if err := s.startVault(ctx); err != nil {
 		return err
@@ -69,7 +71,8 @@ func (s *stage) startReal(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	sidecar, err := startProcess("secret-sidecar serve", nil, s.environment(), s.program, "serve", "--config", file)
+	sidecar, err := startProcess("secret-sidecar serve", nil, s.environment(), s.program, "serve",
+		"--config", file)
 	if err != nil {
 		return err
 	}
@@ -90,8 +93,10 @@ func (s *stage) startVault(ctx context.Context) error {
 		return err
 	}
 	s.vault = vault{address: "http://" + address, token: rand.Text()}
-	env := append(s.environment(), "VAULT_DEV_ROOT_TOKEN_ID="+s.vault.token, "VAULT_DEV_LISTEN_ADDRESS="+address)
-	server, err := startProcess("vault server", nil, env, program, "server", "-dev", "-dev-no-store-token")
+	env := append(s.environment(), "VAULT_DEV_ROOT_TOKEN_ID="+s.vault.token,
+		"VAULT_DEV_LISTEN_ADDRESS="+address)
+	server, err := startProcess("vault server", nil, env, program, "server", "-dev",
+		"-dev-no-store-token")
 	if err != nil {
 		return err
 	}
@@ -111,8 +116,8 @@ func (s *stage) startVault(ctx context.Context) error {
 	return nil
 }
 
-// findVault returns the Vault to run: the one that VAULT_BINARY names, the one that `make` built, or the one on
-// PATH.
+// findVault returns the Vault to run: the one that VAULT_BINARY names, the one that `make` built,
+// or the one on PATH.
 func findVault() (string, error) {
 	if named := os.Getenv("VAULT_BINARY"); named != "" {
 		return named, nil
@@ -138,12 +143,14 @@ func freeAddress() (string, error) {
 }
 
 func (s *stage) writeConfig(roleID, secretID string) (file string, err error) {
-	secretIDFile := filepath.Join(s.folder, "secret_id")
+	secretIDFile := filepath.Join(s.directory, "secret_id")
 	if err := os.WriteFile(secretIDFile, []byte(secretID+"\n"), 0o600); err != nil {
 		return "", err
 	}
-	file = filepath.Join(s.folder, "config.yaml")
-	text := fmt.Sprintf("socket: {path: %q}\nconnections:\n  - name: default\n    scope: platform\n    address: %s\n    role_id: %s\n    secret_id_file: %q\n",
+	file = filepath.Join(s.directory, "config.yaml")
+	text := fmt.Sprintf(
+		"socket: {path: %q}\nconnections:\n  - name: default\n    scope: platform\n    address: "+
+			"%s\n    role_id: %s\n    secret_id_file: %q\n",
 		s.socket, s.vault.address, roleID, secretIDFile)
 	return file, os.WriteFile(file, []byte(text), 0o600)
 }
@@ -152,7 +159,7 @@ func (s *stage) writeConfig(roleID, secretID string) (file string, err error) {
 func (s *stage) environment() []string {
 	return []string{
 		"PATH=" + os.Getenv("PATH"),
-		"HOME=" + s.folder,
+		"HOME=" + s.directory,
 		"TMPDIR=" + os.TempDir(),
 		"SECRET_SIDECAR_SOCKET=" + s.socket,
 	}

@@ -20,7 +20,8 @@ func (v vault) do(ctx context.Context, method, path string, body any) ([]byte, e
 	if err != nil {
 		return nil, err
 	}
-	request, err := http.NewRequestWithContext(ctx, method, v.address+"/v1/"+path, bytes.NewReader(text))
+	request, err := http.NewRequestWithContext(ctx, method, v.address+"/v1/"+path,
+		bytes.NewReader(text))
 	if err != nil {
 		return nil, err
 	}
@@ -35,7 +36,8 @@ func (v vault) do(ctx context.Context, method, path string, body any) ([]byte, e
 		return nil, err
 	}
 	if response.StatusCode >= 300 {
-		return nil, fmt.Errorf("vault answered %s to %s %s: %s", response.Status, method, path, answer)
+		return nil, fmt.Errorf("vault answered %s to %s %s: %s", response.Status, method, path,
+			answer)
 	}
 	return answer, nil
 }
@@ -62,7 +64,8 @@ const policy = `
 path "secret/data/*" { capabilities = ["read"] }
 path "sys/mounts" { capabilities = ["read"] }`
 
-// setUp makes an AppRole that may read the KV mount, with the demo's secret in it, and returns its credentials.
+// setUp makes an AppRole that may read the KV mount, with the demo's secret in it, and returns its
+// credentials.
 func (v vault) setUp(ctx context.Context) (roleID, secretID string, err error) {
 	const role = "auth/approle/role/secret-sidecar"
 	steps := []struct {

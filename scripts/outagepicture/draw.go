@@ -32,11 +32,13 @@ func picture(moments []moment) chart.Picture {
 	return chart.Picture{
 		Alt: "Three charts over the seconds before, in and after an outage of Vault:" +
 			" what workers get, how long they wait, and how old the values are",
-		X:    axis,
-		Band: chart.Band{From: outageBegins.Seconds(), To: outageEnds.Seconds(), Name: "Vault is away"},
+		X: axis,
+		Band: chart.Band{From: outageBegins.Seconds(), To: outageEnds.Seconds(),
+			Name: "Vault is away"},
 		Panels: []chart.Panel{
 			{
-				Title: "What workers get", Unit: "values a second", Height: answersHeight, Stacked: true,
+				Title: "What workers get", Unit: "values a second", Height: answersHeight,
+				Stacked: true,
 				Lines: []chart.Line{
 					line("refused", "error", chart.Failed, chart.Solid),
 					line("read from Vault", "vault", chart.VaultItself, chart.Solid),

@@ -50,7 +50,8 @@ func ask(ctx context.Context, client secretsidecarv1.SecretServiceClient) {
 			return
 		case <-tick.C:
 		}
-		request := &secretsidecarv1.ResolveRequest{Path: "secret/data/" + secretName(rand.IntN(secrets)) + "/key"}
+		request := &secretsidecarv1.ResolveRequest{Path: "secret/data/" +
+			secretName(rand.IntN(secrets)) + "/key"}
 		if n%insistEvery == 0 {
 			request.MaxStale = durationpb.New(0)
 		}

@@ -22,7 +22,8 @@ const (
 func main() {
 	binary := flag.String("binary", "bin/secret-sidecar", "the sidecar")
 	file := flag.String("picture", "docs/observability/outage.svg", "the file to draw into")
-	redraw := flag.Bool("draw", false, "draw the numbers of an earlier play again, and play nothing")
+	redraw := flag.Bool("draw", false,
+		"draw the numbers of an earlier play again, and play nothing")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	var err error
@@ -41,17 +42,17 @@ func main() {
 
 // play runs the play, and keeps what is to be drawn of it.
 func play(ctx context.Context, binary, file string) error {
-	folder, err := os.MkdirTemp("", "ss")
+	directory, err := os.MkdirTemp("", "ss")
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.RemoveAll(folder) }()
+	defer func() { _ = os.RemoveAll(directory) }()
 	vault, err := startVault(ctx)
 	if err != nil {
 		return err
 	}
 	defer vault.leave()
-	sidecar, err := startSidecar(ctx, binary, folder, vault)
+	sidecar, err := startSidecar(ctx, binary, directory, vault)
 	if err != nil {
 		return err
 	}

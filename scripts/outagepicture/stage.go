@@ -37,7 +37,8 @@ type vault struct {
 func startVault(ctx context.Context) (*vault, error) {
 	v := &vault{Vault: devvault.New(devvault.Options{}), address: "127.0.0.1:0"}
 	var err error
-	if v.roleID, v.secretID, err = v.SetupAppRole("worker", `path "secret/*" { capabilities = ["read"] }`); err != nil {
+	if v.roleID, v.secretID, err = v.SetupAppRole("worker",
+		`path "secret/*" { capabilities = ["read"] }`); err != nil {
 		return nil, err
 	}
 	for i := range secrets {
@@ -78,14 +79,14 @@ type sidecar struct {
 	socket, metrics string
 }
 
-func startSidecar(ctx context.Context, binary, folder string, v *vault) (*sidecar, error) {
-	s := &sidecar{socket: filepath.Join(folder, "s.sock")}
+func startSidecar(ctx context.Context, binary, directory string, v *vault) (*sidecar, error) {
+	s := &sidecar{socket: filepath.Join(directory, "s.sock")}
 	port, err := freePort(ctx)
 	if err != nil {
 		return nil, err
 	}
 	s.metrics = "http://localhost:" + port + "/metrics"
-	config := filepath.Join(folder, "config.yaml")
+	config := filepath.Join(directory, "config.yaml")
 	text := fmt.Sprintf(`socket: {path: %s}
 connections:
   - name: prod
@@ -97,8 +98,10 @@ connections:
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	s.command = exec.CommandContext(ctx, binary, "serve", "--config", config, "--log-format", "text")
-	s.command.Env = append(os.Environ(), "OTEL_METRICS_EXPORTER=prometheus", "OTEL_EXPORTER_PROMETHEUS_PORT="+port)
+	s.command = exec.CommandContext(ctx, binary, "serve", "--config", config, "--log-format",
+		"text")
+	s.command.Env = append(os.Environ(), "OTEL_METRICS_EXPORTER=prometheus",
+		"OTEL_EXPORTER_PROMETHEUS_PORT="+port)
 	s.command.Stderr = os.Stderr
 	s.command.Cancel = func() error { return s.command.Process.Signal(syscall.SIGTERM) }
 	if err := s.command.Start(); err != nil {
@@ -129,7 +132,8 @@ func (s *sidecar) awaitLogin(ctx context.Context) error {
 	defer func() { _ = channel.Close() }()
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	watch, err := healthpb.NewHealthClient(channel).Watch(ctx, &healthpb.HealthCheckRequest{}, grpc.WaitForReady(true))
+	watch, err := healthpb.NewHealthClient(channel).Watch(ctx, &healthpb.HealthCheckRequest{},
+		grpc.WaitForReady(true))
 	for err == nil {
 		var answer *healthpb.HealthCheckResponse
 		if answer, err = watch.Recv(); answer.GetStatus() == healthpb.HealthCheckResponse_SERVING {
@@ -140,7 +144,8 @@ func (s *sidecar) awaitLogin(ctx context.Context) error {
 }
 
 func dial(socket string) (*grpc.ClientConn, error) {
-	return grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	return grpc.NewClient("unix://"+socket,
+		grpc.WithTransportCredentials(insecure.NewCredentials()))
 }
 
 // end stops the sidecar and waits.

@@ -137,7 +137,8 @@ func TestOneFailedRenewalNeverEndsAToken(t *testing.T) {
 				cfg := w.role(`{"token_policies":"app","token_ttl":"60s"}`)
 				c := w.open(cfg)
 				mustRead(t, c)
-				// From here on every login is rejected. The token may be renewed for as long as anybody likes.
+				// From here on every login is rejected. The token may be renewed for as long as
+				// anybody likes.
 				w.do("POST", "auth/approle/role/app/secret-id/destroy", fmt.Sprintf(`{"secret_id":%q}`, cfg.SecretID.Value.Reveal()))
 				w.failing(way, renewPath)
 				for w.count(renewCall) == 0 {

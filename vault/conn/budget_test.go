@@ -16,7 +16,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
-// Vault counts rejections until 15 minutes have passed since the last one, and locks the role at the fifth.
+// Vault counts rejections until 15 minutes have passed since the last one, and locks the role at
+// the fifth.
 func TestARoleIsNeverLockedByTheSidecarsOwnRetries(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		good := w.role(anHour)

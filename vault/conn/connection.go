@@ -1,5 +1,21 @@
-// Package conn is one connection to one Vault: it reads secrets with the token that vault/login keeps, through one
-// circuit breaker, tells how it is, and tests itself. It knows nothing of caches, callers or gRPC.
+// Package conn is one connection to one Vault: it reads secrets with the token that package login
+// keeps, through one circuit breaker, reports its state, and tests itself. It knows nothing of
+// caches, callers or gRPC.
+//
+// What it promises:
+//
+//   - A read costs one request. A token that Vault does not know costs one login shared by all who
+//     met it, and a denial one fresh login, at most one a minute.
+//   - An outage is cheap, and no larger than it is. The breaker lets out one read per pause; every
+//     other read fails at once and says when to retry. A failed login stops no read while the token
+//     lives.
+//   - Vault is not flooded. A bounded number of reads is in progress; others queue for half of the
+//     timeout at most.
+//   - One function decides the state (board.observe), from the login, the breaker and the denials.
+//
+// How it works. A Connection owns a vault.Client, a login.Source and a breaker.Breaker, and loops
+// that end with Close: the board (status.go), the idle probe (probe.go) and the watch of the TLS
+// files (tls.go). Reads (read.go) and tests (test.go) run on their callers' goroutines.
 package conn
 
 import (
@@ -21,18 +37,19 @@ import (
 const (
 	// DefaultTimeout is what a Timeout of zero stands for.
 	DefaultTimeout = 10 * time.Second
-	// maxConcurrentReads is how many reads are on their way to one Vault at once; more wait.
+	// maxConcurrentReads bounds the reads in progress at one Vault; more wait in a queue of ours,
+	// where they cost Vault nothing.
 	maxConcurrentReads = 64
 )
 
-// Settings say which Vault to talk to, and as whom. They are comparable: connections with equal Settings may share one
-// token and what was read with it, and those with different ones may not.
+// Settings say which Vault to talk to, and as whom. They are comparable: connections with equal
+// Settings may share a token and what was read with it, connections with different ones may not.
 type Settings struct {
 	vault.Endpoint
 	login.Role
 }
 
-// Config is Settings, and how to go about it.
+// Config is Settings and how to use them.
 type Config struct {
 	Settings
 	vault.Options
@@ -41,21 +58,22 @@ type Config struct {
 	Name string
 	// Timeout bounds one whole operation against Vault, waiting for a login included; 0 is 10 s.
 	Timeout time.Duration
-	// Logger gets state changes at info, warn and error, and calls at debug level; never a credential or a
-	// secret. Nil discards.
+	// Logger gets state changes at info, warn and error, and calls at debug level; never a
+	// credential or a secret. Nil discards.
 	Logger *slog.Logger
 	// Budget is the login budget; share one in a process. Nil is one of the connection's own.
 	Budget *login.Budget
-	// OnChange is called after the Status changed, from one goroutine, with no lock held. It must return soon
-	// and must not call Close. Nil is nothing.
+	// OnChange is called after the Status changed, from one goroutine, with no lock held. It must
+	// return soon and must not call Close. Nil is allowed.
 	OnChange func()
-	// OnLoginRejected is told when Vault has rejected a login of the connection's own, or the login budget has refused
-	// one. It must return at once. Nil is told nothing.
+	// OnLoginRejected is called when Vault rejects a login of this connection, or the login budget
+	// refuses one. It must return at once. Nil is allowed.
 	OnLoginRejected func()
-	// LookUpSecretID makes the connection ask Vault once when a new secret_id expires: see Status.SecretIDExpiresAt.
+	// LookUpSecretID makes the connection ask Vault once when a new secret_id expires: see
+	// Status.SecretIDExpiresAt.
 	LookUpSecretID bool
 
-	// For tests in a bubble, where inotify does not work.
+	// For tests in a synctest bubble, where inotify does not work.
 	watch func(ctx context.Context, changed func())
 }
 
@@ -86,13 +104,14 @@ type Connection struct {
 	loops     sync.WaitGroup     // the board, the idle probe, the TLS files' watch, tests
 }
 
-// Format prints a Connection as its name, whatever the verb: fmt would print the credentials in its fields.
+// Format prints a Connection as its name, whatever the verb: fmt would print the credentials in its
+// fields.
 func (c *Connection) Format(f fmt.State, _ rune) {
 	_, _ = fmt.Fprintf(f, "vault connection %q", c.name)
 }
 
-// Open checks cfg and starts to log in; it does not wait for Vault. Its errors are mistakes in cfg, and
-// hold no credential; vault.ErrAddressNotAllowed is one.
+// Open checks cfg and starts to log in, without waiting for Vault. Its errors are mistakes in cfg,
+// such as vault.ErrAddressNotAllowed, and hold no credential.
 func Open(cfg Config) (*Connection, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -145,7 +164,7 @@ func (c *Connection) loginConfig(cfg Config) login.Config {
 	}
 }
 
-// breakerChanged lets the login try what an outage has put off, and the status show an outage.
+// breakerChanged makes the login try what an outage has delayed, and the status show an outage.
 func (c *Connection) breakerChanged() {
 	c.login.Wake()
 	c.board.wake()
@@ -163,25 +182,27 @@ func (c *Connection) SetTimeout(timeout time.Duration) {
 	c.timeout.Store(int64(timeout))
 }
 
-// Reload reads the credential and TLS files anew: nobody may have told of a change. It does not wait.
+// Reload reads the credential and TLS files again, in case no watch reported a change. It does not
+// wait.
 func (c *Connection) Reload() {
 	c.login.Reload()
 	notify(c.tlsChanged)
 }
 
-// WaitReady returns nil after the first login. Errors: vault.ErrLoginRejected as soon as Vault rejects the
-// credentials, vault.ErrClosed, or ctx's.
+// WaitReady returns nil after the first login. Errors: vault.ErrLoginRejected as soon as Vault
+// rejects the credentials, vault.ErrClosed, or ctx's.
 func (c *Connection) WaitReady(ctx context.Context) error { return c.login.WaitReady(ctx) }
 
-// RenewLogin logs in anew, with the newest credentials and TLS files: see login.Source.Renew.
+// RenewLogin logs in again, with the newest credentials and TLS files: see login.Source.Renew.
 func (c *Connection) RenewLogin(ctx context.Context) error {
 	notify(c.tlsChanged)
 	return c.login.Renew(ctx)
 }
 
-// Close stops the connection: Reads that wait for a login fail with vault.ErrClosed, Tests are cut off, tokens are revoked,
-// idle HTTP connections are closed. What is not done when ctx ends is given up. Afterwards none of the connection's
-// goroutines runs. Let Reads end first: their token is revoked. Further calls do nothing and return nil.
+// Close stops the connection: Reads that wait for a login fail with vault.ErrClosed, Tests are cut
+// off, tokens are revoked, idle HTTP connections are closed. It gives up what is not done when ctx
+// ends. Afterwards none of the connection's goroutines runs. Let Reads end first, because their
+// token is revoked. Further calls do nothing and return nil.
 func (c *Connection) Close(ctx context.Context) error {
 	var err error
 	c.closeOnce.Do(func() { err = c.shutdown(ctx) })
@@ -195,11 +216,11 @@ func (c *Connection) shutdown(ctx context.Context) error {
 	c.stop()
 	defer c.vault.CloseIdle()
 	err := c.login.Close(ctx)
-	c.loops.Wait() // tests end at once and give their token back, within 2 s
+	c.loops.Wait() // tests end at once and revoke their token, within 2 s
 	return err
 }
 
-// begin runs a loop that Close waits for; it reports false, and does not, after Close.
+// begin runs a loop that Close waits for. After Close it does nothing and returns false.
 func (c *Connection) begin(loop func()) bool {
 	c.closing.Lock()
 	defer c.closing.Unlock()
@@ -220,8 +241,9 @@ func isClosed(done <-chan struct{}) bool {
 	}
 }
 
-// operation bounds ctx by the connection's timeout, with a cause that tells it from the caller's own deadline. A
-// caller that allows about the same time gets ours just before its own, so that a silent Vault is seen as one.
+// operation bounds ctx by the connection's timeout, with a cause that tells it from the caller's
+// own deadline. When the caller allows about the same time, ours ends just before, so that a silent
+// Vault is recognised as one.
 func (c *Connection) operation(ctx context.Context) (context.Context, context.CancelFunc) {
 	timeout := c.Timeout()
 	end := time.Now().Add(timeout)

@@ -11,13 +11,14 @@ import (
 )
 
 const (
-	// denialShownFor is how long a denial is shown that nobody meets again.
+	// denialShownFor is how long a denial is shown after the last time that a worker met it.
 	denialShownFor = 5 * time.Minute
 	// denialLoggedEvery keeps workers that go on asking from filling the log.
 	denialLoggedEvery = time.Minute
 )
 
-// denials remember that Vault denies reads, for people who look at the connection: only the workers see the errors.
+// denials remember that Vault denies reads, for the people who look at the connection. Without them
+// only the workers would see the errors.
 type denials struct {
 	mu     sync.Mutex
 	path   string    // of the last denial; empty is none. Guarded by mu, like all below.
@@ -26,7 +27,7 @@ type denials struct {
 	logged rate.Sometimes
 }
 
-// denied notes a final denial, and returns it.
+// denied records a final denial, and returns it.
 func (c *Connection) denied(token *vault.Token, path string, denial error) error {
 	d := &c.denials
 	d.mu.Lock()
@@ -42,7 +43,7 @@ func (c *Connection) denied(token *vault.Token, path string, denial error) error
 	return denial
 }
 
-// allowed notes that the path can be read.
+// allowed records that the path can be read.
 func (d *denials) allowed(path string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

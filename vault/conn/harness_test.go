@@ -22,8 +22,8 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
-// world is a Vault inside a bubble, where sockets do not work: devvault behind a RoundTripper, on the bubble's
-// clock.
+// world is a Vault inside a bubble, where sockets do not work: devvault behind a RoundTripper, on
+// the bubble's clock.
 type world struct {
 	t    *testing.T
 	dev  *devvault.Vault

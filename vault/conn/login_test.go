@@ -568,7 +568,8 @@ func TestAClockThatJumpsAheadCostsOneLogin(t *testing.T) {
 		c := w.open(w.role(anHour))
 		mustRead(t, c)
 		logins := w.count(loginCall)
-		// Frozen as in a suspended machine: no time-out ends a call, and everything that was due is overdue at once.
+		// Frozen as in a suspended machine: no time-out ends a call, and everything that was due is
+		// overdue at once.
 		thaw := time.Now().Add(12 * time.Hour)
 		w.breakWith(func(req *http.Request) (*http.Response, error) {
 			if !time.Now().Before(thaw) {

@@ -6,14 +6,14 @@ import (
 )
 
 const (
-	// versionedFor is how long a mount is known to be of KV version 2.
+	// versionedFor is how long a mount is remembered as KV version 2.
 	versionedFor = time.Minute
 	// maxVersioned bounds the memory; paths come from callers.
 	maxVersioned = 1024
 )
 
-// mountMemory knows mounts of KV version 2, so that a secret that is missing in one costs no question. That a mount is
-// of another kind is not remembered: it may be upgraded at any time.
+// mountMemory remembers mounts of KV version 2, so that a secret missing in one costs no lookup. It
+// does not remember other mounts, because they may be upgraded at any time.
 type mountMemory struct {
 	mu    sync.Mutex
 	until map[string]time.Time // by mount path with a trailing slash; guarded by mu

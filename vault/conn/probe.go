@@ -7,12 +7,12 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
-// idleProbePause is how long after the last sign of an outage the connection asks by itself. While somebody asks for
-// secrets, there are signs more often, and their reads are the probes: those say more.
+// idleProbePause is how long after the last sign of an outage the connection asks by itself. While
+// somebody asks for secrets, their reads are the probes: they come more often and say more.
 const idleProbePause = 10 * time.Second
 
-// probeIdle asks Vault whether it is well again in an outage in which nobody asks for secrets, so that the state shows
-// the end of it. It runs until ctx ends.
+// probeIdle asks Vault whether it is back, in an outage during which nobody asks for secrets, so
+// that the state shows the end. It runs until ctx ends.
 func (c *Connection) probeIdle(ctx context.Context) {
 	for {
 		select {
@@ -30,7 +30,7 @@ func (c *Connection) probeIdle(ctx context.Context) {
 	}
 }
 
-// probeAt returns when to probe, when the last time was probed; the zero time is never.
+// probeAt returns when to probe next; the zero time means never.
 func (c *Connection) probeAt(probed time.Time) time.Time {
 	at, failure := c.breaker.Failure()
 	switch {

@@ -13,20 +13,23 @@ import (
 
 const (
 	doingRead = "read the secret"
-	// lagAge is how old a token is before no node of Vault lags so far behind that it does not know it yet.
+	// lagAge is the age from which every node of Vault should know a token.
 	lagAge = 10 * time.Second
-	// maxReplacements bounds a Read whose token is replaced under it; one is usual.
+	// maxReplacements bounds how often the token of one Read may be replaced under it; once is
+	// usual.
 	maxReplacements = 3
-	// lagPatience is how long a read waits for a node to know a new token; firstLagPause begins the pauses, which double.
+	// lagPatience is how long a read waits for a node to learn of a new token. firstLagPause is the
+	// first pause; each one doubles.
 	lagPatience   = time.Second
 	firstLagPause = 50 * time.Millisecond
-	// mountPatience bounds a question on the side.
+	// mountPatience bounds the lookup of a mount, which a read can do without.
 	mountPatience = 2 * time.Second
-	// trialPatience is how long a read waits for another one whose answer may end an outage.
+	// trialPatience is how long a read waits for another one that may end an outage.
 	trialPatience = time.Second
 )
 
-// Admit returns nil when a Read of the path may go out now, and while it would fail fast its error, with RetryAfter.
+// Admit returns nil when a Read of the path may go out now. While it would fail fast, Admit returns
+// its error, with RetryAfter.
 func (c *Connection) Admit(path string) error {
 	state := c.login.State()
 	now := time.Now()
@@ -39,15 +42,15 @@ func (c *Connection) Admit(path string) error {
 	if err := state.Refusal(now); vault.Outage(err) {
 		return err
 	}
-	return nil // there is a login to wait for, or a reason that Read gives
+	return nil // a login to wait for, or a reason that Read gives
 }
 
-// Read reads one version of the KV v2 secret at a Reference's Path; version 0 is the latest. A token that
-// Vault does not know costs one login shared by all who met it, and a denial one fresh login, at most one a
-// minute, before it is final.
+// Read reads one version of the KV v2 secret at a Reference's Path; version 0 is the latest. A
+// token that Vault does not know costs one login shared by all who met it, and a denial one fresh
+// login, at most one a minute, before it is final.
 //
-// Errors: those of vault.Client.Read but vault.ErrInvalidToken; those of login.Source.Token when there is no token;
-// ctx's own when it ended before Config.Timeout.
+// Errors: those of vault.Client.Read but vault.ErrInvalidToken; those of login.Source.Token when
+// there is no token; ctx's own when it ended before Config.Timeout.
 func (c *Connection) Read(ctx context.Context, path string, version uint32) (*vault.Secret, error) {
 	ctx, cancel := c.operation(ctx)
 	defer cancel()
@@ -65,7 +68,8 @@ func (c *Connection) Read(ctx context.Context, path string, version uint32) (*va
 	return secret, err
 }
 
-// readAgain reads with a token that Vault has not known a moment ago, for the node may only lag, and then with others.
+// readAgain reads with a token that Vault did not know a moment ago, because the node may only lag,
+// and then with newer tokens.
 func (c *Connection) readAgain(ctx context.Context, token *vault.Token, path string, version uint32) (*vault.Secret, error) {
 	for range maxReplacements {
 		secret, err := c.readPatiently(ctx, token, path, version)
@@ -86,8 +90,8 @@ func (c *Connection) readAgain(ctx context.Context, token *vault.Token, path str
 		"several Vaults or a standby that lags perhaps: the tokens that it grants are not known to it"}
 }
 
-// readPatiently reads with a token that Vault has not known a moment ago; its first try comes after a pause. A token that
-// Vault has known before was more likely revoked.
+// readPatiently retries with a token that Vault did not know a moment ago, after a pause. A token
+// that Vault has known before was more likely revoked, and is not retried.
 func (c *Connection) readPatiently(ctx context.Context, token *vault.Token, path string, version uint32) (*vault.Secret, error) {
 	err := error(&vault.CallError{Sentinel: vault.ErrInvalidToken, Doing: doingRead})
 	patience := lagPatience
@@ -106,7 +110,8 @@ func (c *Connection) readPatiently(ctx context.Context, token *vault.Token, path
 	return nil, err
 }
 
-// readAfterDenial reads once more when there is, or comes to be, a newer token: its role may have got another policy.
+// readAfterDenial reads once more when there is a newer token, or comes to be one: its role may
+// have got another policy.
 func (c *Connection) readAfterDenial(ctx context.Context, token *vault.Token, path string, version uint32, denial error) (*vault.Secret, error) {
 	switch err := c.login.Reject(ctx, token, true); {
 	case vault.Outage(err):
@@ -140,7 +145,7 @@ func (c *Connection) readWith(ctx context.Context, token *vault.Token, path stri
 	return secret, err
 }
 
-// readInTurn reads when it is the read's turn, and the breaker lets it through.
+// readInTurn reads when a slot is free and the breaker allows it.
 func (c *Connection) readInTurn(ctx context.Context, token *vault.Token, path string, version uint32) (*vault.Secret, error) {
 	if err := c.awaitTurn(ctx); err != nil {
 		return nil, err
@@ -155,7 +160,8 @@ func (c *Connection) readInTurn(ctx context.Context, token *vault.Token, path st
 	return secret, err
 }
 
-// allow asks the breaker to let a read through. While a read is under way that may close the circuit it waits a moment.
+// allow asks the breaker to let a read through. It waits a moment for a read in progress that may
+// close the circuit.
 func (c *Connection) allow(ctx context.Context, path string) (breaker.Call, error) {
 	for end := time.Now().Add(trialPatience); ; {
 		call, err := c.breaker.Allow(keyOf(path))
@@ -166,7 +172,7 @@ func (c *Connection) allow(ctx context.Context, path string) (breaker.Call, erro
 	}
 }
 
-// awaitTrial waits for what may close a circuit, and reports whether that may have come.
+// awaitTrial waits for a trial that may close a circuit, and reports whether one ended.
 func awaitTrial(ctx context.Context, open *breaker.OpenError, patience time.Duration) bool {
 	if patience <= 0 || open.Trial == nil && !open.Soon {
 		return false
@@ -185,13 +191,15 @@ func awaitTrial(ctx context.Context, open *breaker.OpenError, patience time.Dura
 	return false
 }
 
-// keyOf groups paths by their mount, as well as it can be told: a mount may hold several segments called data.
+// keyOf groups paths by mount, as well as the path tells: a mount may have several segments called
+// data.
 func keyOf(path string) breaker.Key {
 	mount, _, _ := strings.Cut(path, "/data/")
 	return breaker.Key{Group: mount, Name: path}
 }
 
-// explainNotFound returns vault.ErrNotKVv2 when Vault says that the path is another engine's, and else err.
+// explainNotFound returns vault.ErrNotKVv2 when Vault says that the path is another engine's, and
+// else err.
 func (c *Connection) explainNotFound(ctx context.Context, token *vault.Token, path string, err error) error {
 	if err != vault.ErrNothing || c.mounts.isVersioned(path) { //nolint:errorlint // the very same: what wraps it says more
 		return err
@@ -200,7 +208,7 @@ func (c *Connection) explainNotFound(ctx context.Context, token *vault.Token, pa
 	defer cancel()
 	mount, asked := c.vault.MountOf(asking, token.ID, path)
 	switch {
-	case asked != nil: // a question on the side, whose failure is nobody's outage
+	case asked != nil: // the read does not depend on this lookup, so its failure is no outage
 		c.log.Debug("cannot ask which secrets engine answers", vault.DebugAttrs(asked)...)
 		return err
 	case mount.KVVersion != 2:
@@ -210,8 +218,8 @@ func (c *Connection) explainNotFound(ctx context.Context, token *vault.Token, pa
 	return err
 }
 
-// awaitTurn waits until fewer than maxConcurrentReads are under way, for half of the timeout at most: a read that
-// goes out has the other half, and its time-out says something about Vault.
+// awaitTurn waits for one of maxConcurrentReads slots, for half of the timeout at most. A read then
+// has the other half, so its time-out says something about Vault, not about our queue.
 func (c *Connection) awaitTurn(ctx context.Context) error {
 	if c.reads.TryAcquire(1) {
 		return nil

@@ -37,19 +37,20 @@ func (s CheckStatus) String() string {
 	return fmt.Sprintf("check status(%d)", int(s))
 }
 
-// Report is the outcome of a connection test. Its texts hold no credential, no secret value and nothing that
-// Vault wrote, and are fit to be shown to anybody who may ask for a test.
+// Report is the outcome of a connection test. Its texts hold no credential, no secret value and
+// nothing that Vault wrote, so anybody who may ask for a test may see them.
 type Report struct {
 	// Checks are "reach", "login", "mounts" and "path", always all four and in this order.
 	Checks []Check
 	// VaultVersion is empty when Vault was not reached.
 	VaultVersion string
-	// TokenTTL is the life of the test's own token; 0 without a login, and for a token that never expires.
+	// TokenTTL is the life of the test's own token; 0 without a login, and for a token that never
+	// expires.
 	TokenTTL time.Duration
 	// Policies are the test token's.
 	Policies []string
-	// Mounts are the secrets engines that the token may list, by path, without Vault's own; nil when it may
-	// not list them.
+	// Mounts are the secrets engines that the token may list, by path, without Vault's own; nil
+	// when it may not list them.
 	Mounts []vault.Mount
 }
 

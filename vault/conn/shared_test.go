@@ -2,13 +2,16 @@ package conn
 
 import (
 	"context"
+	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/secret-sidecar/secret-sidecar/vault"
+	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
 func contextOf(t *testing.T, timeout time.Duration) (context.Context, context.CancelFunc) {
@@ -51,7 +54,7 @@ func TestACrowdThatAsksForANewLoginSharesOne(t *testing.T) {
 	})
 }
 
-func TestACrowdThatAsksForALoginThatFailsSharesItsFailureAndTheNextOneTriesAgain(t *testing.T) {
+func TestACrowdThatAsksForALoginThatFailsSharesItsFailureAndALaterOneTriesAgain(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		c := w.open(w.role(anHour))
 		mustRead(t, c)
@@ -63,11 +66,59 @@ func TestACrowdThatAsksForALoginThatFailsSharesItsFailureAndTheNextOneTriesAgain
 			t.Errorf("%d logins, want 1", n)
 		}
 		w.breakWith(nil)
-		time.Sleep(5 * time.Second)
+		time.Sleep(login.SharedFor)
 		if err := c.RenewLogin(t.Context()); err != nil {
 			t.Errorf("a login that failed is remembered: %v", err)
 		}
 	})
+}
+
+// TestALoopOfOneWorkerCostsALoginInTenSeconds counts a new login and the login of a test each for itself.
+func TestALoopOfOneWorkerCostsALoginInTenSeconds(t *testing.T) {
+	renew := func(t *testing.T, c *Connection) { _ = c.RenewLogin(t.Context()) }
+	test := func(t *testing.T, c *Connection) {
+		_ = c.Test(t.Context(), &vault.Reference{Path: "secret/data/app", Key: "key"})
+	}
+	both := func(t *testing.T, c *Connection) { renew(t, c); test(t, c) }
+	for name, ask := range map[string]struct {
+		loop  func(*testing.T, *Connection)
+		kinds int
+	}{"renew_login": {renew, 1}, "tests": {test, 1}, "both": {both, 2}} {
+		for outcome, answer := range map[string]func(w *world) fault{
+			"succeed":       func(w *world) fault { return func(r *http.Request) (*http.Response, error) { return w.answer(r, nil) } },
+			"fail with 500": func(*world) fault { return waysToFail["500"] },
+			"alternate": func(w *world) fault {
+				var calls atomic.Int32
+				return func(r *http.Request) (*http.Response, error) {
+					if calls.Add(1)%2 == 0 {
+						return waysToFail["500"](r)
+					}
+					return w.answer(r, nil)
+				}
+			},
+			"are limited":  func(*world) fault { return waysToFail["429"] },
+			"hang":         func(*world) fault { return hang },
+			"are rejected": func(*world) fault { return status(400, `{"errors":["invalid role or secret ID"]}`, nil) },
+		} {
+			t.Run(name+" that "+outcome, func(t *testing.T) {
+				inBubble(t, func(t *testing.T, w *world) {
+					c := w.open(w.role(anHour))
+					mustRead(t, c)
+					w.forget()
+					w.failing(answer(w), loginPath)
+					began := time.Now()
+					for range 600 {
+						ask.loop(t, c)
+						time.Sleep(100 * time.Millisecond)
+					}
+					took := time.Since(began)
+					if n, most := w.count(loginCall), ask.kinds*(1+int(took/login.SharedFor)); n == 0 || n > most {
+						t.Errorf("%d logins in %v, want at most %d", n, took, most)
+					}
+				})
+			})
+		}
+	}
 }
 
 func wantErrorOf(t *testing.T, err error) {

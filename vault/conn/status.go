@@ -12,7 +12,7 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
-// State is what a connection is up to.
+// State is the condition of a connection.
 type State int
 
 const (
@@ -50,22 +50,24 @@ type Status struct {
 	TokenExpiresAt time.Time
 	// TokenValid says that there is a token that has not expired.
 	TokenValid bool
-	// LastError is why the state is not ready. When it is, LastError is what needs a person all the same: credential
-	// files that cannot be read (vault.ErrLoginPending), logins that fail while the token lives (an outage), or reads that Vault denies
-	// (vault.ErrPermissionDenied, for 5 minutes after the last one). Else it is nil.
+	// LastError is why the state is not ready. In a ready state it is a problem that needs a person
+	// all the same: unreadable credential files (vault.ErrLoginPending), logins that fail while the
+	// token lives (an outage), or denied reads (vault.ErrPermissionDenied, for 5 minutes after the
+	// last one). Otherwise it is nil.
 	LastError error
-	// LastAnswerAt is when Vault last did what it was asked, or said that a secret is not there; zero is never. Refusals
-	// and the calls of a Test do not count.
+	// LastAnswerAt is when Vault last did what it was asked, or said that a secret does not exist;
+	// the zero time means never. Refusals and the calls of a Test do not count.
 	LastAnswerAt time.Time
-	// SecretIDExpiresAt is when the secret_id in use expires. Zero: never, or it is not known, because
-	// Config.LookUpSecretID is not set or the role's policies do not allow it.
+	// SecretIDExpiresAt is when the secret_id in use expires. The zero time means never or unknown:
+	// Config.LookUpSecretID is not set, or the role's policies do not allow the lookup.
 	SecretIDExpiresAt time.Time
 }
 
 // Status returns the state of the connection now.
 func (c *Connection) Status() Status { return c.board.now() }
 
-// board works out the state from the login, the breaker and the denials, and tells of changes, once each.
+// board computes the state from the login, the breaker and the denials, and reports each change
+// once.
 type board struct {
 	c        *Connection
 	onChange func()
@@ -100,7 +102,7 @@ func (b *board) now() Status {
 	return status
 }
 
-// observe is the one place that decides the state.
+// observe computes the state. No other code decides it.
 func observe(s *login.State, outage, denial error, now time.Time) Status {
 	status := Status{State: StateReady, TokenValid: s.Token.Valid(now)}
 	if status.TokenValid {
@@ -123,7 +125,7 @@ func observe(s *login.State, outage, denial error, now time.Time) Status {
 	return status
 }
 
-// run tells of changes until ctx ends. It is the only caller of onChange.
+// run reports changes until ctx ends. It is the only caller of onChange.
 func (b *board) run(ctx context.Context) {
 	told := Status{State: StateConnecting}
 	for {
@@ -141,7 +143,7 @@ func (b *board) run(ctx context.Context) {
 	}
 }
 
-// sleep waits for news or for the token's end; false is the end of ctx.
+// sleep waits for a change or for the token's end. It returns false when ctx ended.
 func (b *board) sleep(ctx context.Context, status Status) bool {
 	var expired <-chan time.Time
 	if !status.TokenExpiresAt.IsZero() {

@@ -14,11 +14,12 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault/login"
 )
 
-// Test tries the connection step by step, with the credentials that the connection uses and a token of the test's
-// own, revoked afterwards; with a ref also whether that key can be read. It asks Vault even in an outage, each
-// step within Config.Timeout, and counts against the login budget. Tests that run at the same time, or within 10 s of a
-// login of a test that has succeeded, share that login. A bad connection is a report that is not
-// OK, never an error; so is one that is closed meanwhile.
+// Test tries the connection step by step: with the connection's credentials, with a token of its
+// own that it revokes afterwards, and with ref, whether that key can be read. It asks Vault even in
+// an outage, each step within Config.Timeout, and spends from the login budget. Tests share a login
+// when they run at the same time, or within 10 s of one, unless it was rejected or has not reached
+// Vault. A bad connection is a report that is not OK, never an error; so is a connection that is
+// closed meanwhile.
 func (c *Connection) Test(ctx context.Context, ref *vault.Reference) Report {
 	t := &stagedTest{
 		client: c.vault.ForTest(), ref: ref, timeout: c.Timeout(), closed: c.closed,
@@ -31,7 +32,7 @@ func (c *Connection) Test(ctx context.Context, ref *vault.Reference) Report {
 	return t.run(ctx)
 }
 
-// TestConfig does what Test does for a configuration that is not running. Its error is Open's, a mistake in
+// TestConfig is Test for a configuration that is not running. Its error is Open's, a mistake in
 // cfg.
 func TestConfig(ctx context.Context, cfg Config, ref *vault.Reference) (Report, error) {
 	if err := cfg.check(); err != nil {
@@ -55,7 +56,7 @@ func TestConfig(ctx context.Context, cfg Config, ref *vault.Reference) (Report, 
 	return t.run(ctx), nil
 }
 
-// revoke gives a test's token back, even when the caller has gone away. The token may be nil.
+// revoke revokes a test's token, even when the caller has left. The token may be nil.
 func revoke(ctx context.Context, client *vault.Client, token *vault.Token, log func(string, ...any)) {
 	if err := client.Revoke(context.WithoutCancel(ctx), token); err != nil {
 		log("cannot revoke the token of a connection test, it expires by itself", vault.DebugAttrs(err)...)
@@ -70,7 +71,8 @@ type testLogin struct {
 	err   error
 }
 
-// joinTestLogin returns the token of a test's login, and leave, to be called when it is no longer needed.
+// joinTestLogin returns the token of a shared test login, and leave, which the caller calls when it
+// no longer needs the token.
 func (c *Connection) joinTestLogin(ctx context.Context) (token *vault.Token, leave func(), err error) {
 	one := c.currentTestLogin()
 	if one == nil {
@@ -85,7 +87,7 @@ func (c *Connection) joinTestLogin(ctx context.Context) (token *vault.Token, lea
 	}
 }
 
-// currentTestLogin returns the one to join, of which the caller is a user from here on; nil after Close.
+// currentTestLogin returns the login to join and counts the caller as a user; nil after Close.
 func (c *Connection) currentTestLogin() *testLogin {
 	c.testing.Lock()
 	defer c.testing.Unlock()
@@ -100,25 +102,28 @@ func (c *Connection) currentTestLogin() *testLogin {
 	return c.testLogin
 }
 
-// runTestLogin logs in, lets tests use the token as long as they may join, and gives it back.
+// runTestLogin logs in, lets tests use the token as long as they may join, and revokes it.
 func (c *Connection) runTestLogin(one *testLogin) {
 	ctx, cancel := vault.UntilClosed(context.Background(), c.closed)
 	defer cancel()
 	client := c.vault.ForTest()
 	one.token, one.err = c.logInForTest(ctx, client)
-	if one.err != nil {
-		c.endTestLogin() // who asks from here on gets another try
+	if !login.IsShared(one.err) {
+		c.endTestLogin() // later callers get another try
 		close(one.done)
 		return
 	}
 	close(one.done)
 	vault.Wait(ctx, login.SharedFor)
 	c.endTestLogin()
+	if one.err != nil {
+		return
+	}
 	one.users.Wait()
 	revoke(ctx, client, one.token, c.log.Debug)
 }
 
-// endTestLogin lets nobody else join.
+// endTestLogin stops further tests from joining.
 func (c *Connection) endTestLogin() {
 	c.testing.Lock()
 	defer c.testing.Unlock()
@@ -141,13 +146,13 @@ type stagedTest struct {
 	ref     *vault.Reference
 	timeout time.Duration
 	closed  <-chan struct{} // nil: never
-	// logIn takes a token, and returns what to call when it is no longer needed.
+	// logIn logs in, and returns what to call when the token is no longer needed.
 	logIn func(context.Context) (*vault.Token, func(), error)
-	// newerRejected reports whether newer credentials than those that the test uses are known to be bad.
+	// newerRejected reports whether Vault has rejected newer credentials than those of the test.
 	newerRejected func() bool
 
 	token  *vault.Token // nil before the login
-	leave  func()       // what logIn has returned; nil before it
+	leave  func()       // from logIn; nil before it
 	report Report
 }
 
@@ -160,7 +165,7 @@ func (t *stagedTest) run(ctx context.Context) Report {
 	return t.report
 }
 
-// end lets go of the token.
+// end releases the token.
 func (t *stagedTest) end() {
 	if t.leave != nil {
 		t.leave()
@@ -186,7 +191,8 @@ func (t *stagedTest) step(ctx context.Context, name string, check func(context.C
 	t.add(name, result, took)
 }
 
-// unlessClosed runs a check of a connection that is open, and says so when it was closed meanwhile.
+// unlessClosed runs a check of an open connection, and reports when the connection was closed
+// meanwhile.
 func (t *stagedTest) unlessClosed(ctx context.Context, check func(context.Context) Check) Check {
 	if !isClosed(t.closed) {
 		result := check(ctx)
@@ -218,7 +224,7 @@ func (t *stagedTest) reach(ctx context.Context) Check {
 }
 
 func (t *stagedTest) tryLogin(ctx context.Context) Check {
-	// The caller's going away must not hide a rejected login from the budget, or leave a token behind.
+	// A caller that leaves must not hide a rejected login from the budget, or leave a token behind.
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), t.timeout, vault.ErrTimeout)
 	defer cancel()
 	ctx, stop := vault.UntilClosed(ctx, t.closed)

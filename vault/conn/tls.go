@@ -8,10 +8,10 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
-// tlsRetryPause is how often TLS files are tried again that do not work yet.
+// tlsRetryPause is how often TLS files that do not work yet are tried again.
 const tlsRetryPause = 5 * time.Second
 
-// watchTLS takes up TLS files that are replaced, until ctx ends.
+// watchTLS picks up replaced TLS files until ctx ends.
 func (c *Connection) watchTLS(ctx context.Context, cfg Config) {
 	files := cfg.TLS.Files()
 	if len(files) == 0 {
@@ -25,7 +25,8 @@ func (c *Connection) watchTLS(ctx context.Context, cfg Config) {
 	c.loops.Go(func() { c.reloadTLS(ctx) })
 }
 
-// reloadTLS tries changed files until they work: one of a pair may not be replaced yet, or Vault may be out.
+// reloadTLS tries changed files until they work: half of a pair may not be replaced yet, or Vault
+// may be out.
 func (c *Connection) reloadTLS(ctx context.Context) {
 	for c.awaitTLSChange(ctx) {
 		for warned := false; ctx.Err() == nil && !c.takeUpTLS(ctx, &warned); {
@@ -53,7 +54,7 @@ func (c *Connection) awaitTLSRetry(ctx context.Context) {
 	}
 }
 
-// takeUpTLS reports whether what the files hold is in use.
+// takeUpTLS tries the files and reports whether what they hold is in use.
 func (c *Connection) takeUpTLS(ctx context.Context, warned *bool) bool {
 	ctx, cancel := c.operation(ctx)
 	defer cancel()

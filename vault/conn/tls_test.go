@@ -44,7 +44,8 @@ func newPair(t *testing.T, name string) pair {
 	return pair{pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})}
 }
 
-// secured is a Vault over TLS whose certificate can be changed. A secret there holds the name of the client's certificate.
+// secured is a Vault over TLS whose certificate can be changed. A secret there holds the name of
+// the client's certificate.
 type secured struct {
 	t       *testing.T
 	url     string
@@ -72,7 +73,8 @@ func newSecured(t *testing.T, own pair) *secured {
 	return s
 }
 
-// use makes the server show a certificate, and want one of the clients' when there are any. Connections that there are end.
+// use makes the server show a certificate, and want one of the clients' when there are any.
+// Connections that there are end.
 func (s *secured) use(own pair, clients []pair) {
 	s.t.Helper()
 	cert, err := tls.X509KeyPair(own.cert, own.key)

@@ -17,27 +17,28 @@ import (
 
 const (
 	doingRenew = "renew the token"
-	// retryPause is how often a login or a renewal is tried again that failed for no fault of Vault's.
+	// retryPause is how often a login or a renewal is retried after a failure that is not Vault's.
 	retryPause = 5 * time.Second
-	// minPause is the least time between two calls of the token's upkeep, however short its life.
+	// minPause is the least time between two renewals or logins, however short the token's life: a
+	// role with a tiny ttl must not make a storm.
 	minPause = 250 * time.Millisecond
-	// The keys of the circuit breaker.
+	// The keys of login and renewal at the circuit breaker.
 	keyGroup, loginKey, renewKey = "auth", "log in", "renew"
 )
 
-// actor owns the token and the credentials of a Source. Its run goroutine is the only one that logs in, renews and
-// publishes; everybody else asks it. All its fields are run's.
+// actor owns the token and the credentials of a Source. Its run goroutine alone logs in, renews and
+// publishes; everybody else asks it. All its fields belong to run.
 type actor struct {
 	*Source
 	log *slog.Logger
 
 	token    *vault.Token
 	loggedIn bool
-	failure  error // why the last login that was due has failed
-	// renewAt and loginAt are when the token is to be renewed or replaced; the zero time is never. Both may be due: a
-	// renewal that failed is tried again beside the logins that are to replace it.
+	failure  error // why the last login that was due failed
+	// renewAt and loginAt are when to renew or replace the token; the zero time means never. Both
+	// may be due: a failed renewal is retried beside the logins that are to replace the token.
 	renewAt, loginAt time.Time
-	cannotRenew      []string      // policies whose tokens may not renew themselves
+	cannotRenew      []string      // of tokens that may not renew themselves
 	onInvalid        *rate.Limiter // logins because of tokens that Vault does not know
 	onDenied         *rate.Limiter // logins because of denied reads
 
@@ -46,9 +47,9 @@ type actor struct {
 	newest  credentials // as last read from the files; current until Vault has accepted them
 	// rehearseFrom is when newer credentials may be tried again after an outage.
 	rehearseFrom time.Time
-	unreadable   error     // why the credential files could not be read the last time
+	unreadable   error     // why the credential files could not be read last
 	rereadAt     time.Time // when to look at unreadable files again
-	unprotect    func()    // gives up the part of the Budget that is kept for current
+	unprotect    func()    // releases the part of the Budget that is kept for current
 }
 
 func newActor(s *Source) *actor {
@@ -58,8 +59,8 @@ func newActor(s *Source) *actor {
 	return a
 }
 
-// run is the login loop. It ends when loop does; calls outlives it, so that a login under way can end and its
-// token be revoked.
+// run is the login loop. It ends when loop does. calls outlives it, so that a login in progress can
+// end and its token be revoked.
 func (a *actor) run(loop, calls context.Context) {
 	defer func() { a.unprotect() }()
 	for loop.Err() == nil {
@@ -79,7 +80,7 @@ func (a *actor) run(loop, calls context.Context) {
 	}
 }
 
-// nextAt returns when something is due next.
+// nextAt returns when the next thing is due.
 func (a *actor) nextAt() time.Time {
 	next := earliest(time.Now().Add(24*time.Hour), a.renewAt, a.loginAt)
 	if at := a.rehearsalAt(); a.rehearsing() && at.Before(next) {
@@ -103,7 +104,8 @@ func earliest(first time.Time, others ...time.Time) time.Time {
 
 func isDue(at, now time.Time) bool { return !at.IsZero() && !at.After(now) }
 
-// hurry makes due what an outage has put off, now that the breaker has changed. It still asks the breaker.
+// hurry makes due what an outage has delayed, now that the breaker has changed. What is due still
+// asks the breaker.
 func (a *actor) hurry() {
 	now := time.Now()
 	for _, at := range []*time.Time{&a.renewAt, &a.loginAt} {
@@ -122,7 +124,7 @@ func (a *actor) upkeep(ctx context.Context) {
 	}
 	if a.rehearsing() && !a.rehearsalAt().After(now) {
 		a.rehearseFrom = now.Add(retryPause)
-		_ = a.attempt(ctx, a.newest, false) // its outcome is held and published
+		_ = a.attempt(ctx, a.newest, false) // the outcome is recorded and published
 		a.publish()
 	}
 	if isDue(a.renewAt, now) {
@@ -133,8 +135,8 @@ func (a *actor) upkeep(ctx context.Context) {
 	}
 }
 
-// serve answers a request for another token. It returns nil when there is one, or when the asker must do with what
-// there is.
+// serve answers a request for another token. It returns nil when there is one, or when the caller
+// must do with the old one.
 func (a *actor) serve(ctx context.Context, r renewal) error {
 	if r.reason == operatorAsks {
 		a.cannotRenew = nil
@@ -152,8 +154,8 @@ func (a *actor) serve(ctx context.Context, r renewal) error {
 	return a.logIn(ctx, false)
 }
 
-// replaceInvalid drops a token that Vault does not know, and logs in anew: at once, unless that was so often
-// the case lately that something else is wrong.
+// replaceInvalid drops a token that Vault does not know, and logs in: at once, unless that happened
+// so often lately that something else must be wrong.
 func (a *actor) replaceInvalid(ctx context.Context) error {
 	a.token, a.renewAt = nil, time.Time{}
 	pause := a.onInvalid.Reserve().Delay()
@@ -167,9 +169,9 @@ func (a *actor) replaceInvalid(ctx context.Context) error {
 	return a.failure
 }
 
-// logIn logs in with the newest credentials, or with the current ones where Vault rejects the newest. When
-// there is no new token the old one stays, and the next try is planned. An operator also learns that the
-// newest were rejected, and does not wait for the end of a hold.
+// logIn logs in with the newest credentials, or with the current ones when Vault rejects the
+// newest. Without a new token the old one stays, and the next try is planned. An operator also
+// learns that the newest were rejected, and does not wait for the end of a hold.
 func (a *actor) logIn(ctx context.Context, operator bool) error {
 	defer a.publish()
 	a.readCredentials()
@@ -197,7 +199,7 @@ func (a *actor) logIn(ctx context.Context, operator bool) error {
 	return a.failed(err, pause)
 }
 
-// failed notes why there was no login, and when the next one is due, if one is.
+// failed records why there was no login, and plans the next one if there is to be one.
 func (a *actor) failed(err error, pause time.Duration) error {
 	a.failure = err
 	if !a.loginAt.IsZero() || !a.token.Valid(time.Now()) {
@@ -206,7 +208,8 @@ func (a *actor) failed(err error, pause time.Duration) error {
 	return err
 }
 
-// attempt logs in with creds and puts the token in place, unless they are to be left alone.
+// attempt logs in with creds and puts the token in place, unless the credentials are to be left
+// alone.
 func (a *actor) attempt(ctx context.Context, creds credentials, operator bool) error {
 	if hold := a.held.of(creds); !operator && time.Now().Before(hold.until) {
 		return hold.err
@@ -230,13 +233,14 @@ func (a *actor) attempt(ctx context.Context, creds credentials, operator bool) e
 		a.hold(creds, err)
 	case vault.Outage(err):
 		if refusal := a.cfg.Breaker.Check(breaker.Key{Group: keyGroup, Name: loginKey}); refusal != nil {
-			return vault.Refused(refusal, "") // says when the next one is let through
+			return vault.Refused(refusal, "") // says when the breaker lets the next one through
 		}
 	}
 	return err
 }
 
-// swap puts a new token in place, then gives the old one back.
+// swap puts a new token in place, then revokes the old one, so that there is always one to read
+// with.
 func (a *actor) swap(ctx context.Context, granted *vault.Token, creds credentials) {
 	if !a.loggedIn || creds.roleID != a.current.roleID {
 		a.unprotect()
@@ -263,8 +267,8 @@ func (a *actor) swap(ctx context.Context, granted *vault.Token, creds credential
 	a.giveBack(ctx, old)
 }
 
-// upkeepAt returns when to renew or replace the token: at about two thirds of what is left of its life after
-// from, with jitter.
+// upkeepAt returns when to renew or replace the token: at about two thirds of what is left of its
+// life after from, with jitter.
 func upkeepAt(t *vault.Token, from time.Time) time.Time {
 	share := 0.63 + 0.07*rand.Float64() //nolint:gosec // jitter needs no secrecy
 	return from.Add(max(time.Duration(share*float64(t.Expires().Sub(from))), minPause))
@@ -279,8 +283,8 @@ func (a *actor) giveBack(ctx context.Context, old *vault.Token) {
 	})
 }
 
-// renew renews the token. As long as it lives and may be renewed that is tried again, whatever becomes of the logins that
-// may be due beside it.
+// renew renews the token. While the token lives and is renewable it is retried, whatever the logins
+// beside it bring.
 func (a *actor) renew(ctx context.Context) {
 	now := time.Now()
 	if !a.token.Valid(now) {
@@ -311,7 +315,7 @@ func (a *actor) renew(ctx context.Context) {
 		a.log.Debug("cannot renew the token", vault.DebugAttrs(err)...)
 		a.renewAt = now.Add(max(a.token.Expires().Sub(now)/3, time.Second))
 		if call, ok := errors.AsType[*vault.CallError](err); ok && call.Reach == vault.ReachPath && a.loginAt.IsZero() {
-			a.loginAt = now // it may be past its max_ttl, or the role be gone: Vault answers 500 to that
+			a.loginAt = now // max_ttl may be over, or the role gone: Vault answers 500 to both
 		}
 	}
 }

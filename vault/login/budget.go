@@ -14,32 +14,32 @@ import (
 
 const (
 	doingLogin = "log in"
-	// maxRejected is what all logins of a process together may spend on one role: Vault locks an AppRole for everybody
-	// after 5 rejections, and the rest is left to others.
+	// maxRejected bounds what all logins of a process may spend on one role. Vault locks an AppRole
+	// for everybody after 5 rejections; we leave the rest to others.
 	maxRejected = 3
-	// rejectedMemory is how long after the last rejection all are forgotten. Vault's own counter starts again 15
-	// minutes after the last one, not after the first; the rest is a margin.
+	// rejectedMemory is how long after the last rejection all are forgotten. Vault's own counter
+	// restarts 15 minutes after the last one, not after the first; the rest is a margin.
 	rejectedMemory = 15*time.Minute + 10*time.Second
 )
 
-// Budget is what the logins of a process may cost together, so that no mix of connections, tests and reloads gets an
-// AppRole locked; and the secret_ids that were unwrapped, so that a wrapping token is used once. Share one in a process.
-// It is safe for concurrent use.
+// Budget bounds what the logins of a process may cost together, so that no mix of connections,
+// tests and reloads gets an AppRole locked. It also remembers unwrapped secret_ids, so that a
+// wrapping token is used once. Share one in a process. It is safe for concurrent use.
 type Budget struct {
 	mu        sync.Mutex
 	accounts  map[target]*account     // guarded by mu
 	unwrapped map[[32]byte]*unwrapped // guarded by mu; by the SHA-256 of the wrapping token, which is unique
 }
 
-// target is the SHA-256 of what Vault counts rejected logins for. The address does not belong to it: one Vault has many
-// names. Neither does the spelling.
+// target is the SHA-256 of what Vault counts rejected logins by. The address is not part of it,
+// because one Vault has many names. Nor is the spelling.
 type target [32]byte
 
-// account is one target's; its fields are guarded by Budget.mu.
+// account belongs to one target; Budget.mu guards its fields.
 type account struct {
 	rejected  int
-	last      time.Time     // of the last rejection that counts, or may come to count
-	lost      int           // logins whose answer was lost and that do not count yet
+	last      time.Time     // of the last rejection that counts, or may yet
+	lost      int           // logins whose answer was lost, not counted yet
 	doubted   time.Time     // when the last login's answer was lost; zero when it was not
 	inFlight  int           // attempts that may still turn out rejected
 	protected int           // connections whose credentials Vault has accepted
@@ -60,8 +60,9 @@ func newTarget(namespace, mount string, roleID redact.String) target {
 	return sha256.Sum256([]byte(strings.ToLower(strings.Join(parts, "\x00"))))
 }
 
-// protect keeps the last of the target's budget for credentials that Vault has accepted before, until the
-// returned function is called: what is mistyped elsewhere must not keep a good login out.
+// protect reserves the last of the target's budget for credentials that Vault has accepted before,
+// until the returned function is called. A mistyped secret_id elsewhere must not keep a good login
+// out.
 func (b *Budget) protect(role target) (unprotect func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -73,7 +74,7 @@ func (b *Budget) protect(role target) (unprotect func()) {
 	})
 }
 
-// account returns the target's, made when there is none. mu must be held.
+// account returns the target's account, and makes it first if necessary. mu must be held.
 func (b *Budget) account(role target) *account {
 	one := b.accounts[role]
 	if one == nil {
@@ -83,18 +84,19 @@ func (b *Budget) account(role target) *account {
 	return one
 }
 
-// attempt is a login that the Budget has let through. Call its done once.
+// attempt is a login that the Budget allows. Call its done once.
 type attempt struct {
 	budget *Budget
 	role   target
 	proven bool
-	// inDoubt says that the answer to the last login was lost: before this one, Vault has to answer something else.
+	// inDoubt means that the answer to the last login was lost: Vault must answer something else
+	// before this one goes out.
 	inDoubt bool
 }
 
-// reserve takes one attempt from the target's budget, waiting for attempts in flight that might use it up.
-// Proven credentials are those that Vault has accepted before. When the budget is spent the error is
-// vault.ErrLoginRejected and says until when.
+// reserve takes one attempt from the target's budget. It waits for attempts in flight that may use
+// the budget up. Proven credentials are those that Vault has accepted before. When the budget is
+// spent the error is vault.ErrLoginRejected and says until when.
 func (b *Budget) reserve(ctx context.Context, role target, proven bool) (attempt, error) {
 	for {
 		one, wait, err := b.tryReserve(role, proven)
@@ -129,8 +131,9 @@ func (b *Budget) tryReserve(role target, proven bool) (attempt, <-chan struct{},
 	return attempt{budget: b, role: role, proven: proven, inDoubt: !one.doubted.IsZero()}, nil, nil
 }
 
-// done tells the Budget what the login may have cost. An answer that was lost once is given the benefit of the doubt; it
-// counts after all when the next one is rejected or lost too, unless Vault has accepted the credentials before.
+// done records what the login may have cost. One lost answer gets the benefit of the doubt. It
+// counts after all when the next one is rejected or lost too, unless Vault has accepted the
+// credentials before.
 func (a attempt) done(fate vault.LoginFate) {
 	a.budget.mu.Lock()
 	defer a.budget.mu.Unlock()
@@ -163,7 +166,7 @@ func (a *account) lose(proven bool) {
 	a.last = time.Now()
 }
 
-// sweep forgets the rejections that no longer count, and the accounts that say nothing. mu must be held.
+// sweep forgets rejections that no longer count, and empty accounts. mu must be held.
 func (b *Budget) sweep(now time.Time) {
 	for role, one := range b.accounts {
 		if now.Sub(one.last) >= rejectedMemory {

@@ -102,7 +102,8 @@ func TestWaitingForTheBudgetEndsWithTheContext(t *testing.T) {
 	})
 }
 
-// spend makes logins end as the fates say until one is refused, and returns how many were let through.
+// spend makes logins end as the fates say until one is refused, and returns how many were let
+// through.
 func spend(t *testing.T, b *Budget, proven bool, fates ...vault.LoginFate) int {
 	t.Helper()
 	for i, fate := range fates {

@@ -15,18 +15,19 @@ import (
 const (
 	// maxCredentialBytes bounds a credential; real ones have some 100 bytes.
 	maxCredentialBytes = 4 << 10
-	// maxFileBytes bounds what is read of a file, blank space around the credential included.
+	// maxFileBytes bounds how much of a file is read, blank space around the credential included.
 	maxFileBytes = 64 << 10
 )
 
 // What can be wrong with a credential. Each error of Read wraps ErrUnreadable or ErrMalformed.
 var (
-	// ErrUnreadable means: the file is missing, may not be read, is no regular file, or is empty. It may be in the
-	// middle of a rotation.
+	// ErrUnreadable means: the file is missing, may not be read, is no regular file, or is empty.
+	// It may be in mid-rotation.
 	ErrUnreadable = errors.New("the credential cannot be read")
-	// ErrMalformed means: what is there cannot be a credential. Vault would reject it, and count that.
+	// ErrMalformed means: the content cannot be a credential. Vault would reject it, and count the
+	// rejection.
 	ErrMalformed = errors.New("the credential cannot be right")
-	// ErrPath is the ErrMalformed of a literal that is the path of a file.
+	// ErrPath is ErrMalformed for a literal that is the path of a file.
 	ErrPath error = pathError{}
 )
 
@@ -37,8 +38,8 @@ func (pathError) Error() string { return "the credential is the path of a file" 
 // Unwrap returns ErrMalformed.
 func (pathError) Unwrap() error { return ErrMalformed }
 
-// Credential is a role_id or secret_id: a literal, or a file that holds it. The zero value is no credential; a File
-// wins over a Value. It is comparable.
+// Credential is a role_id or secret_id: a literal, or a file that holds it. The zero value is no
+// credential; a File wins over a Value. It is comparable.
 type Credential struct {
 	// Value is the credential itself.
 	Value redact.String
@@ -49,13 +50,13 @@ type Credential struct {
 // IsZero reports whether there is no credential.
 func (c Credential) IsZero() bool { return c == Credential{} }
 
-// CredentialError says why a credential cannot be used, without any part of it.
+// CredentialError says why a credential cannot be used, without quoting any of it.
 type CredentialError struct {
 	// Kind is ErrUnreadable, ErrMalformed or ErrPath.
 	Kind error
 	// Setting is where the credential was given, and File its file; empty is a literal.
 	Setting, File string
-	// Problem says what is wrong, to stand behind what it is about: "is empty".
+	// Problem says what is wrong, as a predicate: "is empty".
 	Problem string
 	// Remedy says what to do.
 	Remedy string
@@ -73,9 +74,9 @@ func (e *CredentialError) Error() string {
 // Unwrap returns the kind.
 func (e *CredentialError) Unwrap() error { return e.Kind }
 
-// Read returns the credential without the byte order mark and the blank space around it. No credential at all reads as
-// the empty one. Read never blocks, and refuses what cannot be right, so that Vault is not asked about it. Its error is
-// a *CredentialError, with setting as its Setting.
+// Read returns the credential without byte order mark and surrounding blank space. The zero
+// Credential reads as empty. Read never blocks. It refuses what cannot be right, so that Vault is
+// not asked about it. Its error is a *CredentialError, with setting as its Setting.
 func (c Credential) Read(setting string) (redact.String, error) {
 	text, fault := c.read(setting)
 	if fault != nil {
@@ -135,8 +136,8 @@ func credentialIn(content []byte) (string, *CredentialError) {
 	return text, nil
 }
 
-// isBlank reports whether a character does not count at the ends of a credential: blank space, and what editors and
-// clipboards add that nobody sees, the byte order mark above all.
+// isBlank reports whether a character does not count at the ends of a credential: blank space, and
+// the invisible characters that editors and clipboards add, such as the byte order mark.
 func isBlank(r rune) bool {
 	return unicode.IsSpace(r) || r == '\ufeff' || r == '\u200b' || r == '\u2060'
 }
@@ -149,7 +150,8 @@ func endsLine(r rune) bool {
 	return false
 }
 
-// looksLikeUTF16 goes by the byte order mark, or by a NUL in every other byte, as plain letters have it.
+// looksLikeUTF16 recognises UTF-16 by the byte order mark, or by a NUL in every other byte, as in
+// plain letters.
 func looksLikeUTF16(content []byte) bool {
 	if bytes.HasPrefix(content, []byte{0xff, 0xfe}) || bytes.HasPrefix(content, []byte{0xfe, 0xff}) {
 		return true
@@ -170,10 +172,12 @@ func looksLikeUTF16(content []byte) bool {
 	return even == half && odd == 0 || odd == half && even == 0
 }
 
-// isInvisible reports whether a character has no place in a credential: a control character, or one that only formats.
+// isInvisible reports whether a character has no place in a credential: a control or formatting
+// character.
 func isInvisible(char rune) bool { return unicode.IsControl(char) || unicode.Is(unicode.Cf, char) }
 
-// looksLikePath goes by the beginning. Base64 may begin with a slash too: its own characters tell it.
+// looksLikePath looks at the beginning. Base64 may begin with a slash too, so characters that only
+// base64 has decide.
 func looksLikePath(text string) bool {
 	for _, start := range []string{"/", "./", "../", "~/", "file:", `C:\`} {
 		if strings.HasPrefix(text, start) {
@@ -183,7 +187,7 @@ func looksLikePath(text string) bool {
 	return false
 }
 
-// readFile says of a file that cannot be read what to do about it.
+// readFile says what to do about a file that cannot be read.
 func readFile(name string) ([]byte, *CredentialError) {
 	content, err := smallfile.Read(name, maxFileBytes)
 	switch {
@@ -199,7 +203,7 @@ func readFile(name string) ([]byte, *CredentialError) {
 	return content, nil
 }
 
-// cannotRead leaves the operation and the name out of err: the name stands in the error already.
+// cannotRead removes the operation and the name from err: the message has the name already.
 func cannotRead(err error) *CredentialError {
 	if path, ok := errors.AsType[*fs.PathError](err); ok {
 		err = path.Err

@@ -9,7 +9,7 @@ import (
 
 const doingCredentials = "read the credentials" // #nosec G101 -- a phrase
 
-// pending is vault.ErrLoginPending with a headline of its own: there may well be a token.
+// pending is vault.ErrLoginPending with its own text, because there may well be a token.
 type pending string
 
 const (
@@ -23,7 +23,8 @@ func (p pending) Error() string { return string(p) }
 // Unwrap returns vault.ErrLoginPending.
 func (pending) Unwrap() error { return vault.ErrLoginPending }
 
-// loadCredentials reads what a login takes. Errors wrap vault.ErrLoginPending, and name the setting and the file.
+// loadCredentials reads what a login needs. Errors wrap vault.ErrLoginPending, and name the setting
+// and the file.
 func loadCredentials(role, secret Credential) (credentials, error) {
 	roleID, err := load(role, "role_id")
 	if err != nil {
@@ -36,7 +37,7 @@ func loadCredentials(role, secret Credential) (credentials, error) {
 	return credentials{roleID: roleID, secretID: secretID}, nil
 }
 
-// load reads one credential, which the configuration gives as setting or as setting_file; none is no error.
+// load reads one credential, configured as setting or as setting_file. Having none is no error.
 func load(c Credential, setting string) (redact.String, error) {
 	if c.File != "" {
 		setting += "_file"
@@ -52,7 +53,8 @@ func load(c Credential, setting string) (redact.String, error) {
 	return redact.String{}, call
 }
 
-// CheckLiterals returns what is wrong with credentials that are not in files: files may become right later.
+// CheckLiterals returns what is wrong with credentials that are not in files. A file may become
+// right later; a literal cannot.
 func CheckLiterals(role, secret Credential) error {
 	for _, one := range []struct {
 		setting string

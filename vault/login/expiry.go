@@ -8,14 +8,14 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
-// expiry is what is known of the end of one secret_id.
+// expiry is what is known about the end of one secret_id.
 type expiry struct {
 	creds credentials
 	at    time.Time // zero: never, or not known
 }
 
-// SecretIDExpiresAt is when the secret_id in use expires. Zero: never, or it is not known, because
-// Config.LookUpSecretID is not set or the role's policies do not allow it.
+// SecretIDExpiresAt is when the secret_id in use expires. The zero time means never or unknown:
+// Config.LookUpSecretID is not set, or the role's policies do not allow the lookup.
 func (s *Source) SecretIDExpiresAt() time.Time {
 	if known := s.secretIDExpiry.Load(); known != nil {
 		return known.at
@@ -23,8 +23,9 @@ func (s *Source) SecretIDExpiresAt() time.Time {
 	return time.Time{}
 }
 
-// lookUpSecretID finds out, beside the loop, when the secret_id expires that a login has just used. It does so once for
-// each; after an outage, the next login tries again. What this path answers says nothing about reads.
+// lookUpSecretID finds out, beside the loop, when the secret_id of the last login expires. It asks
+// once for each; after an outage, the next login asks again. Its outcome says nothing about reads,
+// so the breaker does not hear of it.
 func (a *actor) lookUpSecretID(ctx context.Context, token *vault.Token, creds credentials) {
 	known := a.secretIDExpiry.Load()
 	if !a.cfg.LookUpSecretID || known != nil && known.creds == creds || creds.secretID.IsEmpty() || !token.HasPlainRole() {

@@ -8,11 +8,11 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
-// Identity is who logs in, and where.
+// Identity says who logs in, and where.
 type Identity struct {
 	// Namespace and Mount say where the role is.
 	Namespace, Mount string
-	// RoleID and SecretID are the role's; SecretID may be empty.
+	// RoleID and SecretID belong to the role; SecretID may be empty.
 	RoleID, SecretID redact.String
 	// Wrapped says that SecretID is a response-wrapping token.
 	Wrapped bool
@@ -20,9 +20,9 @@ type Identity struct {
 	Proven bool
 }
 
-// LogIn takes a token for the identity out of Vault, within the Budget. After a login whose answer was lost it first
-// asks whether Vault is well. Errors: those of vault.Client.Login and UnwrapSecretID; vault.ErrLoginRejected, with
-// RetryAfter, when the Budget is spent.
+// LogIn logs in as the identity and returns the token, within the Budget. After a login whose
+// answer was lost it first asks whether Vault is well. Errors: those of vault.Client.Login and
+// UnwrapSecretID; vault.ErrLoginRejected, with RetryAfter, when the Budget is spent.
 func (b *Budget) LogIn(ctx context.Context, client *vault.Client, who Identity) (*vault.Token, error) {
 	role := vault.AppRole{Mount: MountOf(who.Mount), RoleID: who.RoleID, SecretID: who.SecretID}
 	if who.Wrapped {
@@ -46,8 +46,8 @@ func (b *Budget) LogIn(ctx context.Context, client *vault.Client, who Identity) 
 	return token, err
 }
 
-// askWhetherWell leaves a half of the time to the login: what hangs must not use up the 10 s within which a Vault that is
-// well again is used.
+// askWhetherWell leaves half of the time to the login: a hanging question must not use up the 10 s
+// within which a healthy Vault is used again.
 func askWhetherWell(ctx context.Context, client *vault.Client) error {
 	if deadline, ok := ctx.Deadline(); ok {
 		var cancel context.CancelFunc
@@ -57,14 +57,14 @@ func askWhetherWell(ctx context.Context, client *vault.Client) error {
 	return client.Well(ctx)
 }
 
-// identity is who the Source is with the credentials.
+// identity is who the Source logs in as with these credentials.
 func (s *Source) identity(creds credentials, proven bool) Identity {
 	return Identity{Namespace: s.cfg.Namespace, Mount: s.cfg.AuthMount, RoleID: creds.roleID, SecretID: creds.secretID,
 		Wrapped: s.cfg.SecretIDWrapped, Proven: proven}
 }
 
-// Identity returns who the Source logs in as: with the credentials of its last login, which are proven, or before the
-// first with what the files hold now. Errors wrap vault.ErrLoginPending.
+// Identity returns who the Source logs in as: with the credentials of its last login, which are
+// proven, or before the first with what the files hold now. Errors wrap vault.ErrLoginPending.
 func (s *Source) Identity() (Identity, error) {
 	if state := s.State(); state.LoggedIn {
 		return s.identity(state.credentials, true), nil
@@ -72,7 +72,8 @@ func (s *Source) Identity() (Identity, error) {
 	return IdentityOf(s.cfg.Namespace, s.cfg.Role)
 }
 
-// IdentityOf returns who a Source with the role would log in as first. Errors wrap vault.ErrLoginPending.
+// IdentityOf returns who a Source with this role would log in as first. Errors wrap
+// vault.ErrLoginPending.
 func IdentityOf(namespace string, role Role) (Identity, error) {
 	creds, err := loadCredentials(role.RoleID, role.SecretID)
 	if err != nil {

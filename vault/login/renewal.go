@@ -7,8 +7,20 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
-// SharedFor is how long the outcome of a new login that was asked for, and succeeded, answers those who ask again.
+// SharedFor is how long the outcome of a requested login answers those who ask again, where it
+// IsShared.
 const SharedFor = 10 * time.Second
+
+// IsShared reports whether the outcome of a login answers those who ask again soon: a success does, and so does a failure
+// for which Vault was at work. Rejections are spared by the Budget, and mending the credentials must show at once. What
+// never reached Vault costs it nothing.
+func IsShared(outcome error) bool {
+	if outcome == nil {
+		return true
+	}
+	reach := vault.ReachOf(outcome)
+	return vault.Outage(outcome) && reach != vault.ReachNetwork && reach != vault.ReachUnasked
+}
 
 // reason is why somebody wants another token.
 type reason int
@@ -22,21 +34,23 @@ const (
 // renewal asks the actor for another token.
 type renewal struct {
 	reason reason
-	old    *vault.Token // that did not do: another one in its place is as good as a new login
+	old    *vault.Token // that failed: any other token is as good as a new login
 	done   chan error   // capacity 1
 }
 
-// askedRenewal is a new login that persons have asked for. All fields but the channel are set before it is closed.
+// askedRenewal is a new login that people asked for. All fields but the channel are set before it
+// is closed.
 type askedRenewal struct {
 	done chan struct{}
 	err  error
 	at   time.Time
 }
 
-// Renew logs in anew, with the newest credentials, and then revokes the old token. Those who ask while it is under way,
-// or within 10 s after it has succeeded, get its outcome. It counts against the Budget. When it fails the old token goes
-// on serving. Errors: those of vault.Client.Login, vault.ErrLoginPending when a credential file cannot be read and there
-// was no login before, vault.ErrClosed, or ctx's own; the login goes on when ctx ends.
+// Renew logs in again, with the newest credentials, and then revokes the old token. Callers who ask
+// meanwhile, or within 10 s after it, get its outcome where it IsShared. It counts against the
+// Budget. When it fails the old token goes on serving. Errors: those of vault.Client.Login,
+// vault.ErrLoginPending when a credential file cannot be read and there was no login before,
+// vault.ErrClosed, or ctx's own; the login continues when ctx ends.
 func (s *Source) Renew(ctx context.Context) error {
 	one := s.joinAsked()
 	select {
@@ -49,7 +63,7 @@ func (s *Source) Renew(ctx context.Context) error {
 	}
 }
 
-// joinAsked returns the renewal whose outcome answers who asks now.
+// joinAsked returns the renewal whose outcome this caller gets.
 func (s *Source) joinAsked() *askedRenewal {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -63,7 +77,7 @@ func (s *Source) joinAsked() *askedRenewal {
 		return one
 	}
 	s.asked = one
-	s.loops.Go(func() { // ends when the actor has answered, or the Source is closed
+	s.loops.Go(func() { // ends when the actor answers, or the Source is closed
 		one.err = s.ask(context.Background(), renewal{reason: operatorAsks})
 		one.at = time.Now()
 		close(one.done)
@@ -74,15 +88,16 @@ func (s *Source) joinAsked() *askedRenewal {
 func (r *askedRenewal) answers(now time.Time) bool {
 	select {
 	case <-r.done:
-		return r.err == nil && now.Sub(r.at) < SharedFor
+		return IsShared(r.err) && now.Sub(r.at) < SharedFor
 	default:
 		return true
 	}
 }
 
-// Reject tells the Source that Vault does not know the token, or with denied that it does not allow a read, and waits for
-// what becomes of it. It returns nil when there is another token, or none is due: then the caller has to do with the
-// old one. One login answers all who reject the same token. Errors: as of Token.
+// Reject reports that Vault does not know the token, or with denied that it does not allow a read,
+// and waits for the outcome. It returns nil when there is another token, or when none is due and
+// the caller must do with the old one. One login answers all who reject the same token. Errors:
+// those of Token.
 func (s *Source) Reject(ctx context.Context, token *vault.Token, denied bool) error {
 	why := tokenInvalid
 	if denied {

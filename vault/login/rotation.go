@@ -17,23 +17,24 @@ type rejection struct {
 	err   error
 }
 
-// holds are the credentials that Vault has rejected, the current and the newest at most.
+// holds records the rejected credentials: at most the current and the newest.
 type holds struct {
 	byCredentials map[credentials]rejection
 	// lastErr is the last rejection, until Vault accepts the newest credentials.
 	lastErr error
 }
 
-// of returns the hold of the credentials; the zero rejection is none.
+// of returns the hold on the credentials; the zero rejection means none.
 func (h *holds) of(creds credentials) rejection { return h.byCredentials[creds] }
 
-// takeUpFiles reads credential files that may have changed, and makes what they hold due.
+// takeUpFiles reads credential files that may have changed, and makes a login with what they hold
+// due.
 func (a *actor) takeUpFiles() {
 	before := a.newest
 	a.readCredentials()
 	a.rehearseFrom = time.Time{}
 	if a.newest != before {
-		a.failure = nil // it was that of others
+		a.failure = nil // it was that of other credentials
 	}
 	if now := time.Now(); !a.loggedIn || a.newest != before && !a.token.Valid(now) {
 		a.loginAt = now
@@ -41,8 +42,8 @@ func (a *actor) takeUpFiles() {
 	a.publish()
 }
 
-// readCredentials reads the files anew. While they cannot be read, in the middle of a rotation perhaps, what was
-// read before stays.
+// readCredentials reads the files again. While they cannot be read, perhaps in mid-rotation, the
+// last content stays.
 func (a *actor) readCredentials() {
 	newest, err := loadCredentials(a.cfg.RoleID, a.cfg.SecretID)
 	news := err != nil && (a.unreadable == nil || remedyOf(err) != remedyOf(a.unreadable)) // a file that is written in two steps may be empty first
@@ -72,7 +73,7 @@ func remedyOf(err error) string {
 // rehearsing reports whether there are newer credentials that Vault has not accepted yet.
 func (a *actor) rehearsing() bool { return a.loggedIn && a.newest != a.current }
 
-// rehearsalAt returns when to try the newer credentials; the zero time is at once.
+// rehearsalAt returns when to try the newer credentials; the zero time means at once.
 func (a *actor) rehearsalAt() time.Time {
 	if until := a.held.of(a.newest).until; until.After(a.rehearseFrom) {
 		return until
@@ -80,7 +81,7 @@ func (a *actor) rehearsalAt() time.Time {
 	return a.rehearseFrom
 }
 
-// nextTry returns when the hold ends of the credentials that a login would use.
+// nextTry returns when the hold on the credentials of the next login ends.
 func (a *actor) nextTry() time.Time {
 	if a.loggedIn {
 		return a.held.of(a.current).until
@@ -88,7 +89,7 @@ func (a *actor) nextTry() time.Time {
 	return a.held.of(a.newest).until
 }
 
-// hold leaves rejected credentials alone for a while, and forgets those that nobody uses any more.
+// hold leaves rejected credentials alone for a while, and forgets those that are no longer used.
 func (a *actor) hold(creds credentials, err error) {
 	pause := rejectedPause
 	if call, ok := errors.AsType[*vault.CallError](err); ok && call.RetryAfter > 0 {
@@ -102,11 +103,11 @@ func (a *actor) hold(creds credentials, err error) {
 	a.log.Error("Vault rejects the login", append(vault.Attrs(err), "next_try_in", pause.Round(time.Second))...)
 }
 
-// untilNextTry is a rejection as it is told while the credentials are left alone.
+// untilNextTry is a rejection as callers see it while the credentials are left alone.
 func (a *actor) untilNextTry(err error, until time.Time) error {
 	call, ok := errors.AsType[*vault.CallError](err)
 	if !ok || call.RetryAfter > 0 {
-		return err // the Budget is spent: it says until when, and nobody can do anything before
+		return err // the Budget is spent: the error says until when, and nobody can change that
 	}
 	told := *call
 	told.Remedy += "; the next try is at " + until.UTC().Format("15:04:05 MST") + ", or at once: secret-sidecar invalidate --connection " +
@@ -114,8 +115,8 @@ func (a *actor) untilNextTry(err error, until time.Time) error {
 	return &told
 }
 
-// problem returns what is wrong with the newest credentials. That Vault has rejected them weighs more than that their
-// file cannot be read since.
+// problem returns what is wrong with the newest credentials. A rejection by Vault matters more than
+// a file that became unreadable since.
 func (a *actor) problem() error {
 	if hold, ok := a.held.byCredentials[a.newest]; ok {
 		return hold.err
@@ -124,7 +125,7 @@ func (a *actor) problem() error {
 		return a.unreadable
 	}
 	if a.held.lastErr != nil && a.newest != a.current {
-		return a.held.lastErr // newer ones are about to be tried: until Vault accepts them nothing is well
+		return a.held.lastErr // newer ones are about to be tried; until Vault accepts them the problem stays
 	}
 	return a.unreadable
 }

@@ -22,18 +22,20 @@ type Role struct {
 	AuthMount string
 	// RoleID is required. SecretID may be zero for a role with bind_secret_id=false.
 	RoleID, SecretID Credential
-	// SecretIDWrapped says that SecretID is a response-wrapping token. It is unwrapped once for all that share a Budget.
+	// SecretIDWrapped means that SecretID is a response-wrapping token. It is unwrapped once for
+	// all Sources that share a Budget.
 	SecretIDWrapped bool
 }
 
 // Config says where to log in, and as whom.
 type Config struct {
-	// Client asks the Vault, and Breaker lets its calls through. Both are shared with whoever reads. Required.
+	// Client talks to Vault, and Breaker allows its calls. The readers of secrets use the same two.
+	// Required.
 	Client  *vault.Client
 	Breaker *breaker.Breaker
 	// Budget is what logins may cost; share one in a process. Required.
 	Budget *Budget
-	// Connection is the connection's name, for what people are told to type.
+	// Connection is the connection's name, used in advice about what to type.
 	Connection string
 	// Namespace is the Vault Enterprise namespace.
 	Namespace string
@@ -42,13 +44,13 @@ type Config struct {
 	Timeout func() time.Duration
 	// Logger is required.
 	Logger *slog.Logger
-	// OnChange is called after a State was published, and OnRejected when Vault or the Budget has refused a login. They
-	// must return at once. Required.
+	// OnChange is called after a State was published, OnRejected after Vault or the Budget refused
+	// a login. They must return at once. Required.
 	OnChange, OnRejected func()
 	// LookUpSecretID makes the Source ask Vault once when a new secret_id expires.
 	LookUpSecretID bool
-	// Watch is for tests in a bubble, where inotify does not work: it calls changed when a file may have changed, until
-	// ctx ends. Nil watches the files.
+	// Watch is for tests in a synctest bubble, where inotify does not work: it calls changed when a
+	// file may have changed, until ctx ends. Nil watches the files.
 	Watch func(ctx context.Context, changed func())
 }
 
@@ -56,7 +58,7 @@ type Config struct {
 type Source struct {
 	cfg   Config
 	role  func(credentials) target
-	state atomic.Pointer[State] // written by the actor alone
+	state atomic.Pointer[State] // only the actor writes it
 
 	secretIDExpiry atomic.Pointer[expiry] // nil: not asked for
 
@@ -69,7 +71,7 @@ type Source struct {
 
 	closeOnce sync.Once
 	closed    chan struct{}      // closed when Close begins
-	stop      context.CancelFunc // ends the loops after the call that they are in
+	stop      context.CancelFunc // ends the loops after the call in progress
 	abort     context.CancelFunc // ends that call too
 	loops     sync.WaitGroup     // the actor, the file watch, revocations, lookups
 }
@@ -124,10 +126,10 @@ func (s *Source) watcher() func(context.Context, func()) {
 	return filewatch.New(files).Run
 }
 
-// Reload reads the credential files anew. It does not wait.
+// Reload reads the credential files again. It does not wait.
 func (s *Source) Reload() { notify(s.files) }
 
-// Wake lets the Source try at once what it has put off because of an outage. It does not wait.
+// Wake makes the Source try at once what an outage has delayed. It does not wait.
 func (s *Source) Wake() { notify(s.woken) }
 
 func notify(ch chan<- struct{}) {
@@ -137,8 +139,8 @@ func notify(ch chan<- struct{}) {
 	}
 }
 
-// Close ends the logins, gives the token back, and waits until none of the Source's goroutines runs. What is not done
-// when ctx ends is given up. Further calls do nothing and return nil.
+// Close ends the logins, revokes the token, and waits until none of the Source's goroutines runs.
+// It gives up what is not done when ctx ends. Further calls do nothing and return nil.
 func (s *Source) Close(ctx context.Context) error {
 	var err error
 	s.closeOnce.Do(func() { err = s.shutdown(ctx) })

@@ -10,16 +10,16 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
-// State is what a Source has come to. It is immutable.
+// State is the outcome of a Source's work so far. It is immutable.
 type State struct {
 	// Token is nil when there is none; it may have expired.
 	Token *vault.Token
-	// LoggedIn says that a login has succeeded, whatever has become of its token since.
+	// LoggedIn means that a login has succeeded, whatever happened to its token since.
 	LoggedIn bool
-	// Problem is vault.ErrLoginRejected or vault.ErrLoginPending when the newest credentials do not work or cannot be
-	// read, else nil. There may be a good Token all the same.
+	// Problem is vault.ErrLoginRejected or vault.ErrLoginPending when the newest credentials do not
+	// work or cannot be read, else nil. There may be a good Token all the same.
 	Problem error
-	// Failure is why the last login that was due has failed, and nil after one that has not, or before the first.
+	// Failure is why the last due login failed. It is nil after a success, and before the first.
 	Failure error
 
 	retryAt     time.Time     // when the next login is due after Failure
@@ -27,10 +27,11 @@ type State struct {
 	replaced    chan struct{} // closed after the next State is published
 }
 
-// Replaced is closed when there is a newer State.
+// Replaced is closed once there is a newer State.
 func (s *State) Replaced() <-chan struct{} { return s.replaced }
 
-// Refusal returns why there is no token now; nil while there is one, or a login is under way that may bring one.
+// Refusal returns why there is no token now. It is nil while there is one, or while a login in
+// progress may bring one.
 func (s *State) Refusal(now time.Time) error {
 	if s.Failure == nil || s.Token.Valid(now) {
 		return nil
@@ -47,16 +48,17 @@ func (s *State) Refusal(now time.Time) error {
 // minRetryAfter is what callers are told when a login is due or under way.
 const minRetryAfter = 200 * time.Millisecond
 
-// credentials are what a login takes. They are compared by value. A wrapped secret_id stands here as its
-// wrapping token.
+// credentials are what a login needs. They are compared by value. A wrapped secret_id appears here
+// as its wrapping token.
 type credentials struct{ roleID, secretID redact.String }
 
-// State returns the present one.
+// State returns the current one.
 func (s *Source) State() *State { return s.state.Load() }
 
-// Token returns a valid token. While a login is under way it waits for it; why there is no token it says at once. Errors:
-// those of vault.Client.Login, vault.ErrLoginPending when the credentials cannot be read, or the timeout of ctx (see
-// vault.ErrTimeout) passes before the first login is done, vault.ErrClosed, or ctx's own.
+// Token returns a valid token. It waits for a login in progress; when there is no token to wait
+// for, it says why at once. Errors: those of vault.Client.Login, vault.ErrLoginPending when the
+// credentials cannot be read or the timeout of ctx (see vault.ErrTimeout) passes before the first
+// login is done, vault.ErrClosed, or ctx's own.
 func (s *Source) Token(ctx context.Context) (*vault.Token, error) {
 	for {
 		state := s.State()
@@ -77,8 +79,8 @@ func (s *Source) Token(ctx context.Context) (*vault.Token, error) {
 	}
 }
 
-// WaitReady returns nil after the first login. Errors: vault.ErrLoginRejected as soon as Vault rejects the
-// credentials, vault.ErrClosed, or ctx's own.
+// WaitReady returns nil after the first login. Errors: vault.ErrLoginRejected as soon as Vault
+// rejects the credentials, vault.ErrClosed, or ctx's own.
 func (s *Source) WaitReady(ctx context.Context) error {
 	for {
 		state := s.State()
@@ -98,8 +100,8 @@ func (s *Source) WaitReady(ctx context.Context) error {
 	}
 }
 
-// endedWaiting is what a caller gets that waited for a login until ctx ended. When it is a later login, Vault
-// has fallen silent.
+// endedWaiting is the error of a caller that waited for a login until ctx ended. When it was not
+// the first login, Vault has fallen silent.
 func (s *Source) endedWaiting(ctx context.Context) error {
 	if errors.Is(context.Cause(ctx), vault.ErrTimeout) && !s.State().LoggedIn {
 		return &vault.CallError{Sentinel: vault.ErrLoginPending, Doing: doingLogin, RetryAfter: minRetryAfter,
@@ -108,7 +110,7 @@ func (s *Source) endedWaiting(ctx context.Context) error {
 	return ended(ctx)
 }
 
-// ended is the error of what was waited for until ctx ended.
+// ended is the error of a wait that ended with ctx.
 func ended(ctx context.Context) error {
 	if !errors.Is(context.Cause(ctx), vault.ErrTimeout) {
 		return fmt.Errorf("%s: %w", doingLogin, ctx.Err())

@@ -11,15 +11,15 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
-// unwrapped is what came out of a wrapping token. It is kept as long as the process runs: the token cannot be
-// used again, and a reload or a test must not try.
+// unwrapped is what a wrapping token held. It is kept as long as the process runs: the token cannot
+// be used again, and a reload or a test must not try.
 type unwrapped struct {
 	busy     *semaphore.Weighted // weight 1; guards secretID
 	secretID redact.String       // empty until unwrapped
 }
 
-// unwrap returns the secret_id behind a wrapping token, asking Vault only the first time. Errors: those of
-// vault.Client.UnwrapSecretID.
+// unwrap returns the secret_id behind a wrapping token, asking Vault only the first time. Errors:
+// those of vault.Client.UnwrapSecretID.
 func (b *Budget) unwrap(ctx context.Context, client *vault.Client, wrappingToken redact.String) (redact.String, error) {
 	key := sha256.Sum256([]byte(wrappingToken.Reveal()))
 	entry := b.unwrappedEntry(key)

@@ -1,15 +1,18 @@
-import { Client as GrpcClient, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
+import { setMaxListeners } from 'node:events';
+import {
+  Client as GrpcClient, type ClientUnaryCall, connectivityState, credentials, Metadata, type ServiceError,
+} from '@grpc/grpc-js';
 import { create, fromBinary, toBinary, type DescMessage, type MessageInitShape, type MessageShape } from '@bufbuild/protobuf';
 import {
   SecretService, type BatchResolveResult, type ConnectionStatus, type ConnectionSpecSchema,
-  type ResolveRequestSchema, type TestConnectionResponse,
+  type ResolveRequest, type ResolveRequestSchema, type TestConnectionResponse,
 } from './gen/secretsidecar/v1/secret_service_pb.js';
-import { BatchError, callError, itemError, SecretSidecarError, unreachable } from './errors.js';
+import { BatchError, callError, closed, itemError, refused, SecretSidecarError, unreachable } from './errors.js';
 import { NearCache } from './near.js';
 import { copyAndFind, put } from './object.js';
 import { storedReference } from './reference.js';
 import { Secret } from './secret.js';
-import { duration, sleep } from './time.js';
+import { type Duration, duration, sleep } from './time.js';
 
 const defaultSocket = '/run/secret-sidecar/sidecar.sock';
 /** Longer than a connection's own timeout (10 s), so that the sidecar can say what is wrong with Vault. */
@@ -20,6 +23,8 @@ const defaultNearAge = 5_000;
 const maxBatch = 256;
 /** How long a call waits after its connection broke. gRPC then waits for a new one. */
 const pauseForSidecar = 50;
+/** The longest reference that the sidecar takes, in bytes. */
+const longestPath = 1024;
 /** How far apart the reads of Vault are that refused values cause, for each secret. */
 const readsApart = 1_000;
 
@@ -29,6 +34,8 @@ export interface OpenOptions {
   socket?: string | undefined;
   /** How long open waits for the sidecar: 10,000. With 0 it does not wait, and the first call does. */
   wait?: number | undefined;
+  /** Ends the wait; open then rejects with the signal's reason. */
+  signal?: AbortSignal | undefined;
   /** Keeps answers in this process. Off by default. */
   nearCache?: boolean | undefined;
   /** The longest time for which an answer is kept: 5,000. */
@@ -39,7 +46,7 @@ export interface OpenOptions {
 export interface CallOptions {
   /** Bounds the call, retries included, in milliseconds: 15,000. */
   timeout?: number | undefined;
-  /** Ends the call; it rejects with the signal's reason. */
+  /** Ends the call; it rejects with the signal's reason. Many calls may share one. */
   signal?: AbortSignal | undefined;
 }
 
@@ -110,16 +117,19 @@ export interface ConnectionTest extends CallOptions {
 /** The times and the signal of one call as a whole. */
 interface Bounds {
   deadline: number;
-  signal: AbortSignal;
+  signal: AbortSignal | undefined;
 }
 
 /** One reference as it is asked for. Equal keys have one answer. */
 interface Lookup {
   key: string;
-  request: MessageInitShape<typeof ResolveRequestSchema>;
+  request: Exclude<MessageInitShape<typeof ResolveRequestSchema>, ResolveRequest>;
 }
 
-type Outcome = Secret | SecretSidecarError;
+/** What became of one reference. Of several, only the values are looked at. */
+type Outcome = { readonly value: string } | SecretSidecarError;
+
+const isFailed = (outcome: Outcome | undefined): outcome is SecretSidecarError => outcome instanceof SecretSidecarError;
 
 /**
  * Opens a client and waits until the sidecar takes its connection. Make one for a process, not one
@@ -129,7 +139,7 @@ export async function open(options: OpenOptions | string = {}): Promise<Client> 
   const given = typeof options === 'string' ? { socket: options } : options;
   const client = new Client(given);
   const wait = given.wait ?? defaultWait;
-  if (wait > 0) await client.ready(wait);
+  if (wait > 0) await client.ready(wait, given.signal);
   return client;
 }
 
@@ -138,6 +148,8 @@ export class Client implements AsyncDisposable {
   readonly #grpc: GrpcClient;
   readonly #socket: string;
   readonly #near: NearCache | undefined;
+  readonly #underWay = new Set<ClientUnaryCall>();
+  #closed = false;
 
   /** @internal Use open. */
   constructor(options: OpenOptions) {
@@ -147,20 +159,26 @@ export class Client implements AsyncDisposable {
       'grpc.default_authority': 'localhost',
       // gRPC's own pauses grow to two minutes. A socket on the same machine costs nothing to try.
       'grpc.initial_reconnect_backoff_ms': 50,
-      'grpc.max_reconnect_backoff_ms': 750,
+      'grpc.max_reconnect_backoff_ms': 500,
       'grpc.max_receive_message_length': 8 << 20, // a secret may have 4 MiB
     });
   }
 
   /** @internal */
-  async ready(wait: number): Promise<void> {
-    await new Promise<void>((resolve, reject) => {
-      this.#grpc.waitForReady(Date.now() + wait, (error) => {
-        if (error === undefined) return resolve();
-        this.#grpc.close();
-        reject(unreachable(this.#socket, error));
+  async ready(wait: number, signal: AbortSignal | undefined): Promise<void> {
+    try {
+      await new Promise<void>((resolve, reject) => {
+        const ends = onAbort(signal, () => reject(signal?.reason as Error));
+        this.#grpc.waitForReady(Date.now() + wait, (error) => {
+          ends();
+          if (error === undefined) resolve();
+          else reject(unreachable(this.#socket, error));
+        });
       });
-    });
+    } catch (error) {
+      await this.close();
+      throw error;
+    }
   }
 
   /** Returns the value of a reference, as the sidecar takes it or as a platform stores it. */
@@ -181,15 +199,15 @@ export class Client implements AsyncDisposable {
   async getAll<Names extends string>(references: Record<Names, string>, options: ReadOptions = {}): Promise<Record<Names, string>> {
     const names = Object.keys(references) as Names[];
     const outcomes = await this.#all(names.map((name) => references[name]), options);
-    const values = Object.create(null) as Record<Names, string>;
+    const values: [string, string][] = [];
     const failed = new Map<string, SecretSidecarError>();
     names.forEach((name, i) => {
       const outcome = outcomes[i] as Outcome;
-      if (outcome instanceof Secret) values[name] = outcome.value;
-      else failed.set(name, outcome);
+      if (isFailed(outcome)) failed.set(name, outcome);
+      else values.push([name, outcome.value]);
     });
     if (failed.size > 0) throw new BatchError(failed);
-    return { ...values };
+    return Object.fromEntries(values) as Record<Names, string>;
   }
 
   /**
@@ -201,11 +219,11 @@ export class Client implements AsyncDisposable {
   async resolveObject<T>(value: T, options: ResolveObjectOptions = {}): Promise<T> {
     const { copy, slots } = copyAndFind(value);
     const top = { copy };
-    const outcomes = await this.#all(slots.map(({ reference }) => reference), options);
+    const outcomes = await this.#all(slots.map(({ reference }) => reference), options, options.onError === 'keep');
     const failed = new Map<string, SecretSidecarError>();
     slots.forEach(({ holder, key, pointer }, i) => {
       const outcome = outcomes[i] as Outcome;
-      if (!(outcome instanceof Secret)) failed.set(pointer, outcome);
+      if (isFailed(outcome)) failed.set(pointer, outcome);
       else if (pointer === '') top.copy = outcome.value;
       else put(holder, key, outcome.value);
     });
@@ -291,11 +309,10 @@ export class Client implements AsyncDisposable {
 
   /** Drops secrets from the sidecar's cache and this client's. It returns how many the sidecar dropped. */
   async invalidate(what: Invalidation = {}): Promise<number> {
-    const stored = storedReference(what.path ?? '');
+    const { connection, path } = targetOf(what);
     try {
       const answer = await this.#call(SecretService.method.invalidate, {
-        connection: stored?.connection ?? what.connection ?? '', path: stored?.path ?? what.path ?? '',
-        renewLogin: what.renewLogin ?? false,
+        connection, path, renewLogin: what.renewLogin ?? false,
       }, bounds(what));
       return answer.entries;
     } finally {
@@ -305,10 +322,11 @@ export class Client implements AsyncDisposable {
 
   /** Tests a connection. `ok` is false when a check failed; it rejects when the test could not be made. */
   async testConnection(what: ConnectionTest): Promise<TestConnectionResponse> {
+    const { connection, path } = targetOf(what);
     const target = what.spec === undefined
-      ? { case: 'connection' as const, value: what.connection ?? '' }
+      ? { case: 'connection' as const, value: connection }
       : { case: 'spec' as const, value: what.spec };
-    return this.#call(SecretService.method.testConnection, { target, path: what.path ?? '' } as never, bounds(what));
+    return this.#call(SecretService.method.testConnection, { target, path } as never, bounds(what));
   }
 
   /** Returns the sidecar's connections and their state. */
@@ -318,7 +336,9 @@ export class Client implements AsyncDisposable {
 
   /** Closes the connection. Calls that are under way fail. */
   async close(): Promise<void> {
+    this.#closed = true;
     this.#grpc.close();
+    for (const call of this.#underWay) call.cancel();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -326,15 +346,15 @@ export class Client implements AsyncDisposable {
   }
 
   async #secret(reference: string, options: GetOptions, maxAge: number | undefined): Promise<Secret> {
-    const lookup = lookupOf(reference, options, maxAge);
+    const lookup = lookupOf(reference, mannerOf(options, maxAge));
     const kept = maxAge === undefined ? this.#near?.get(lookup.key) : undefined;
     if (kept !== undefined) return kept;
     const outcome = await this.#resolve(lookup, bounds(options));
-    if (outcome instanceof Secret) return outcome;
+    if (!isFailed(outcome)) return outcome;
     throw outcome.of(reference);
   }
 
-  async #resolve(lookup: Lookup, limits: Bounds): Promise<Outcome> {
+  async #resolve(lookup: Lookup, limits: Bounds): Promise<Secret | SecretSidecarError> {
     const generation = this.#near?.generation ?? 0;
     try {
       const secret = new Secret(await this.#call(SecretService.method.resolve, lookup.request, limits));
@@ -346,58 +366,72 @@ export class Client implements AsyncDisposable {
     }
   }
 
-  /** Looks references up, each distinct one once, and returns what became of each. */
-  async #all(references: string[], options: ReadOptions): Promise<Outcome[]> {
+  /**
+   * Looks references up, each distinct one once, and returns what became of each. A call that fails
+   * as a whole rejects, unless each of its references is to have the failure.
+   */
+  async #all(references: string[], options: ReadOptions, each = false): Promise<Outcome[]> {
     const limits = bounds(options);
-    const outcomes = new Map<string, Outcome>();
+    const outcomes = new Map<string, Outcome | undefined>();
     const missing: Lookup[] = [];
+    const manner = mannerOf(options, options.fresh === true ? 0 : undefined);
     const keys = references.map((reference) => {
-      const lookup = attempt(() => lookupOf(reference, options, options.fresh === true ? 0 : undefined));
+      const lookup = attempt(() => lookupOf(reference, manner));
       if (lookup instanceof SecretSidecarError) return lookup;
       if (outcomes.has(lookup.key)) return lookup.key;
       const kept = options.fresh === true ? undefined : this.#near?.get(lookup.key);
-      outcomes.set(lookup.key, kept ?? new SecretSidecarError({ reason: '', message: 'not asked for yet' }));
+      outcomes.set(lookup.key, kept);
       if (kept === undefined) missing.push(lookup);
       return lookup.key;
     });
     for (let i = 0; i < missing.length; i += maxBatch) {
-      await this.#batch(missing.slice(i, i + maxBatch), outcomes, limits);
+      const some = missing.slice(i, i + maxBatch);
+      try {
+        await this.#batch(some, outcomes, limits);
+      } catch (error) {
+        if (!each || !(error instanceof SecretSidecarError)) throw error;
+        for (const { key } of some) if (isFailed(outcomes.get(key) ?? error)) outcomes.set(key, error);
+      }
     }
     return keys.map((key, i) => {
       const outcome = typeof key === 'string' ? outcomes.get(key) as Outcome : key;
-      return outcome instanceof Secret ? outcome : outcome.of(references[i] as string);
+      return isFailed(outcome) ? outcome.of(references[i] as string) : outcome;
     });
   }
 
-  /** Looks up to 256 references up, and those that failed for a moment again while there is time. */
-  async #batch(lookups: Lookup[], outcomes: Map<string, Outcome>, limits: Bounds): Promise<void> {
+  /**
+   * Looks up to 256 references up, and those that failed for a moment again while there is time. One
+   * that did not fit into the answer of a batch is asked for alone.
+   */
+  async #batch(lookups: Lookup[], outcomes: Map<string, Outcome | undefined>, limits: Bounds): Promise<void> {
     for (let wanted = lookups; wanted.length > 0;) {
       const generation = this.#near?.generation ?? 0;
       const answer = await this.#call(SecretService.method.batchResolve, { requests: wanted.map(({ request }) => request) }, limits);
       for (const [i, lookup] of wanted.entries()) {
-        outcomes.set(lookup.key, await this.#item(lookup, answer.results[i], wanted.length, generation, limits));
+        const outcome = this.#item(lookup, answer.results[i], generation);
+        const didNotFit = isFailed(outcome) && outcome.reason === 'SECRET_TOO_LARGE' && wanted.length > 1;
+        outcomes.set(lookup.key, didNotFit ? await this.#resolve(lookup, limits) : outcome);
       }
-      const again = wanted.filter(({ key }) => retryAfter(outcomes.get(key)) > 0);
+      const again = wanted.filter(({ key }) => leavesTime(retryAfter(outcomes.get(key)), limits));
       const wait = Math.max(0, ...again.map(({ key }) => retryAfter(outcomes.get(key))));
       if (again.length === 0 || !await pause(wait, limits)) return;
       wanted = again;
     }
   }
 
-  /** Reads one item's answer. One that did not fit into the answer of a batch is asked for alone. */
-  async #item(
-    lookup: Lookup, result: BatchResolveResult | undefined, of: number, generation: number, limits: Bounds,
-  ): Promise<Outcome> {
-    if (result?.outcome.case === 'secret') {
-      const secret = new Secret(result.outcome.value);
-      this.#near?.keep(lookup.key, secret, generation);
-      return secret;
+  /** Reads one item's answer. */
+  #item(lookup: Lookup, result: BatchResolveResult | undefined, generation: number): Outcome {
+    switch (result?.outcome.case) {
+      case 'secret':
+        this.#near?.keep(lookup.key, new Secret(result.outcome.value), generation);
+        return result.outcome.value;
+      case 'error':
+        return itemError(result.outcome.value);
+      default:
+        return new SecretSidecarError({
+          reason: '', message: 'the sidecar answered another batch than was asked for: are client and sidecar of one version?',
+        });
     }
-    if (result?.outcome.case !== 'error') {
-      return new SecretSidecarError({ reason: '', message: 'the sidecar answered another batch than was asked for: are client and sidecar of one version?' });
-    }
-    if (result.outcome.value.reason === 'SECRET_TOO_LARGE' && of > 1) return this.#resolve(lookup, limits);
-    return itemError(result.outcome.value);
   }
 
   /** Returns the secret as it is after a version of it was refused; undefined when it has not changed. */
@@ -426,14 +460,17 @@ export class Client implements AsyncDisposable {
     method: { input: I; output: O; name: string }, request: MessageInitShape<I>, limits: Bounds,
   ): Promise<MessageShape<O>> {
     for (;;) {
-      limits.signal.throwIfAborted();
+      limits.signal?.throwIfAborted();
+      if (this.#closed) throw closed();
       try {
         return await this.#callOnce(method, request, limits);
       } catch (error) {
-        limits.signal.throwIfAborted();
-        const failed = callError(error as ServiceError, this.#socket);
+        limits.signal?.throwIfAborted();
+        if (this.#closed) throw closed();
+        const connected = this.#grpc.getChannel().getConnectivityState(false) === connectivityState.READY;
+        const failed = callError(error as ServiceError, connected, this.#socket);
         if (!await pause(failed.reason === 'SIDECAR_UNREACHABLE' ? pauseForSidecar : failed.retryAfter ?? 0, limits)) {
-          limits.signal.throwIfAborted();
+          limits.signal?.throwIfAborted();
           throw failed;
         }
       }
@@ -446,60 +483,108 @@ export class Client implements AsyncDisposable {
     return new Promise((resolve, reject) => {
       const call = this.#grpc.makeUnaryRequest(
         `/${SecretService.typeName}/${method.name}`,
-        (message: MessageShape<I>) => Buffer.from(toBinary(method.input, message)),
+        (message: MessageShape<I>) => bufferOf(toBinary(method.input, message)),
         (bytes: Buffer) => fromBinary(method.output, bytes),
         create(method.input, request), new Metadata({ waitForReady: true }), { deadline: limits.deadline },
         (error, answer) => {
-          limits.signal.removeEventListener('abort', cancel);
+          ends();
+          this.#underWay.delete(call);
           if (error !== null) return reject(error);
           resolve(answer as MessageShape<O>);
         });
-      const cancel = (): void => call.cancel();
-      limits.signal.addEventListener('abort', cancel);
+      this.#underWay.add(call);
+      const ends = onAbort(limits.signal, () => call.cancel());
     });
   }
 }
 
-const never = new AbortController().signal;
+/** The same bytes as a Buffer. */
+const bufferOf = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 
 function bounds(options: CallOptions): Bounds {
-  return { deadline: Date.now() + (options.timeout ?? defaultTimeout), signal: options.signal ?? never };
+  return { deadline: Date.now() + (options.timeout ?? defaultTimeout), signal: options.signal };
+}
+
+/** Calls when the signal aborts, until the function that it returns is called. */
+function onAbort(signal: AbortSignal | undefined, call: () => void): () => void {
+  if (signal === undefined) return () => {};
+  setMaxListeners(0, signal); // as many calls may share one as there are
+  signal.addEventListener('abort', call);
+  if (signal.aborted) call();
+  return () => signal.removeEventListener('abort', call);
 }
 
 /** Waits, and up to a fifth longer. It reports false when there is nothing to wait for, or no time for it. */
 async function pause(ms: number, limits: Bounds): Promise<boolean> {
   const wait = ms * (1 + Math.random() / 5);
-  if (ms <= 0 || Date.now() + wait >= limits.deadline) return false;
-  return sleep(wait, limits.signal);
+  return leavesTime(wait, limits) && sleep(wait, limits.signal);
 }
 
-/** Joins a reference, stored or not, and the options. */
-function lookupOf(reference: string, options: GetOptions, maxAge: number | undefined): Lookup {
-  const stored = storedReference(reference);
-  if (stored?.connection === '') {
-    throw new SecretSidecarError({
-      reason: 'CONNECTION_REQUIRED', reference,
-      message: 'the stored reference names no connection: it has to be {{connection|ap_sep_v1|path}}',
-    });
-  }
-  if (stored !== undefined && options.connection !== undefined && options.connection !== stored.connection) {
-    throw new SecretSidecarError({
-      reason: 'INVALID_REQUEST', reference,
-      message: "the stored reference names another connection than the call: leave the call's out",
-    });
-  }
-  const connection = stored?.connection ?? options.connection ?? '';
-  const path = stored?.path ?? reference;
-  const { project = '', key = '', version = 0, maxStale } = options;
+function leavesTime(wait: number, limits: Bounds): boolean {
+  return wait > 0 && Date.now() + wait < limits.deadline;
+}
+
+/** How the references of one call are read: the options, with what is not given filled in. */
+interface Manner {
+  connection: string | undefined;
+  project: string;
+  key: string;
+  version: number;
+  maxAge: Duration | undefined;
+  maxStale: Duration | undefined;
+  inKey: string; // all that is part of a lookup's key
+}
+
+function mannerOf(options: GetOptions, maxAge: number | undefined): Manner {
+  const { connection, project = '', key = '', version = 0, maxStale } = options;
   return {
-    key: JSON.stringify([connection, path, project, key, version, maxStale]),
-    request: {
-      connection, path, projectId: project, key, version,
-      ...(maxAge === undefined ? {} : { maxAge: duration(maxAge) }),
-      ...(maxStale === undefined ? {} : { maxStale: duration(maxStale) }),
-    },
+    connection, project, key, version,
+    maxAge: maxAge === undefined ? undefined : duration(maxAge),
+    maxStale: maxStale === undefined ? undefined : duration(maxStale),
+    inKey: JSON.stringify([project, key, version, maxStale]),
   };
 }
+
+/** Joins a reference, stored or not, and how it is read. */
+function lookupOf(reference: string, manner: Manner): Lookup {
+  const { connection, path } = place(reference, manner.connection);
+  const { project: projectId, key, version, maxAge, maxStale } = manner;
+  const request: Lookup['request'] = { connection, path, projectId, key, version };
+  if (maxAge !== undefined) request.maxAge = maxAge;
+  if (maxStale !== undefined) request.maxStale = maxStale;
+  return { key: `${connection.length} ${connection} ${path.length} ${path} ${manner.inKey}`, request };
+}
+
+/** Says what invalidate and testConnection are about: a stored reference brings its connection. */
+function targetOf({ connection, path }: { connection?: string | undefined; path?: string | undefined }): { connection: string; path: string } {
+  return path === undefined || path === '' ? { connection: connection ?? '', path: '' } : place(path, connection);
+}
+
+/**
+ * Says where a reference, stored or not, leads. It throws for one that the sidecar would refuse and
+ * that gRPC would change or refuse together with the rest of its batch.
+ */
+function place(reference: string, named: string | undefined): { connection: string; path: string } {
+  if (typeof reference !== 'string') throw new TypeError(`a reference is a string, not ${reference === null ? 'null' : typeof reference}`);
+  const stored = storedReference(reference);
+  if (stored?.connection === '') {
+    throw refused('CONNECTION_REQUIRED', reference, 'the stored reference names no connection: it has to be {{connection|ap_sep_v1|path}}');
+  }
+  if (stored !== undefined && named !== undefined && named !== stored.connection) {
+    throw refused('INVALID_REQUEST', reference, "the stored reference names another connection than the call: leave the call's out");
+  }
+  const { connection, path } = stored ?? { connection: named ?? '', path: reference };
+  if (!isText(path) || !isText(connection)) {
+    throw refused('INVALID_PATH', reference, 'the reference is no text: it holds half of a surrogate pair');
+  }
+  if (Buffer.byteLength(path) > longestPath || Buffer.byteLength(connection) > longestPath) {
+    throw refused('INVALID_PATH', `${reference.slice(0, 64)}…`, `the reference is too long: it has at most ${longestPath} bytes`);
+  }
+  return { connection, path };
+}
+
+/** Whether a string is UTF-16 that UTF-8 can hold. */
+const isText = (one: string): boolean => !/\p{Surrogate}/u.test(one);
 
 function attempt<T>(make: () => T): T | SecretSidecarError {
   try {
@@ -511,7 +596,7 @@ function attempt<T>(make: () => T): T | SecretSidecarError {
 }
 
 const retryAfter = (outcome: Outcome | undefined): number =>
-  outcome instanceof SecretSidecarError ? outcome.retryAfter ?? 0 : 0;
+  isFailed(outcome) ? outcome.retryAfter ?? 0 : 0;
 
 /** Returns the path in what a person writes as a socket. */
 function socketPath(socket: string): string {
@@ -519,7 +604,7 @@ function socketPath(socket: string): string {
   const path = socket.startsWith('unix://') ? socket.slice('unix://'.length) : socket.startsWith('unix:') ? socket.slice('unix:'.length) : socket;
   const isRelative = socket.startsWith('unix://') && !path.startsWith('/');
   if (path === '' || isRelative || path.includes('://')) {
-    throw new TypeError(`the socket ${JSON.stringify(socket)} is no Unix socket: write its path, or unix:///path`);
+    throw new TypeError(`the socket ${JSON.stringify(socket)} is not a Unix socket: write its path, or unix:///path`);
   }
   return path;
 }

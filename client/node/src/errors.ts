@@ -59,9 +59,12 @@ export class SecretSidecarError extends Error {
   }
 }
 
-/** Says which of several references failed. */
-export class BatchError extends Error {
-  override readonly name = 'BatchError';
+/**
+ * Says which of several references failed. Its own reason is theirs where they have one alone, and
+ * empty otherwise; retryAfter is when all of them may succeed.
+ */
+export class BatchError extends SecretSidecarError {
+  override readonly name: string = 'BatchError';
   /**
    * The errors, under the names that getAll was given, or under the place in the object of
    * resolveObject as a JSON pointer (RFC 6901).
@@ -71,7 +74,14 @@ export class BatchError extends Error {
   /** @internal */
   constructor(failed: ReadonlyMap<string, SecretSidecarError>) {
     const lines = [...failed].map(([name, error]) => `${name}: ${error.message}`);
-    super(`${failed.size} of the references failed: ${lines.join('; ')}`);
+    const reasons = new Set([...failed.values()].map(({ reason }) => reason));
+    const waits = [...failed.values()].map(({ retryAfter }) => retryAfter);
+    const waited = waits.filter((wait) => wait !== undefined);
+    super({
+      reason: reasons.size === 1 ? [...reasons][0] as string : '',
+      message: `${failed.size} of the references failed: ${lines.join('; ')}`,
+      ...(waits.length === waited.length ? { retryAfter: Math.max(...waited) } : {}),
+    });
     this.failed = failed;
   }
 }
@@ -85,11 +95,11 @@ export function itemError(said: ResolveError): SecretSidecarError {
 }
 
 /** Translates the error of a call. The socket is named where no sidecar answered. */
-export function callError(error: ServiceError, socket: string): SecretSidecarError {
+export function callError(error: ServiceError, connected: boolean, socket: string): SecretSidecarError {
   const details = detailsOf(error.metadata);
   if (details.reason !== '') return new SecretSidecarError({ ...details, message: error.details, cause: error });
-  // grpc-js has no code for "nobody took the call": it waits until the deadline, and says so.
-  const waited = error.code === grpcStatus.DEADLINE_EXCEEDED && !/has_response|Waiting on|remote_addr/i.test(error.details);
+  // grpc-js has no code for "nobody took the call": it waits for a connection until the deadline.
+  const waited = error.code === grpcStatus.DEADLINE_EXCEEDED && !connected;
   if (error.code === grpcStatus.UNAVAILABLE || waited) return unreachable(socket, error);
   if (error.code === grpcStatus.DEADLINE_EXCEEDED) {
     return new SecretSidecarError({
@@ -98,6 +108,16 @@ export function callError(error: ServiceError, socket: string): SecretSidecarErr
     });
   }
   return new SecretSidecarError({ reason: '', message: error.details, cause: error });
+}
+
+/** The error of a client that was closed. */
+export function closed(): SecretSidecarError {
+  return new SecretSidecarError({ reason: '', message: 'the client is closed: open another one' });
+}
+
+/** An error that no sidecar was needed for. */
+export function refused(reason: string, reference: string, message: string): SecretSidecarError {
+  return new SecretSidecarError({ reason, reference, message });
 }
 
 export function unreachable(socket: string, cause?: unknown): SecretSidecarError {

@@ -134,6 +134,107 @@ test('a call waits for a sidecar that comes back', async (t) => {
   await assert.rejects(waiting, { message: 'enough' });
 });
 
+test('as many calls as one likes may share a signal, or have none', async (t) => {
+  const { client } = await opened(t);
+  const warnings = [];
+  const warned = (warning) => warnings.push(warning.message);
+  process.on('warning', warned);
+  t.after(() => process.off('warning', warned));
+  const { signal } = new AbortController();
+  for (const options of [{}, { signal }]) {
+    assert.deepEqual(await Promise.all(Array.from({ length: 50 }, () => client.get(reference, options))), Array(50).fill(value));
+  }
+  await new Promise(setImmediate);
+  assert.deepEqual(warnings, []);
+});
+
+test('a sidecar that does not answer in time is none that is away', async (t) => {
+  const { client, sidecar } = await opened(t);
+  sidecar.silent = true;
+  await assert.rejects(client.get(reference, { timeout: 200 }), { reason: 'DEADLINE_EXCEEDED' });
+});
+
+test('a client that is closed says so, to calls that are under way too', async (t) => {
+  const { client, sidecar } = await opened(t);
+  sidecar.silent = true;
+  const underWay = client.get(reference);
+  while (sidecar.asked.length === 0) await new Promise(setImmediate);
+  await client.close();
+  await assert.rejects(underWay, /the client is closed/);
+  await assert.rejects(client.get(reference), /the client is closed/);
+  await assert.rejects(client.connections(), /the client is closed/);
+});
+
+test('a client is closed by await using, and open by a signal that aborts', async (t) => {
+  const { client, socket } = await opened(t);
+  await client[Symbol.asyncDispose]();
+  await assert.rejects(client.get(reference), /the client is closed/);
+  const signal = new AbortController();
+  const waiting = open({ socket: `${socket}.none`, wait: 60_000, signal: signal.signal });
+  signal.abort(new Error('enough'));
+  await assert.rejects(waiting, { message: 'enough' });
+  await assert.rejects(open({ socket, signal: AbortSignal.abort(new Error('before')) }), { message: 'before' });
+});
+
+test('a reference that is no text, none at all or too long fails alone', async (t) => {
+  const { client, sidecar } = await opened(t);
+  const bad = { half: 'secret/data/\ud800/key', stored: stored('a/data/\udfff/k'), long: `secret/data/${'x'.repeat(2000)}/key` };
+  await assert.rejects(client.getAll({ ...bad, good: reference }), (error) => {
+    assert.deepEqual([...error.failed.keys()], Object.keys(bad));
+    for (const one of error.failed.values()) assert.equal(one.reason, 'INVALID_PATH');
+    return true;
+  });
+  assert.equal(sidecar.countOf(reference), 1);
+  for (const none of [undefined, null, 7, {}]) await assert.rejects(client.get(none), { name: 'TypeError', message: /a reference is a string/ });
+});
+
+test('every error of a call is one type, and one of several has their reason', async (t) => {
+  const { client, sidecar } = await opened(t);
+  await assert.rejects(client.getAll({ a: 'one', b: 'two' }), (error) => {
+    assert.ok(error instanceof SecretSidecarError);
+    assert.equal(error.reason, 'SECRET_NOT_FOUND');
+    assert.equal(error.retryAfter, undefined);
+    return true;
+  });
+  sidecar.fail('two', status.UNAVAILABLE, 'VAULT_SEALED', 3_600_000);
+  await assert.rejects(client.getAll({ a: 'one', b: 'two' }), { reason: '', retryAfter: undefined });
+  sidecar.fail('one', status.UNAVAILABLE, 'VAULT_SEALED', 7_200_000);
+  await assert.rejects(client.getAll({ a: 'one', b: 'two' }), { reason: 'VAULT_SEALED', retryAfter: 7_200_000 });
+});
+
+test('in a batch, what passes soon is tried again beside what passes late', async (t) => {
+  const { client, sidecar } = await opened(t);
+  sidecar.fail('late', status.UNAVAILABLE, 'VAULT_SEALED', 3_600_000);
+  sidecar.fail('soon', status.UNAVAILABLE, 'LOGIN_PENDING', 5);
+  const answer = client.resolveObject({ late: stored('late'), soon: stored('soon') }, { onError: 'keep' });
+  while (sidecar.countOf('soon') < 3) await new Promise(setImmediate);
+  sidecar.set('soon', 'now');
+  assert.equal((await answer).soon, 'now');
+  assert.equal(sidecar.countOf('late'), 1);
+});
+
+test('with keep, a sidecar that is away leaves every reference and reports it', async (t) => {
+  const { client, sidecar } = await opened(t);
+  sidecar.stop();
+  const object = { a: stored(reference), b: 'text' };
+  let reported;
+  assert.deepEqual(await client.resolveObject(object, { timeout: 200, onError: 'keep', onFailed: (error) => { reported = error; } }), object);
+  assert.equal(reported.failed.get('/a').reason, 'SIDECAR_UNREACHABLE');
+  await assert.rejects(client.resolveObject(object, { timeout: 200 }), { name: 'SecretSidecarError', reason: 'SIDECAR_UNREACHABLE' });
+  await assert.rejects(client.resolveObject(object, { onError: 'keep', signal: AbortSignal.abort(new Error('enough')) }), { message: 'enough' });
+});
+
+test('invalidate and testConnection take a stored reference as get does', async (t) => {
+  const { client, sidecar } = await opened(t);
+  assert.equal((await client.testConnection({ path: stored(reference) })).ok, true);
+  assert.deepEqual([sidecar.tested[0].target.value, sidecar.tested[0].path], ['prod', reference]);
+  for (const call of [(what) => client.invalidate(what), (what) => client.testConnection(what)]) {
+    await assert.rejects(call({ path: `{{|ap_sep_v1|${reference}}}` }), { reason: 'CONNECTION_REQUIRED' });
+    await assert.rejects(call({ connection: 'other', path: stored(reference) }), { reason: 'INVALID_REQUEST' });
+  }
+  assert.equal(sidecar.invalidated.length, 0);
+});
+
 test('open takes every form of a socket and says what is wrong', async (t) => {
   const { socket } = await opened(t);
   for (const form of [socket, `unix:${socket}`, `unix://${socket}`]) {
@@ -223,27 +324,54 @@ test('an object may be deep, shared in itself, but not hold itself', async (t) =
   await assert.rejects(client.resolveObject(loop), /holds itself at \/in\/0\/it/);
 });
 
+test('an object of many references is resolved 256 at a time, each distinct one once', async (t) => {
+  const { client, sidecar } = await opened(t);
+  const object = [], want = [];
+  for (let i = 0; i < 1200; i++) {
+    sidecar.set(`secret/data/app/${i % 600}`, `value ${i % 600}`);
+    object.push({ deep: [stored(`secret/data/app/${i % 600}`)] });
+    want.push({ deep: [`value ${i % 600}`] });
+  }
+  assert.deepEqual(await client.resolveObject(object), want);
+  assert.deepEqual(sidecar.batches, [256, 256, 88]);
+});
+
 test('any object is resolved as a plain walk over it says', async (t) => {
   const { client, sidecar } = await opened(t);
   for (let i = 0; i < 40; i++) sidecar.set(`secret/data/s${i}/key`, `value ${i}`);
+  const date = new Date(), buffer = Buffer.from('raw'), map = new Map([['k', stored('secret/data/s1/key')]]), distinct = new Set();
   let seed = 1;
   const random = (n) => { seed = (seed * 48271) % 0x7fffffff; return seed % n; };
   const make = (depth) => {
-    const kind = random(depth === 0 ? 6 : 8);
+    const kind = random(depth === 0 ? 6 : 9);
     if (kind < 2) return ' '.repeat(random(2)) + stored(`secret/data/s${random(40)}/key`);
     if (kind === 2) return `text ${stored('secret/data/s1/key')}`;
-    if (kind < 6) return [null, random(100) / 7, true][kind - 3];
+    if (kind < 6) return [null, random(100) / 7, true, date, buffer, map, undefined][random(7)];
     if (kind === 6) return Array.from({ length: random(4) }, () => make(depth - 1));
-    return Object.fromEntries(Array.from({ length: random(4) }, () => [`~/${random(9)}`, make(depth - 1)]));
+    const entries = Array.from({ length: random(4) }, () => [`~/${random(9)}`, make(depth - 1)]);
+    return kind === 7 ? Object.fromEntries(entries) : Object.assign(Object.create(null), Object.fromEntries(entries));
   };
   const plain = (one) => {
-    if (typeof one === 'string') return one.trim().replace(/^\{\{prod\|ap_sep_v1\|secret\/data\/s(\d+)\/key\}\}$/, 'value $1');
+    if (typeof one === 'string') {
+      const number = /^\s*\{\{prod\|ap_sep_v1\|secret\/data\/s(\d+)\/key\}\}\s*$/.exec(one)?.[1];
+      if (number !== undefined) distinct.add(number);
+      return number === undefined ? one : `value ${number}`;
+    }
     if (Array.isArray(one)) return one.map(plain);
-    return one && typeof one === 'object' ? Object.fromEntries(Object.entries(one).map(([k, v]) => [k, plain(v)])) : one;
+    if (!one || typeof one !== 'object' || [date, buffer, map].includes(one)) return one;
+    const copy = Object.create(Object.getPrototypeOf(one));
+    for (const key of Object.keys(one)) copy[key] = plain(one[key]);
+    return copy;
   };
-  for (let i = 0; i < 200; i++) {
-    const object = make(5);
-    assert.deepEqual(await client.resolveObject(object), plain(object));
+  for (let i = 0; i < 300; i++) {
+    distinct.clear();
+    sidecar.asked.length = 0;
+    const object = make(6), want = plain(object), before = JSON.stringify(object);
+    const got = await client.resolveObject(object);
+    assert.deepStrictEqual(got, want); // prototypes too
+    assert.equal(JSON.stringify(got), JSON.stringify(want)); // the order of keys too
+    assert.equal(JSON.stringify(object), before);
+    assert.equal(sidecar.asked.length, distinct.size);
   }
 });
 

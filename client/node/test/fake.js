@@ -21,6 +21,8 @@ export class FakeSidecar {
   batches = []; // the sizes of batches
   invalidated = [];
   onWatch = (call) => call.end(); // what a stream of watch does
+  tested = [];
+  silent = false; // takes requests and answers none
   #server;
 
   set(path, value, more = {}) {
@@ -56,9 +58,12 @@ export class FakeSidecar {
         answer(null, create(api.InvalidateResponseSchema, { entries: 3 }));
       },
       listConnections: (_, answer) => answer(null, create(api.ListConnectionsResponseSchema, { connections: [{ name: 'prod' }] })),
-      testConnection: (call, answer) => answer(null, create(api.TestConnectionResponseSchema, {
-        ok: call.request.target.value === 'prod' || call.request.target.value?.name === 'prod',
-      })),
+      testConnection: (call, answer) => {
+        this.tested.push(call.request);
+        answer(null, create(api.TestConnectionResponseSchema, {
+          ok: call.request.target.value === 'prod' || call.request.target.value?.name === 'prod',
+        }));
+      },
     });
     await new Promise((resolve, reject) => this.#server.bindAsync(
       `unix:${socket}`, ServerCredentials.createInsecure(), (error) => (error ? reject(error) : resolve())));
@@ -70,6 +75,7 @@ export class FakeSidecar {
 
   #resolve(request, answer) {
     const outcome = this.#outcome(request);
+    if (this.silent) return;
     if (outcome.case === 'secret') return answer(null, create(api.ResolveResponseSchema, outcome.value));
     const { code, reason, message, retryDelay, violations } = outcome.value;
     const metadata = new Metadata();

@@ -16,7 +16,7 @@ resource "vault_policy" "worker" {
   name = var.role_name
 
   policy = <<-EOT
-    # The secrets. Name folders (flows/data/team-a/*) where a worker needs no more.
+    # The secrets. Name directories (flows/data/team-a/*) where a worker needs no more.
     %{~for path in var.secret_paths~}
     path "${var.kv_mount}/data/${path}" {
       capabilities = ["read"]

@@ -1,6 +1,7 @@
-// Package discover stands in for HashiCorp's go-discover in the Vault server of the tests. The original asks fourteen
-// clouds for the addresses of a cluster's nodes, and their libraries are a third of what Vault compiles. The tests name
-// their nodes themselves (retry_join, never auto_join), so that here every question is answered with an error.
+// Package discover stands in for HashiCorp's go-discover in the Vault server of the tests. The
+// original asks fourteen clouds for the addresses of a cluster's nodes, and their libraries are a
+// third of what Vault compiles. The tests name their nodes themselves (retry_join, never
+// auto_join), so that here every question is answered with an error.
 package discover
 
 import (
@@ -8,7 +9,8 @@ import (
 	"log"
 )
 
-var errLeftOut = errors.New("auto_join is left out of this Vault: name the nodes with leader_api_addr")
+var errLeftOut = errors.New(
+	"auto_join is left out of this Vault: name the nodes with leader_api_addr")
 
 // Provider looks addresses up.
 type Provider any

@@ -314,7 +314,7 @@ func (ConnectionState) EnumDescriptor() ([]byte, []int) {
 // ResolveRequest asks for the value that one reference points to.
 type ResolveRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name of the configured connection. May be empty when exactly one connection is configured.
+	// Name or alias of the configured connection. May be empty when exactly one is configured.
 	Connection string `protobuf:"bytes,1,opt,name=connection,proto3" json:"connection,omitempty"`
 	// The reference, `mount/data/path/to/secret/key`; without its last segment when `key` is set. At
 	// most 1024 bytes.
@@ -857,7 +857,7 @@ type isTestConnectionRequest_Target interface {
 }
 
 type TestConnectionRequest_Connection struct {
-	// Name of a configured connection.
+	// Name or alias of a configured connection.
 	Connection string `protobuf:"bytes,1,opt,name=connection,proto3,oneof"`
 }
 
@@ -1220,10 +1220,11 @@ func (x *Mount) GetKvVersion() uint32 {
 // InvalidateRequest names what to drop.
 type InvalidateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name of the connection; empty is every connection.
+	// Name or alias of the connection; empty is every connection that the caller may use.
 	Connection string `protobuf:"bytes,1,opt,name=connection,proto3" json:"connection,omitempty"`
 	// A reference: drops its secret, in every version. A prefix ending in "/": drops every secret
-	// that has a reference beginning with it. Empty: drops all.
+	// that has a reference beginning with it. Empty: drops all. A caller of certain projects or paths
+	// drops only what it may read.
 	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
 	// Also drop the token and log in again.
 	RenewLogin bool `protobuf:"varint,3,opt,name=renew_login,json=renewLogin,proto3" json:"renew_login,omitempty"`
@@ -1640,7 +1641,7 @@ type ConnectionStatus struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Who may use it.
 	Scope Scope `protobuf:"varint,2,opt,name=scope,proto3,enum=secretsidecar.v1.Scope" json:"scope,omitempty"`
-	// The projects that may use it, for SCOPE_PROJECT.
+	// The projects that may use it, for SCOPE_PROJECT: those that the caller may name.
 	ProjectIds []string `protobuf:"bytes,3,rep,name=project_ids,json=projectIds,proto3" json:"project_ids,omitempty"`
 	// Vault's address.
 	Address string `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
@@ -1664,8 +1665,10 @@ type ConnectionStatus struct {
 	// When the secret_id in use expires. Unset when it never does, or when it is not known: the
 	// sidecar asks Vault only while metrics are exported, and needs a policy that allows it.
 	SecretIdExpiresAt *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=secret_id_expires_at,json=secretIdExpiresAt,proto3" json:"secret_id_expires_at,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Other names that requests may use for the connection.
+	Aliases       []string `protobuf:"bytes,14,rep,name=aliases,proto3" json:"aliases,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ConnectionStatus) Reset() {
@@ -1789,6 +1792,13 @@ func (x *ConnectionStatus) GetSecretIdExpiresAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ConnectionStatus) GetAliases() []string {
+	if x != nil {
+		return x.Aliases
+	}
+	return nil
+}
+
 // ResolveCounts says what became of the values asked for, one by one, those of batches too.
 type ResolveCounts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1801,7 +1811,9 @@ type ResolveCounts struct {
 	// Answered from the memory that Vault has no such secret.
 	Negative uint64 `protobuf:"varint,4,opt,name=negative,proto3" json:"negative,omitempty"`
 	// Refused with an error.
-	Errors        uint64 `protobuf:"varint,5,opt,name=errors,proto3" json:"errors,omitempty"`
+	Errors uint64 `protobuf:"varint,5,opt,name=errors,proto3" json:"errors,omitempty"`
+	// Not answered because the caller gave up before; no failure of the sidecar's.
+	Cancelled     uint64 `protobuf:"varint,6,opt,name=cancelled,proto3" json:"cancelled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1871,6 +1883,142 @@ func (x *ResolveCounts) GetErrors() uint64 {
 	return 0
 }
 
+func (x *ResolveCounts) GetCancelled() uint64 {
+	if x != nil {
+		return x.Cancelled
+	}
+	return 0
+}
+
+// ScanRequest is the next part of the text.
+type ScanRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The bytes, up to 1 MiB less the message's own few.
+	Data          []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScanRequest) Reset() {
+	*x = ScanRequest{}
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScanRequest) String() string {
+	return printed(x)
+}
+
+func (*ScanRequest) ProtoMessage() {}
+
+func (x *ScanRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScanRequest.ProtoReflect.Descriptor instead.
+func (*ScanRequest) Descriptor() ([]byte, []int) {
+	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ScanRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+// ScanResponse is one place in the text that holds a value, and one reference to that value. A
+// value with several references is told once for each.
+type ScanResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the value begins, in bytes from the beginning of the text.
+	Offset uint64 `protobuf:"varint,1,opt,name=offset,proto3" json:"offset,omitempty"`
+	// How many bytes of the text hold it, in the form that it has there.
+	Length uint64 `protobuf:"varint,2,opt,name=length,proto3" json:"length,omitempty"`
+	// Name of the connection that the value came from.
+	Connection string `protobuf:"bytes,3,opt,name=connection,proto3" json:"connection,omitempty"`
+	// The reference, as `path` and `key` of the ResolveRequest that was answered with the value.
+	Path string `protobuf:"bytes,4,opt,name=path,proto3" json:"path,omitempty"`
+	// Set where that ResolveRequest had set it.
+	Key           string `protobuf:"bytes,5,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScanResponse) Reset() {
+	*x = ScanResponse{}
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScanResponse) String() string {
+	return printed(x)
+}
+
+func (*ScanResponse) ProtoMessage() {}
+
+func (x *ScanResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScanResponse.ProtoReflect.Descriptor instead.
+func (*ScanResponse) Descriptor() ([]byte, []int) {
+	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ScanResponse) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *ScanResponse) GetLength() uint64 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
+func (x *ScanResponse) GetConnection() string {
+	if x != nil {
+		return x.Connection
+	}
+	return ""
+}
+
+func (x *ScanResponse) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *ScanResponse) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
 // WatchRequest asks for several values and their changes.
 type WatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1883,7 +2031,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[20]
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1895,7 +2043,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[20]
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1908,7 +2056,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{20}
+	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *WatchRequest) GetRequests() []*ResolveRequest {
@@ -1936,7 +2084,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[21]
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1948,7 +2096,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[21]
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1961,7 +2109,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{21}
+	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WatchResponse) GetIndex() uint32 {
@@ -2118,7 +2266,7 @@ const file_secretsidecar_v1_secret_service_proto_rawDesc = "" +
 	"Protection\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
 	"\bin_force\x18\x02 \x01(\bR\ainForce\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x9c\x05\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xb6\x05\n" +
 	"\x10ConnectionStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12-\n" +
 	"\x05scope\x18\x02 \x01(\x0e2\x17.secretsidecar.v1.ScopeR\x05scope\x12\x1f\n" +
@@ -2136,13 +2284,25 @@ const file_secretsidecar_v1_secret_service_proto_rawDesc = "" +
 	"stateSince\x12;\n" +
 	"\bresolves\x18\v \x01(\v2\x1f.secretsidecar.v1.ResolveCountsR\bresolves\x12@\n" +
 	"\x0elast_answer_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\flastAnswerAt\x12K\n" +
-	"\x14secret_id_expires_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x11secretIdExpiresAt\"\x85\x01\n" +
+	"\x14secret_id_expires_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x11secretIdExpiresAt\x12\x18\n" +
+	"\aaliases\x18\x0e \x03(\tR\aaliases\"\xa3\x01\n" +
 	"\rResolveCounts\x12\x14\n" +
 	"\x05vault\x18\x01 \x01(\x04R\x05vault\x12\x14\n" +
 	"\x05cache\x18\x02 \x01(\x04R\x05cache\x12\x14\n" +
 	"\x05stale\x18\x03 \x01(\x04R\x05stale\x12\x1a\n" +
 	"\bnegative\x18\x04 \x01(\x04R\bnegative\x12\x16\n" +
-	"\x06errors\x18\x05 \x01(\x04R\x06errors\"L\n" +
+	"\x06errors\x18\x05 \x01(\x04R\x06errors\x12\x1c\n" +
+	"\tcancelled\x18\x06 \x01(\x04R\tcancelled\"!\n" +
+	"\vScanRequest\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\x84\x01\n" +
+	"\fScanResponse\x12\x16\n" +
+	"\x06offset\x18\x01 \x01(\x04R\x06offset\x12\x16\n" +
+	"\x06length\x18\x02 \x01(\x04R\x06length\x12\x1e\n" +
+	"\n" +
+	"connection\x18\x03 \x01(\tR\n" +
+	"connection\x12\x12\n" +
+	"\x04path\x18\x04 \x01(\tR\x04path\x12\x10\n" +
+	"\x03key\x18\x05 \x01(\tR\x03key\"L\n" +
 	"\fWatchRequest\x12<\n" +
 	"\brequests\x18\x01 \x03(\v2 .secretsidecar.v1.ResolveRequestR\brequests\"\xa5\x01\n" +
 	"\rWatchResponse\x12\x14\n" +
@@ -2174,14 +2334,15 @@ const file_secretsidecar_v1_secret_service_proto_rawDesc = "" +
 	"\x1bCONNECTION_STATE_CONNECTING\x10\x01\x12\x1a\n" +
 	"\x16CONNECTION_STATE_READY\x10\x02\x12\x1d\n" +
 	"\x19CONNECTION_STATE_DEGRADED\x10\x03\x12\x1d\n" +
-	"\x19CONNECTION_STATE_REJECTED\x10\x042\xb0\x04\n" +
+	"\x19CONNECTION_STATE_REJECTED\x10\x042\xfb\x04\n" +
 	"\rSecretService\x12N\n" +
 	"\aResolve\x12 .secretsidecar.v1.ResolveRequest\x1a!.secretsidecar.v1.ResolveResponse\x12]\n" +
 	"\fBatchResolve\x12%.secretsidecar.v1.BatchResolveRequest\x1a&.secretsidecar.v1.BatchResolveResponse\x12c\n" +
 	"\x0eTestConnection\x12'.secretsidecar.v1.TestConnectionRequest\x1a(.secretsidecar.v1.TestConnectionResponse\x12W\n" +
 	"\n" +
 	"Invalidate\x12#.secretsidecar.v1.InvalidateRequest\x1a$.secretsidecar.v1.InvalidateResponse\x12f\n" +
-	"\x0fListConnections\x12(.secretsidecar.v1.ListConnectionsRequest\x1a).secretsidecar.v1.ListConnectionsResponse\x12J\n" +
+	"\x0fListConnections\x12(.secretsidecar.v1.ListConnectionsRequest\x1a).secretsidecar.v1.ListConnectionsResponse\x12I\n" +
+	"\x04Scan\x12\x1d.secretsidecar.v1.ScanRequest\x1a\x1e.secretsidecar.v1.ScanResponse(\x010\x01\x12J\n" +
 	"\x05Watch\x12\x1e.secretsidecar.v1.WatchRequest\x1a\x1f.secretsidecar.v1.WatchResponse0\x01BOZMgithub.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1;secretsidecarv1b\x06proto3"
 
 var (
@@ -2197,7 +2358,7 @@ func file_secretsidecar_v1_secret_service_proto_rawDescGZIP() []byte {
 }
 
 var file_secretsidecar_v1_secret_service_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_secretsidecar_v1_secret_service_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_secretsidecar_v1_secret_service_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_secretsidecar_v1_secret_service_proto_goTypes = []any{
 	(ValueType)(0),                  // 0: secretsidecar.v1.ValueType
 	(Source)(0),                     // 1: secretsidecar.v1.Source
@@ -2224,44 +2385,46 @@ var file_secretsidecar_v1_secret_service_proto_goTypes = []any{
 	(*Protection)(nil),              // 22: secretsidecar.v1.Protection
 	(*ConnectionStatus)(nil),        // 23: secretsidecar.v1.ConnectionStatus
 	(*ResolveCounts)(nil),           // 24: secretsidecar.v1.ResolveCounts
-	(*WatchRequest)(nil),            // 25: secretsidecar.v1.WatchRequest
-	(*WatchResponse)(nil),           // 26: secretsidecar.v1.WatchResponse
-	(*durationpb.Duration)(nil),     // 27: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 28: google.protobuf.Timestamp
+	(*ScanRequest)(nil),             // 25: secretsidecar.v1.ScanRequest
+	(*ScanResponse)(nil),            // 26: secretsidecar.v1.ScanResponse
+	(*WatchRequest)(nil),            // 27: secretsidecar.v1.WatchRequest
+	(*WatchResponse)(nil),           // 28: secretsidecar.v1.WatchResponse
+	(*durationpb.Duration)(nil),     // 29: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 30: google.protobuf.Timestamp
 }
 var file_secretsidecar_v1_secret_service_proto_depIdxs = []int32{
-	27, // 0: secretsidecar.v1.ResolveRequest.max_age:type_name -> google.protobuf.Duration
-	27, // 1: secretsidecar.v1.ResolveRequest.max_stale:type_name -> google.protobuf.Duration
+	29, // 0: secretsidecar.v1.ResolveRequest.max_age:type_name -> google.protobuf.Duration
+	29, // 1: secretsidecar.v1.ResolveRequest.max_stale:type_name -> google.protobuf.Duration
 	0,  // 2: secretsidecar.v1.ResolveResponse.value_type:type_name -> secretsidecar.v1.ValueType
-	28, // 3: secretsidecar.v1.ResolveResponse.version_created_at:type_name -> google.protobuf.Timestamp
-	28, // 4: secretsidecar.v1.ResolveResponse.fetched_at:type_name -> google.protobuf.Timestamp
-	28, // 5: secretsidecar.v1.ResolveResponse.expires_at:type_name -> google.protobuf.Timestamp
+	30, // 3: secretsidecar.v1.ResolveResponse.version_created_at:type_name -> google.protobuf.Timestamp
+	30, // 4: secretsidecar.v1.ResolveResponse.fetched_at:type_name -> google.protobuf.Timestamp
+	30, // 5: secretsidecar.v1.ResolveResponse.expires_at:type_name -> google.protobuf.Timestamp
 	1,  // 6: secretsidecar.v1.ResolveResponse.source:type_name -> secretsidecar.v1.Source
 	5,  // 7: secretsidecar.v1.BatchResolveRequest.requests:type_name -> secretsidecar.v1.ResolveRequest
 	9,  // 8: secretsidecar.v1.BatchResolveResponse.results:type_name -> secretsidecar.v1.BatchResolveResult
 	6,  // 9: secretsidecar.v1.BatchResolveResult.secret:type_name -> secretsidecar.v1.ResolveResponse
 	10, // 10: secretsidecar.v1.BatchResolveResult.error:type_name -> secretsidecar.v1.ResolveError
-	27, // 11: secretsidecar.v1.ResolveError.retry_delay:type_name -> google.protobuf.Duration
+	29, // 11: secretsidecar.v1.ResolveError.retry_delay:type_name -> google.protobuf.Duration
 	12, // 12: secretsidecar.v1.TestConnectionRequest.spec:type_name -> secretsidecar.v1.ConnectionSpec
 	14, // 13: secretsidecar.v1.TestConnectionResponse.checks:type_name -> secretsidecar.v1.ConnectionCheck
-	27, // 14: secretsidecar.v1.TestConnectionResponse.token_ttl:type_name -> google.protobuf.Duration
+	29, // 14: secretsidecar.v1.TestConnectionResponse.token_ttl:type_name -> google.protobuf.Duration
 	15, // 15: secretsidecar.v1.TestConnectionResponse.mounts:type_name -> secretsidecar.v1.Mount
 	2,  // 16: secretsidecar.v1.ConnectionCheck.status:type_name -> secretsidecar.v1.CheckStatus
-	27, // 17: secretsidecar.v1.ConnectionCheck.took:type_name -> google.protobuf.Duration
-	27, // 18: secretsidecar.v1.InvalidateRequest.wait:type_name -> google.protobuf.Duration
+	29, // 17: secretsidecar.v1.ConnectionCheck.took:type_name -> google.protobuf.Duration
+	29, // 18: secretsidecar.v1.InvalidateRequest.wait:type_name -> google.protobuf.Duration
 	18, // 19: secretsidecar.v1.InvalidateResponse.fleet:type_name -> secretsidecar.v1.FleetProgress
 	23, // 20: secretsidecar.v1.ListConnectionsResponse.connections:type_name -> secretsidecar.v1.ConnectionStatus
 	21, // 21: secretsidecar.v1.ListConnectionsResponse.process:type_name -> secretsidecar.v1.ProcessStatus
-	28, // 22: secretsidecar.v1.ProcessStatus.started_at:type_name -> google.protobuf.Timestamp
+	30, // 22: secretsidecar.v1.ProcessStatus.started_at:type_name -> google.protobuf.Timestamp
 	22, // 23: secretsidecar.v1.ProcessStatus.protections:type_name -> secretsidecar.v1.Protection
 	3,  // 24: secretsidecar.v1.ConnectionStatus.scope:type_name -> secretsidecar.v1.Scope
 	4,  // 25: secretsidecar.v1.ConnectionStatus.state:type_name -> secretsidecar.v1.ConnectionState
-	28, // 26: secretsidecar.v1.ConnectionStatus.token_expires_at:type_name -> google.protobuf.Timestamp
+	30, // 26: secretsidecar.v1.ConnectionStatus.token_expires_at:type_name -> google.protobuf.Timestamp
 	10, // 27: secretsidecar.v1.ConnectionStatus.last_error:type_name -> secretsidecar.v1.ResolveError
-	28, // 28: secretsidecar.v1.ConnectionStatus.state_since:type_name -> google.protobuf.Timestamp
+	30, // 28: secretsidecar.v1.ConnectionStatus.state_since:type_name -> google.protobuf.Timestamp
 	24, // 29: secretsidecar.v1.ConnectionStatus.resolves:type_name -> secretsidecar.v1.ResolveCounts
-	28, // 30: secretsidecar.v1.ConnectionStatus.last_answer_at:type_name -> google.protobuf.Timestamp
-	28, // 31: secretsidecar.v1.ConnectionStatus.secret_id_expires_at:type_name -> google.protobuf.Timestamp
+	30, // 30: secretsidecar.v1.ConnectionStatus.last_answer_at:type_name -> google.protobuf.Timestamp
+	30, // 31: secretsidecar.v1.ConnectionStatus.secret_id_expires_at:type_name -> google.protobuf.Timestamp
 	5,  // 32: secretsidecar.v1.WatchRequest.requests:type_name -> secretsidecar.v1.ResolveRequest
 	6,  // 33: secretsidecar.v1.WatchResponse.secret:type_name -> secretsidecar.v1.ResolveResponse
 	10, // 34: secretsidecar.v1.WatchResponse.error:type_name -> secretsidecar.v1.ResolveError
@@ -2270,15 +2433,17 @@ var file_secretsidecar_v1_secret_service_proto_depIdxs = []int32{
 	11, // 37: secretsidecar.v1.SecretService.TestConnection:input_type -> secretsidecar.v1.TestConnectionRequest
 	16, // 38: secretsidecar.v1.SecretService.Invalidate:input_type -> secretsidecar.v1.InvalidateRequest
 	19, // 39: secretsidecar.v1.SecretService.ListConnections:input_type -> secretsidecar.v1.ListConnectionsRequest
-	25, // 40: secretsidecar.v1.SecretService.Watch:input_type -> secretsidecar.v1.WatchRequest
-	6,  // 41: secretsidecar.v1.SecretService.Resolve:output_type -> secretsidecar.v1.ResolveResponse
-	8,  // 42: secretsidecar.v1.SecretService.BatchResolve:output_type -> secretsidecar.v1.BatchResolveResponse
-	13, // 43: secretsidecar.v1.SecretService.TestConnection:output_type -> secretsidecar.v1.TestConnectionResponse
-	17, // 44: secretsidecar.v1.SecretService.Invalidate:output_type -> secretsidecar.v1.InvalidateResponse
-	20, // 45: secretsidecar.v1.SecretService.ListConnections:output_type -> secretsidecar.v1.ListConnectionsResponse
-	26, // 46: secretsidecar.v1.SecretService.Watch:output_type -> secretsidecar.v1.WatchResponse
-	41, // [41:47] is the sub-list for method output_type
-	35, // [35:41] is the sub-list for method input_type
+	25, // 40: secretsidecar.v1.SecretService.Scan:input_type -> secretsidecar.v1.ScanRequest
+	27, // 41: secretsidecar.v1.SecretService.Watch:input_type -> secretsidecar.v1.WatchRequest
+	6,  // 42: secretsidecar.v1.SecretService.Resolve:output_type -> secretsidecar.v1.ResolveResponse
+	8,  // 43: secretsidecar.v1.SecretService.BatchResolve:output_type -> secretsidecar.v1.BatchResolveResponse
+	13, // 44: secretsidecar.v1.SecretService.TestConnection:output_type -> secretsidecar.v1.TestConnectionResponse
+	17, // 45: secretsidecar.v1.SecretService.Invalidate:output_type -> secretsidecar.v1.InvalidateResponse
+	20, // 46: secretsidecar.v1.SecretService.ListConnections:output_type -> secretsidecar.v1.ListConnectionsResponse
+	26, // 47: secretsidecar.v1.SecretService.Scan:output_type -> secretsidecar.v1.ScanResponse
+	28, // 48: secretsidecar.v1.SecretService.Watch:output_type -> secretsidecar.v1.WatchResponse
+	42, // [42:49] is the sub-list for method output_type
+	35, // [35:42] is the sub-list for method input_type
 	35, // [35:35] is the sub-list for extension type_name
 	35, // [35:35] is the sub-list for extension extendee
 	0,  // [0:35] is the sub-list for field type_name
@@ -2297,7 +2462,7 @@ func file_secretsidecar_v1_secret_service_proto_init() {
 		(*TestConnectionRequest_Connection)(nil),
 		(*TestConnectionRequest_Spec)(nil),
 	}
-	file_secretsidecar_v1_secret_service_proto_msgTypes[21].OneofWrappers = []any{
+	file_secretsidecar_v1_secret_service_proto_msgTypes[23].OneofWrappers = []any{
 		(*WatchResponse_Secret)(nil),
 		(*WatchResponse_Error)(nil),
 	}
@@ -2307,7 +2472,7 @@ func file_secretsidecar_v1_secret_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_secretsidecar_v1_secret_service_proto_rawDesc), len(file_secretsidecar_v1_secret_service_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   22,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -27,6 +27,7 @@ const (
 	SecretService_TestConnection_FullMethodName  = "/secretsidecar.v1.SecretService/TestConnection"
 	SecretService_Invalidate_FullMethodName      = "/secretsidecar.v1.SecretService/Invalidate"
 	SecretService_ListConnections_FullMethodName = "/secretsidecar.v1.SecretService/ListConnections"
+	SecretService_Scan_FullMethodName            = "/secretsidecar.v1.SecretService/Scan"
 	SecretService_Watch_FullMethodName           = "/secretsidecar.v1.SecretService/Watch"
 )
 
@@ -54,6 +55,11 @@ type SecretServiceClient interface {
 	Invalidate(ctx context.Context, in *InvalidateRequest, opts ...grpc.CallOption) (*InvalidateResponse, error)
 	// ListConnections returns the state of every connection that the caller may use.
 	ListConnections(ctx context.Context, in *ListConnectionsRequest, opts ...grpc.CallOption) (*ListConnectionsResponse, error)
+	// Scan says where log bytes hold a value that this sidecar gave out: as it is, in base64, or
+	// escaped as JSON or a URL. It is off unless the configuration turns it on, and a caller rule has
+	// to name it. The caller learns only references that its rules allow, and never a value. The
+	// messages of the stream are one text: a value may begin in one and end in another.
+	Scan(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ScanRequest, ScanResponse], error)
 	// Watch sends the present state of each request, and then each change. A slow watcher misses
 	// states, never the latest one.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
@@ -117,9 +123,22 @@ func (c *secretServiceClient) ListConnections(ctx context.Context, in *ListConne
 	return out, nil
 }
 
+func (c *secretServiceClient) Scan(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ScanRequest, ScanResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &SecretService_ServiceDesc.Streams[0], SecretService_Scan_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ScanRequest, ScanResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type SecretService_ScanClient = grpc.BidiStreamingClient[ScanRequest, ScanResponse]
+
 func (c *secretServiceClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &SecretService_ServiceDesc.Streams[0], SecretService_Watch_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &SecretService_ServiceDesc.Streams[1], SecretService_Watch_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -160,6 +179,11 @@ type SecretServiceServer interface {
 	Invalidate(context.Context, *InvalidateRequest) (*InvalidateResponse, error)
 	// ListConnections returns the state of every connection that the caller may use.
 	ListConnections(context.Context, *ListConnectionsRequest) (*ListConnectionsResponse, error)
+	// Scan says where log bytes hold a value that this sidecar gave out: as it is, in base64, or
+	// escaped as JSON or a URL. It is off unless the configuration turns it on, and a caller rule has
+	// to name it. The caller learns only references that its rules allow, and never a value. The
+	// messages of the stream are one text: a value may begin in one and end in another.
+	Scan(grpc.BidiStreamingServer[ScanRequest, ScanResponse]) error
 	// Watch sends the present state of each request, and then each change. A slow watcher misses
 	// states, never the latest one.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
@@ -187,6 +211,9 @@ func (UnimplementedSecretServiceServer) Invalidate(context.Context, *InvalidateR
 }
 func (UnimplementedSecretServiceServer) ListConnections(context.Context, *ListConnectionsRequest) (*ListConnectionsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListConnections not implemented")
+}
+func (UnimplementedSecretServiceServer) Scan(grpc.BidiStreamingServer[ScanRequest, ScanResponse]) error {
+	return status.Error(codes.Unimplemented, "method Scan not implemented")
 }
 func (UnimplementedSecretServiceServer) Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error {
 	return status.Error(codes.Unimplemented, "method Watch not implemented")
@@ -302,6 +329,13 @@ func _SecretService_ListConnections_Handler(srv interface{}, ctx context.Context
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SecretService_Scan_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(SecretServiceServer).Scan(&grpc.GenericServerStream[ScanRequest, ScanResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type SecretService_ScanServer = grpc.BidiStreamingServer[ScanRequest, ScanResponse]
+
 func _SecretService_Watch_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -342,6 +376,12 @@ var SecretService_ServiceDesc = grpc.ServiceDesc{
 		},
 	},
 	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Scan",
+			Handler:       _SecretService_Scan_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
 		{
 			StreamName:    "Watch",
 			Handler:       _SecretService_Watch_Handler,

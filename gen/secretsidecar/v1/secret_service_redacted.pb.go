@@ -32,6 +32,8 @@ func redact(m protoreflect.Message) {
 	m.SetUnknown(nil)
 	m.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
 		switch {
+		case isSecret(field) && field.Kind() == protoreflect.BytesKind:
+			m.Set(field, protoreflect.ValueOfBytes([]byte("[redacted]")))
 		case isSecret(field):
 			m.Set(field, protoreflect.ValueOfString("[redacted]"))
 		case field.Message() == nil:
@@ -50,7 +52,8 @@ func isSecret(field protoreflect.FieldDescriptor) bool {
 	switch field.FullName() {
 	case
 		"secretsidecar.v1.ConnectionSpec.secret_id",
-		"secretsidecar.v1.ResolveResponse.value":
+		"secretsidecar.v1.ResolveResponse.value",
+		"secretsidecar.v1.ScanRequest.data":
 		return true
 	}
 	return false
@@ -198,6 +201,25 @@ func (x *ConnectionStatus) Format(state fmt.State, verb rune) {
 
 // Format implements fmt.Formatter: every verb prints what String returns.
 func (x *ResolveCounts) Format(state fmt.State, verb rune) {
+	fmt.Fprintf(state, fmt.FormatString(state, verb), printed(x))
+}
+
+// Format implements fmt.Formatter: every verb prints what String returns.
+func (x *ScanRequest) Format(state fmt.State, verb rune) {
+	fmt.Fprintf(state, fmt.FormatString(state, verb), printed(x))
+}
+
+// LogValue implements slog.LogValuer: logs show what String returns.
+func (x *ScanRequest) LogValue() slog.Value { return slog.StringValue(printed(x)) }
+
+// MarshalJSON implements json.Marshaler for encoding/json, which logs use: it shows no secret.
+// Package protojson writes the message as it is.
+func (x *ScanRequest) MarshalJSON() ([]byte, error) {
+	return protojson.MarshalOptions{UseProtoNames: true}.Marshal(redacted(x))
+}
+
+// Format implements fmt.Formatter: every verb prints what String returns.
+func (x *ScanResponse) Format(state fmt.State, verb rune) {
 	fmt.Fprintf(state, fmt.FormatString(state, verb), printed(x))
 }
 

@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file secretsidecar/v1/secret_service.proto.
  */
 export const file_secretsidecar_v1_secret_service: GenFile = /*@__PURE__*/
-  fileDesc("CiVzZWNyZXRzaWRlY2FyL3YxL3NlY3JldF9zZXJ2aWNlLnByb3RvEhBzZWNyZXRzaWRlY2FyLnYxIr4BCg5SZXNvbHZlUmVxdWVzdBISCgpjb25uZWN0aW9uGAEgASgJEgwKBHBhdGgYAiABKAkSEgoKcHJvamVjdF9pZBgDIAEoCRILCgNrZXkYBCABKAkSDwoHdmVyc2lvbhgFIAEoDRIqCgdtYXhfYWdlGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiwKCW1heF9zdGFsZRgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiKkAgoPUmVzb2x2ZVJlc3BvbnNlEg0KBXZhbHVlGAEgASgJEi8KCnZhbHVlX3R5cGUYAiABKA4yGy5zZWNyZXRzaWRlY2FyLnYxLlZhbHVlVHlwZRIPCgd2ZXJzaW9uGAMgASgNEjYKEnZlcnNpb25fY3JlYXRlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKZmV0Y2hlZF9hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKZXhwaXJlc19hdBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKAoGc291cmNlGAcgASgOMhguc2VjcmV0c2lkZWNhci52MS5Tb3VyY2UiSQoTQmF0Y2hSZXNvbHZlUmVxdWVzdBIyCghyZXF1ZXN0cxgBIAMoCzIgLnNlY3JldHNpZGVjYXIudjEuUmVzb2x2ZVJlcXVlc3QiTQoUQmF0Y2hSZXNvbHZlUmVzcG9uc2USNQoHcmVzdWx0cxgBIAMoCzIkLnNlY3JldHNpZGVjYXIudjEuQmF0Y2hSZXNvbHZlUmVzdWx0IoUBChJCYXRjaFJlc29sdmVSZXN1bHQSMwoGc2VjcmV0GAEgASgLMiEuc2VjcmV0c2lkZWNhci52MS5SZXNvbHZlUmVzcG9uc2VIABIvCgVlcnJvchgCIAEoCzIeLnNlY3JldHNpZGVjYXIudjEuUmVzb2x2ZUVycm9ySABCCQoHb3V0Y29tZSJtCgxSZXNvbHZlRXJyb3ISDAoEY29kZRgBIAEoBRIOCgZyZWFzb24YAiABKAkSDwoHbWVzc2FnZRgDIAEoCRIuCgtyZXRyeV9kZWxheRgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJ3ChVUZXN0Q29ubmVjdGlvblJlcXVlc3QSFAoKY29ubmVjdGlvbhgBIAEoCUgAEjAKBHNwZWMYAiABKAsyIC5zZWNyZXRzaWRlY2FyLnYxLkNvbm5lY3Rpb25TcGVjSAASDAoEcGF0aBgDIAEoCUIICgZ0YXJnZXQiqAEKDkNvbm5lY3Rpb25TcGVjEgwKBG5hbWUYASABKAkSDwoHYWRkcmVzcxgCIAEoCRIRCgluYW1lc3BhY2UYAyABKAkSEgoKYXV0aF9tb3VudBgEIAEoCRIPCgdyb2xlX2lkGAUgASgJEhEKCXNlY3JldF9pZBgGIAEoCRITCgtjYV9jZXJ0X3BlbRgHIAEoCRIXCg90bHNfc2VydmVyX25hbWUYCCABKAki1wEKFlRlc3RDb25uZWN0aW9uUmVzcG9uc2USCgoCb2sYASABKAgSMQoGY2hlY2tzGAIgAygLMiEuc2VjcmV0c2lkZWNhci52MS5Db25uZWN0aW9uQ2hlY2sSFQoNdmF1bHRfdmVyc2lvbhgDIAEoCRIsCgl0b2tlbl90dGwYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEAoIcG9saWNpZXMYBSADKAkSJwoGbW91bnRzGAYgAygLMhcuc2VjcmV0c2lkZWNhci52MS5Nb3VudCKYAQoPQ29ubmVjdGlvbkNoZWNrEgwKBG5hbWUYASABKAkSLQoGc3RhdHVzGAIgASgOMh0uc2VjcmV0c2lkZWNhci52MS5DaGVja1N0YXR1cxIPCgdtZXNzYWdlGAMgASgJEg4KBnJlbWVkeRgEIAEoCRInCgR0b29rGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIjcKBU1vdW50EgwKBHBhdGgYASABKAkSDAoEdHlwZRgCIAEoCRISCgprdl92ZXJzaW9uGAMgASgNIoIBChFJbnZhbGlkYXRlUmVxdWVzdBISCgpjb25uZWN0aW9uGAEgASgJEgwKBHBhdGgYAiABKAkSEwoLcmVuZXdfbG9naW4YAyABKAgSDQoFZmxlZXQYBCABKAgSJwoEd2FpdBgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJVChJJbnZhbGlkYXRlUmVzcG9uc2USDwoHZW50cmllcxgBIAEoDRIuCgVmbGVldBgCIAEoCzIfLnNlY3JldHNpZGVjYXIudjEuRmxlZXRQcm9ncmVzcyI1Cg1GbGVldFByb2dyZXNzEg4KBmxpdmluZxgBIAEoDRIUCgxhY2tub3dsZWRnZWQYAiABKA0iGAoWTGlzdENvbm5lY3Rpb25zUmVxdWVzdCKEAQoXTGlzdENvbm5lY3Rpb25zUmVzcG9uc2USNwoLY29ubmVjdGlvbnMYASADKAsyIi5zZWNyZXRzaWRlY2FyLnYxLkNvbm5lY3Rpb25TdGF0dXMSMAoHcHJvY2VzcxgCIAEoCzIfLnNlY3JldHNpZGVjYXIudjEuUHJvY2Vzc1N0YXR1cyKDAQoNUHJvY2Vzc1N0YXR1cxIPCgd2ZXJzaW9uGAEgASgJEi4KCnN0YXJ0ZWRfYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjEKC3Byb3RlY3Rpb25zGAMgAygLMhwuc2VjcmV0c2lkZWNhci52MS5Qcm90ZWN0aW9uIjwKClByb3RlY3Rpb24SDAoEbmFtZRgBIAEoCRIQCghpbl9mb3JjZRgCIAEoCBIOCgZyZWFzb24YAyABKAkihwQKEENvbm5lY3Rpb25TdGF0dXMSDAoEbmFtZRgBIAEoCRImCgVzY29wZRgCIAEoDjIXLnNlY3JldHNpZGVjYXIudjEuU2NvcGUSEwoLcHJvamVjdF9pZHMYAyADKAkSDwoHYWRkcmVzcxgEIAEoCRIRCgluYW1lc3BhY2UYBSABKAkSMAoFc3RhdGUYBiABKA4yIS5zZWNyZXRzaWRlY2FyLnYxLkNvbm5lY3Rpb25TdGF0ZRI0ChB0b2tlbl9leHBpcmVzX2F0GAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCgpsYXN0X2Vycm9yGAggASgLMh4uc2VjcmV0c2lkZWNhci52MS5SZXNvbHZlRXJyb3ISFgoOY2FjaGVkX3NlY3JldHMYCSABKA0SLwoLc3RhdGVfc2luY2UYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjEKCHJlc29sdmVzGAsgASgLMh8uc2VjcmV0c2lkZWNhci52MS5SZXNvbHZlQ291bnRzEjIKDmxhc3RfYW5zd2VyX2F0GAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBI4ChRzZWNyZXRfaWRfZXhwaXJlc19hdBgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiXgoNUmVzb2x2ZUNvdW50cxINCgV2YXVsdBgBIAEoBBINCgVjYWNoZRgCIAEoBBINCgVzdGFsZRgDIAEoBBIQCghuZWdhdGl2ZRgEIAEoBBIOCgZlcnJvcnMYBSABKAQiQgoMV2F0Y2hSZXF1ZXN0EjIKCHJlcXVlc3RzGAEgAygLMiAuc2VjcmV0c2lkZWNhci52MS5SZXNvbHZlUmVxdWVzdCKPAQoNV2F0Y2hSZXNwb25zZRINCgVpbmRleBgBIAEoDRIzCgZzZWNyZXQYAiABKAsyIS5zZWNyZXRzaWRlY2FyLnYxLlJlc29sdmVSZXNwb25zZUgAEi8KBWVycm9yGAMgASgLMh4uc2VjcmV0c2lkZWNhci52MS5SZXNvbHZlRXJyb3JIAEIJCgdvdXRjb21lKlMKCVZhbHVlVHlwZRIaChZWQUxVRV9UWVBFX1VOU1BFQ0lGSUVEEAASFQoRVkFMVUVfVFlQRV9TVFJJTkcQARITCg9WQUxVRV9UWVBFX0pTT04QAipWCgZTb3VyY2USFgoSU09VUkNFX1VOU1BFQ0lGSUVEEAASEAoMU09VUkNFX1ZBVUxUEAESEAoMU09VUkNFX0NBQ0hFEAISEAoMU09VUkNFX1NUQUxFEAMqkQEKC0NoZWNrU3RhdHVzEhwKGENIRUNLX1NUQVRVU19VTlNQRUNJRklFRBAAEhcKE0NIRUNLX1NUQVRVU19QQVNTRUQQARIYChRDSEVDS19TVEFUVVNfV0FSTklORxACEhcKE0NIRUNLX1NUQVRVU19GQUlMRUQQAxIYChRDSEVDS19TVEFUVVNfU0tJUFBFRBAEKkUKBVNjb3BlEhUKEVNDT1BFX1VOU1BFQ0lGSUVEEAASEgoOU0NPUEVfUExBVEZPUk0QARIRCg1TQ09QRV9QUk9KRUNUEAIqrgEKD0Nvbm5lY3Rpb25TdGF0ZRIgChxDT05ORUNUSU9OX1NUQVRFX1VOU1BFQ0lGSUVEEAASHwobQ09OTkVDVElPTl9TVEFURV9DT05ORUNUSU5HEAESGgoWQ09OTkVDVElPTl9TVEFURV9SRUFEWRACEh0KGUNPTk5FQ1RJT05fU1RBVEVfREVHUkFERUQQAxIdChlDT05ORUNUSU9OX1NUQVRFX1JFSkVDVEVEEAQysAQKDVNlY3JldFNlcnZpY2USTgoHUmVzb2x2ZRIgLnNlY3JldHNpZGVjYXIudjEuUmVzb2x2ZVJlcXVlc3QaIS5zZWNyZXRzaWRlY2FyLnYxLlJlc29sdmVSZXNwb25zZRJdCgxCYXRjaFJlc29sdmUSJS5zZWNyZXRzaWRlY2FyLnYxLkJhdGNoUmVzb2x2ZVJlcXVlc3QaJi5zZWNyZXRzaWRlY2FyLnYxLkJhdGNoUmVzb2x2ZVJlc3BvbnNlEmMKDlRlc3RDb25uZWN0aW9uEicuc2VjcmV0c2lkZWNhci52MS5UZXN0Q29ubmVjdGlvblJlcXVlc3QaKC5zZWNyZXRzaWRlY2FyLnYxLlRlc3RDb25uZWN0aW9uUmVzcG9uc2USVwoKSW52YWxpZGF0ZRIjLnNlY3JldHNpZGVjYXIudjEuSW52YWxpZGF0ZVJlcXVlc3QaJC5zZWNyZXRzaWRlY2FyLnYxLkludmFsaWRhdGVSZXNwb25zZRJmCg9MaXN0Q29ubmVjdGlvbnMSKC5zZWNyZXRzaWRlY2FyLnYxLkxpc3RDb25uZWN0aW9uc1JlcXVlc3QaKS5zZWNyZXRzaWRlY2FyLnYxLkxpc3RDb25uZWN0aW9uc1Jlc3BvbnNlEkoKBVdhdGNoEh4uc2VjcmV0c2lkZWNhci52MS5XYXRjaFJlcXVlc3QaHy5zZWNyZXRzaWRlY2FyLnYxLldhdGNoUmVzcG9uc2UwAUJPWk1naXRodWIuY29tL3NlY3JldC1zaWRlY2FyL3NlY3JldC1zaWRlY2FyL2dlbi9zZWNyZXRzaWRlY2FyL3YxO3NlY3JldHNpZGVjYXJ2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("CiVzZWNyZXRzaWRlY2FyL3YxL3NlY3JldF9zZXJ2aWNlLnByb3RvEhBzZWNyZXRzaWRlY2FyLnYxIr4BCg5SZXNvbHZlUmVxdWVzdBISCgpjb25uZWN0aW9uGAEgASgJEgwKBHBhdGgYAiABKAkSEgoKcHJvamVjdF9pZBgDIAEoCRILCgNrZXkYBCABKAkSDwoHdmVyc2lvbhgFIAEoDRIqCgdtYXhfYWdlGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiwKCW1heF9zdGFsZRgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiKkAgoPUmVzb2x2ZVJlc3BvbnNlEg0KBXZhbHVlGAEgASgJEi8KCnZhbHVlX3R5cGUYAiABKA4yGy5zZWNyZXRzaWRlY2FyLnYxLlZhbHVlVHlwZRIPCgd2ZXJzaW9uGAMgASgNEjYKEnZlcnNpb25fY3JlYXRlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKZmV0Y2hlZF9hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKZXhwaXJlc19hdBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKAoGc291cmNlGAcgASgOMhguc2VjcmV0c2lkZWNhci52MS5Tb3VyY2UiSQoTQmF0Y2hSZXNvbHZlUmVxdWVzdBIyCghyZXF1ZXN0cxgBIAMoCzIgLnNlY3JldHNpZGVjYXIudjEuUmVzb2x2ZVJlcXVlc3QiTQoUQmF0Y2hSZXNvbHZlUmVzcG9uc2USNQoHcmVzdWx0cxgBIAMoCzIkLnNlY3JldHNpZGVjYXIudjEuQmF0Y2hSZXNvbHZlUmVzdWx0IoUBChJCYXRjaFJlc29sdmVSZXN1bHQSMwoGc2VjcmV0GAEgASgLMiEuc2VjcmV0c2lkZWNhci52MS5SZXNvbHZlUmVzcG9uc2VIABIvCgVlcnJvchgCIAEoCzIeLnNlY3JldHNpZGVjYXIudjEuUmVzb2x2ZUVycm9ySABCCQoHb3V0Y29tZSJtCgxSZXNvbHZlRXJyb3ISDAoEY29kZRgBIAEoBRIOCgZyZWFzb24YAiABKAkSDwoHbWVzc2FnZRgDIAEoCRIuCgtyZXRyeV9kZWxheRgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJ3ChVUZXN0Q29ubmVjdGlvblJlcXVlc3QSFAoKY29ubmVjdGlvbhgBIAEoCUgAEjAKBHNwZWMYAiABKAsyIC5zZWNyZXRzaWRlY2FyLnYxLkNvbm5lY3Rpb25TcGVjSAASDAoEcGF0aBgDIAEoCUIICgZ0YXJnZXQiqAEKDkNvbm5lY3Rpb25TcGVjEgwKBG5hbWUYASABKAkSDwoHYWRkcmVzcxgCIAEoCRIRCgluYW1lc3BhY2UYAyABKAkSEgoKYXV0aF9tb3VudBgEIAEoCRIPCgdyb2xlX2lkGAUgASgJEhEKCXNlY3JldF9pZBgGIAEoCRITCgtjYV9jZXJ0X3BlbRgHIAEoCRIXCg90bHNfc2VydmVyX25hbWUYCCABKAki1wEKFlRlc3RDb25uZWN0aW9uUmVzcG9uc2USCgoCb2sYASABKAgSMQoGY2hlY2tzGAIgAygLMiEuc2VjcmV0c2lkZWNhci52MS5Db25uZWN0aW9uQ2hlY2sSFQoNdmF1bHRfdmVyc2lvbhgDIAEoCRIsCgl0b2tlbl90dGwYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEAoIcG9saWNpZXMYBSADKAkSJwoGbW91bnRzGAYgAygLMhcuc2VjcmV0c2lkZWNhci52MS5Nb3VudCKYAQoPQ29ubmVjdGlvbkNoZWNrEgwKBG5hbWUYASABKAkSLQoGc3RhdHVzGAIgASgOMh0uc2VjcmV0c2lkZWNhci52MS5DaGVja1N0YXR1cxIPCgdtZXNzYWdlGAMgASgJEg4KBnJlbWVkeRgEIAEoCRInCgR0b29rGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIjcKBU1vdW50EgwKBHBhdGgYASABKAkSDAoEdHlwZRgCIAEoCRISCgprdl92ZXJzaW9uGAMgASgNIoIBChFJbnZhbGlkYXRlUmVxdWVzdBISCgpjb25uZWN0aW9uGAEgASgJEgwKBHBhdGgYAiABKAkSEwoLcmVuZXdfbG9naW4YAyABKAgSDQoFZmxlZXQYBCABKAgSJwoEd2FpdBgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJVChJJbnZhbGlkYXRlUmVzcG9uc2USDwoHZW50cmllcxgBIAEoDRIuCgVmbGVldBgCIAEoCzIfLnNlY3JldHNpZGVjYXIudjEuRmxlZXRQcm9ncmVzcyI1Cg1GbGVldFByb2dyZXNzEg4KBmxpdmluZxgBIAEoDRIUCgxhY2tub3dsZWRnZWQYAiABKA0iGAoWTGlzdENvbm5lY3Rpb25zUmVxdWVzdCKEAQoXTGlzdENvbm5lY3Rpb25zUmVzcG9uc2USNwoLY29ubmVjdGlvbnMYASADKAsyIi5zZWNyZXRzaWRlY2FyLnYxLkNvbm5lY3Rpb25TdGF0dXMSMAoHcHJvY2VzcxgCIAEoCzIfLnNlY3JldHNpZGVjYXIudjEuUHJvY2Vzc1N0YXR1cyKDAQoNUHJvY2Vzc1N0YXR1cxIPCgd2ZXJzaW9uGAEgASgJEi4KCnN0YXJ0ZWRfYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjEKC3Byb3RlY3Rpb25zGAMgAygLMhwuc2VjcmV0c2lkZWNhci52MS5Qcm90ZWN0aW9uIjwKClByb3RlY3Rpb24SDAoEbmFtZRgBIAEoCRIQCghpbl9mb3JjZRgCIAEoCBIOCgZyZWFzb24YAyABKAkimAQKEENvbm5lY3Rpb25TdGF0dXMSDAoEbmFtZRgBIAEoCRImCgVzY29wZRgCIAEoDjIXLnNlY3JldHNpZGVjYXIudjEuU2NvcGUSEwoLcHJvamVjdF9pZHMYAyADKAkSDwoHYWRkcmVzcxgEIAEoCRIRCgluYW1lc3BhY2UYBSABKAkSMAoFc3RhdGUYBiABKA4yIS5zZWNyZXRzaWRlY2FyLnYxLkNvbm5lY3Rpb25TdGF0ZRI0ChB0b2tlbl9leHBpcmVzX2F0GAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCgpsYXN0X2Vycm9yGAggASgLMh4uc2VjcmV0c2lkZWNhci52MS5SZXNvbHZlRXJyb3ISFgoOY2FjaGVkX3NlY3JldHMYCSABKA0SLwoLc3RhdGVfc2luY2UYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjEKCHJlc29sdmVzGAsgASgLMh8uc2VjcmV0c2lkZWNhci52MS5SZXNvbHZlQ291bnRzEjIKDmxhc3RfYW5zd2VyX2F0GAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBI4ChRzZWNyZXRfaWRfZXhwaXJlc19hdBgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHYWxpYXNlcxgOIAMoCSJxCg1SZXNvbHZlQ291bnRzEg0KBXZhdWx0GAEgASgEEg0KBWNhY2hlGAIgASgEEg0KBXN0YWxlGAMgASgEEhAKCG5lZ2F0aXZlGAQgASgEEg4KBmVycm9ycxgFIAEoBBIRCgljYW5jZWxsZWQYBiABKAQiGwoLU2NhblJlcXVlc3QSDAoEZGF0YRgBIAEoDCJdCgxTY2FuUmVzcG9uc2USDgoGb2Zmc2V0GAEgASgEEg4KBmxlbmd0aBgCIAEoBBISCgpjb25uZWN0aW9uGAMgASgJEgwKBHBhdGgYBCABKAkSCwoDa2V5GAUgASgJIkIKDFdhdGNoUmVxdWVzdBIyCghyZXF1ZXN0cxgBIAMoCzIgLnNlY3JldHNpZGVjYXIudjEuUmVzb2x2ZVJlcXVlc3QijwEKDVdhdGNoUmVzcG9uc2USDQoFaW5kZXgYASABKA0SMwoGc2VjcmV0GAIgASgLMiEuc2VjcmV0c2lkZWNhci52MS5SZXNvbHZlUmVzcG9uc2VIABIvCgVlcnJvchgDIAEoCzIeLnNlY3JldHNpZGVjYXIudjEuUmVzb2x2ZUVycm9ySABCCQoHb3V0Y29tZSpTCglWYWx1ZVR5cGUSGgoWVkFMVUVfVFlQRV9VTlNQRUNJRklFRBAAEhUKEVZBTFVFX1RZUEVfU1RSSU5HEAESEwoPVkFMVUVfVFlQRV9KU09OEAIqVgoGU291cmNlEhYKElNPVVJDRV9VTlNQRUNJRklFRBAAEhAKDFNPVVJDRV9WQVVMVBABEhAKDFNPVVJDRV9DQUNIRRACEhAKDFNPVVJDRV9TVEFMRRADKpEBCgtDaGVja1N0YXR1cxIcChhDSEVDS19TVEFUVVNfVU5TUEVDSUZJRUQQABIXChNDSEVDS19TVEFUVVNfUEFTU0VEEAESGAoUQ0hFQ0tfU1RBVFVTX1dBUk5JTkcQAhIXChNDSEVDS19TVEFUVVNfRkFJTEVEEAMSGAoUQ0hFQ0tfU1RBVFVTX1NLSVBQRUQQBCpFCgVTY29wZRIVChFTQ09QRV9VTlNQRUNJRklFRBAAEhIKDlNDT1BFX1BMQVRGT1JNEAESEQoNU0NPUEVfUFJPSkVDVBACKq4BCg9Db25uZWN0aW9uU3RhdGUSIAocQ09OTkVDVElPTl9TVEFURV9VTlNQRUNJRklFRBAAEh8KG0NPTk5FQ1RJT05fU1RBVEVfQ09OTkVDVElORxABEhoKFkNPTk5FQ1RJT05fU1RBVEVfUkVBRFkQAhIdChlDT05ORUNUSU9OX1NUQVRFX0RFR1JBREVEEAMSHQoZQ09OTkVDVElPTl9TVEFURV9SRUpFQ1RFRBAEMvsECg1TZWNyZXRTZXJ2aWNlEk4KB1Jlc29sdmUSIC5zZWNyZXRzaWRlY2FyLnYxLlJlc29sdmVSZXF1ZXN0GiEuc2VjcmV0c2lkZWNhci52MS5SZXNvbHZlUmVzcG9uc2USXQoMQmF0Y2hSZXNvbHZlEiUuc2VjcmV0c2lkZWNhci52MS5CYXRjaFJlc29sdmVSZXF1ZXN0GiYuc2VjcmV0c2lkZWNhci52MS5CYXRjaFJlc29sdmVSZXNwb25zZRJjCg5UZXN0Q29ubmVjdGlvbhInLnNlY3JldHNpZGVjYXIudjEuVGVzdENvbm5lY3Rpb25SZXF1ZXN0Giguc2VjcmV0c2lkZWNhci52MS5UZXN0Q29ubmVjdGlvblJlc3BvbnNlElcKCkludmFsaWRhdGUSIy5zZWNyZXRzaWRlY2FyLnYxLkludmFsaWRhdGVSZXF1ZXN0GiQuc2VjcmV0c2lkZWNhci52MS5JbnZhbGlkYXRlUmVzcG9uc2USZgoPTGlzdENvbm5lY3Rpb25zEiguc2VjcmV0c2lkZWNhci52MS5MaXN0Q29ubmVjdGlvbnNSZXF1ZXN0Gikuc2VjcmV0c2lkZWNhci52MS5MaXN0Q29ubmVjdGlvbnNSZXNwb25zZRJJCgRTY2FuEh0uc2VjcmV0c2lkZWNhci52MS5TY2FuUmVxdWVzdBoeLnNlY3JldHNpZGVjYXIudjEuU2NhblJlc3BvbnNlKAEwARJKCgVXYXRjaBIeLnNlY3JldHNpZGVjYXIudjEuV2F0Y2hSZXF1ZXN0Gh8uc2VjcmV0c2lkZWNhci52MS5XYXRjaFJlc3BvbnNlMAFCT1pNZ2l0aHViLmNvbS9zZWNyZXQtc2lkZWNhci9zZWNyZXQtc2lkZWNhci9nZW4vc2VjcmV0c2lkZWNhci92MTtzZWNyZXRzaWRlY2FydjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * ResolveRequest asks for the value that one reference points to.
@@ -24,7 +24,7 @@ export const file_secretsidecar_v1_secret_service: GenFile = /*@__PURE__*/
  */
 export type ResolveRequest = Message<"secretsidecar.v1.ResolveRequest"> & {
   /**
-   * Name of the configured connection. May be empty when exactly one connection is configured.
+   * Name or alias of the configured connection. May be empty when exactly one is configured.
    *
    * @generated from field: string connection = 1;
    */
@@ -288,7 +288,7 @@ export type TestConnectionRequest = Message<"secretsidecar.v1.TestConnectionRequ
    */
   target: {
     /**
-     * Name of a configured connection.
+     * Name or alias of a configured connection.
      *
      * @generated from field: string connection = 1;
      */
@@ -537,7 +537,7 @@ export const MountSchema: GenMessage<Mount> = /*@__PURE__*/
  */
 export type InvalidateRequest = Message<"secretsidecar.v1.InvalidateRequest"> & {
   /**
-   * Name of the connection; empty is every connection.
+   * Name or alias of the connection; empty is every connection that the caller may use.
    *
    * @generated from field: string connection = 1;
    */
@@ -545,7 +545,8 @@ export type InvalidateRequest = Message<"secretsidecar.v1.InvalidateRequest"> & 
 
   /**
    * A reference: drops its secret, in every version. A prefix ending in "/": drops every secret
-   * that has a reference beginning with it. Empty: drops all.
+   * that has a reference beginning with it. Empty: drops all. A caller of certain projects or paths
+   * drops only what it may read.
    *
    * @generated from field: string path = 2;
    */
@@ -773,7 +774,7 @@ export type ConnectionStatus = Message<"secretsidecar.v1.ConnectionStatus"> & {
   scope: Scope;
 
   /**
-   * The projects that may use it, for SCOPE_PROJECT.
+   * The projects that may use it, for SCOPE_PROJECT: those that the caller may name.
    *
    * @generated from field: repeated string project_ids = 3;
    */
@@ -850,6 +851,13 @@ export type ConnectionStatus = Message<"secretsidecar.v1.ConnectionStatus"> & {
    * @generated from field: google.protobuf.Timestamp secret_id_expires_at = 13;
    */
   secretIdExpiresAt?: Timestamp | undefined;
+
+  /**
+   * Other names that requests may use for the connection.
+   *
+   * @generated from field: repeated string aliases = 14;
+   */
+  aliases: string[];
 };
 
 /**
@@ -899,6 +907,13 @@ export type ResolveCounts = Message<"secretsidecar.v1.ResolveCounts"> & {
    * @generated from field: uint64 errors = 5;
    */
   errors: bigint;
+
+  /**
+   * Not answered because the caller gave up before; no failure of the sidecar's.
+   *
+   * @generated from field: uint64 cancelled = 6;
+   */
+  cancelled: bigint;
 };
 
 /**
@@ -907,6 +922,77 @@ export type ResolveCounts = Message<"secretsidecar.v1.ResolveCounts"> & {
  */
 export const ResolveCountsSchema: GenMessage<ResolveCounts> = /*@__PURE__*/
   messageDesc(file_secretsidecar_v1_secret_service, 19);
+
+/**
+ * ScanRequest is the next part of the text.
+ *
+ * @generated from message secretsidecar.v1.ScanRequest
+ */
+export type ScanRequest = Message<"secretsidecar.v1.ScanRequest"> & {
+  /**
+   * The bytes, up to 1 MiB less the message's own few.
+   *
+   * @generated from field: bytes data = 1;
+   */
+  data: Uint8Array;
+};
+
+/**
+ * Describes the message secretsidecar.v1.ScanRequest.
+ * Use `create(ScanRequestSchema)` to create a new message.
+ */
+export const ScanRequestSchema: GenMessage<ScanRequest> = /*@__PURE__*/
+  messageDesc(file_secretsidecar_v1_secret_service, 20);
+
+/**
+ * ScanResponse is one place in the text that holds a value, and one reference to that value. A
+ * value with several references is told once for each.
+ *
+ * @generated from message secretsidecar.v1.ScanResponse
+ */
+export type ScanResponse = Message<"secretsidecar.v1.ScanResponse"> & {
+  /**
+   * Where the value begins, in bytes from the beginning of the text.
+   *
+   * @generated from field: uint64 offset = 1;
+   */
+  offset: bigint;
+
+  /**
+   * How many bytes of the text hold it, in the form that it has there.
+   *
+   * @generated from field: uint64 length = 2;
+   */
+  length: bigint;
+
+  /**
+   * Name of the connection that the value came from.
+   *
+   * @generated from field: string connection = 3;
+   */
+  connection: string;
+
+  /**
+   * The reference, as `path` and `key` of the ResolveRequest that was answered with the value.
+   *
+   * @generated from field: string path = 4;
+   */
+  path: string;
+
+  /**
+   * Set where that ResolveRequest had set it.
+   *
+   * @generated from field: string key = 5;
+   */
+  key: string;
+};
+
+/**
+ * Describes the message secretsidecar.v1.ScanResponse.
+ * Use `create(ScanResponseSchema)` to create a new message.
+ */
+export const ScanResponseSchema: GenMessage<ScanResponse> = /*@__PURE__*/
+  messageDesc(file_secretsidecar_v1_secret_service, 21);
 
 /**
  * WatchRequest asks for several values and their changes.
@@ -928,7 +1014,7 @@ export type WatchRequest = Message<"secretsidecar.v1.WatchRequest"> & {
  * Use `create(WatchRequestSchema)` to create a new message.
  */
 export const WatchRequestSchema: GenMessage<WatchRequest> = /*@__PURE__*/
-  messageDesc(file_secretsidecar_v1_secret_service, 20);
+  messageDesc(file_secretsidecar_v1_secret_service, 22);
 
 /**
  * WatchResponse is the state of one request.
@@ -972,7 +1058,7 @@ export type WatchResponse = Message<"secretsidecar.v1.WatchResponse"> & {
  * Use `create(WatchResponseSchema)` to create a new message.
  */
 export const WatchResponseSchema: GenMessage<WatchResponse> = /*@__PURE__*/
-  messageDesc(file_secretsidecar_v1_secret_service, 21);
+  messageDesc(file_secretsidecar_v1_secret_service, 23);
 
 /**
  * ValueType tells how to read ResolveResponse.value.
@@ -1242,6 +1328,19 @@ export const SecretService: GenService<{
     methodKind: "unary";
     input: typeof ListConnectionsRequestSchema;
     output: typeof ListConnectionsResponseSchema;
+  },
+  /**
+   * Scan says where log bytes hold a value that this sidecar gave out: as it is, in base64, or
+   * escaped as JSON or a URL. It is off unless the configuration turns it on, and a caller rule has
+   * to name it. The caller learns only references that its rules allow, and never a value. The
+   * messages of the stream are one text: a value may begin in one and end in another.
+   *
+   * @generated from rpc secretsidecar.v1.SecretService.Scan
+   */
+  scan: {
+    methodKind: "bidi_streaming";
+    input: typeof ScanRequestSchema;
+    output: typeof ScanResponseSchema;
   },
   /**
    * Watch sends the present state of each request, and then each change. A slow watcher misses

@@ -34,7 +34,7 @@ func TestWhichAddressesMayBeConnectedTo(t *testing.T) {
 				t.Fatal(err)
 			}
 			var dialer net.Dialer
-			err = newDestinations([]string{test.allowed}).guardDialer(&dialer, address)
+			err = newAllowlist([]string{test.allowed}).guardDialer(&dialer, address)
 			if refused := errors.Is(err, ErrAddressNotAllowed); refused != test.atFirst {
 				t.Fatalf("at first: %v", err)
 			}

@@ -180,7 +180,7 @@ func TestEveryMistakeIsReportedAtItsPlace(t *testing.T) {
 
 		{"callers with nothing", "callers:\n" + minimal, []string{"1:1: callers: has no rules"}},
 		{"a rule for nobody", "callers:\n  - methods: [Resolve]\n" + minimal, []string{"2:5: callers[0]: a rule needs uid, gid or both"}},
-		{"a rule that names what does not exist", "callers:\n  - uid: 1\n    connections: [prod, dev]\n    methods: [resolve, Watch]\n" + minimal, []string{
+		{"a rule that names what does not exist", "callers:\n  - uid: 1\n    connections: [prod, dev]\n    methods: [resolve, Renew]\n" + minimal, []string{
 			"3:25: callers[0].connections[1]: no connection has this name",
 			"4:15: callers[0].methods[0]: no such method",
 			"4:24: callers[0].methods[1]: no such method",

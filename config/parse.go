@@ -169,7 +169,7 @@ func (r *reader) caller(m mapping) server.CallerRule {
 		})
 	m.at("methods").eachUnknown(caller.Methods,
 		"no such method: the methods are Resolve, BatchResolve, TestConnection, "+
-			"TestConnectionSpec, Invalidate, RenewLogin, ListConnections, Scan",
+			"TestConnectionSpec, Invalidate, RenewLogin, ListConnections, Scan, Watch",
 		func(name string) bool { return slices.Contains(methods, name) })
 	return caller
 }

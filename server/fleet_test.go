@@ -80,6 +80,64 @@ func TestAFleetInvalidationReachesEverySidecar(t *testing.T) {
 	})
 }
 
+// A caller must not have others drop what it may not drop here.
+func TestACallerHasTheFleetDropNoMoreThanItMayDropHere(t *testing.T) {
+	redis := redistest.Mini(t)
+	v := newVault(t)
+	v.write(t, "secret/data/a", map[string]any{"k": "one"})
+	v.write(t, "secret/data/b", map[string]any{"k": "two"})
+	prod := v.connection("prod")
+	prod.Aliases = []string{"old-name"}
+	open := server.Settings{Connections: []server.Connection{prod}}
+	limited := open
+	limited.Callers = us(func(r *server.CallerRule) { r.Paths = pathPatterns(t, "secret/data/a/k") })
+	one, two := startInFleet(t, redis, limited), startInFleet(t, redis, open)
+	for _, path := range []string{"secret/data/a/k", "secret/data/b/k"} {
+		two.mustResolve(t, &secretsidecarv1.ResolveRequest{Path: path})
+	}
+	for _, refused := range []*secretsidecarv1.InvalidateRequest{
+		{}, {Path: "secret/data/a/k"}, {Path: "secret/data/a/"}, {Connection: "prod"},
+		{Connection: "prod", Path: "secret/data/b/k"}, {Connection: "prod", Path: "secret/data/"},
+		{Connection: "prod", Path: "secret/data/a/k", RenewLogin: true},
+	} {
+		refused.Fleet = true
+		_, err := one.Invalidate(t.Context(), refused)
+		wantProblem(t, err, codes.PermissionDenied, "CALLER_NOT_ALLOWED")
+	}
+
+	// Others need not know a name that is an alias here.
+	one.invalidate(t, &secretsidecarv1.InvalidateRequest{
+		Connection: "old-name", Path: "secret/data/a/k", Fleet: true, Wait: durationpb.New(time.Minute),
+	})
+	for path, want := range map[string]secretsidecarv1.Source{
+		"secret/data/a/k": secretsidecarv1.Source_SOURCE_VAULT,
+		"secret/data/b/k": secretsidecarv1.Source_SOURCE_CACHE,
+	} {
+		got := two.mustResolve(t, &secretsidecarv1.ResolveRequest{Path: path})
+		if got.GetSource() != want {
+			t.Errorf("the other sidecar answers %s from %v, want %v", path, got.GetSource(), want)
+		}
+	}
+}
+
+func TestAnotherSidecarsInvalidationByAnAliasReachesTheConnection(t *testing.T) {
+	redis := redistest.Mini(t)
+	v := newVault(t)
+	v.write(t, "secret/data/a", map[string]any{"k": "one"})
+	renamed := v.connection("new-name")
+	renamed.Aliases = []string{"prod"}
+	one := startInFleet(t, redis, oneConnection(v))
+	two := startInFleet(t, redis, server.Settings{Connections: []server.Connection{renamed}})
+	request := &secretsidecarv1.ResolveRequest{Path: "secret/data/a/k"}
+	two.mustResolve(t, request)
+	one.invalidate(t, &secretsidecarv1.InvalidateRequest{
+		Connection: "prod", Fleet: true, Wait: durationpb.New(time.Minute),
+	})
+	if got := two.mustResolve(t, request).GetSource(); got != secretsidecarv1.Source_SOURCE_VAULT {
+		t.Errorf("answered from %v", got)
+	}
+}
+
 func (s *sidecar) mustResolve(t testing.TB, request *secretsidecarv1.ResolveRequest) *secretsidecarv1.ResolveResponse {
 	t.Helper()
 	answer, err := s.Resolve(context.Background(), request)

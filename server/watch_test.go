@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 	"github.com/secret-sidecar/secret-sidecar/internal/redistest"
@@ -164,8 +165,8 @@ func TestManyWatchersOfASecretCostOneRead(t *testing.T) {
 	v.write(t, "secret/data/a", map[string]any{"k": "one"})
 	s := startWatched(t, v, never)
 	var all []*watching
-	for range 20 {
-		w := s.watch(t, "secret/data/a/k", "secret/data/a/k")
+	for i := range 20 {
+		w := s.over(t, i/watchesOnOne).watch(t, "secret/data/a/k", "secret/data/a/k")
 		w.next(t)
 		w.next(t)
 		all = append(all, w)
@@ -252,18 +253,76 @@ func TestAWatchIsRefusedWhereItAsksForTooMuch(t *testing.T) {
 		wantProblem(t, err, codes.InvalidArgument, "INVALID_REQUEST")
 	}
 	var all []*watching
-	for range 64 {
-		w := s.watch(t, "secret/data/a/k")
+	for i := range 64 {
+		w := s.over(t, i/watchesOnOne).watch(t, "secret/data/a/k")
 		w.wants(t, "0 one")
 		all = append(all, w)
 	}
-	_, err := s.watch(t, "secret/data/a/k").Recv()
-	wantProblem(t, err, codes.ResourceExhausted, "RATE_LIMITED")
+	for what, connection := range map[string]int{"of one connection": 0, "of the caller": 4} {
+		_, err := s.over(t, connection).watch(t, "secret/data/a/k").Recv()
+		if status.Code(err) != codes.ResourceExhausted {
+			t.Errorf("one more watch %s: %v", what, err)
+		}
+	}
 	all[0].cancel()
 	eventually(t, "one that ends makes room", func() bool {
 		_, err := s.watch(t, "secret/data/a/k").Recv()
 		return err == nil
 	})
+}
+
+// watchesOnOne is how many streams without an end a connection may have.
+const watchesOnOne = 16
+
+// over returns the sidecar as a client asks over one of several connections; 0 is the first.
+func (s *sidecar) over(t testing.TB, connection int) *sidecar {
+	t.Helper()
+	for len(s.more) < connection {
+		s.more = append(s.more, secretsidecarv1.NewSecretServiceClient(dial(t, s.socket)))
+	}
+	if connection == 0 {
+		return s
+	}
+	return &sidecar{SecretServiceClient: s.more[connection-1], server: s.server, socket: s.socket}
+}
+
+func TestAWatchTakesARuleForTheMethodWatchAndReadsWhatTheRuleAllows(t *testing.T) {
+	v := newVault(t)
+	v.write(t, "secret/data/a", map[string]any{"k": "one"})
+	v.write(t, "secret/data/b", map[string]any{"k": "two"})
+	prod, theirs := v.projectConnection("prod", "p1"), v.projectConnection("theirs", "p2")
+	prod.Aliases = []string{"old-name"}
+	settings := server.Settings{Connections: []server.Connection{prod, theirs}}
+	request := func(connection, project, path string) *secretsidecarv1.ResolveRequest {
+		return &secretsidecarv1.ResolveRequest{Connection: connection, ProjectId: project, Path: path}
+	}
+	requests := []*secretsidecarv1.ResolveRequest{
+		request("old-name", "p1", "secret/data/a/k"), request("prod", "p1", "secret/data/b/k"),
+		request("prod", "", "secret/data/a/k"), request("theirs", "p1", "secret/data/a/k"),
+		request("prod", "p2", "secret/data/a/k"),
+	}
+	settings.Callers = us(func(r *server.CallerRule) {
+		r.Projects, r.Methods = []string{"p1"}, []string{"Watch"}
+		r.Paths = pathPatterns(t, "secret/data/a/k")
+	})
+	s := start(t, settings)
+	w := s.watchFor(t, &secretsidecarv1.WatchRequest{Requests: requests})
+	states := map[string]bool{}
+	for range requests {
+		states[w.next(t)] = true
+	}
+	for _, want := range []string{
+		"0 one", "1 CALLER_NOT_ALLOWED", "2 PROJECT_REQUIRED", "3 CONNECTION_NOT_FOUND",
+		"4 PROJECT_NOT_ALLOWED",
+	} {
+		if !states[want] {
+			t.Errorf("no state %q in %v", want, states)
+		}
+	}
+
+	settings.Callers = us(func(r *server.CallerRule) { r.Methods = []string{"Resolve"} })
+	_, err := start(t, settings).watchFor(t, &secretsidecarv1.WatchRequest{Requests: requests}).Recv()
+	wantProblem(t, err, codes.PermissionDenied, "CALLER_NOT_ALLOWED")
 }
 
 func TestAWatchEndsWithTheSidecar(t *testing.T) {

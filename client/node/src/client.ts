@@ -1,6 +1,6 @@
 import { setMaxListeners } from 'node:events';
 import {
-  Client as GrpcClient, type ClientUnaryCall, connectivityState, credentials, Metadata, type ServiceError,
+  Client as GrpcClient, connectivityState, credentials, Metadata, type ServiceError,
 } from '@grpc/grpc-js';
 import { create, fromBinary, toBinary, type DescMessage, type MessageInitShape, type MessageShape } from '@bufbuild/protobuf';
 import {
@@ -148,7 +148,7 @@ export class Client implements AsyncDisposable {
   readonly #grpc: GrpcClient;
   readonly #socket: string;
   readonly #near: NearCache | undefined;
-  readonly #underWay = new Set<ClientUnaryCall>();
+  readonly #underWay = new Set<{ cancel(): void }>();
   #closed = false;
 
   /** @internal Use open. */
@@ -263,13 +263,14 @@ export class Client implements AsyncDisposable {
    * again then. A slow loop gets the latest state of each. A change drops the near cache.
    */
   async *watch(references: string[], options: WatchOptions = {}): AsyncGenerator<Change, void, undefined> {
-    const requests = references.map((reference) => lookupOf(reference, options, undefined).request);
-    const limits = { deadline: Number.POSITIVE_INFINITY, signal: options.signal ?? never };
+    const requests = references.map((reference) => lookupOf(reference, mannerOf(options, undefined)).request);
+    const limits = { deadline: Number.POSITIVE_INFINITY, signal: options.signal };
     for (;;) {
-      limits.signal.throwIfAborted();
+      limits.signal?.throwIfAborted();
+      if (this.#closed) throw closed();
       const failed = yield* this.#watchOnce(references, requests, limits.signal);
       if (!await pause(failed.reason === 'SIDECAR_UNREACHABLE' ? pauseForSidecar : failed.retryAfter ?? 0, limits)) {
-        limits.signal.throwIfAborted();
+        limits.signal?.throwIfAborted();
         throw failed;
       }
     }
@@ -277,7 +278,7 @@ export class Client implements AsyncDisposable {
 
   /** Yields what one stream brings, and returns why it has ended. */
   async *#watchOnce(
-    references: string[], requests: Lookup['request'][], signal: AbortSignal,
+    references: string[], requests: Lookup['request'][], signal: AbortSignal | undefined,
   ): AsyncGenerator<Change, SecretSidecarError, undefined> {
     const method = SecretService.method.watch;
     const stream = this.#grpc.makeServerStreamRequest(
@@ -285,9 +286,9 @@ export class Client implements AsyncDisposable {
       (message: MessageShape<typeof method.input>) => Buffer.from(toBinary(method.input, message)),
       (bytes: Buffer) => fromBinary(method.output, bytes),
       create(method.input, { requests }), new Metadata({ waitForReady: true }));
-    const cancel = (): void => stream.cancel();
     stream.on('error', () => undefined); // the loop throws it too, unless it was left
-    signal.addEventListener('abort', cancel);
+    this.#underWay.add(stream);
+    const ends = onAbort(signal, () => stream.cancel());
     try {
       for await (const { index, outcome } of stream as AsyncIterable<MessageShape<typeof method.output>>) {
         const reference = references[index];
@@ -299,10 +300,12 @@ export class Client implements AsyncDisposable {
       }
       return unreachable(this.#socket, new Error('the stream has ended'));
     } catch (error) {
-      signal.throwIfAborted();
-      return callError(error as ServiceError, this.#socket);
+      signal?.throwIfAborted();
+      if (this.#closed) throw closed();
+      return callError(error as ServiceError, this.#isConnected(), this.#socket);
     } finally {
-      signal.removeEventListener('abort', cancel);
+      ends();
+      this.#underWay.delete(stream);
       stream.cancel();
     }
   }
@@ -467,14 +470,17 @@ export class Client implements AsyncDisposable {
       } catch (error) {
         limits.signal?.throwIfAborted();
         if (this.#closed) throw closed();
-        const connected = this.#grpc.getChannel().getConnectivityState(false) === connectivityState.READY;
-        const failed = callError(error as ServiceError, connected, this.#socket);
+        const failed = callError(error as ServiceError, this.#isConnected(), this.#socket);
         if (!await pause(failed.reason === 'SIDECAR_UNREACHABLE' ? pauseForSidecar : failed.retryAfter ?? 0, limits)) {
           limits.signal?.throwIfAborted();
           throw failed;
         }
       }
     }
+  }
+
+  #isConnected(): boolean {
+    return this.#grpc.getChannel().getConnectivityState(false) === connectivityState.READY;
   }
 
   #callOnce<I extends DescMessage, O extends DescMessage>(

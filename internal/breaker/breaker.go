@@ -328,6 +328,16 @@ func (b *Breaker) Failure() (at time.Time, failure error) {
 	return b.failedAt, b.failure
 }
 
+// Alive notes that the service answers, though it may not serve: those who have failed get their
+// turns soon, so that the one that would succeed need not wait for all that hang. Nothing closes.
+func (b *Breaker) Alive() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.all.isOpen() {
+		b.all.hurry(time.Now())
+	}
+}
+
 // Recovered records that the service said it is well in another way than by a call that was let
 // through. The circuits of keys and groups stay.
 func (b *Breaker) Recovered() {

@@ -20,6 +20,8 @@ const (
 	// answers. Keys that fail anyway must not use up the turns of those that would succeed.
 	eagerTurns = 4
 	eagerPause = 20 * time.Millisecond
+	// aliveTurns are how many turns those who have failed get when the service is known to answer.
+	aliveTurns = 32
 )
 
 // circuit is the circuit of a key, of a group, or of all. The zero value and nil are closed. Its
@@ -95,6 +97,12 @@ func (c *circuit) openForMany(r Result, now time.Time) (opened bool) {
 		c.healthy.eager = eagerTurns
 	}
 	return true
+}
+
+// hurry lets the next turns of those who have failed come soon.
+func (c *circuit) hurry(now time.Time) {
+	c.troubled.eager, c.troubled.next = aliveTurns, now
+	c.healthy.next = now.Add(-healthyFirst)
 }
 
 // refusal returns why a call may not go out now. below is the open circuit below this one that the

@@ -133,7 +133,7 @@ func Open(cfg Config) (*Connection, error) {
 	c.login = login.New(c.loginConfig(cfg))
 	c.login.Start()
 	c.loops.Go(func() { c.board.run(loop) })
-	c.loops.Go(func() { c.probeIdle(loop) })
+	c.loops.Go(func() { c.probe(loop) })
 	c.watchTLS(loop, cfg)
 	return c, nil
 }

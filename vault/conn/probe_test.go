@@ -1,12 +1,17 @@
 package conn
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
 const healthPath = "GET sys/health"
@@ -75,6 +80,53 @@ func TestReadsThatGoOnFailingAreTheOnlyProbes(t *testing.T) {
 		}
 		if probes := w.count(healthPath); probes != 0 {
 			t.Errorf("%d probes beside the reads: each would open the gate for reads that fail", probes)
+		}
+	})
+}
+
+// Paths that hang open their mount's circuit. After an outage on top they take turns with the good
+// path, and each of their turns takes the whole timeout.
+func TestPathsThatHangDoNotTakeTheTurnsOfOneThatIsWellAgain(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		c := w.logInWith(t, w.role(`{"token_policies":"app","token_ttl":"24h"}`))
+		hang := func(r *http.Request) (*http.Response, error) {
+			if strings.HasPrefix(r.URL.Path, "/v1/secret/data/hangs") {
+				<-r.Context().Done()
+				return nil, r.Context().Err()
+			}
+			return w.answer(r, nil)
+		}
+		w.breakWith(hang)
+		ctx, stop := context.WithCancel(t.Context())
+		var pollers sync.WaitGroup
+		defer func() { stop(); pollers.Wait() }()
+		for i := range 20 {
+			pollers.Go(func() {
+				for ctx.Err() == nil {
+					_, _ = c.Read(ctx, fmt.Sprintf("secret/data/hangs%d", i), 0)
+					vault.Wait(ctx, 50*time.Millisecond)
+				}
+			})
+		}
+		ask := func(times int) {
+			for range times {
+				_, _ = c.Read(ctx, "secret/data/app", 0)
+				time.Sleep(300 * time.Millisecond)
+			}
+		}
+		ask(100)
+		w.breakWith(func(*http.Request) (*http.Response, error) { return nil, errors.New("refused") })
+		ask(100)
+		w.breakWith(hang)
+		wellAt := time.Now()
+		for {
+			if _, err := c.Read(ctx, "secret/data/app", 0); err == nil {
+				break
+			}
+			time.Sleep(300 * time.Millisecond)
+		}
+		if took := time.Since(wellAt); took > 10*time.Second+c.Timeout() {
+			t.Errorf("the good path is read %v after Vault is well", took)
 		}
 	})
 }

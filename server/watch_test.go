@@ -3,6 +3,9 @@ package server_test
 import (
 	"context"
 	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/internal/audit"
 	"github.com/secret-sidecar/secret-sidecar/internal/redistest"
 	"github.com/secret-sidecar/secret-sidecar/server"
 )
@@ -334,4 +338,56 @@ func TestAWatchEndsWithTheSidecar(t *testing.T) {
 	s.stop()
 	_, err := w.Recv()
 	wantProblem(t, err, codes.Unavailable, "SHUTTING_DOWN")
+}
+
+func TestEachStateOfAWatchIsWrittenToTheAuditLogAndCounted(t *testing.T) {
+	v := newVault(t)
+	v.write(t, "secret/data/a", map[string]any{"k": "one"})
+	file := filepath.Join(t.TempDir(), "audit.log")
+	log, err := audit.Open(file, audit.Options{Required: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = log.Close() })
+	s, err := server.New(server.Options{DrainTimeout: drainTimeout, Audit: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.SetWatchEvery(never)
+	prod := v.connection("prod")
+	prod.Aliases = []string{"old-name"}
+	if err := s.Apply(server.Settings{Connections: []server.Connection{prod}}); err != nil {
+		t.Fatal(err)
+	}
+	running := serve(t, s)
+	w := running.watchFor(t, &secretsidecarv1.WatchRequest{Requests: []*secretsidecarv1.ResolveRequest{
+		{Connection: "old-name", Path: "secret/data/a/k"},
+	}})
+	w.wants(t, "0 one")
+	v.write(t, "secret/data/a", map[string]any{"other": "x"})
+	running.invalidate(t, &secretsidecarv1.InvalidateRequest{})
+	w.wants(t, "0 KEY_NOT_FOUND")
+
+	lines, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, outcome := range []string{"ok", "KEY_NOT_FOUND"} {
+		isWritten := slices.ContainsFunc(strings.Split(string(lines), "\n"), func(line string) bool {
+			return strings.Contains(line, `"method":"Watch"`) &&
+				strings.Contains(line, `"connection":"prod"`) &&
+				strings.Contains(line, `"outcome":"`+outcome+`"`)
+		})
+		if !isWritten {
+			t.Errorf("no line of a watch with the outcome %s in\n%s", outcome, lines)
+		}
+	}
+	listed, err := running.ListConnections(t.Context(), &secretsidecarv1.ListConnectionsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	counted := listed.GetConnections()[0].GetResolves()
+	if counted.GetVault() != 1 || counted.GetErrors() != 1 {
+		t.Errorf("counted are %v", counted)
+	}
 }

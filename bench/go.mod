@@ -36,18 +36,22 @@ require (
 	github.com/hashicorp/hcl v1.0.1-vault-7 // indirect
 	github.com/mitchellh/go-homedir v1.1.0 // indirect
 	github.com/mitchellh/mapstructure v1.5.0 // indirect
+	github.com/redis/go-redis/v9 v9.23.0 // indirect
 	github.com/ryanuber/go-glob v1.0.0 // indirect
+	go.uber.org/atomic v1.12.0 // indirect
 	golang.org/x/text v0.43.0 // indirect
 	kernel.org/pub/linux/libs/security/libcap/psx v1.2.78 // indirect
 )
 
 require (
 	github.com/secret-sidecar/secret-sidecar v0.0.0
+	github.com/secret-sidecar/secret-sidecar/client v0.1.0
 	github.com/secret-sidecar/secret-sidecar/gen v0.1.0
 )
 
 // The module is for work on this project alone: nobody else imports it.
 replace (
 	github.com/secret-sidecar/secret-sidecar => ../
+	github.com/secret-sidecar/secret-sidecar/client => ../client
 	github.com/secret-sidecar/secret-sidecar/gen => ../gen
 )

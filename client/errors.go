@@ -51,6 +51,7 @@ const (
 	ErrLoginPending          = reason("LOGIN_PENDING")
 	ErrAuditFailed           = reason("AUDIT_FAILED")
 	ErrScanDisabled          = reason("SCAN_DISABLED")
+	ErrFleetUnreachable      = reason("FLEET_UNREACHABLE")
 	ErrShuttingDown          = reason("SHUTTING_DOWN")
 	ErrDeadlineExceeded      = reason("DEADLINE_EXCEEDED")
 	ErrCancelled             = reason("CANCELLED")

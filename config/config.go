@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/secret-sidecar/secret-sidecar/cache"
+	"github.com/secret-sidecar/secret-sidecar/internal/fleet"
 	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 	"github.com/secret-sidecar/secret-sidecar/server"
 	"github.com/secret-sidecar/secret-sidecar/vault/conn"
@@ -73,6 +74,8 @@ type AtStart struct {
 	Audit Audit `key:"audit"`
 	// Hardening is what the process gives up beyond what it always gives up.
 	Hardening Hardening `key:"hardening"`
+	// Fleet is where the other sidecars are told what was invalidated; the zero value is nowhere.
+	Fleet fleet.Config `key:"invalidation"`
 	// TracePaths puts the paths of secrets into the spans that are exported.
 	TracePaths bool `key:"traces"`
 }

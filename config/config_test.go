@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/secret-sidecar/secret-sidecar/config"
+	"github.com/secret-sidecar/secret-sidecar/internal/redact"
 )
 
 func TestAChangeOfEveryFieldThatNeedsAStartIsNoticed(t *testing.T) {
@@ -16,6 +17,8 @@ func TestAChangeOfEveryFieldThatNeedsAStartIsNoticed(t *testing.T) {
 			field = field.Field(0)
 		}
 		switch field.Kind() {
+		case reflect.Struct: // a credential
+			field.Set(reflect.ValueOf(redact.New("changed")))
 		case reflect.String:
 			field.SetString("changed")
 		case reflect.Bool:

@@ -24,7 +24,7 @@ func TestTheExampleFileIsValid(t *testing.T) {
 	directory := filepath.Dir(path)
 	certificate, key := selfSigned(t)
 	for name, content := range map[string]string{
-		"prod-secret-id": "secret\n", "vault-ca.pem": certificate, "client.pem": certificate, "client-key.pem": key,
+		"prod-secret-id": "secret\n", "vault-ca.pem": certificate, "redis-ca.pem": certificate, "redis-password": "p", "client.pem": certificate, "client-key.pem": key,
 	} {
 		if err := writeFile(filepath.Join(directory, name), content); err != nil {
 			t.Fatal(err)
@@ -58,7 +58,7 @@ func TestTheExampleAndTheGuideNameEveryKey(t *testing.T) {
 			"address", "namespace", "auth_mount", "role_id", "role_id_env", "secret_id_file",
 			"secret_id_env", "secret_id_wrapped", "bind_secret_id",
 			"tls", "ca_file", "server_name", "client_cert_file", "client_key_file", "required",
-			"max_waiting",
+			"max_waiting", "invalidation", "redis", "url", "password_file", "stream",
 		} {
 			if !strings.Contains(string(text), key) {
 				t.Errorf("%s lacks %s", file, key)

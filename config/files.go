@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/secret-sidecar/secret-sidecar/internal/fleet"
 	"github.com/secret-sidecar/secret-sidecar/internal/smallfile"
 	"github.com/secret-sidecar/secret-sidecar/vault"
 	"github.com/secret-sidecar/secret-sidecar/vault/login"
@@ -25,6 +26,7 @@ import (
 func CheckFiles(cfg *Config) Mistakes {
 	files := fileCheck{origins: cfg.origins}
 	files.group(cfg.Socket.Group)
+	files.fleet(cfg.Fleet)
 	for i, c := range cfg.Connections {
 		files.prefix = fmt.Sprintf("connections[%d].", i)
 		files.credential("role_id_file", c.Vault.RoleID.File)
@@ -59,6 +61,15 @@ func (f *fileCheck) group(name string) {
 	if _, err := user.LookupGroup(name); err != nil {
 		f.mistake("socket.group",
 			"this group does not exist on this machine: name one that does, or its number")
+	}
+}
+
+func (f *fileCheck) fleet(c fleet.Config) {
+	f.prefix = "invalidation.redis."
+	f.read("password_file", c.PasswordFile)
+	content, ok := f.read("ca_file", c.CAFile)
+	if ok && !x509.NewCertPool().AppendCertsFromPEM(content) {
+		f.mistake("ca_file", "the file holds no certificate in PEM format"+insteadOfCertificate(content))
 	}
 }
 

@@ -18,21 +18,23 @@ var (
 		"socket", "callers", "caller_limits", "test_connection", "audit", "reflection", "hardening",
 		"log", "traces", "scan", "cache", "defaults", "connections", "invalidation",
 	}
-	socketKeys     = []string{"path", "mode", "group"}
-	callerKeys     = []string{"uid", "gid", "connections", "projects", "paths", "methods"}
-	limitKeys      = []string{"in_flight", "per_second"}
-	testKeys       = []string{"allow"}
-	auditKeys      = []string{"file", "format", "hash_paths", "required"}
-	hardeningKeys  = []string{"lock_memory", "landlock"}
-	logKeys        = []string{"level"}
-	traceKeys      = []string{"paths"}
-	scanKeys       = []string{"enabled"}
-	cacheKeys      = []string{"max_bytes"}
-	defaultsKeys   = []string{"cache", "timeout"}
-	policyKeys     = []string{"ttl", "max_stale", "negative_ttl", "refresh_ahead"}
-	tlsKeys        = []string{"ca_file", "server_name", "client_cert_file", "client_key_file"}
-	authKeys       = []string{"method", "mount", "namespace", "role", "token_file"}
-	connectionKeys = []string{
+	socketKeys       = []string{"path", "mode", "group"}
+	callerKeys       = []string{"uid", "gid", "connections", "projects", "paths", "methods"}
+	limitKeys        = []string{"in_flight", "per_second"}
+	testKeys         = []string{"allow"}
+	auditKeys        = []string{"file", "format", "hash_paths", "required"}
+	hardeningKeys    = []string{"lock_memory", "landlock"}
+	logKeys          = []string{"level"}
+	traceKeys        = []string{"paths"}
+	scanKeys         = []string{"enabled"}
+	cacheKeys        = []string{"max_bytes"}
+	defaultsKeys     = []string{"cache", "timeout"}
+	policyKeys       = []string{"ttl", "max_stale", "negative_ttl", "refresh_ahead"}
+	tlsKeys          = []string{"ca_file", "server_name", "client_cert_file", "client_key_file"}
+	authKeys         = []string{"method", "mount", "namespace", "role", "token_file"}
+	invalidationKeys = []string{"redis"}
+	redisKeys        = []string{"url", "password_file", "ca_file", "stream"}
+	connectionKeys   = []string{
 		"name", "aliases", "scope", "project_ids", "paths", "address", "namespace", "auth",
 		"auth_mount",
 		"role_id", "role_id_file", "role_id_env", "secret_id", "secret_id_file", "secret_id_env",
@@ -40,13 +42,13 @@ var (
 	}
 	allKeys = slices.Concat(rootKeys, socketKeys, callerKeys, limitKeys, testKeys, auditKeys,
 		hardeningKeys, logKeys, traceKeys, scanKeys, cacheKeys, defaultsKeys, policyKeys, tlsKeys,
-		authKeys, connectionKeys)
+		authKeys, invalidationKeys, redisKeys, connectionKeys)
 )
 
 // methods are the RPCs that a caller rule may name. TestConnection with a spec is a method of its
 // own, and so is Invalidate with renew_login.
 var methods = []string{"Resolve", "BatchResolve", "TestConnection", "TestConnectionSpec",
-	"Invalidate", "RenewLogin", "ListConnections", "Scan"}
+	"Invalidate", "RenewLogin", "ListConnections", "Scan", "Watch"}
 
 // reader builds a Config from one file.
 type reader struct {
@@ -100,10 +102,8 @@ func parse(src source, getenv LookupEnv) (*Config, Mistakes) {
 	cfg.TracePaths = root.at("traces").mapping(traceKeys...).at("paths").boolean(false)
 	cfg.Scan = root.at("scan").mapping(scanKeys...).at("enabled").boolean(false)
 	cfg.NoReflection = !root.at("reflection").boolean(true)
+	cfg.Fleet = r.fleet(root.at("invalidation"))
 	cfg.origins, cfg.Risks = r.origins, r.risks
-	if invalidation := root.at("invalidation"); invalidation.present() {
-		invalidation.mistake("this version has no invalidation between sidecars: remove it")
-	}
 	return cfg, r.mistakes
 }
 
@@ -171,7 +171,7 @@ func (r *reader) caller(m mapping) server.CallerRule {
 		})
 	m.at("methods").eachUnknown(caller.Methods,
 		"no such method: the methods are Resolve, BatchResolve, TestConnection, "+
-			"TestConnectionSpec, Invalidate, RenewLogin, ListConnections, Scan",
+			"TestConnectionSpec, Invalidate, RenewLogin, ListConnections, Scan, Watch",
 		func(name string) bool { return slices.Contains(methods, name) })
 	return caller
 }

@@ -19,6 +19,7 @@ hardening: {lock_memory: try}
 log: {level: info}
 traces: {paths: true}
 cache: {max_bytes: 1MiB}
+invalidation: {redis: {url: "redis://a"}}
 defaults: {timeout: 2s}
 connections:
 `
@@ -40,12 +41,12 @@ func TestAnEditThatWouldChangeAnythingElseIsRefused(t *testing.T) {
 		"log":             {"level: info", "level: debug"},
 		"traces":          {"paths: true", "paths: false"},
 		"cache":           {"1MiB", "2MiB"},
+		"invalidation":    {"redis://a", "redis://b"},
 		"defaults":        {"timeout: 2s", "timeout: 3s"},
 		"connections":     {"http://a", "http://b"},
 	}
 	for _, key := range rootKeys {
-		// no file with it is valid
-		if _, covered := changes[key]; !covered && key != "invalidation" {
+		if _, covered := changes[key]; !covered {
 			t.Errorf("no change of %s is tried", key)
 		}
 	}

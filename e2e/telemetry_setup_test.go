@@ -65,9 +65,10 @@ path "auth/approle/role/%s/secret-id/lookup" { capabilities = ["update"] }`, o.l
 }
 
 func (o *telemetrySetup) config() string {
-	return o.sandbox.config(o.login.connection("prod", o.proxy.address),
-		o.team.connection("team", o.proxy.address, "scope: project", "project_ids: [proj-observed]",
-			"required: false"))
+	return o.write("config.yaml", "audit: {file: audit.log}\n"+
+		o.configText(o.login.connection("prod", o.proxy.address),
+			o.team.connection("team", o.proxy.address, "scope: project",
+				"project_ids: [proj-observed]", "required: false")))
 }
 
 // workerSpan is the span of a worker that a request belongs to.

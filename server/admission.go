@@ -116,6 +116,8 @@ func unread(method string) any {
 		return &secretsidecarv1.ResolveRequest{}
 	case methodBatchResolve:
 		return &secretsidecarv1.BatchResolveRequest{Requests: []*secretsidecarv1.ResolveRequest{{}}}
+	case methodWatch:
+		return &secretsidecarv1.WatchRequest{Requests: []*secretsidecarv1.ResolveRequest{{}}}
 	}
 	return nil
 }

@@ -19,6 +19,7 @@ const (
 	methodTestConnectionSpec = "TestConnectionSpec"
 	methodInvalidate         = "Invalidate"
 	methodListConnections    = "ListConnections"
+	methodWatch              = "Watch"
 	// Scan tells references of others: only a rule that names it allows it.
 	methodScan = "Scan"
 	// Invalidate with renew_login makes all who use the connection depend on a new login: a rule of
@@ -29,7 +30,7 @@ const (
 // apiMethods are the methods as gRPC calls them.
 var apiMethods = []string{
 	methodResolve, methodBatchResolve, methodTestConnection, methodInvalidate, methodListConnections,
-	methodScan,
+	methodScan, methodWatch,
 }
 
 // callerOf returns the process that sent the request.
@@ -49,8 +50,8 @@ type access struct {
 	connection string
 	// asked is what the caller called the connection: an alias perhaps, or nothing at all.
 	asked string
-	// project is the request's project_id, and target what it wants to read. Only Resolve and
-	// BatchResolve carry them.
+	// project is the request's project_id, and target what it wants to read. Only
+	// Resolve, BatchResolve and Watch carry them.
 	project string
 	target  target
 	// isMistaken says that what it wants to read is no reference: no pattern decides about it, for
@@ -143,7 +144,11 @@ func (r *CallerRule) allowsProject(want access) bool {
 // carriesProject reports whether a request says for which project it is. What a Scan finds was given
 // out for one.
 func carriesProject(method string) bool {
-	return method == methodResolve || method == methodBatchResolve || method == methodScan
+	switch method {
+	case methodResolve, methodBatchResolve, methodScan, methodWatch:
+		return true
+	}
+	return false
 }
 
 // allows keeps "Scope" and "Paths" of docs/contract.md: they fail closed. While the session is still

@@ -123,6 +123,7 @@ type sidecar struct {
 	socket string
 	stop   context.CancelFunc
 	served chan error
+	more   []secretsidecarv1.SecretServiceClient // over connections of their own
 }
 
 // batchOf asks for one value so many times.

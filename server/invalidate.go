@@ -1,12 +1,14 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"sync"
 
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 	"github.com/secret-sidecar/secret-sidecar/internal/audit"
+	"github.com/secret-sidecar/secret-sidecar/internal/fleet"
 	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 	"github.com/secret-sidecar/secret-sidecar/vault"
 )
@@ -36,8 +38,8 @@ func (s *Server) Invalidate(
 func (s *Server) invalidate(
 	ctx context.Context, caller unixsocket.Peer, request *secretsidecarv1.InvalidateRequest,
 ) (*secretsidecarv1.InvalidateResponse, error) {
-	if request.GetFleet() {
-		return nil, errInvalidRequest(field("fleet", "this sidecar is not connected to others: call Invalidate on each"))
+	if err := s.checkFleet(request); err != nil {
+		return nil, err
 	}
 	target, err := parseTarget(request.GetPath())
 	if err != nil {
@@ -47,27 +49,66 @@ func (s *Server) invalidate(
 	if err != nil {
 		return nil, err
 	}
-	defer releaseReaches(reaches)
-	if err := target.check(caller, request, reaches); err != nil {
+	what, dropped, err := s.invalidateHere(ctx, caller, request, target, reaches)
+	if err != nil {
 		return nil, err
 	}
-	var loginErr error
+	answer := &secretsidecarv1.InvalidateResponse{Entries: uint32(dropped.entries)} // #nosec G115 -- bounded by memory
+	if request.GetFleet() {
+		answer.Fleet, err = s.member.tell(ctx, what, request.GetWait().AsDuration())
+	}
+	if err := cmp.Or(dropped.loginErr, err); err != nil {
+		return nil, err
+	}
+	return answer, nil
+}
+
+// drops is what became of an invalidation here: the secrets are dropped even if a login failed.
+type drops struct {
+	entries  int
+	loginErr error
+}
+
+// invalidateHere does what is asked for in this sidecar, and lets go of the connections: who waits
+// for the fleet must not hold them. It returns what other sidecars are to be told, which know a
+// connection by its name.
+func (s *Server) invalidateHere(
+	ctx context.Context, caller unixsocket.Peer, request *secretsidecarv1.InvalidateRequest,
+	target dropTarget, reaches []reach,
+) (what fleet.Invalidation, done drops, err error) {
+	defer releaseReaches(reaches)
+	if err := target.check(caller, request, reaches); err != nil {
+		return what, done, err
+	}
+	if request.GetFleet() && !s.mayTell(caller, request, target, reaches) {
+		return what, done, errFleetNotAllowed(caller)
+	}
 	if request.GetRenewLogin() {
 		s.logRenewal(ctx, caller, reaches)
-		loginErr = renewLogins(ctx, reaches)
+		done.loginErr = renewLogins(ctx, reaches)
 		s.takeOver()
 	}
-	dropped := 0
+	what = fleet.Invalidation{Path: request.GetPath(), RenewLogin: request.GetRenewLogin()}
 	for _, within := range reaches {
-		here, c := target.drop(s, within), within.connection
-		c.counters.invalidations.Add(1)
-		c.counters.invalidated.Add(uint64(here)) // #nosec G115 -- a count
-		dropped += here
+		within.connection.counters.invalidations.Add(1)
+		done.entries += s.drop(target, within)
+		if request.GetConnection() != "" {
+			what.Connection = within.connection.Name
+		}
 	}
-	if loginErr != nil {
-		return nil, loginErr
-	}
-	return &secretsidecarv1.InvalidateResponse{Entries: uint32(dropped)}, nil // #nosec G115 -- bounded by memory
+	return what, done, nil
+}
+
+// drop drops what the caller may drop of the target, has it read anew for those who watch it, and
+// returns how many secrets were cached.
+func (s *Server) drop(target dropTarget, within reach) int {
+	c := within.connection
+	dropped := target.drop(s, within)
+	c.counters.invalidated.Add(uint64(dropped)) // #nosec G115 -- a count
+	s.watches.invalidated(c.Name, func(path string) bool {
+		return target.covers(path) && within.mayDrop(path)
+	})
+	return dropped
 }
 
 // enterAll acquires the connection that the request names, or every one that the caller may use, and
@@ -135,6 +176,15 @@ func (t dropTarget) check(
 	return nil
 }
 
+// covers reports whether the secret with the path is named. Every reference into a secret begins
+// with its path and a slash.
+func (t dropTarget) covers(path string) bool {
+	if t.secret != "" {
+		return path == t.secret
+	}
+	return strings.HasPrefix(path+"/", t.prefix)
+}
+
 // drop drops what the caller may drop of it.
 func (t dropTarget) drop(s *Server, within reach) int {
 	space := within.connection.space
@@ -146,9 +196,8 @@ func (t dropTarget) drop(s *Server, within reach) int {
 	case t.prefix == "" && within.mayDropAll():
 		return s.cache.DropSpace(space)
 	}
-	// Every reference into a secret begins with its path and a slash.
 	return s.cache.DropMatching(space, func(name string) bool {
-		return strings.HasPrefix(name+"/", t.prefix) && within.mayDrop(name)
+		return t.covers(name) && within.mayDrop(name)
 	})
 }
 

@@ -39,6 +39,8 @@ func newMetrics(meter metric.Meter, s *Server) (*instruments, error) {
 	m.countProcess()
 	m.measureConnections()
 	m.measureCache()
+	m.countFleet()
+	m.measureWatches()
 	recording := m.newInstruments()
 	if m.failed != nil {
 		return nil, fmt.Errorf("make the metrics: %w", m.failed)

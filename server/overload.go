@@ -125,8 +125,10 @@ func (m *callerMeter) forgetIdle(now time.Time) {
 
 // secretsAskedFor is what a request counts as.
 func secretsAskedFor(request any) int {
-	if batch, ok := request.(*secretsidecarv1.BatchResolveRequest); ok {
-		return min(max(len(batch.GetRequests()), 1), maxBatch)
+	if several, ok := request.(interface {
+		GetRequests() []*secretsidecarv1.ResolveRequest
+	}); ok {
+		return min(max(len(several.GetRequests()), 1), maxBatch)
 	}
 	return 1
 }

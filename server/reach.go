@@ -63,9 +63,20 @@ type reach struct {
 // everybody is the rule where there are none.
 var everybody = &CallerRule{}
 
+// reachOfAll is the reach of who may touch everything.
+func reachOfAll(c *connection) reach { return reach{c, []*CallerRule{everybody}} }
+
+// isUnlimited reports whether a rule lets the caller touch everything on every connection.
+func (s *snapshot) isUnlimited(caller unixsocket.Peer, method string) bool {
+	return s.callers == nil || slices.ContainsFunc(s.callers, func(r CallerRule) bool {
+		return r.matches(caller) && r.covers(access{method: method, connection: anyConnection}) &&
+			!r.isLimited()
+	})
+}
+
 func (s *snapshot) reachOf(caller unixsocket.Peer, method string, c *connection) reach {
 	if s.callers == nil {
-		return reach{c, []*CallerRule{everybody}}
+		return reachOfAll(c)
 	}
 	r := reach{connection: c}
 	for i := range s.callers {

@@ -55,14 +55,17 @@ func (s *Server) record(
 		s.count(ctx, &outcomes[i])
 		s.remember(&outcomes[i])
 	}
-	if method == methodResolve {
-		s.describe(ctx, &outcomes[0])
-		return unwritten // finishUnary notes that its caller was refused
+	switch method {
+	case methodResolve:
+		s.describe(ctx, &outcomes[0]) // finishUnary notes that its caller was refused
+	case methodWatch:
+		s.noteRefusal(ctx, method, outcomes[0].problem, 1) // its span is of all its states
+	default:
+		s.noteRefusedItems(ctx, outcomes)
+		s.describeBatch(ctx, len(outcomes), func(i int) *secretsidecarv1.ResolveRequest {
+			return outcomes[i].request
+		})
 	}
-	s.noteRefusedItems(ctx, outcomes)
-	s.describeBatch(ctx, len(outcomes), func(i int) *secretsidecarv1.ResolveRequest {
-		return outcomes[i].request
-	})
 	return unwritten
 }
 
@@ -93,13 +96,20 @@ func (s *Server) recordUnhandled(ctx context.Context, request any, p *problem) {
 		s.count(ctx, &one)
 		s.describe(ctx, &one)
 	case *secretsidecarv1.BatchResolveRequest:
-		items := request.GetRequests()
-		s.auditRefusal(ctx, methodBatchResolve, p, len(items))
-		for _, item := range items {
-			s.count(ctx, &outcome{request: item, problem: p})
-		}
-		s.describeBatch(ctx, len(items), func(i int) *secretsidecarv1.ResolveRequest { return items[i] })
+		s.recordUnhandledItems(ctx, methodBatchResolve, request.GetRequests(), p)
+	case *secretsidecarv1.WatchRequest:
+		s.recordUnhandledItems(ctx, methodWatch, request.GetRequests(), p)
 	}
+}
+
+func (s *Server) recordUnhandledItems(
+	ctx context.Context, method string, items []*secretsidecarv1.ResolveRequest, p *problem,
+) {
+	s.auditRefusal(ctx, method, p, len(items))
+	for _, item := range items {
+		s.count(ctx, &outcome{request: item, problem: p})
+	}
+	s.describeBatch(ctx, len(items), func(i int) *secretsidecarv1.ResolveRequest { return items[i] })
 }
 
 // count counts one outcome, and the age of its secret.

@@ -22,6 +22,7 @@ import (
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 	"github.com/secret-sidecar/secret-sidecar/internal/admission"
 	"github.com/secret-sidecar/secret-sidecar/internal/audit"
+	"github.com/secret-sidecar/secret-sidecar/internal/fleet"
 	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 	"github.com/secret-sidecar/secret-sidecar/vault"
 	"github.com/secret-sidecar/secret-sidecar/vault/login"
@@ -75,6 +76,8 @@ type Options struct {
 	// Version and Protections are what ListConnections says of the process.
 	Version     string
 	Protections []Protection
+	// Fleet is the way to the other sidecars. Nil is no fleet. The caller closes it after Serve.
+	Fleet *fleet.Fleet
 	// Meter makes the metrics. Nil makes none.
 	Meter metric.Meter
 	// Tracer makes the spans of Vault's calls, below the span in a request's ctx, which
@@ -115,6 +118,9 @@ type Server struct {
 	health        *healthService
 	cache         *cache.Cache[*vault.Secret]
 	current       atomic.Pointer[snapshot]
+
+	member  *member // nil: there is no fleet
+	watches *watches
 
 	unmatched    *counters // of requests that found no connection
 	refusals     *refusals
@@ -184,6 +190,7 @@ func New(opts Options) (*Server, error) {
 	if s.drainTimeout == 0 {
 		s.drainTimeout = 10 * time.Second
 	}
+	s.member, s.watches = newMember(s, opts.Fleet), newWatches(s)
 	s.show(&snapshot{})
 	s.health = newHealthService(func(caller unixsocket.Peer, connection string) bool {
 		return s.current.Load().mayKnow(caller, connection)
@@ -205,6 +212,7 @@ func New(opts Options) (*Server, error) {
 func (s *Server) show(next *snapshot) {
 	s.observed.Store(next)
 	s.current.Store(next)
+	s.watches.settingsChanged()
 }
 
 func (s *Server) newGRPCServer(streams context.Context, extra []grpc.ServerOption) *grpc.Server {
@@ -241,6 +249,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	s.endStreams = end
 	s.grpc = s.newGRPCServer(streams, s.serverOptions)
 	s.unlisted = s.newUnlistedServer(streams)
+	s.member.start()
 	listed, others := s.admission.Split(listener)
 	watching, endWatch := context.WithCancel(context.Background())
 	var watch sync.WaitGroup
@@ -272,6 +281,8 @@ func (s *Server) stop() {
 	s.log.Info("stopping", "drain_timeout", s.drainTimeout)
 	s.reportDraining()
 	s.drain()
+	s.member.leave()
+	s.watches.stop()
 	s.closeSessions()
 	s.log.Info("stopped")
 }

@@ -81,6 +81,7 @@ func directoriesOf(c *config.Config, source configSource) harden.Directories {
 			connection.Vault.JWT.File,
 			tls.CAFile, tls.ClientCertFile, tls.ClientKeyFile)
 	}
+	files = append(files, c.Fleet.PasswordFile, c.Fleet.CAFile)
 	directories := harden.Directories{Write: []string{filepath.Dir(c.Socket.Path)}}
 	for _, file := range files {
 		directories.Read = append(directories.Read, directoriesTo(file)...)

@@ -17,10 +17,16 @@ func (a *app) invalidateCommand() *cobra.Command {
 
 PATH is a reference (drops its secret, in every version) or a prefix ending in "/" (drops every
 secret below it). Without PATH everything is dropped. Without --connection that is so for every
-connection.`,
+connection.
+
+With --fleet, every other sidecar of the fleet drops it too. With --redis, no sidecar is asked: the
+fleet of that Redis is told directly. With --wait, the command ends when all that live have dropped
+it, and fails when some have not within --timeout.`,
 		Example: `  secret-sidecar invalidate secret/data/mysec/api_key
   secret-sidecar invalidate secret/data/team-a/ --connection prod
-  secret-sidecar invalidate --connection prod --renew-login`,
+  secret-sidecar invalidate --connection prod --renew-login
+  secret-sidecar invalidate secret/data/mysec/api_key --fleet --wait
+  secret-sidecar invalidate secret/data/mysec/api_key --redis rediss://user@redis.example:6379 --redis-password-file pw`,
 		Args: between("at most one path", 0, 1),
 	}
 	flags := cmd.Flags()
@@ -28,21 +34,33 @@ connection.`,
 		"connection whose secrets to drop (default every one)")
 	flags.BoolVar(&request.RenewLogin, "renew-login", false,
 		"also drop the Vault token and log in again (default every connection's)")
-	flags.BoolVar(&request.Fleet, "fleet", false,
-		"reserved for a later version, which tells every other sidecar too; this one refuses it")
+	flags.BoolVar(&request.Fleet, "fleet", false, "also tell every other sidecar of the fleet")
+	others := fleetFlags{}
+	others.add(cmd)
 	a.addTimeout(cmd, waitForAnswer)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 1 {
 			request.Path = args[0]
+		}
+		if err := others.check(cmd, request.GetFleet()); err != nil {
+			return err
+		}
+		if others.redis != "" {
+			return a.tellFleet(cmd.Context(), request, others)
+		}
+		if others.wait {
+			a.askToWait(request)
 		}
 		answer, err := ask(cmd.Context(), a, secretsidecarv1.SecretServiceClient.Invalidate,
 			request)
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(a.out, "dropped %s\n",
-			plural(int(answer.GetEntries()), "cached secret"))
-		return err
+		if _, err := fmt.Fprintf(a.out, "dropped %s\n",
+			plural(int(answer.GetEntries()), "cached secret")); err != nil {
+			return err
+		}
+		return a.reportFleet(answer)
 	}
 	return cmd
 }

@@ -99,6 +99,12 @@ func serve(ctx context.Context, source configSource, hangups chan os.Signal, lev
 	}
 	defer auditing.close(log)
 	options.Audit = auditing.log
+	others, err := openFleet(settings.Fleet, log)
+	if err != nil {
+		return usageError{err}
+	}
+	defer closeFleet(others, log)
+	options.Fleet = others
 	warnOfRisks(log, settings)
 	listener, err := listen(settings.Socket)
 	if err != nil {

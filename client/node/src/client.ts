@@ -1,6 +1,6 @@
 import { setMaxListeners } from 'node:events';
 import {
-  Client as GrpcClient, type ClientUnaryCall, connectivityState, credentials, Metadata, type ServiceError,
+  Client as GrpcClient, connectivityState, credentials, Metadata, type ServiceError,
 } from '@grpc/grpc-js';
 import { create, fromBinary, toBinary, type DescMessage, type MessageInitShape, type MessageShape } from '@bufbuild/protobuf';
 import {
@@ -70,6 +70,18 @@ export interface GetOptions extends ReadOptions {
   version?: number | undefined;
 }
 
+/** How references are watched. */
+export interface WatchOptions extends Omit<GetOptions, 'fresh' | 'timeout'> {}
+
+/** One state of a watched reference: a secret, or why there is none now. */
+export interface Change {
+  /** The one that watch was given. */
+  reference: string;
+  secret?: Secret;
+  /** Why there is no secret now. The watch goes on. */
+  error?: SecretSidecarError;
+}
+
 /** How an object is resolved. */
 export interface ResolveObjectOptions extends ReadOptions {
   /** What a failed reference does: 'throw' (the default) rejects, 'keep' leaves it in the object. */
@@ -136,7 +148,7 @@ export class Client implements AsyncDisposable {
   readonly #grpc: GrpcClient;
   readonly #socket: string;
   readonly #near: NearCache | undefined;
-  readonly #underWay = new Set<ClientUnaryCall>();
+  readonly #underWay = new Set<{ cancel(): void }>();
   #closed = false;
 
   /** @internal Use open. */
@@ -243,6 +255,59 @@ export class Client implements AsyncDisposable {
     if (next === undefined) return first.get();
     await first.discard();
     return call(next.value, context);
+  }
+
+  /**
+   * Yields the present state of each reference, at most 256 of them, and then each change, until the
+   * signal aborts or the loop is left. It goes on when the sidecar restarts, and yields each state
+   * again then. A slow loop gets the latest state of each. A change drops the near cache.
+   */
+  async *watch(references: string[], options: WatchOptions = {}): AsyncGenerator<Change, void, undefined> {
+    const requests = references.map((reference) => lookupOf(reference, mannerOf(options, undefined)).request);
+    const limits = { deadline: Number.POSITIVE_INFINITY, signal: options.signal };
+    for (;;) {
+      limits.signal?.throwIfAborted();
+      if (this.#closed) throw closed();
+      const failed = yield* this.#watchOnce(references, requests, limits.signal);
+      if (!await pause(failed.reason === 'SIDECAR_UNREACHABLE' ? pauseForSidecar : failed.retryAfter ?? 0, limits)) {
+        limits.signal?.throwIfAborted();
+        throw failed;
+      }
+    }
+  }
+
+  /** Yields what one stream brings, and returns why it has ended. */
+  async *#watchOnce(
+    references: string[], requests: Lookup['request'][], signal: AbortSignal | undefined,
+  ): AsyncGenerator<Change, SecretSidecarError, undefined> {
+    const method = SecretService.method.watch;
+    const stream = this.#grpc.makeServerStreamRequest(
+      `/${SecretService.typeName}/${method.name}`,
+      (message: MessageShape<typeof method.input>) => Buffer.from(toBinary(method.input, message)),
+      (bytes: Buffer) => fromBinary(method.output, bytes),
+      create(method.input, { requests }), new Metadata({ waitForReady: true }));
+    stream.on('error', () => undefined); // the loop throws it too, unless it was left
+    this.#underWay.add(stream);
+    const ends = onAbort(signal, () => stream.cancel());
+    try {
+      for await (const { index, outcome } of stream as AsyncIterable<MessageShape<typeof method.output>>) {
+        const reference = references[index];
+        if (reference === undefined || outcome.case === undefined) continue;
+        this.#near?.drop();
+        yield outcome.case === 'secret'
+          ? { reference, secret: new Secret(outcome.value) }
+          : { reference, error: itemError(outcome.value).of(reference) };
+      }
+      return unreachable(this.#socket, new Error('the stream has ended'));
+    } catch (error) {
+      signal?.throwIfAborted();
+      if (this.#closed) throw closed();
+      return callError(error as ServiceError, this.#isConnected(), this.#socket);
+    } finally {
+      ends();
+      this.#underWay.delete(stream);
+      stream.cancel();
+    }
   }
 
   /** Drops secrets from the sidecar's cache and this client's. It returns how many the sidecar dropped. */
@@ -405,14 +470,17 @@ export class Client implements AsyncDisposable {
       } catch (error) {
         limits.signal?.throwIfAborted();
         if (this.#closed) throw closed();
-        const connected = this.#grpc.getChannel().getConnectivityState(false) === connectivityState.READY;
-        const failed = callError(error as ServiceError, connected, this.#socket);
+        const failed = callError(error as ServiceError, this.#isConnected(), this.#socket);
         if (!await pause(failed.reason === 'SIDECAR_UNREACHABLE' ? pauseForSidecar : failed.retryAfter ?? 0, limits)) {
           limits.signal?.throwIfAborted();
           throw failed;
         }
       }
     }
+  }
+
+  #isConnected(): boolean {
+    return this.#grpc.getChannel().getConnectivityState(false) === connectivityState.READY;
   }
 
   #callOnce<I extends DescMessage, O extends DescMessage>(

@@ -1,7 +1,7 @@
 export {
   Client, open,
-  type CallOptions, type ConnectionTest, type GetOptions, type Invalidation, type OpenOptions, type ReadOptions,
-  type ResolveObjectOptions, type UseOptions,
+  type CallOptions, type Change, type ConnectionTest, type GetOptions, type Invalidation, type OpenOptions, type ReadOptions,
+  type ResolveObjectOptions, type UseOptions, type WatchOptions,
 } from './client.js';
 export { BatchError, SecretSidecarError, type Violation } from './errors.js';
 export { storedReference, type StoredReference } from './reference.js';

@@ -20,6 +20,7 @@ export class FakeSidecar {
   asked = []; // every request
   batches = []; // the sizes of batches
   invalidated = [];
+  onWatch = (call) => call.end(); // what a stream of watch does
   tested = [];
   silent = false; // takes requests and answers none
   #server;
@@ -40,7 +41,7 @@ export class FakeSidecar {
     this.#server = new Server();
     const methods = api.SecretService.method;
     const definition = Object.fromEntries(Object.entries(methods).map(([name, method]) => [name, {
-      path: `/${api.SecretService.typeName}/${method.name}`, requestStream: false, responseStream: false,
+      path: `/${api.SecretService.typeName}/${method.name}`, requestStream: false, responseStream: name === 'watch',
       requestSerialize: (m) => Buffer.from(toBinary(method.input, m)), requestDeserialize: (b) => fromBinary(method.input, b),
       responseSerialize: (m) => Buffer.from(toBinary(method.output, m)), responseDeserialize: (b) => fromBinary(method.output, b),
     }]));
@@ -51,6 +52,7 @@ export class FakeSidecar {
         const results = call.request.requests.map((one) => ({ outcome: this.#outcome(one) }));
         answer(null, create(api.BatchResolveResponseSchema, { results }));
       },
+      watch: (call) => this.onWatch(call),
       invalidate: (call, answer) => {
         this.invalidated.push(call.request);
         answer(null, create(api.InvalidateResponseSchema, { entries: 3 }));

@@ -1285,9 +1285,12 @@ type InvalidateRequest struct {
 	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
 	// Also drop the token and log in again.
 	RenewLogin bool `protobuf:"varint,3,opt,name=renew_login,json=renewLogin,proto3" json:"renew_login,omitempty"`
-	// Also tell every other sidecar. Reserved for fleet-wide invalidation; this version refuses it
-	// with INVALID_REQUEST.
-	Fleet         bool `protobuf:"varint,4,opt,name=fleet,proto3" json:"fleet,omitempty"`
+	// Also tell every other sidecar. Refused with INVALID_REQUEST where no fleet is configured. When
+	// the others cannot be told, the error is FLEET_UNREACHABLE, and this sidecar has dropped all the
+	// same.
+	Fleet bool `protobuf:"varint,4,opt,name=fleet,proto3" json:"fleet,omitempty"`
+	// With fleet: how long to wait until the living sidecars have dropped it too. Unset is not at all.
+	Wait          *durationpb.Duration `protobuf:"bytes,5,opt,name=wait,proto3" json:"wait,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1350,11 +1353,20 @@ func (x *InvalidateRequest) GetFleet() bool {
 	return false
 }
 
+func (x *InvalidateRequest) GetWait() *durationpb.Duration {
+	if x != nil {
+		return x.Wait
+	}
+	return nil
+}
+
 // InvalidateResponse counts what was dropped.
 type InvalidateResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Cached secrets dropped in this process. A secret cached in several versions counts once.
-	Entries       uint32 `protobuf:"varint,1,opt,name=entries,proto3" json:"entries,omitempty"`
+	Entries uint32 `protobuf:"varint,1,opt,name=entries,proto3" json:"entries,omitempty"`
+	// How far the fleet has come; set where the request waits for it.
+	Fleet         *FleetProgress `protobuf:"bytes,2,opt,name=fleet,proto3" json:"fleet,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1396,6 +1408,69 @@ func (x *InvalidateResponse) GetEntries() uint32 {
 	return 0
 }
 
+func (x *InvalidateResponse) GetFleet() *FleetProgress {
+	if x != nil {
+		return x.Fleet
+	}
+	return nil
+}
+
+// FleetProgress says how many sidecars have dropped what was invalidated.
+type FleetProgress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The sidecars that live, this one included. One that has lost its way to the others counts for
+	// 20 s.
+	Living uint32 `protobuf:"varint,1,opt,name=living,proto3" json:"living,omitempty"`
+	// Those of them that have dropped it.
+	Acknowledged  uint32 `protobuf:"varint,2,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FleetProgress) Reset() {
+	*x = FleetProgress{}
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FleetProgress) String() string {
+	return printed(x)
+}
+
+func (*FleetProgress) ProtoMessage() {}
+
+func (x *FleetProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FleetProgress.ProtoReflect.Descriptor instead.
+func (*FleetProgress) Descriptor() ([]byte, []int) {
+	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *FleetProgress) GetLiving() uint32 {
+	if x != nil {
+		return x.Living
+	}
+	return 0
+}
+
+func (x *FleetProgress) GetAcknowledged() uint32 {
+	if x != nil {
+		return x.Acknowledged
+	}
+	return 0
+}
+
 // ListConnectionsRequest has no fields.
 type ListConnectionsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1405,7 +1480,7 @@ type ListConnectionsRequest struct {
 
 func (x *ListConnectionsRequest) Reset() {
 	*x = ListConnectionsRequest{}
-	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[13]
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1417,7 +1492,7 @@ func (x *ListConnectionsRequest) String() string {
 func (*ListConnectionsRequest) ProtoMessage() {}
 
 func (x *ListConnectionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[13]
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1430,7 +1505,7 @@ func (x *ListConnectionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConnectionsRequest.ProtoReflect.Descriptor instead.
 func (*ListConnectionsRequest) Descriptor() ([]byte, []int) {
-	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{13}
+	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{14}
 }
 
 // ListConnectionsResponse holds the state of the connections.
@@ -1446,7 +1521,7 @@ type ListConnectionsResponse struct {
 
 func (x *ListConnectionsResponse) Reset() {
 	*x = ListConnectionsResponse{}
-	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[14]
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1458,7 +1533,7 @@ func (x *ListConnectionsResponse) String() string {
 func (*ListConnectionsResponse) ProtoMessage() {}
 
 func (x *ListConnectionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[14]
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1471,7 +1546,7 @@ func (x *ListConnectionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConnectionsResponse.ProtoReflect.Descriptor instead.
 func (*ListConnectionsResponse) Descriptor() ([]byte, []int) {
-	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{14}
+	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListConnectionsResponse) GetConnections() []*ConnectionStatus {
@@ -1503,7 +1578,7 @@ type ProcessStatus struct {
 
 func (x *ProcessStatus) Reset() {
 	*x = ProcessStatus{}
-	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[15]
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1515,7 +1590,7 @@ func (x *ProcessStatus) String() string {
 func (*ProcessStatus) ProtoMessage() {}
 
 func (x *ProcessStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[15]
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1528,7 +1603,7 @@ func (x *ProcessStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessStatus.ProtoReflect.Descriptor instead.
 func (*ProcessStatus) Descriptor() ([]byte, []int) {
-	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{15}
+	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ProcessStatus) GetVersion() string {
@@ -1567,7 +1642,7 @@ type Protection struct {
 
 func (x *Protection) Reset() {
 	*x = Protection{}
-	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[16]
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1579,7 +1654,7 @@ func (x *Protection) String() string {
 func (*Protection) ProtoMessage() {}
 
 func (x *Protection) ProtoReflect() protoreflect.Message {
-	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[16]
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1592,7 +1667,7 @@ func (x *Protection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Protection.ProtoReflect.Descriptor instead.
 func (*Protection) Descriptor() ([]byte, []int) {
-	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{16}
+	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Protection) GetName() string {
@@ -1655,7 +1730,7 @@ type ConnectionStatus struct {
 
 func (x *ConnectionStatus) Reset() {
 	*x = ConnectionStatus{}
-	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[17]
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1667,7 +1742,7 @@ func (x *ConnectionStatus) String() string {
 func (*ConnectionStatus) ProtoMessage() {}
 
 func (x *ConnectionStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[17]
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1680,7 +1755,7 @@ func (x *ConnectionStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectionStatus.ProtoReflect.Descriptor instead.
 func (*ConnectionStatus) Descriptor() ([]byte, []int) {
-	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{17}
+	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ConnectionStatus) GetName() string {
@@ -1802,7 +1877,7 @@ type ResolveCounts struct {
 
 func (x *ResolveCounts) Reset() {
 	*x = ResolveCounts{}
-	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[18]
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1814,7 +1889,7 @@ func (x *ResolveCounts) String() string {
 func (*ResolveCounts) ProtoMessage() {}
 
 func (x *ResolveCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[18]
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1827,7 +1902,7 @@ func (x *ResolveCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveCounts.ProtoReflect.Descriptor instead.
 func (*ResolveCounts) Descriptor() ([]byte, []int) {
-	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{18}
+	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ResolveCounts) GetVault() uint64 {
@@ -1883,7 +1958,7 @@ type ScanRequest struct {
 
 func (x *ScanRequest) Reset() {
 	*x = ScanRequest{}
-	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[19]
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1895,7 +1970,7 @@ func (x *ScanRequest) String() string {
 func (*ScanRequest) ProtoMessage() {}
 
 func (x *ScanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[19]
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1908,7 +1983,7 @@ func (x *ScanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanRequest.ProtoReflect.Descriptor instead.
 func (*ScanRequest) Descriptor() ([]byte, []int) {
-	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{19}
+	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ScanRequest) GetData() []byte {
@@ -1938,7 +2013,7 @@ type ScanResponse struct {
 
 func (x *ScanResponse) Reset() {
 	*x = ScanResponse{}
-	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[20]
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1950,7 +2025,7 @@ func (x *ScanResponse) String() string {
 func (*ScanResponse) ProtoMessage() {}
 
 func (x *ScanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[20]
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1963,7 +2038,7 @@ func (x *ScanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanResponse.ProtoReflect.Descriptor instead.
 func (*ScanResponse) Descriptor() ([]byte, []int) {
-	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{20}
+	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ScanResponse) GetOffset() uint64 {
@@ -2001,16 +2076,19 @@ func (x *ScanResponse) GetKey() string {
 	return ""
 }
 
-// WatchRequest is reserved for fleet-wide invalidation.
+// WatchRequest asks for several values and their changes.
 type WatchRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 to 256 requests, each as for Resolve. `version` watches that version: it changes when it is
+	// deleted. `max_age` is not used: a watch is never older than its poll.
+	Requests      []*ResolveRequest `protobuf:"bytes,1,rep,name=requests,proto3" json:"requests,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[21]
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2022,7 +2100,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[21]
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2035,19 +2113,35 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{21}
+	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{22}
 }
 
-// WatchResponse is reserved for fleet-wide invalidation.
+func (x *WatchRequest) GetRequests() []*ResolveRequest {
+	if x != nil {
+		return x.Requests
+	}
+	return nil
+}
+
+// WatchResponse is the state of one request.
 type WatchResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The place of the request in the WatchRequest, from 0.
+	Index uint32 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	// Either the secret or why there is none now. An error ends nothing: the watch goes on.
+	//
+	// Types that are valid to be assigned to Outcome:
+	//
+	//	*WatchResponse_Secret
+	//	*WatchResponse_Error
+	Outcome       isWatchResponse_Outcome `protobuf_oneof:"outcome"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[22]
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2059,7 +2153,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[22]
+	mi := &file_secretsidecar_v1_secret_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2072,8 +2166,58 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{22}
+	return file_secretsidecar_v1_secret_service_proto_rawDescGZIP(), []int{23}
 }
+
+func (x *WatchResponse) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *WatchResponse) GetOutcome() isWatchResponse_Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetSecret() *ResolveResponse {
+	if x != nil {
+		if x, ok := x.Outcome.(*WatchResponse_Secret); ok {
+			return x.Secret
+		}
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetError() *ResolveError {
+	if x != nil {
+		if x, ok := x.Outcome.(*WatchResponse_Error); ok {
+			return x.Error
+		}
+	}
+	return nil
+}
+
+type isWatchResponse_Outcome interface {
+	isWatchResponse_Outcome()
+}
+
+type WatchResponse_Secret struct {
+	// The secret as it is now.
+	Secret *ResolveResponse `protobuf:"bytes,2,opt,name=secret,proto3,oneof"`
+}
+
+type WatchResponse_Error struct {
+	// Why it cannot be resolved now.
+	Error *ResolveError `protobuf:"bytes,3,opt,name=error,proto3,oneof"`
+}
+
+func (*WatchResponse_Secret) isWatchResponse_Outcome() {}
+
+func (*WatchResponse_Error) isWatchResponse_Outcome() {}
 
 var File_secretsidecar_v1_secret_service_proto protoreflect.FileDescriptor
 
@@ -2159,7 +2303,7 @@ const file_secretsidecar_v1_secret_service_proto_rawDesc = "" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x1d\n" +
 	"\n" +
-	"kv_version\x18\x03 \x01(\rR\tkvVersion\"~\n" +
+	"kv_version\x18\x03 \x01(\rR\tkvVersion\"\xad\x01\n" +
 	"\x11InvalidateRequest\x12\x1e\n" +
 	"\n" +
 	"connection\x18\x01 \x01(\tR\n" +
@@ -2167,9 +2311,14 @@ const file_secretsidecar_v1_secret_service_proto_rawDesc = "" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x1f\n" +
 	"\vrenew_login\x18\x03 \x01(\bR\n" +
 	"renewLogin\x12\x14\n" +
-	"\x05fleet\x18\x04 \x01(\bR\x05fleet\".\n" +
+	"\x05fleet\x18\x04 \x01(\bR\x05fleet\x12-\n" +
+	"\x04wait\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x04wait\"e\n" +
 	"\x12InvalidateResponse\x12\x18\n" +
-	"\aentries\x18\x01 \x01(\rR\aentries\"\x18\n" +
+	"\aentries\x18\x01 \x01(\rR\aentries\x125\n" +
+	"\x05fleet\x18\x02 \x01(\v2\x1f.secretsidecar.v1.FleetProgressR\x05fleet\"K\n" +
+	"\rFleetProgress\x12\x16\n" +
+	"\x06living\x18\x01 \x01(\rR\x06living\x12\"\n" +
+	"\facknowledged\x18\x02 \x01(\rR\facknowledged\"\x18\n" +
 	"\x16ListConnectionsRequest\"\x9a\x01\n" +
 	"\x17ListConnectionsResponse\x12D\n" +
 	"\vconnections\x18\x01 \x03(\v2\".secretsidecar.v1.ConnectionStatusR\vconnections\x129\n" +
@@ -2219,9 +2368,14 @@ const file_secretsidecar_v1_secret_service_proto_rawDesc = "" +
 	"connection\x18\x03 \x01(\tR\n" +
 	"connection\x12\x12\n" +
 	"\x04path\x18\x04 \x01(\tR\x04path\x12\x10\n" +
-	"\x03key\x18\x05 \x01(\tR\x03key\"\x0e\n" +
-	"\fWatchRequest\"\x0f\n" +
-	"\rWatchResponse*S\n" +
+	"\x03key\x18\x05 \x01(\tR\x03key\"L\n" +
+	"\fWatchRequest\x12<\n" +
+	"\brequests\x18\x01 \x03(\v2 .secretsidecar.v1.ResolveRequestR\brequests\"\xa5\x01\n" +
+	"\rWatchResponse\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\rR\x05index\x12;\n" +
+	"\x06secret\x18\x02 \x01(\v2!.secretsidecar.v1.ResolveResponseH\x00R\x06secret\x126\n" +
+	"\x05error\x18\x03 \x01(\v2\x1e.secretsidecar.v1.ResolveErrorH\x00R\x05errorB\t\n" +
+	"\aoutcome*S\n" +
 	"\tValueType\x12\x1a\n" +
 	"\x16VALUE_TYPE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11VALUE_TYPE_STRING\x10\x01\x12\x13\n" +
@@ -2270,7 +2424,7 @@ func file_secretsidecar_v1_secret_service_proto_rawDescGZIP() []byte {
 }
 
 var file_secretsidecar_v1_secret_service_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_secretsidecar_v1_secret_service_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_secretsidecar_v1_secret_service_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_secretsidecar_v1_secret_service_proto_goTypes = []any{
 	(ValueType)(0),                  // 0: secretsidecar.v1.ValueType
 	(Source)(0),                     // 1: secretsidecar.v1.Source
@@ -2290,69 +2444,75 @@ var file_secretsidecar_v1_secret_service_proto_goTypes = []any{
 	(*Mount)(nil),                   // 15: secretsidecar.v1.Mount
 	(*InvalidateRequest)(nil),       // 16: secretsidecar.v1.InvalidateRequest
 	(*InvalidateResponse)(nil),      // 17: secretsidecar.v1.InvalidateResponse
-	(*ListConnectionsRequest)(nil),  // 18: secretsidecar.v1.ListConnectionsRequest
-	(*ListConnectionsResponse)(nil), // 19: secretsidecar.v1.ListConnectionsResponse
-	(*ProcessStatus)(nil),           // 20: secretsidecar.v1.ProcessStatus
-	(*Protection)(nil),              // 21: secretsidecar.v1.Protection
-	(*ConnectionStatus)(nil),        // 22: secretsidecar.v1.ConnectionStatus
-	(*ResolveCounts)(nil),           // 23: secretsidecar.v1.ResolveCounts
-	(*ScanRequest)(nil),             // 24: secretsidecar.v1.ScanRequest
-	(*ScanResponse)(nil),            // 25: secretsidecar.v1.ScanResponse
-	(*WatchRequest)(nil),            // 26: secretsidecar.v1.WatchRequest
-	(*WatchResponse)(nil),           // 27: secretsidecar.v1.WatchResponse
-	(*durationpb.Duration)(nil),     // 28: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 29: google.protobuf.Timestamp
+	(*FleetProgress)(nil),           // 18: secretsidecar.v1.FleetProgress
+	(*ListConnectionsRequest)(nil),  // 19: secretsidecar.v1.ListConnectionsRequest
+	(*ListConnectionsResponse)(nil), // 20: secretsidecar.v1.ListConnectionsResponse
+	(*ProcessStatus)(nil),           // 21: secretsidecar.v1.ProcessStatus
+	(*Protection)(nil),              // 22: secretsidecar.v1.Protection
+	(*ConnectionStatus)(nil),        // 23: secretsidecar.v1.ConnectionStatus
+	(*ResolveCounts)(nil),           // 24: secretsidecar.v1.ResolveCounts
+	(*ScanRequest)(nil),             // 25: secretsidecar.v1.ScanRequest
+	(*ScanResponse)(nil),            // 26: secretsidecar.v1.ScanResponse
+	(*WatchRequest)(nil),            // 27: secretsidecar.v1.WatchRequest
+	(*WatchResponse)(nil),           // 28: secretsidecar.v1.WatchResponse
+	(*durationpb.Duration)(nil),     // 29: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 30: google.protobuf.Timestamp
 }
 var file_secretsidecar_v1_secret_service_proto_depIdxs = []int32{
-	28, // 0: secretsidecar.v1.ResolveRequest.max_age:type_name -> google.protobuf.Duration
-	28, // 1: secretsidecar.v1.ResolveRequest.max_stale:type_name -> google.protobuf.Duration
+	29, // 0: secretsidecar.v1.ResolveRequest.max_age:type_name -> google.protobuf.Duration
+	29, // 1: secretsidecar.v1.ResolveRequest.max_stale:type_name -> google.protobuf.Duration
 	0,  // 2: secretsidecar.v1.ResolveResponse.value_type:type_name -> secretsidecar.v1.ValueType
-	29, // 3: secretsidecar.v1.ResolveResponse.version_created_at:type_name -> google.protobuf.Timestamp
-	29, // 4: secretsidecar.v1.ResolveResponse.fetched_at:type_name -> google.protobuf.Timestamp
-	29, // 5: secretsidecar.v1.ResolveResponse.expires_at:type_name -> google.protobuf.Timestamp
+	30, // 3: secretsidecar.v1.ResolveResponse.version_created_at:type_name -> google.protobuf.Timestamp
+	30, // 4: secretsidecar.v1.ResolveResponse.fetched_at:type_name -> google.protobuf.Timestamp
+	30, // 5: secretsidecar.v1.ResolveResponse.expires_at:type_name -> google.protobuf.Timestamp
 	1,  // 6: secretsidecar.v1.ResolveResponse.source:type_name -> secretsidecar.v1.Source
 	5,  // 7: secretsidecar.v1.BatchResolveRequest.requests:type_name -> secretsidecar.v1.ResolveRequest
 	9,  // 8: secretsidecar.v1.BatchResolveResponse.results:type_name -> secretsidecar.v1.BatchResolveResult
 	6,  // 9: secretsidecar.v1.BatchResolveResult.secret:type_name -> secretsidecar.v1.ResolveResponse
 	10, // 10: secretsidecar.v1.BatchResolveResult.error:type_name -> secretsidecar.v1.ResolveError
-	28, // 11: secretsidecar.v1.ResolveError.retry_delay:type_name -> google.protobuf.Duration
+	29, // 11: secretsidecar.v1.ResolveError.retry_delay:type_name -> google.protobuf.Duration
 	12, // 12: secretsidecar.v1.TestConnectionRequest.spec:type_name -> secretsidecar.v1.ConnectionSpec
 	14, // 13: secretsidecar.v1.TestConnectionResponse.checks:type_name -> secretsidecar.v1.ConnectionCheck
-	28, // 14: secretsidecar.v1.TestConnectionResponse.token_ttl:type_name -> google.protobuf.Duration
+	29, // 14: secretsidecar.v1.TestConnectionResponse.token_ttl:type_name -> google.protobuf.Duration
 	15, // 15: secretsidecar.v1.TestConnectionResponse.mounts:type_name -> secretsidecar.v1.Mount
 	2,  // 16: secretsidecar.v1.ConnectionCheck.status:type_name -> secretsidecar.v1.CheckStatus
-	28, // 17: secretsidecar.v1.ConnectionCheck.took:type_name -> google.protobuf.Duration
-	22, // 18: secretsidecar.v1.ListConnectionsResponse.connections:type_name -> secretsidecar.v1.ConnectionStatus
-	20, // 19: secretsidecar.v1.ListConnectionsResponse.process:type_name -> secretsidecar.v1.ProcessStatus
-	29, // 20: secretsidecar.v1.ProcessStatus.started_at:type_name -> google.protobuf.Timestamp
-	21, // 21: secretsidecar.v1.ProcessStatus.protections:type_name -> secretsidecar.v1.Protection
-	3,  // 22: secretsidecar.v1.ConnectionStatus.scope:type_name -> secretsidecar.v1.Scope
-	4,  // 23: secretsidecar.v1.ConnectionStatus.state:type_name -> secretsidecar.v1.ConnectionState
-	29, // 24: secretsidecar.v1.ConnectionStatus.token_expires_at:type_name -> google.protobuf.Timestamp
-	10, // 25: secretsidecar.v1.ConnectionStatus.last_error:type_name -> secretsidecar.v1.ResolveError
-	29, // 26: secretsidecar.v1.ConnectionStatus.state_since:type_name -> google.protobuf.Timestamp
-	23, // 27: secretsidecar.v1.ConnectionStatus.resolves:type_name -> secretsidecar.v1.ResolveCounts
-	29, // 28: secretsidecar.v1.ConnectionStatus.last_answer_at:type_name -> google.protobuf.Timestamp
-	29, // 29: secretsidecar.v1.ConnectionStatus.secret_id_expires_at:type_name -> google.protobuf.Timestamp
-	5,  // 30: secretsidecar.v1.SecretService.Resolve:input_type -> secretsidecar.v1.ResolveRequest
-	7,  // 31: secretsidecar.v1.SecretService.BatchResolve:input_type -> secretsidecar.v1.BatchResolveRequest
-	11, // 32: secretsidecar.v1.SecretService.TestConnection:input_type -> secretsidecar.v1.TestConnectionRequest
-	16, // 33: secretsidecar.v1.SecretService.Invalidate:input_type -> secretsidecar.v1.InvalidateRequest
-	18, // 34: secretsidecar.v1.SecretService.ListConnections:input_type -> secretsidecar.v1.ListConnectionsRequest
-	24, // 35: secretsidecar.v1.SecretService.Scan:input_type -> secretsidecar.v1.ScanRequest
-	26, // 36: secretsidecar.v1.SecretService.Watch:input_type -> secretsidecar.v1.WatchRequest
-	6,  // 37: secretsidecar.v1.SecretService.Resolve:output_type -> secretsidecar.v1.ResolveResponse
-	8,  // 38: secretsidecar.v1.SecretService.BatchResolve:output_type -> secretsidecar.v1.BatchResolveResponse
-	13, // 39: secretsidecar.v1.SecretService.TestConnection:output_type -> secretsidecar.v1.TestConnectionResponse
-	17, // 40: secretsidecar.v1.SecretService.Invalidate:output_type -> secretsidecar.v1.InvalidateResponse
-	19, // 41: secretsidecar.v1.SecretService.ListConnections:output_type -> secretsidecar.v1.ListConnectionsResponse
-	25, // 42: secretsidecar.v1.SecretService.Scan:output_type -> secretsidecar.v1.ScanResponse
-	27, // 43: secretsidecar.v1.SecretService.Watch:output_type -> secretsidecar.v1.WatchResponse
-	37, // [37:44] is the sub-list for method output_type
-	30, // [30:37] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	29, // 17: secretsidecar.v1.ConnectionCheck.took:type_name -> google.protobuf.Duration
+	29, // 18: secretsidecar.v1.InvalidateRequest.wait:type_name -> google.protobuf.Duration
+	18, // 19: secretsidecar.v1.InvalidateResponse.fleet:type_name -> secretsidecar.v1.FleetProgress
+	23, // 20: secretsidecar.v1.ListConnectionsResponse.connections:type_name -> secretsidecar.v1.ConnectionStatus
+	21, // 21: secretsidecar.v1.ListConnectionsResponse.process:type_name -> secretsidecar.v1.ProcessStatus
+	30, // 22: secretsidecar.v1.ProcessStatus.started_at:type_name -> google.protobuf.Timestamp
+	22, // 23: secretsidecar.v1.ProcessStatus.protections:type_name -> secretsidecar.v1.Protection
+	3,  // 24: secretsidecar.v1.ConnectionStatus.scope:type_name -> secretsidecar.v1.Scope
+	4,  // 25: secretsidecar.v1.ConnectionStatus.state:type_name -> secretsidecar.v1.ConnectionState
+	30, // 26: secretsidecar.v1.ConnectionStatus.token_expires_at:type_name -> google.protobuf.Timestamp
+	10, // 27: secretsidecar.v1.ConnectionStatus.last_error:type_name -> secretsidecar.v1.ResolveError
+	30, // 28: secretsidecar.v1.ConnectionStatus.state_since:type_name -> google.protobuf.Timestamp
+	24, // 29: secretsidecar.v1.ConnectionStatus.resolves:type_name -> secretsidecar.v1.ResolveCounts
+	30, // 30: secretsidecar.v1.ConnectionStatus.last_answer_at:type_name -> google.protobuf.Timestamp
+	30, // 31: secretsidecar.v1.ConnectionStatus.secret_id_expires_at:type_name -> google.protobuf.Timestamp
+	5,  // 32: secretsidecar.v1.WatchRequest.requests:type_name -> secretsidecar.v1.ResolveRequest
+	6,  // 33: secretsidecar.v1.WatchResponse.secret:type_name -> secretsidecar.v1.ResolveResponse
+	10, // 34: secretsidecar.v1.WatchResponse.error:type_name -> secretsidecar.v1.ResolveError
+	5,  // 35: secretsidecar.v1.SecretService.Resolve:input_type -> secretsidecar.v1.ResolveRequest
+	7,  // 36: secretsidecar.v1.SecretService.BatchResolve:input_type -> secretsidecar.v1.BatchResolveRequest
+	11, // 37: secretsidecar.v1.SecretService.TestConnection:input_type -> secretsidecar.v1.TestConnectionRequest
+	16, // 38: secretsidecar.v1.SecretService.Invalidate:input_type -> secretsidecar.v1.InvalidateRequest
+	19, // 39: secretsidecar.v1.SecretService.ListConnections:input_type -> secretsidecar.v1.ListConnectionsRequest
+	25, // 40: secretsidecar.v1.SecretService.Scan:input_type -> secretsidecar.v1.ScanRequest
+	27, // 41: secretsidecar.v1.SecretService.Watch:input_type -> secretsidecar.v1.WatchRequest
+	6,  // 42: secretsidecar.v1.SecretService.Resolve:output_type -> secretsidecar.v1.ResolveResponse
+	8,  // 43: secretsidecar.v1.SecretService.BatchResolve:output_type -> secretsidecar.v1.BatchResolveResponse
+	13, // 44: secretsidecar.v1.SecretService.TestConnection:output_type -> secretsidecar.v1.TestConnectionResponse
+	17, // 45: secretsidecar.v1.SecretService.Invalidate:output_type -> secretsidecar.v1.InvalidateResponse
+	20, // 46: secretsidecar.v1.SecretService.ListConnections:output_type -> secretsidecar.v1.ListConnectionsResponse
+	26, // 47: secretsidecar.v1.SecretService.Scan:output_type -> secretsidecar.v1.ScanResponse
+	28, // 48: secretsidecar.v1.SecretService.Watch:output_type -> secretsidecar.v1.WatchResponse
+	42, // [42:49] is the sub-list for method output_type
+	35, // [35:42] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_secretsidecar_v1_secret_service_proto_init() }
@@ -2368,13 +2528,17 @@ func file_secretsidecar_v1_secret_service_proto_init() {
 		(*TestConnectionRequest_Connection)(nil),
 		(*TestConnectionRequest_Spec)(nil),
 	}
+	file_secretsidecar_v1_secret_service_proto_msgTypes[23].OneofWrappers = []any{
+		(*WatchResponse_Secret)(nil),
+		(*WatchResponse_Error)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_secretsidecar_v1_secret_service_proto_rawDesc), len(file_secretsidecar_v1_secret_service_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   23,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

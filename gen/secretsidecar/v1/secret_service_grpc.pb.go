@@ -60,7 +60,8 @@ type SecretServiceClient interface {
 	// to name it. The caller learns only references that its rules allow, and never a value. The
 	// messages of the stream are one text: a value may begin in one and end in another.
 	Scan(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ScanRequest, ScanResponse], error)
-	// Watch is reserved for fleet-wide invalidation; this version answers UNIMPLEMENTED.
+	// Watch sends the present state of each request, and then each change. A slow watcher misses
+	// states, never the latest one.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
 }
 
@@ -183,7 +184,8 @@ type SecretServiceServer interface {
 	// to name it. The caller learns only references that its rules allow, and never a value. The
 	// messages of the stream are one text: a value may begin in one and end in another.
 	Scan(grpc.BidiStreamingServer[ScanRequest, ScanResponse]) error
-	// Watch is reserved for fleet-wide invalidation; this version answers UNIMPLEMENTED.
+	// Watch sends the present state of each request, and then each change. A slow watcher misses
+	// states, never the latest one.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
 	mustEmbedUnimplementedSecretServiceServer()
 }

@@ -172,6 +172,11 @@ func (x *InvalidateResponse) Format(state fmt.State, verb rune) {
 }
 
 // Format implements fmt.Formatter: every verb prints what String returns.
+func (x *FleetProgress) Format(state fmt.State, verb rune) {
+	fmt.Fprintf(state, fmt.FormatString(state, verb), printed(x))
+}
+
+// Format implements fmt.Formatter: every verb prints what String returns.
 func (x *ListConnectionsRequest) Format(state fmt.State, verb rune) {
 	fmt.Fprintf(state, fmt.FormatString(state, verb), printed(x))
 }
@@ -228,4 +233,13 @@ func (x *WatchRequest) Format(state fmt.State, verb rune) {
 // Format implements fmt.Formatter: every verb prints what String returns.
 func (x *WatchResponse) Format(state fmt.State, verb rune) {
 	fmt.Fprintf(state, fmt.FormatString(state, verb), printed(x))
+}
+
+// LogValue implements slog.LogValuer: logs show what String returns.
+func (x *WatchResponse) LogValue() slog.Value { return slog.StringValue(printed(x)) }
+
+// MarshalJSON implements json.Marshaler for encoding/json, which logs use: it shows no secret.
+// Package protojson writes the message as it is.
+func (x *WatchResponse) MarshalJSON() ([]byte, error) {
+	return protojson.MarshalOptions{UseProtoNames: true}.Marshal(redacted(x))
 }

@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file secretsidecar/v1/secret_service.proto.
  */
 export const file_secretsidecar_v1_secret_service: GenFile = /*@__PURE__*/
-  fileDesc("CiVzZWNyZXRzaWRlY2FyL3YxL3NlY3JldF9zZXJ2aWNlLnByb3RvEhBzZWNyZXRzaWRlY2FyLnYxIr4BCg5SZXNvbHZlUmVxdWVzdBISCgpjb25uZWN0aW9uGAEgASgJEgwKBHBhdGgYAiABKAkSEgoKcHJvamVjdF9pZBgDIAEoCRILCgNrZXkYBCABKAkSDwoHdmVyc2lvbhgFIAEoDRIqCgdtYXhfYWdlGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiwKCW1heF9zdGFsZRgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiKkAgoPUmVzb2x2ZVJlc3BvbnNlEg0KBXZhbHVlGAEgASgJEi8KCnZhbHVlX3R5cGUYAiABKA4yGy5zZWNyZXRzaWRlY2FyLnYxLlZhbHVlVHlwZRIPCgd2ZXJzaW9uGAMgASgNEjYKEnZlcnNpb25fY3JlYXRlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKZmV0Y2hlZF9hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKZXhwaXJlc19hdBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKAoGc291cmNlGAcgASgOMhguc2VjcmV0c2lkZWNhci52MS5Tb3VyY2UiSQoTQmF0Y2hSZXNvbHZlUmVxdWVzdBIyCghyZXF1ZXN0cxgBIAMoCzIgLnNlY3JldHNpZGVjYXIudjEuUmVzb2x2ZVJlcXVlc3QiTQoUQmF0Y2hSZXNvbHZlUmVzcG9uc2USNQoHcmVzdWx0cxgBIAMoCzIkLnNlY3JldHNpZGVjYXIudjEuQmF0Y2hSZXNvbHZlUmVzdWx0IoUBChJCYXRjaFJlc29sdmVSZXN1bHQSMwoGc2VjcmV0GAEgASgLMiEuc2VjcmV0c2lkZWNhci52MS5SZXNvbHZlUmVzcG9uc2VIABIvCgVlcnJvchgCIAEoCzIeLnNlY3JldHNpZGVjYXIudjEuUmVzb2x2ZUVycm9ySABCCQoHb3V0Y29tZSJtCgxSZXNvbHZlRXJyb3ISDAoEY29kZRgBIAEoBRIOCgZyZWFzb24YAiABKAkSDwoHbWVzc2FnZRgDIAEoCRIuCgtyZXRyeV9kZWxheRgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJ3ChVUZXN0Q29ubmVjdGlvblJlcXVlc3QSFAoKY29ubmVjdGlvbhgBIAEoCUgAEjAKBHNwZWMYAiABKAsyIC5zZWNyZXRzaWRlY2FyLnYxLkNvbm5lY3Rpb25TcGVjSAASDAoEcGF0aBgDIAEoCUIICgZ0YXJnZXQirQIKDkNvbm5lY3Rpb25TcGVjEgwKBG5hbWUYASABKAkSDwoHYWRkcmVzcxgCIAEoCRIRCgluYW1lc3BhY2UYAyABKAkSEgoKYXV0aF9tb3VudBgEIAEoCRIPCgdyb2xlX2lkGAUgASgJEhEKCXNlY3JldF9pZBgGIAEoCRITCgtjYV9jZXJ0X3BlbRgHIAEoCRIXCg90bHNfc2VydmVyX25hbWUYCCABKAkSEwoLYXV0aF9tZXRob2QYCSABKAkSFgoOYXV0aF9uYW1lc3BhY2UYCiABKAkSEQoJYXV0aF9yb2xlGAsgASgJEhIKCmF1dGhfdG9rZW4YDCABKAkSFwoPY2xpZW50X2NlcnRfcGVtGA0gASgJEhYKDmNsaWVudF9rZXlfcGVtGA4gASgJItcBChZUZXN0Q29ubmVjdGlvblJlc3BvbnNlEgoKAm9rGAEgASgIEjEKBmNoZWNrcxgCIAMoCzIhLnNlY3JldHNpZGVjYXIudjEuQ29ubmVjdGlvbkNoZWNrEhUKDXZhdWx0X3ZlcnNpb24YAyABKAkSLAoJdG9rZW5fdHRsGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhAKCHBvbGljaWVzGAUgAygJEicKBm1vdW50cxgGIAMoCzIXLnNlY3JldHNpZGVjYXIudjEuTW91bnQimAEKD0Nvbm5lY3Rpb25DaGVjaxIMCgRuYW1lGAEgASgJEi0KBnN0YXR1cxgCIAEoDjIdLnNlY3JldHNpZGVjYXIudjEuQ2hlY2tTdGF0dXMSDwoHbWVzc2FnZRgDIAEoCRIOCgZyZW1lZHkYBCABKAkSJwoEdG9vaxgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiI3CgVNb3VudBIMCgRwYXRoGAEgASgJEgwKBHR5cGUYAiABKAkSEgoKa3ZfdmVyc2lvbhgDIAEoDSJZChFJbnZhbGlkYXRlUmVxdWVzdBISCgpjb25uZWN0aW9uGAEgASgJEgwKBHBhdGgYAiABKAkSEwoLcmVuZXdfbG9naW4YAyABKAgSDQoFZmxlZXQYBCABKAgiJQoSSW52YWxpZGF0ZVJlc3BvbnNlEg8KB2VudHJpZXMYASABKA0iGAoWTGlzdENvbm5lY3Rpb25zUmVxdWVzdCKEAQoXTGlzdENvbm5lY3Rpb25zUmVzcG9uc2USNwoLY29ubmVjdGlvbnMYASADKAsyIi5zZWNyZXRzaWRlY2FyLnYxLkNvbm5lY3Rpb25TdGF0dXMSMAoHcHJvY2VzcxgCIAEoCzIfLnNlY3JldHNpZGVjYXIudjEuUHJvY2Vzc1N0YXR1cyKDAQoNUHJvY2Vzc1N0YXR1cxIPCgd2ZXJzaW9uGAEgASgJEi4KCnN0YXJ0ZWRfYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjEKC3Byb3RlY3Rpb25zGAMgAygLMhwuc2VjcmV0c2lkZWNhci52MS5Qcm90ZWN0aW9uIjwKClByb3RlY3Rpb24SDAoEbmFtZRgBIAEoCRIQCghpbl9mb3JjZRgCIAEoCBIOCgZyZWFzb24YAyABKAkimAQKEENvbm5lY3Rpb25TdGF0dXMSDAoEbmFtZRgBIAEoCRImCgVzY29wZRgCIAEoDjIXLnNlY3JldHNpZGVjYXIudjEuU2NvcGUSEwoLcHJvamVjdF9pZHMYAyADKAkSDwoHYWRkcmVzcxgEIAEoCRIRCgluYW1lc3BhY2UYBSABKAkSMAoFc3RhdGUYBiABKA4yIS5zZWNyZXRzaWRlY2FyLnYxLkNvbm5lY3Rpb25TdGF0ZRI0ChB0b2tlbl9leHBpcmVzX2F0GAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCgpsYXN0X2Vycm9yGAggASgLMh4uc2VjcmV0c2lkZWNhci52MS5SZXNvbHZlRXJyb3ISFgoOY2FjaGVkX3NlY3JldHMYCSABKA0SLwoLc3RhdGVfc2luY2UYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjEKCHJlc29sdmVzGAsgASgLMh8uc2VjcmV0c2lkZWNhci52MS5SZXNvbHZlQ291bnRzEjIKDmxhc3RfYW5zd2VyX2F0GAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBI4ChRzZWNyZXRfaWRfZXhwaXJlc19hdBgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHYWxpYXNlcxgOIAMoCSJxCg1SZXNvbHZlQ291bnRzEg0KBXZhdWx0GAEgASgEEg0KBWNhY2hlGAIgASgEEg0KBXN0YWxlGAMgASgEEhAKCG5lZ2F0aXZlGAQgASgEEg4KBmVycm9ycxgFIAEoBBIRCgljYW5jZWxsZWQYBiABKAQiGwoLU2NhblJlcXVlc3QSDAoEZGF0YRgBIAEoDCJdCgxTY2FuUmVzcG9uc2USDgoGb2Zmc2V0GAEgASgEEg4KBmxlbmd0aBgCIAEoBBISCgpjb25uZWN0aW9uGAMgASgJEgwKBHBhdGgYBCABKAkSCwoDa2V5GAUgASgJIg4KDFdhdGNoUmVxdWVzdCIPCg1XYXRjaFJlc3BvbnNlKlMKCVZhbHVlVHlwZRIaChZWQUxVRV9UWVBFX1VOU1BFQ0lGSUVEEAASFQoRVkFMVUVfVFlQRV9TVFJJTkcQARITCg9WQUxVRV9UWVBFX0pTT04QAipWCgZTb3VyY2USFgoSU09VUkNFX1VOU1BFQ0lGSUVEEAASEAoMU09VUkNFX1ZBVUxUEAESEAoMU09VUkNFX0NBQ0hFEAISEAoMU09VUkNFX1NUQUxFEAMqkQEKC0NoZWNrU3RhdHVzEhwKGENIRUNLX1NUQVRVU19VTlNQRUNJRklFRBAAEhcKE0NIRUNLX1NUQVRVU19QQVNTRUQQARIYChRDSEVDS19TVEFUVVNfV0FSTklORxACEhcKE0NIRUNLX1NUQVRVU19GQUlMRUQQAxIYChRDSEVDS19TVEFUVVNfU0tJUFBFRBAEKkUKBVNjb3BlEhUKEVNDT1BFX1VOU1BFQ0lGSUVEEAASEgoOU0NPUEVfUExBVEZPUk0QARIRCg1TQ09QRV9QUk9KRUNUEAIqrgEKD0Nvbm5lY3Rpb25TdGF0ZRIgChxDT05ORUNUSU9OX1NUQVRFX1VOU1BFQ0lGSUVEEAASHwobQ09OTkVDVElPTl9TVEFURV9DT05ORUNUSU5HEAESGgoWQ09OTkVDVElPTl9TVEFURV9SRUFEWRACEh0KGUNPTk5FQ1RJT05fU1RBVEVfREVHUkFERUQQAxIdChlDT05ORUNUSU9OX1NUQVRFX1JFSkVDVEVEEAQy+wQKDVNlY3JldFNlcnZpY2USTgoHUmVzb2x2ZRIgLnNlY3JldHNpZGVjYXIudjEuUmVzb2x2ZVJlcXVlc3QaIS5zZWNyZXRzaWRlY2FyLnYxLlJlc29sdmVSZXNwb25zZRJdCgxCYXRjaFJlc29sdmUSJS5zZWNyZXRzaWRlY2FyLnYxLkJhdGNoUmVzb2x2ZVJlcXVlc3QaJi5zZWNyZXRzaWRlY2FyLnYxLkJhdGNoUmVzb2x2ZVJlc3BvbnNlEmMKDlRlc3RDb25uZWN0aW9uEicuc2VjcmV0c2lkZWNhci52MS5UZXN0Q29ubmVjdGlvblJlcXVlc3QaKC5zZWNyZXRzaWRlY2FyLnYxLlRlc3RDb25uZWN0aW9uUmVzcG9uc2USVwoKSW52YWxpZGF0ZRIjLnNlY3JldHNpZGVjYXIudjEuSW52YWxpZGF0ZVJlcXVlc3QaJC5zZWNyZXRzaWRlY2FyLnYxLkludmFsaWRhdGVSZXNwb25zZRJmCg9MaXN0Q29ubmVjdGlvbnMSKC5zZWNyZXRzaWRlY2FyLnYxLkxpc3RDb25uZWN0aW9uc1JlcXVlc3QaKS5zZWNyZXRzaWRlY2FyLnYxLkxpc3RDb25uZWN0aW9uc1Jlc3BvbnNlEkkKBFNjYW4SHS5zZWNyZXRzaWRlY2FyLnYxLlNjYW5SZXF1ZXN0Gh4uc2VjcmV0c2lkZWNhci52MS5TY2FuUmVzcG9uc2UoATABEkoKBVdhdGNoEh4uc2VjcmV0c2lkZWNhci52MS5XYXRjaFJlcXVlc3QaHy5zZWNyZXRzaWRlY2FyLnYxLldhdGNoUmVzcG9uc2UwAUJPWk1naXRodWIuY29tL3NlY3JldC1zaWRlY2FyL3NlY3JldC1zaWRlY2FyL2dlbi9zZWNyZXRzaWRlY2FyL3YxO3NlY3JldHNpZGVjYXJ2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("CiVzZWNyZXRzaWRlY2FyL3YxL3NlY3JldF9zZXJ2aWNlLnByb3RvEhBzZWNyZXRzaWRlY2FyLnYxIr4BCg5SZXNvbHZlUmVxdWVzdBISCgpjb25uZWN0aW9uGAEgASgJEgwKBHBhdGgYAiABKAkSEgoKcHJvamVjdF9pZBgDIAEoCRILCgNrZXkYBCABKAkSDwoHdmVyc2lvbhgFIAEoDRIqCgdtYXhfYWdlGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiwKCW1heF9zdGFsZRgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiKkAgoPUmVzb2x2ZVJlc3BvbnNlEg0KBXZhbHVlGAEgASgJEi8KCnZhbHVlX3R5cGUYAiABKA4yGy5zZWNyZXRzaWRlY2FyLnYxLlZhbHVlVHlwZRIPCgd2ZXJzaW9uGAMgASgNEjYKEnZlcnNpb25fY3JlYXRlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKZmV0Y2hlZF9hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKZXhwaXJlc19hdBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKAoGc291cmNlGAcgASgOMhguc2VjcmV0c2lkZWNhci52MS5Tb3VyY2UiSQoTQmF0Y2hSZXNvbHZlUmVxdWVzdBIyCghyZXF1ZXN0cxgBIAMoCzIgLnNlY3JldHNpZGVjYXIudjEuUmVzb2x2ZVJlcXVlc3QiTQoUQmF0Y2hSZXNvbHZlUmVzcG9uc2USNQoHcmVzdWx0cxgBIAMoCzIkLnNlY3JldHNpZGVjYXIudjEuQmF0Y2hSZXNvbHZlUmVzdWx0IoUBChJCYXRjaFJlc29sdmVSZXN1bHQSMwoGc2VjcmV0GAEgASgLMiEuc2VjcmV0c2lkZWNhci52MS5SZXNvbHZlUmVzcG9uc2VIABIvCgVlcnJvchgCIAEoCzIeLnNlY3JldHNpZGVjYXIudjEuUmVzb2x2ZUVycm9ySABCCQoHb3V0Y29tZSJtCgxSZXNvbHZlRXJyb3ISDAoEY29kZRgBIAEoBRIOCgZyZWFzb24YAiABKAkSDwoHbWVzc2FnZRgDIAEoCRIuCgtyZXRyeV9kZWxheRgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJ3ChVUZXN0Q29ubmVjdGlvblJlcXVlc3QSFAoKY29ubmVjdGlvbhgBIAEoCUgAEjAKBHNwZWMYAiABKAsyIC5zZWNyZXRzaWRlY2FyLnYxLkNvbm5lY3Rpb25TcGVjSAASDAoEcGF0aBgDIAEoCUIICgZ0YXJnZXQirQIKDkNvbm5lY3Rpb25TcGVjEgwKBG5hbWUYASABKAkSDwoHYWRkcmVzcxgCIAEoCRIRCgluYW1lc3BhY2UYAyABKAkSEgoKYXV0aF9tb3VudBgEIAEoCRIPCgdyb2xlX2lkGAUgASgJEhEKCXNlY3JldF9pZBgGIAEoCRITCgtjYV9jZXJ0X3BlbRgHIAEoCRIXCg90bHNfc2VydmVyX25hbWUYCCABKAkSEwoLYXV0aF9tZXRob2QYCSABKAkSFgoOYXV0aF9uYW1lc3BhY2UYCiABKAkSEQoJYXV0aF9yb2xlGAsgASgJEhIKCmF1dGhfdG9rZW4YDCABKAkSFwoPY2xpZW50X2NlcnRfcGVtGA0gASgJEhYKDmNsaWVudF9rZXlfcGVtGA4gASgJItcBChZUZXN0Q29ubmVjdGlvblJlc3BvbnNlEgoKAm9rGAEgASgIEjEKBmNoZWNrcxgCIAMoCzIhLnNlY3JldHNpZGVjYXIudjEuQ29ubmVjdGlvbkNoZWNrEhUKDXZhdWx0X3ZlcnNpb24YAyABKAkSLAoJdG9rZW5fdHRsGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhAKCHBvbGljaWVzGAUgAygJEicKBm1vdW50cxgGIAMoCzIXLnNlY3JldHNpZGVjYXIudjEuTW91bnQimAEKD0Nvbm5lY3Rpb25DaGVjaxIMCgRuYW1lGAEgASgJEi0KBnN0YXR1cxgCIAEoDjIdLnNlY3JldHNpZGVjYXIudjEuQ2hlY2tTdGF0dXMSDwoHbWVzc2FnZRgDIAEoCRIOCgZyZW1lZHkYBCABKAkSJwoEdG9vaxgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiI3CgVNb3VudBIMCgRwYXRoGAEgASgJEgwKBHR5cGUYAiABKAkSEgoKa3ZfdmVyc2lvbhgDIAEoDSKCAQoRSW52YWxpZGF0ZVJlcXVlc3QSEgoKY29ubmVjdGlvbhgBIAEoCRIMCgRwYXRoGAIgASgJEhMKC3JlbmV3X2xvZ2luGAMgASgIEg0KBWZsZWV0GAQgASgIEicKBHdhaXQYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iVQoSSW52YWxpZGF0ZVJlc3BvbnNlEg8KB2VudHJpZXMYASABKA0SLgoFZmxlZXQYAiABKAsyHy5zZWNyZXRzaWRlY2FyLnYxLkZsZWV0UHJvZ3Jlc3MiNQoNRmxlZXRQcm9ncmVzcxIOCgZsaXZpbmcYASABKA0SFAoMYWNrbm93bGVkZ2VkGAIgASgNIhgKFkxpc3RDb25uZWN0aW9uc1JlcXVlc3QihAEKF0xpc3RDb25uZWN0aW9uc1Jlc3BvbnNlEjcKC2Nvbm5lY3Rpb25zGAEgAygLMiIuc2VjcmV0c2lkZWNhci52MS5Db25uZWN0aW9uU3RhdHVzEjAKB3Byb2Nlc3MYAiABKAsyHy5zZWNyZXRzaWRlY2FyLnYxLlByb2Nlc3NTdGF0dXMigwEKDVByb2Nlc3NTdGF0dXMSDwoHdmVyc2lvbhgBIAEoCRIuCgpzdGFydGVkX2F0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCgtwcm90ZWN0aW9ucxgDIAMoCzIcLnNlY3JldHNpZGVjYXIudjEuUHJvdGVjdGlvbiI8CgpQcm90ZWN0aW9uEgwKBG5hbWUYASABKAkSEAoIaW5fZm9yY2UYAiABKAgSDgoGcmVhc29uGAMgASgJIpgEChBDb25uZWN0aW9uU3RhdHVzEgwKBG5hbWUYASABKAkSJgoFc2NvcGUYAiABKA4yFy5zZWNyZXRzaWRlY2FyLnYxLlNjb3BlEhMKC3Byb2plY3RfaWRzGAMgAygJEg8KB2FkZHJlc3MYBCABKAkSEQoJbmFtZXNwYWNlGAUgASgJEjAKBXN0YXRlGAYgASgOMiEuc2VjcmV0c2lkZWNhci52MS5Db25uZWN0aW9uU3RhdGUSNAoQdG9rZW5fZXhwaXJlc19hdBgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMgoKbGFzdF9lcnJvchgIIAEoCzIeLnNlY3JldHNpZGVjYXIudjEuUmVzb2x2ZUVycm9yEhYKDmNhY2hlZF9zZWNyZXRzGAkgASgNEi8KC3N0YXRlX3NpbmNlGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCghyZXNvbHZlcxgLIAEoCzIfLnNlY3JldHNpZGVjYXIudjEuUmVzb2x2ZUNvdW50cxIyCg5sYXN0X2Fuc3dlcl9hdBgMIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASOAoUc2VjcmV0X2lkX2V4cGlyZXNfYXQYDSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg8KB2FsaWFzZXMYDiADKAkicQoNUmVzb2x2ZUNvdW50cxINCgV2YXVsdBgBIAEoBBINCgVjYWNoZRgCIAEoBBINCgVzdGFsZRgDIAEoBBIQCghuZWdhdGl2ZRgEIAEoBBIOCgZlcnJvcnMYBSABKAQSEQoJY2FuY2VsbGVkGAYgASgEIhsKC1NjYW5SZXF1ZXN0EgwKBGRhdGEYASABKAwiXQoMU2NhblJlc3BvbnNlEg4KBm9mZnNldBgBIAEoBBIOCgZsZW5ndGgYAiABKAQSEgoKY29ubmVjdGlvbhgDIAEoCRIMCgRwYXRoGAQgASgJEgsKA2tleRgFIAEoCSJCCgxXYXRjaFJlcXVlc3QSMgoIcmVxdWVzdHMYASADKAsyIC5zZWNyZXRzaWRlY2FyLnYxLlJlc29sdmVSZXF1ZXN0Io8BCg1XYXRjaFJlc3BvbnNlEg0KBWluZGV4GAEgASgNEjMKBnNlY3JldBgCIAEoCzIhLnNlY3JldHNpZGVjYXIudjEuUmVzb2x2ZVJlc3BvbnNlSAASLwoFZXJyb3IYAyABKAsyHi5zZWNyZXRzaWRlY2FyLnYxLlJlc29sdmVFcnJvckgAQgkKB291dGNvbWUqUwoJVmFsdWVUeXBlEhoKFlZBTFVFX1RZUEVfVU5TUEVDSUZJRUQQABIVChFWQUxVRV9UWVBFX1NUUklORxABEhMKD1ZBTFVFX1RZUEVfSlNPThACKlYKBlNvdXJjZRIWChJTT1VSQ0VfVU5TUEVDSUZJRUQQABIQCgxTT1VSQ0VfVkFVTFQQARIQCgxTT1VSQ0VfQ0FDSEUQAhIQCgxTT1VSQ0VfU1RBTEUQAyqRAQoLQ2hlY2tTdGF0dXMSHAoYQ0hFQ0tfU1RBVFVTX1VOU1BFQ0lGSUVEEAASFwoTQ0hFQ0tfU1RBVFVTX1BBU1NFRBABEhgKFENIRUNLX1NUQVRVU19XQVJOSU5HEAISFwoTQ0hFQ0tfU1RBVFVTX0ZBSUxFRBADEhgKFENIRUNLX1NUQVRVU19TS0lQUEVEEAQqRQoFU2NvcGUSFQoRU0NPUEVfVU5TUEVDSUZJRUQQABISCg5TQ09QRV9QTEFURk9STRABEhEKDVNDT1BFX1BST0pFQ1QQAiquAQoPQ29ubmVjdGlvblN0YXRlEiAKHENPTk5FQ1RJT05fU1RBVEVfVU5TUEVDSUZJRUQQABIfChtDT05ORUNUSU9OX1NUQVRFX0NPTk5FQ1RJTkcQARIaChZDT05ORUNUSU9OX1NUQVRFX1JFQURZEAISHQoZQ09OTkVDVElPTl9TVEFURV9ERUdSQURFRBADEh0KGUNPTk5FQ1RJT05fU1RBVEVfUkVKRUNURUQQBDL7BAoNU2VjcmV0U2VydmljZRJOCgdSZXNvbHZlEiAuc2VjcmV0c2lkZWNhci52MS5SZXNvbHZlUmVxdWVzdBohLnNlY3JldHNpZGVjYXIudjEuUmVzb2x2ZVJlc3BvbnNlEl0KDEJhdGNoUmVzb2x2ZRIlLnNlY3JldHNpZGVjYXIudjEuQmF0Y2hSZXNvbHZlUmVxdWVzdBomLnNlY3JldHNpZGVjYXIudjEuQmF0Y2hSZXNvbHZlUmVzcG9uc2USYwoOVGVzdENvbm5lY3Rpb24SJy5zZWNyZXRzaWRlY2FyLnYxLlRlc3RDb25uZWN0aW9uUmVxdWVzdBooLnNlY3JldHNpZGVjYXIudjEuVGVzdENvbm5lY3Rpb25SZXNwb25zZRJXCgpJbnZhbGlkYXRlEiMuc2VjcmV0c2lkZWNhci52MS5JbnZhbGlkYXRlUmVxdWVzdBokLnNlY3JldHNpZGVjYXIudjEuSW52YWxpZGF0ZVJlc3BvbnNlEmYKD0xpc3RDb25uZWN0aW9ucxIoLnNlY3JldHNpZGVjYXIudjEuTGlzdENvbm5lY3Rpb25zUmVxdWVzdBopLnNlY3JldHNpZGVjYXIudjEuTGlzdENvbm5lY3Rpb25zUmVzcG9uc2USSQoEU2NhbhIdLnNlY3JldHNpZGVjYXIudjEuU2NhblJlcXVlc3QaHi5zZWNyZXRzaWRlY2FyLnYxLlNjYW5SZXNwb25zZSgBMAESSgoFV2F0Y2gSHi5zZWNyZXRzaWRlY2FyLnYxLldhdGNoUmVxdWVzdBofLnNlY3JldHNpZGVjYXIudjEuV2F0Y2hSZXNwb25zZTABQk9aTWdpdGh1Yi5jb20vc2VjcmV0LXNpZGVjYXIvc2VjcmV0LXNpZGVjYXIvZ2VuL3NlY3JldHNpZGVjYXIvdjE7c2VjcmV0c2lkZWNhcnYxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * ResolveRequest asks for the value that one reference points to.
@@ -605,12 +605,20 @@ export type InvalidateRequest = Message<"secretsidecar.v1.InvalidateRequest"> & 
   renewLogin: boolean;
 
   /**
-   * Also tell every other sidecar. Reserved for fleet-wide invalidation; this version refuses it
-   * with INVALID_REQUEST.
+   * Also tell every other sidecar. Refused with INVALID_REQUEST where no fleet is configured. When
+   * the others cannot be told, the error is FLEET_UNREACHABLE, and this sidecar has dropped all the
+   * same.
    *
    * @generated from field: bool fleet = 4;
    */
   fleet: boolean;
+
+  /**
+   * With fleet: how long to wait until the living sidecars have dropped it too. Unset is not at all.
+   *
+   * @generated from field: google.protobuf.Duration wait = 5;
+   */
+  wait?: Duration | undefined;
 };
 
 /**
@@ -632,6 +640,13 @@ export type InvalidateResponse = Message<"secretsidecar.v1.InvalidateResponse"> 
    * @generated from field: uint32 entries = 1;
    */
   entries: number;
+
+  /**
+   * How far the fleet has come; set where the request waits for it.
+   *
+   * @generated from field: secretsidecar.v1.FleetProgress fleet = 2;
+   */
+  fleet?: FleetProgress | undefined;
 };
 
 /**
@@ -640,6 +655,35 @@ export type InvalidateResponse = Message<"secretsidecar.v1.InvalidateResponse"> 
  */
 export const InvalidateResponseSchema: GenMessage<InvalidateResponse> = /*@__PURE__*/
   messageDesc(file_secretsidecar_v1_secret_service, 12);
+
+/**
+ * FleetProgress says how many sidecars have dropped what was invalidated.
+ *
+ * @generated from message secretsidecar.v1.FleetProgress
+ */
+export type FleetProgress = Message<"secretsidecar.v1.FleetProgress"> & {
+  /**
+   * The sidecars that live, this one included. One that has lost its way to the others counts for
+   * 20 s.
+   *
+   * @generated from field: uint32 living = 1;
+   */
+  living: number;
+
+  /**
+   * Those of them that have dropped it.
+   *
+   * @generated from field: uint32 acknowledged = 2;
+   */
+  acknowledged: number;
+};
+
+/**
+ * Describes the message secretsidecar.v1.FleetProgress.
+ * Use `create(FleetProgressSchema)` to create a new message.
+ */
+export const FleetProgressSchema: GenMessage<FleetProgress> = /*@__PURE__*/
+  messageDesc(file_secretsidecar_v1_secret_service, 13);
 
 /**
  * ListConnectionsRequest has no fields.
@@ -654,7 +698,7 @@ export type ListConnectionsRequest = Message<"secretsidecar.v1.ListConnectionsRe
  * Use `create(ListConnectionsRequestSchema)` to create a new message.
  */
 export const ListConnectionsRequestSchema: GenMessage<ListConnectionsRequest> = /*@__PURE__*/
-  messageDesc(file_secretsidecar_v1_secret_service, 13);
+  messageDesc(file_secretsidecar_v1_secret_service, 14);
 
 /**
  * ListConnectionsResponse holds the state of the connections.
@@ -682,7 +726,7 @@ export type ListConnectionsResponse = Message<"secretsidecar.v1.ListConnectionsR
  * Use `create(ListConnectionsResponseSchema)` to create a new message.
  */
 export const ListConnectionsResponseSchema: GenMessage<ListConnectionsResponse> = /*@__PURE__*/
-  messageDesc(file_secretsidecar_v1_secret_service, 14);
+  messageDesc(file_secretsidecar_v1_secret_service, 15);
 
 /**
  * ProcessStatus is what the sidecar says of its process.
@@ -717,7 +761,7 @@ export type ProcessStatus = Message<"secretsidecar.v1.ProcessStatus"> & {
  * Use `create(ProcessStatusSchema)` to create a new message.
  */
 export const ProcessStatusSchema: GenMessage<ProcessStatus> = /*@__PURE__*/
-  messageDesc(file_secretsidecar_v1_secret_service, 15);
+  messageDesc(file_secretsidecar_v1_secret_service, 16);
 
 /**
  * Protection is one hardening of the process.
@@ -752,7 +796,7 @@ export type Protection = Message<"secretsidecar.v1.Protection"> & {
  * Use `create(ProtectionSchema)` to create a new message.
  */
 export const ProtectionSchema: GenMessage<Protection> = /*@__PURE__*/
-  messageDesc(file_secretsidecar_v1_secret_service, 16);
+  messageDesc(file_secretsidecar_v1_secret_service, 17);
 
 /**
  * ConnectionStatus is the state of one connection.
@@ -866,7 +910,7 @@ export type ConnectionStatus = Message<"secretsidecar.v1.ConnectionStatus"> & {
  * Use `create(ConnectionStatusSchema)` to create a new message.
  */
 export const ConnectionStatusSchema: GenMessage<ConnectionStatus> = /*@__PURE__*/
-  messageDesc(file_secretsidecar_v1_secret_service, 17);
+  messageDesc(file_secretsidecar_v1_secret_service, 18);
 
 /**
  * ResolveCounts says what became of the values asked for, one by one, those of batches too.
@@ -922,7 +966,7 @@ export type ResolveCounts = Message<"secretsidecar.v1.ResolveCounts"> & {
  * Use `create(ResolveCountsSchema)` to create a new message.
  */
 export const ResolveCountsSchema: GenMessage<ResolveCounts> = /*@__PURE__*/
-  messageDesc(file_secretsidecar_v1_secret_service, 18);
+  messageDesc(file_secretsidecar_v1_secret_service, 19);
 
 /**
  * ScanRequest is the next part of the text.
@@ -943,7 +987,7 @@ export type ScanRequest = Message<"secretsidecar.v1.ScanRequest"> & {
  * Use `create(ScanRequestSchema)` to create a new message.
  */
 export const ScanRequestSchema: GenMessage<ScanRequest> = /*@__PURE__*/
-  messageDesc(file_secretsidecar_v1_secret_service, 19);
+  messageDesc(file_secretsidecar_v1_secret_service, 20);
 
 /**
  * ScanResponse is one place in the text that holds a value, and one reference to that value. A
@@ -993,14 +1037,21 @@ export type ScanResponse = Message<"secretsidecar.v1.ScanResponse"> & {
  * Use `create(ScanResponseSchema)` to create a new message.
  */
 export const ScanResponseSchema: GenMessage<ScanResponse> = /*@__PURE__*/
-  messageDesc(file_secretsidecar_v1_secret_service, 20);
+  messageDesc(file_secretsidecar_v1_secret_service, 21);
 
 /**
- * WatchRequest is reserved for fleet-wide invalidation.
+ * WatchRequest asks for several values and their changes.
  *
  * @generated from message secretsidecar.v1.WatchRequest
  */
 export type WatchRequest = Message<"secretsidecar.v1.WatchRequest"> & {
+  /**
+   * 1 to 256 requests, each as for Resolve. `version` watches that version: it changes when it is
+   * deleted. `max_age` is not used: a watch is never older than its poll.
+   *
+   * @generated from field: repeated secretsidecar.v1.ResolveRequest requests = 1;
+   */
+  requests: ResolveRequest[];
 };
 
 /**
@@ -1008,14 +1059,43 @@ export type WatchRequest = Message<"secretsidecar.v1.WatchRequest"> & {
  * Use `create(WatchRequestSchema)` to create a new message.
  */
 export const WatchRequestSchema: GenMessage<WatchRequest> = /*@__PURE__*/
-  messageDesc(file_secretsidecar_v1_secret_service, 21);
+  messageDesc(file_secretsidecar_v1_secret_service, 22);
 
 /**
- * WatchResponse is reserved for fleet-wide invalidation.
+ * WatchResponse is the state of one request.
  *
  * @generated from message secretsidecar.v1.WatchResponse
  */
 export type WatchResponse = Message<"secretsidecar.v1.WatchResponse"> & {
+  /**
+   * The place of the request in the WatchRequest, from 0.
+   *
+   * @generated from field: uint32 index = 1;
+   */
+  index: number;
+
+  /**
+   * Either the secret or why there is none now. An error ends nothing: the watch goes on.
+   *
+   * @generated from oneof secretsidecar.v1.WatchResponse.outcome
+   */
+  outcome: {
+    /**
+     * The secret as it is now.
+     *
+     * @generated from field: secretsidecar.v1.ResolveResponse secret = 2;
+     */
+    value: ResolveResponse;
+    case: "secret";
+  } | {
+    /**
+     * Why it cannot be resolved now.
+     *
+     * @generated from field: secretsidecar.v1.ResolveError error = 3;
+     */
+    value: ResolveError;
+    case: "error";
+  } | { case: undefined; value?: undefined };
 };
 
 /**
@@ -1023,7 +1103,7 @@ export type WatchResponse = Message<"secretsidecar.v1.WatchResponse"> & {
  * Use `create(WatchResponseSchema)` to create a new message.
  */
 export const WatchResponseSchema: GenMessage<WatchResponse> = /*@__PURE__*/
-  messageDesc(file_secretsidecar_v1_secret_service, 22);
+  messageDesc(file_secretsidecar_v1_secret_service, 23);
 
 /**
  * ValueType tells how to read ResolveResponse.value.
@@ -1308,7 +1388,8 @@ export const SecretService: GenService<{
     output: typeof ScanResponseSchema;
   },
   /**
-   * Watch is reserved for fleet-wide invalidation; this version answers UNIMPLEMENTED.
+   * Watch sends the present state of each request, and then each change. A slow watcher misses
+   * states, never the latest one.
    *
    * @generated from rpc secretsidecar.v1.SecretService.Watch
    */

@@ -3,7 +3,7 @@
 //
 // What becomes of a request:
 //
-//   - Its caller must be within its limits (overload.go) and its rules (authorize.go).
+//   - Its caller must be within its limits (caller_limits.go) and its rules (authorize.go).
 //   - It takes one immutable snapshot of the settings (session.go), so that a reload never changes
 //     them under it. Apply makes a snapshot the running one (apply.go). A connection whose login
 //     settings changed serves on until its successor has logged in (takeover.go).

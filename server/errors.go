@@ -223,7 +223,7 @@ func errCallerNotAllowed(caller unixsocket.Peer, want access) *problem {
 // errCallersPath does not name the path, and is the same whatever Vault has there.
 func errCallersPath(caller unixsocket.Peer) *problem {
 	return &problem{
-		code: codes.PermissionDenied, reason: "CALLER_NOT_ALLOWED",
+		code: codes.PermissionDenied, reason: reasonCallerNotAllowed,
 		message: fmt.Sprintf("no rule lets uid %d (gid %d) read this path: check path and project_id, "+
 			"or add a pattern to paths of its rule under callers in the sidecar's configuration", caller.UID, caller.GID),
 	}

@@ -39,8 +39,8 @@ func (o *outcome) settle(key string, found cache.Result[*vault.Secret], err erro
 }
 
 // record tells the audit log, the counters, the log, the span and the register of leaks what became
-// of the secrets of one request. When it returns a problem, that is the outcome of them all and nothing may be answered:
-// the audit log is required and cannot be written.
+// of the secrets of one request. When it returns a problem, that is the outcome of them all, and
+// nothing may be answered: the audit log is required and cannot be written.
 func (s *Server) record(
 	ctx context.Context, caller unixsocket.Peer, method string, outcomes []outcome,
 ) *problem {

@@ -17,9 +17,13 @@ import (
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
 const (
+	// readMemory bounds what large answers of all Vaults take while they are read and decoded.
+	readMemory = 3 * vault.LargestRead
 	// answerMemory bounds the answers of all callers that have not left, in bytes.
 	answerMemory = 32 << 20
 	// largeAnswerMemory is the part of it that answers of more than smallSecret may take: they leave

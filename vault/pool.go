@@ -40,8 +40,6 @@ var errDeadConnection = errors.New("nothing came from a connection that was used
 // name no longer has.
 //
 // It has no CloseIdleConnections, because vault/api would call it after each failure.
-//
-// It has no CloseIdleConnections: vault/api would call it at each failure.
 type pool struct {
 	build   func(*tls.Config) *http.Transport
 	proxy   string // of the environment; empty is none

@@ -9,12 +9,9 @@ import (
 
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
 	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
-	"github.com/secret-sidecar/secret-sidecar/vault"
 )
 
 const (
-	// readMemory bounds what large answers of all Vaults take while they are read and decoded.
-	readMemory = 3 * vault.LargestRead
 	// idleCaller is when a caller that asks no more is forgotten.
 	idleCaller = time.Minute
 	// manyCallers is when it is worth looking for those, the first time.

@@ -17,7 +17,7 @@ type Limits struct {
 
 const (
 	mostConnections = 1024
-	mostStreams     = 16_384
+	mostStreams     = 32_768
 	// A connection takes up to 64 kB for its buffers. A stream takes up to 25 kB: 9 kB and its
 	// headers, or what a request takes that waits for Vault.
 	connectionBytes = 64 << 10

@@ -139,12 +139,12 @@ func TestBadRequestsAreRefusedWithTheFieldsAtFault(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	t.Run("Watch is not there yet", func(t *testing.T) {
+	t.Run("a watch of nothing is refused", func(t *testing.T) {
 		watch, err := r.Watch(t.Context(), &secretsidecarv1.WatchRequest{})
 		if err == nil {
 			_, err = watch.Recv()
 		}
-		if codeOf(err) != codes.Unimplemented {
+		if codeOf(err) != codes.InvalidArgument {
 			t.Errorf("Watch answers %v", err)
 		}
 	})

@@ -103,8 +103,9 @@ func (s *Server) refuseUnlisted(ctx context.Context) error {
 // refuseUnread tells of a request that is refused without a look into it.
 func (s *Server) refuseUnread(ctx context.Context, method string, refused *problem) {
 	s.noteRefusal(ctx, method, refused, 1)
-	s.recordUnhandled(ctx, unread(method), refused)
-	if !carriesProject(method) {
+	request := unread(method)
+	s.recordUnhandled(ctx, request, refused)
+	if request == nil { // else that has counted it
 		s.auditRefusal(ctx, method, refused, 1)
 	}
 }

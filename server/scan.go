@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	secretsidecarv1 "github.com/secret-sidecar/secret-sidecar/gen/secretsidecar/v1"
+	"github.com/secret-sidecar/secret-sidecar/internal/audit"
 	"github.com/secret-sidecar/secret-sidecar/internal/leak"
 	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 	"github.com/secret-sidecar/secret-sidecar/vault"
@@ -38,6 +39,9 @@ func (s *Server) Scan(stream secretsidecarv1.SecretService_ScanServer) error {
 	err := s.scanSafely(stream)
 	failed, _ := errors.AsType[*problem](err)
 	s.noteRefusal(ctx, methodScan, failed, 1)
+	if failed != nil {
+		s.auditRefusal(ctx, methodScan, failed, 1)
+	}
 	s.logRequest(ctx, methodScan, began, failed)
 	return err
 }
@@ -62,6 +66,10 @@ func (s *Server) scanSafely(stream secretsidecarv1.SecretService_ScanServer) (er
 		return refused
 	}
 	defer s.scans.leave(use)
+	begun := audit.Entry{Outcome: auditOK}
+	if unwritten := s.auditCall(stream.Context(), caller, methodScan, begun, nil); unwritten != nil {
+		return unwritten
+	}
 	return s.scan(stream, caller, register, use)
 }
 

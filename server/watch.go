@@ -217,14 +217,17 @@ func watchResponse(index int, o *outcome) *secretsidecarv1.WatchResponse {
 
 // watchKey is what requests must have in common to share a poll.
 type watchKey struct {
-	connection, path string
-	version          uint32
-	maxStale         time.Duration // negative: the connection's
+	connection string
+	space      string // the session's: what another Vault said is nothing to share
+	path       string
+	version    uint32
+	maxStale   time.Duration // negative: the connection's
 }
 
 func watchKeyOf(asked lookup) watchKey {
 	key := watchKey{
-		connection: asked.connection.Name, path: asked.reference.Path, version: asked.version, maxStale: -1,
+		connection: asked.connection.Name, space: asked.connection.space,
+		path: asked.reference.Path, version: asked.version, maxStale: -1,
 	}
 	if asked.maxStale != nil {
 		key.maxStale = *asked.maxStale

@@ -165,7 +165,7 @@ func (c *Client) GetSecret(ctx context.Context, reference string,
 	if failed != nil {
 		return nil, failed
 	}
-	if kept := c.near.get(l); kept != nil {
+	if kept := c.keptFor(ctx, l); kept != nil {
 		return kept, nil
 	}
 	ctx, cancel := o.limit(ctx)
@@ -176,6 +176,14 @@ func (c *Client) GetSecret(ctx context.Context, reference string,
 		return nil, failed
 	}
 	return secret, nil
+}
+
+// keptFor returns what the near cache has for a call that may still be answered; nil for nothing.
+func (c *Client) keptFor(ctx context.Context, l lookup) *Secret {
+	if c.near == nil || ctx.Err() != nil || c.isClosed() {
+		return nil
+	}
+	return c.near.get(l)
 }
 
 func (c *Client) resolve(ctx context.Context, l lookup) (secret *Secret, failed *Error) {
@@ -257,7 +265,7 @@ func (c *Client) many(ctx context.Context, wanted map[lookup][]string,
 	outcomes := make(map[lookup]outcome, len(wanted))
 	var missing []lookup
 	for l := range wanted {
-		if kept := c.near.get(l); kept != nil {
+		if kept := c.keptFor(ctx, l); kept != nil {
 			outcomes[l] = outcome{secret: kept}
 			continue
 		}

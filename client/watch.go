@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 
@@ -20,7 +21,8 @@ type Change struct {
 
 // Watch yields the present state of each reference, at most 256 of them, and then each change, until
 // ctx is done or the loop is left. It goes on when the sidecar restarts, and yields each state again
-// then. A slow loop gets the latest state of each reference. Fresh and Timeout mean nothing here.
+// then. A slow loop gets the latest state of each reference. Fresh and Timeout mean nothing here. A
+// sidecar takes 16 watches from one Client: one more ends with ErrRateLimited.
 //
 // A change drops the near cache, so that Get answers with what the loop has seen.
 func (c *Client) Watch(ctx context.Context, references []string, options ...Option) iter.Seq[Change] {
@@ -32,18 +34,28 @@ func (c *Client) Watch(ctx context.Context, references []string, options ...Opti
 		}
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		for {
-			more, failed := c.watchOnce(ctx, references, request, yield)
+		for hasBegun := false; ; {
+			more, failed := c.watchOnce(ctx, references, request, func(change Change) bool {
+				hasBegun = true
+				return yield(change)
+			})
 			if !more || ctx.Err() != nil {
 				return
 			}
-			if wait := failed.pause(); wait <= 0 {
-				yield(Change{Err: failed})
+			if !hasBegun && isOverLimit(failed) || !pause(ctx, failed.pause()) {
+				if ctx.Err() == nil {
+					yield(Change{Err: failed})
+				}
 				return
 			}
-			pause(ctx, failed.pause())
 		}
 	}
+}
+
+// isOverLimit reports whether the caller has too much under way already. A watch that has not begun
+// would wait for its others to end, perhaps for ever.
+func isOverLimit(failed *Error) bool {
+	return errors.Is(failed, ErrRateLimited) || errors.Is(failed, ErrOverloaded)
 }
 
 func watchRequest(references []string, o call) (*secretsidecarv1.WatchRequest, *Error) {
@@ -72,8 +84,8 @@ func (c *Client) watchOnce(
 		if state, err = stream.Recv(); err != nil {
 			break
 		}
-		if int(state.GetIndex()) >= len(references) {
-			continue
+		if int(state.GetIndex()) >= len(references) || state.GetOutcome() == nil {
+			continue // of a newer sidecar
 		}
 		c.near.drop()
 		if !yield(changeOf(references[state.GetIndex()], state)) {

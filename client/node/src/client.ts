@@ -265,10 +265,13 @@ export class Client implements AsyncDisposable {
   async *watch(references: string[], options: WatchOptions = {}): AsyncGenerator<Change, void, undefined> {
     const requests = references.map((reference) => lookupOf(reference, mannerOf(options, undefined)).request);
     const limits = { deadline: Number.POSITIVE_INFINITY, signal: options.signal };
-    for (;;) {
+    for (let hasBegun = false;;) {
       limits.signal?.throwIfAborted();
       if (this.#closed) throw closed();
-      const failed = yield* this.#watchOnce(references, requests, limits.signal);
+      const failed = yield* this.#watchOnce(references, requests, limits.signal, () => { hasBegun = true; });
+      // A watch that has not begun would wait for its others to end, perhaps for ever.
+      const isOverLimit = failed.reason === 'RATE_LIMITED' || failed.reason === 'OVERLOADED';
+      if (!hasBegun && isOverLimit) throw failed;
       if (!await pause(failed.reason === 'SIDECAR_UNREACHABLE' ? pauseForSidecar : failed.retryAfter ?? 0, limits)) {
         limits.signal?.throwIfAborted();
         throw failed;
@@ -278,7 +281,7 @@ export class Client implements AsyncDisposable {
 
   /** Yields what one stream brings, and returns why it has ended. */
   async *#watchOnce(
-    references: string[], requests: Lookup['request'][], signal: AbortSignal | undefined,
+    references: string[], requests: Lookup['request'][], signal: AbortSignal | undefined, begin: () => void,
   ): AsyncGenerator<Change, SecretSidecarError, undefined> {
     const method = SecretService.method.watch;
     const stream = this.#grpc.makeServerStreamRequest(
@@ -294,6 +297,7 @@ export class Client implements AsyncDisposable {
         const reference = references[index];
         if (reference === undefined || outcome.case === undefined) continue;
         this.#near?.drop();
+        begin();
         yield outcome.case === 'secret'
           ? { reference, secret: new Secret(outcome.value) }
           : { reference, error: itemError(outcome.value).of(reference) };
@@ -350,6 +354,8 @@ export class Client implements AsyncDisposable {
 
   async #secret(reference: string, options: GetOptions, maxAge: number | undefined): Promise<Secret> {
     const lookup = lookupOf(reference, mannerOf(options, maxAge));
+    options.signal?.throwIfAborted();
+    if (this.#closed) throw closed();
     const kept = maxAge === undefined ? this.#near?.get(lookup.key) : undefined;
     if (kept !== undefined) return kept;
     const outcome = await this.#resolve(lookup, bounds(options));
@@ -375,6 +381,8 @@ export class Client implements AsyncDisposable {
    */
   async #all(references: string[], options: ReadOptions, each = false): Promise<Outcome[]> {
     const limits = bounds(options);
+    limits.signal?.throwIfAborted();
+    if (this.#closed) throw closed();
     const outcomes = new Map<string, Outcome | undefined>();
     const missing: Lookup[] = [];
     const manner = mannerOf(options, options.fresh === true ? 0 : undefined);

@@ -11,13 +11,6 @@ import (
 	"github.com/secret-sidecar/secret-sidecar/internal/unixsocket"
 )
 
-const (
-	// idleCaller is when a caller that asks no more is forgotten.
-	idleCaller = time.Minute
-	// manyCallers is when it is worth looking for those, the first time.
-	manyCallers = 1024
-)
-
 // callerKey tells callers apart. The kernel names no pid for a process of another pid namespace, as
 // that of another container is: all such processes of one user are one caller.
 type callerKey struct {
@@ -32,17 +25,17 @@ type callerUse struct {
 	last     time.Time
 }
 
-// callerMeter keeps one caller from taking what all are to share.
-type callerMeter struct {
-	mu    sync.Mutex
-	known map[callerKey]*callerUse // guarded by mu
-	many  int                      // guarded by mu: how many are known when the idle ones are forgotten
-	seen  int                      // guarded by mu: how many were looked at to forget them; tests ask
+func (u *callerUse) isIdle(now time.Time) bool {
+	return u.inFlight == 0 && now.Sub(u.last) > idleCaller
 }
 
-func newCallerMeter() *callerMeter {
-	return &callerMeter{known: map[callerKey]*callerUse{}, many: manyCallers}
+// callerMeter keeps one caller from taking what all are to share.
+type callerMeter struct {
+	mu                            sync.Mutex
+	recent[callerKey, *callerUse] // guarded by mu
 }
+
+func newCallerMeter() *callerMeter { return &callerMeter{} }
 
 // enter counts a request for so many secrets in, or returns RATE_LIMITED. When it returns nil,
 // leave must follow.
@@ -98,26 +91,11 @@ func (m *callerMeter) leave(caller unixsocket.Peer) {
 func (m *callerMeter) use(key callerKey, now time.Time) *callerUse {
 	use := m.known[key]
 	if use == nil {
-		if len(m.known) >= m.many {
-			m.forgetIdle(now)
-		}
 		use = &callerUse{}
-		m.known[key] = use
+		m.add(key, use, now)
 	}
 	use.last = now
 	return use
-}
-
-// forgetIdle must be called with mu held. The next look waits until twice as many callers are known
-// as this one leaves. So a new caller costs the same however many there are.
-func (m *callerMeter) forgetIdle(now time.Time) {
-	m.seen += len(m.known)
-	for key, use := range m.known {
-		if use.inFlight == 0 && now.Sub(use.last) > idleCaller {
-			delete(m.known, key)
-		}
-	}
-	m.many = max(manyCallers, 2*len(m.known))
 }
 
 // secretsAskedFor is what a request counts as.

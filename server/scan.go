@@ -182,8 +182,8 @@ func (s *Server) remember(o *outcome) {
 
 // scanMeter bounds what each user may scan.
 type scanMeter struct {
-	mu    sync.Mutex
-	users map[uint32]*scanUse // guarded by mu
+	mu                       sync.Mutex
+	recent[uint32, *scanUse] // guarded by mu; by uid
 }
 
 // scanUse is what one user is taking.
@@ -194,7 +194,7 @@ type scanUse struct {
 	bytes  *rate.Limiter
 }
 
-func newScanMeter() *scanMeter { return &scanMeter{users: map[uint32]*scanUse{}} }
+func newScanMeter() *scanMeter { return &scanMeter{} }
 
 // enter counts a scan in, or returns RATE_LIMITED. When it returns no problem, leave must follow.
 func (m *scanMeter) enter(caller unixsocket.Peer) (*scanUse, *problem) {
@@ -216,29 +216,20 @@ func (m *scanMeter) enter(caller unixsocket.Peer) (*scanUse, *problem) {
 
 // use must be called with mu held.
 func (m *scanMeter) use(uid uint32, now time.Time) *scanUse {
-	use := m.users[uid]
+	use := m.known[uid]
 	if use == nil {
-		if len(m.users) >= manyCallers {
-			m.forgetIdle(now)
-		}
 		use = &scanUse{
 			starts: rate.NewLimiter(rate.Every(scanEvery), scanBurst),
 			bytes:  rate.NewLimiter(scanBytes, scanBytesBurst),
 		}
-		m.users[uid] = use
+		m.add(uid, use, now)
 	}
 	use.last = now
 	return use
 }
 
-// forgetIdle must be called with mu held. Who has been idle for so long has all of its burst again.
-func (m *scanMeter) forgetIdle(now time.Time) {
-	for uid, use := range m.users {
-		if use.scans == 0 && now.Sub(use.last) > idleCaller {
-			delete(m.users, uid)
-		}
-	}
-}
+// isIdle reports whether the user has all of its burst again.
+func (u *scanUse) isIdle(now time.Time) bool { return u.scans == 0 && now.Sub(u.last) > idleCaller }
 
 func (m *scanMeter) leave(use *scanUse) {
 	m.mu.Lock()

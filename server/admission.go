@@ -102,12 +102,7 @@ func (s *Server) refuseUnlisted(ctx context.Context) error {
 
 // refuseUnread tells of a request that is refused without a look into it.
 func (s *Server) refuseUnread(ctx context.Context, method string, refused *problem) {
-	s.noteRefusal(ctx, method, refused, 1)
-	request := unread(method)
-	s.recordUnhandled(ctx, request, refused)
-	if request == nil { // else that has counted it
-		s.auditRefusal(ctx, method, refused, 1)
-	}
+	s.refuse(ctx, method, unread(method), refused, 1)
 }
 
 // unread stands for a request of the method that was not read.

@@ -48,11 +48,7 @@ func (s *Server) handle(
 	}()
 	leaveCaller, failed := s.enterJudged(ctx, request, method)
 	if failed != nil {
-		s.noteRefusal(ctx, method, failed, secretsAskedFor(request))
-		s.recordUnhandled(ctx, request, failed)
-		if !carriesProject(method) {
-			s.auditRefusal(ctx, method, failed, 1)
-		}
+		s.refuse(ctx, method, request, failed, secretsAskedFor(request))
 		return nil, failed
 	}
 	leave = leaveCaller

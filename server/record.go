@@ -86,9 +86,18 @@ func tellDeadlines(ctx context.Context, outcomes []outcome) {
 	}
 }
 
+// refuse tells of a request that is refused before anybody looked into it, and that asked for so many
+// secrets.
+func (s *Server) refuse(ctx context.Context, method string, request any, refused *problem, secrets int) {
+	s.noteRefusal(ctx, method, refused, secrets)
+	if !s.recordUnhandled(ctx, request, refused) {
+		s.auditRefusal(ctx, method, refused, 1)
+	}
+}
+
 // recordUnhandled counts the secrets of a request that failed as a whole, and describes it in its
-// span. Requests for anything else have no secrets to count, and tell the audit log by themselves.
-func (s *Server) recordUnhandled(ctx context.Context, request any, p *problem) {
+// span. It reports false for a request that asks for no secrets, of which it tells nobody.
+func (s *Server) recordUnhandled(ctx context.Context, request any, p *problem) (asksSecrets bool) {
 	switch request := request.(type) {
 	case *secretsidecarv1.ResolveRequest:
 		s.auditRefusal(ctx, methodResolve, p, 1)
@@ -99,7 +108,10 @@ func (s *Server) recordUnhandled(ctx context.Context, request any, p *problem) {
 		s.recordUnhandledItems(ctx, methodBatchResolve, request.GetRequests(), p)
 	case *secretsidecarv1.WatchRequest:
 		s.recordUnhandledItems(ctx, methodWatch, request.GetRequests(), p)
+	default:
+		return false
 	}
+	return true
 }
 
 func (s *Server) recordUnhandledItems(

@@ -51,7 +51,10 @@ func (c *Connection) probeAt(probed time.Time) (at time.Time, hangs bool) {
 	case failure == nil:
 		return time.Time{}, false
 	case timedOut(failure) && at.After(probed):
-		return later(at, probed.Add(hangProbePause)), true
+		if soonest := probed.Add(hangProbePause); soonest.After(at) {
+			at = soonest
+		}
+		return at, true
 	case probed.After(at):
 		at = probed
 	}
@@ -61,13 +64,6 @@ func (c *Connection) probeAt(probed time.Time) (at time.Time, hangs bool) {
 func timedOut(failure error) bool {
 	call, ok := errors.AsType[*vault.CallError](failure)
 	return ok && call.Reach == vault.ReachTime
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }
 
 // askHealth tells the breaker that Vault is well. While reads hang that only means that those which
